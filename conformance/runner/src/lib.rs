@@ -1,0 +1,1 @@
+//! Runs cases in child processes and records verdicts.

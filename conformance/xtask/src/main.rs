@@ -1,0 +1,2 @@
+//! Project tasks: test, check, gen, provision.
+fn main() {}

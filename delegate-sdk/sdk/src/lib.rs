@@ -1,0 +1,1 @@
+//! Write a delegate in safe Rust.

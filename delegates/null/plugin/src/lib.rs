@@ -1,0 +1,1 @@
+//! The null delegate as a shared library.

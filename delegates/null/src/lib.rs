@@ -1,0 +1,1 @@
+//! The null delegate: honest, takes nothing.

@@ -1,0 +1,1 @@
+//! The reference delegate as a shared library.

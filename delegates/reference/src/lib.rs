@@ -1,0 +1,1 @@
+//! The reference delegate: plain and right.

@@ -1,0 +1,1 @@
+//! IR to .pte: the portable plan, memory planning, overlay.

@@ -1,0 +1,1 @@
+//! Reads .pt2 archives of torch.export.save into the IR.

@@ -1,0 +1,1 @@
+//! Region to graph image to blob.

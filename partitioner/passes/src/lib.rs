@@ -1,0 +1,1 @@
+//! Passes: shape functions, decompositions to core ATen, clean-up, the portable dialect.

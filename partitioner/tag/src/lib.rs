@@ -1,0 +1,1 @@
+//! Tags nodes with delegates: verdicts, convex regions, atomic sets, rules.

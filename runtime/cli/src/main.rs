@@ -1,0 +1,2 @@
+//! The delegraph command.
+fn main() {}

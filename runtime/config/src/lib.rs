@@ -1,0 +1,1 @@
+//! backends.toml: layers, origins, rules, JSON schema.

@@ -1,0 +1,1 @@
+//! Runs a verified program: arenas, kernels, delegated ranges with fallback, state.

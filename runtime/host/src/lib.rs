@@ -1,0 +1,1 @@
+//! The plugin host: finds manifests, loads delegates, shakes hands, calls them safely.

@@ -1,0 +1,18 @@
+//! Portable kernels: the operators that always exist, on any shape and dtype that their schema allows.
+//!
+//! A kernel is a plain function over borrowed tensors ([`Kernel`]); it is found by the name of its out-variant as `.pte`
+//! programs write it (`aten::add.out`). It checks its arguments, sizes its outputs ([`Out::resize`]) and never panics.
+//! This crate knows neither graphs nor files. `no_std` + `alloc`.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod call;
+mod error;
+mod registry;
+mod tensor;
+
+pub use call::{Arg, Call, Results, Scratch};
+pub use error::KernelError;
+pub use registry::{Kernel, all, find};
+pub use tensor::{Buffer, Growable, Out, Tensor};

@@ -1,0 +1,264 @@
+//! Borrowed tensors.
+
+use crate::KernelError;
+use alloc::vec::Vec;
+use delegraph_types::{DType, Dims, Element};
+
+/// A tensor that a kernel reads: strided (never overlapping) elements over borrowed bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    dtype: DType,
+    sizes: Dims,
+    strides: Dims,
+    data: &'a [u8],
+}
+
+impl<'a> Tensor<'a> {
+    /// A tensor over `data`.
+    ///
+    /// # Errors
+    /// `data` is too short for the strided extent, or not aligned for the dtype.
+    pub fn new(dtype: DType, sizes: Dims, strides: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
+        let extent = extent(&sizes, &strides).and_then(|n| n.checked_mul(dtype.size()));
+        match extent {
+            Some(bytes) if bytes <= data.len() && data.as_ptr() as usize % dtype.size() == 0 => Ok(Tensor {
+                dtype,
+                sizes,
+                strides,
+                data: &data[..bytes],
+            }),
+            _ => Err(KernelError::invalid(
+                "self",
+                alloc::format!("{dtype} tensor of {sizes} does not lie in its {} bytes", data.len()),
+            )),
+        }
+    }
+
+    /// A row-major tensor.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn contiguous(dtype: DType, sizes: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
+        Tensor::new(dtype, sizes, sizes.contiguous_strides(), data)
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Sizes.
+    pub fn sizes(&self) -> &Dims {
+        &self.sizes
+    }
+
+    /// Strides in elements, never negative.
+    pub fn strides(&self) -> &Dims {
+        &self.strides
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.sizes.rank()
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.sizes.numel().unwrap_or(0)
+    }
+
+    /// True if the elements lie in row-major order.
+    pub fn is_contiguous(&self) -> bool {
+        let want = self.sizes.contiguous_strides();
+        (0..self.rank()).all(|d| self.sizes[d] <= 1 || self.strides[d] == want[d])
+    }
+
+    /// The bytes of the strided extent.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The elements of the strided extent; index it with [`Tensor::strides`]. `bool` tensors are read as `u8`.
+    /// `None` if the dtype is another one.
+    pub fn data<T: Element>(&self) -> Option<&'a [T]> {
+        let matches = T::DTYPE == self.dtype || (self.dtype == DType::Bool && T::DTYPE == DType::U8);
+        if !matches {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.data).ok()
+    }
+}
+
+/// Memory that grows at run time, aligned for every dtype.
+#[derive(Debug, Default, Clone)]
+pub struct Growable {
+    words: Vec<u128>,
+}
+
+impl Growable {
+    /// The first `len` bytes, grown and zeroed as needed.
+    ///
+    /// # Errors
+    /// The allocation fails.
+    pub fn reserve(&mut self, len: usize) -> Result<&mut [u8], KernelError> {
+        let words = len.div_ceil(16);
+        if self.words.len() < words {
+            let more = words - self.words.len();
+            self.words
+                .try_reserve_exact(more)
+                .map_err(|_| KernelError::OutOfMemory(len))?;
+            self.words.resize(words, 0);
+        }
+        Ok(&mut bytemuck::cast_slice_mut(&mut self.words)[..len])
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words)
+    }
+
+    /// All bytes, to write to.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.words)
+    }
+
+    /// Gives the memory back.
+    pub fn free(&mut self) {
+        self.words = Vec::new();
+    }
+}
+
+/// Memory of an output.
+#[derive(Debug)]
+pub enum Buffer<'a> {
+    /// Planned memory: an output must fit.
+    Fixed(&'a mut [u8]),
+    /// Run-time memory.
+    Growable(&'a mut Growable),
+}
+
+/// A tensor that a kernel writes. Its sizes are those of the last run until [`Out::resize`].
+#[derive(Debug)]
+pub struct Out<'a> {
+    dtype: DType,
+    sizes: Dims,
+    dim_order: Dims,
+    buffer: Buffer<'a>,
+}
+
+impl<'a> Out<'a> {
+    /// An output. `dim_order` lists the dimensions from the outermost to the innermost in memory; it is used where its
+    /// length is the rank, and is row-major otherwise.
+    pub fn new(dtype: DType, sizes: Dims, dim_order: Dims, buffer: Buffer<'a>) -> Out<'a> {
+        Out {
+            dtype,
+            sizes,
+            dim_order,
+            buffer,
+        }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Present sizes.
+    pub fn sizes(&self) -> &Dims {
+        &self.sizes
+    }
+
+    /// Strides in elements that follow from the present sizes and the dim_order.
+    pub fn strides(&self) -> Dims {
+        let mut order = [0u8; delegraph_types::MAX_RANK];
+        for (slot, d) in order.iter_mut().zip(self.dim_order.iter()) {
+            *slot = u8::try_from(*d).unwrap_or(u8::MAX);
+        }
+        self.sizes
+            .strides_of_dim_order(&order[..self.dim_order.rank()])
+            .unwrap_or_else(|| self.sizes.contiguous_strides())
+    }
+
+    /// True if the memory is row-major.
+    pub fn is_contiguous(&self) -> bool {
+        let (have, want) = (self.strides(), self.sizes.contiguous_strides());
+        (0..self.sizes.rank()).all(|d| self.sizes[d] <= 1 || have[d] == want[d])
+    }
+
+    /// Sets the sizes. Contents are unspecified afterwards unless the sizes are the same.
+    ///
+    /// # Errors
+    /// The new size does not fit planned memory, or run-time memory cannot be had.
+    pub fn resize(&mut self, sizes: &Dims) -> Result<(), KernelError> {
+        let bytes = sizes
+            .numel()
+            .and_then(|n| n.checked_mul(self.dtype.size()))
+            .ok_or(KernelError::OutOfMemory(usize::MAX))?;
+        match &mut self.buffer {
+            Buffer::Fixed(data) if bytes > data.len() => {
+                return Err(KernelError::OutputTooLarge {
+                    got: *sizes,
+                    dtype: self.dtype,
+                    capacity: data.len(),
+                });
+            }
+            Buffer::Fixed(_) => {}
+            Buffer::Growable(memory) => {
+                memory.reserve(bytes)?;
+            }
+        }
+        self.sizes = *sizes;
+        Ok(())
+    }
+
+    /// Bytes of the present sizes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = self.sizes.numel().unwrap_or(0) * self.dtype.size();
+        match &mut self.buffer {
+            Buffer::Fixed(data) => {
+                let end = bytes.min(data.len());
+                &mut data[..end]
+            }
+            Buffer::Growable(memory) => {
+                let all = memory.bytes_mut();
+                let end = bytes.min(all.len());
+                &mut all[..end]
+            }
+        }
+    }
+
+    /// Elements of the present sizes; index them with [`Out::strides`]. `bool` tensors are written as `u8` 0 or 1.
+    /// `None` if the dtype is another one.
+    pub fn data_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        let matches = T::DTYPE == self.dtype || (self.dtype == DType::Bool && T::DTYPE == DType::U8);
+        if !matches {
+            return None;
+        }
+        bytemuck::try_cast_slice_mut(self.bytes_mut()).ok()
+    }
+
+    /// The output as something to read (its present contents, for operators that update in place).
+    ///
+    /// # Errors
+    /// The memory is shorter than the sizes say.
+    pub fn as_tensor(&mut self) -> Result<Tensor<'_>, KernelError> {
+        let (dtype, sizes, strides) = (self.dtype, self.sizes, self.strides());
+        Tensor::new(dtype, sizes, strides, self.bytes_mut())
+    }
+}
+
+/// Elements from the first to one past the last of a strided tensor; `None` on overflow or negative strides.
+fn extent(sizes: &Dims, strides: &Dims) -> Option<usize> {
+    if sizes.rank() != strides.rank() {
+        return None;
+    }
+    if sizes.numel()? == 0 {
+        return Some(0);
+    }
+    let mut last = 0usize;
+    for d in 0..sizes.rank() {
+        let stride = usize::try_from(strides[d]).ok()?;
+        last = last.checked_add(stride.checked_mul(sizes[d] as usize - 1)?)?;
+    }
+    last.checked_add(1)
+}

@@ -1,0 +1,75 @@
+"""Writes src/schemas.txt: the signature of every operator that Delegraph may meet, one a line, sorted by byte order.
+
+Needs torch 2.15.0, torchao 0.18.0 and executorch 1.5.1:  python make_schemas.py > src/schemas.txt
+
+Columns, separated by a tab:  flags  signature
+flags: c = tagged core ATen, e = ExecuTorch 1.5.1's wheel registers this out-variant, i = CompositeImplicit (PyTorch
+       decomposes it by itself), v = returns a view of its first argument, - = none of these.
+Left out: operators on quantized or sparse engines, backward and foreach operators, named-dimension overloads.
+"""
+import re
+import sys
+
+import torch
+import executorch.exir  # registers executorch_prim, dim_order_ops
+import executorch.exir.passes.dim_order_ops_registry  # noqa: F401
+import torch.ao.quantization.fx._decomposed  # noqa: F401  quantized_decomposed
+import torchao.quantization.quant_primitives  # noqa: F401  torchao
+import executorch.kernels.quantized  # noqa: F401
+from executorch.extension.pybindings.portable_lib import _get_operator_names
+
+registered = set(_get_operator_names())
+NAMESPACES = {"aten", "quantized_decomposed", "torchao", "dim_order_ops", "executorch_prim", "et_copy"}
+SKIP = re.compile(
+    r"aten::(_foreach|_fused|cudnn|miopen|mkldnn|_mkldnn|_sparse|sparse|_cudnn|fbgemm|_cslt|_nested|_jagged|_thnn|hspmm"
+    r"|_validate|_test|_mps|_xnnpack|_nnpack|_make_dep|_coalesce|coalesce|to_sparse|_to_sparse|q_|qscheme|_coo|_csr)"
+)
+
+
+def wanted(schema):
+    ns = schema.name.split("::")[0]
+    if ns not in NAMESPACES or SKIP.match(schema.name):
+        return False
+    text = str(schema)
+    if re.search(r"Dimname|Stream|Storage|QScheme|__torch__|Dict\(|str\[\]|Future|\bt1?\b|Any|complex\b|\.\.\.", text):
+        return False
+    return not re.search(r"(_backward|_jvp|_forward_only)\b", schema.name) or "pool" in schema.name or "norm" in schema.name
+
+
+rows = {}
+for schema in torch._C._jit_get_all_schemas():
+    if not wanted(schema):
+        continue
+    name = schema.name + ("." + schema.overload_name if schema.overload_name else "")
+    flags = ""
+    packet = getattr(getattr(torch.ops, schema.name.split("::")[0]), schema.name.split("::")[1], None)
+    overload = getattr(packet, schema.overload_name or "default", None) if packet is not None else None
+    if overload is not None:
+        flags += "c" if torch.Tag.core in overload.tags else ""
+        try:
+            flags += "i" if overload._can_decompose() and torch._C._dispatch_has_kernel_for_dispatch_key(
+                overload.name(), "CompositeImplicitAutograd") else ""
+        except Exception:
+            pass
+        flags += "v" if getattr(overload, "is_view", False) else ""
+    flags += "e" if name in registered or name.removesuffix(".default") in registered else ""
+    rows[name] = (flags or "-", str(schema))
+# Operators without a schema object in torch: ExecuTorch's C++ primitives (prim_ops/register_prim_ops.cpp) and torch.export's
+# higher-order operators, whose operands are positional.
+for flags, text in [
+    ("e", "executorch_prim::et_copy_index.tensor(Tensor(a!) copy_to, Tensor copy_from, SymInt index) -> ()"),
+    ("e", "executorch_prim::et_view.default(Tensor self, SymInt[] size, *, Tensor(a!) out) -> Tensor(a!)"),
+    ("e", "executorch_prim::floordiv.int(Scalar a, Scalar b) -> Scalar"),
+    ("e", "executorch_prim::mod.int(Scalar a, Scalar b) -> Scalar"),
+    ("e", "executorch_prim::sym_ite.Scalar(bool condition, Scalar a, Scalar b) -> Scalar"),
+    ("-", "higher_order::cond(Any pred, Graph true_graph, Graph false_graph, Tensor[] operands) -> Tensor[]"),
+    ("-", "higher_order::map(Graph body, Tensor[] mapped, Tensor[] extra) -> Tensor[]"),
+    ("-", "higher_order::scan(Graph body, Tensor[] init, Tensor[] xs, Tensor[] extra) -> Tensor[]"),
+    ("-", "higher_order::while_loop(Graph cond_graph, Graph body_graph, Tensor[] carried, Tensor[] extra) -> Tensor[]"),
+]:
+    rows[text.split("(")[0]] = (flags, text)
+for name in sorted(registered):
+    if name not in rows and name.removesuffix(".default") not in rows:
+        print("no schema for registered", name, file=sys.stderr)
+for name in sorted(rows, key=lambda n: n.encode()):
+    print(rows[name][0], rows[name][1], sep="\t")

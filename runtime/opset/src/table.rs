@@ -1,0 +1,151 @@
+//! Look-up in the sorted table.
+
+use crate::schema::Schema;
+use core::fmt;
+
+static TABLE: &str = include_str!("schemas.txt");
+
+/// An operator of the table, named `namespace::name` or `namespace::name.overload` (the overload `default` has no suffix).
+///
+/// Cheap to copy and compare.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Op {
+    /// Byte offset of the operator's line in the table.
+    line: u32,
+}
+
+impl Op {
+    /// The operator of this name; a trailing `.default` is accepted.
+    pub fn find(name: &str) -> Option<Op> {
+        search(name).or_else(|| search(name.strip_suffix(".default")?))
+    }
+
+    /// Every operator of the table, in order.
+    pub fn all() -> impl Iterator<Item = Op> {
+        let mut at = 0usize;
+        core::iter::from_fn(move || {
+            let line = at;
+            let length = TABLE[line..].find('\n')?;
+            at = line + length + 1;
+            Some(Op { line: line as u32 })
+        })
+    }
+
+    /// `aten::add.Tensor`
+    pub fn name(self) -> &'static str {
+        name_at(self.line as usize)
+    }
+
+    /// The signature as PyTorch prints it.
+    pub fn signature(self) -> &'static str {
+        let line = line_at(self.line as usize);
+        line.split_once('\t').map_or(line, |(_, text)| text)
+    }
+
+    /// The parsed signature. Parsing costs about a microsecond: keep the result where a loop needs it.
+    pub fn schema(self) -> Schema {
+        Schema::parse(self.signature()).unwrap_or_else(|error| unreachable!("the table was parsed by a test: {error}"))
+    }
+
+    /// Tagged `core` in PyTorch: part of the core ATen operator set.
+    pub fn is_core(self) -> bool {
+        self.flags().contains('c')
+    }
+
+    /// Registered by ExecuTorch 1.5.1's wheel (quantized kernels included).
+    pub fn in_executorch(self) -> bool {
+        self.flags().contains('e')
+    }
+
+    /// PyTorch itself treats the operator as a composition of others.
+    pub fn is_composite(self) -> bool {
+        self.flags().contains('i')
+    }
+
+    /// The result aliases the first argument.
+    pub fn is_view(self) -> bool {
+        self.flags().contains('v')
+    }
+
+    fn flags(self) -> &'static str {
+        let line = line_at(self.line as usize);
+        line.split_once('\t').map_or("", |(flags, _)| flags)
+    }
+}
+
+/// Text of the line that starts at `start`.
+fn line_at(start: usize) -> &'static str {
+    let rest = &TABLE[start..];
+    &rest[..rest.find('\n').unwrap_or(rest.len())]
+}
+
+fn name_at(start: usize) -> &'static str {
+    let line = line_at(start);
+    let name = line.split_once('\t').map_or(line, |(_, text)| text);
+    &name[..name.find('(').unwrap_or(name.len())]
+}
+
+fn search(name: &str) -> Option<Op> {
+    let bytes = TABLE.as_bytes();
+    let (mut low, mut high) = (0usize, TABLE.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = bytes[..middle]
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |i| i + 1)
+            .max(low);
+        match name_at(start).as_bytes().cmp(name.as_bytes()) {
+            core::cmp::Ordering::Equal => return Some(Op { line: start as u32 }),
+            core::cmp::Ordering::Less => low = start + line_at(start).len() + 1,
+            core::cmp::Ordering::Greater => high = start,
+        }
+    }
+    None
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_name_and_parses() {
+        let mut count = 0;
+        let mut last = "";
+        let mut unparsed = alloc::vec::Vec::new();
+        for op in Op::all() {
+            let name = op.name();
+            assert!(last < name, "{last} {name}");
+            last = name;
+            assert_eq!(Op::find(name), Some(op), "{name}");
+            if let Err(error) = Schema::parse(op.signature()) {
+                unparsed.push(alloc::format!("{name}: {error}"));
+            }
+            count += 1;
+        }
+        assert!(unparsed.is_empty(), "{unparsed:#?}");
+        assert!(count > 2800);
+        assert_eq!(Op::find("aten::nothing"), None);
+        assert_eq!(Op::find(""), None);
+        assert_eq!(Op::find("zzz"), None);
+    }
+
+    #[test]
+    fn core_aten_is_complete() {
+        // 193 overloads carry the tag in torch 2.15; three need types that no graph of ours can hold.
+        let core = Op::all().filter(|op| op.is_core()).count();
+        assert!(core >= 186, "{core}");
+    }
+}
