@@ -146,9 +146,34 @@ impl Arg {
     }
 }
 
-impl From<ValueId> for Arg {
-    fn from(value: ValueId) -> Arg {
-        Arg::Value(value)
+macro_rules! arg_from {
+    ($($ty:ty => $make:expr),* $(,)?) => {
+        $(impl From<$ty> for Arg {
+            fn from(value: $ty) -> Arg {
+                $make(value)
+            }
+        })*
+    };
+}
+
+arg_from! {
+    ValueId => Arg::Value,
+    Vec<ValueId> => Arg::Values,
+    Vec<Option<ValueId>> => Arg::OptionalValues,
+    Expr => Arg::Int,
+    Vec<Expr> => Arg::Ints,
+    i64 => Arg::int,
+    Vec<i64> => |items: Vec<i64>| Arg::ints(&items),
+    f64 => Arg::Float,
+    bool => Arg::Bool,
+    Scalar => Arg::scalar,
+    DType => Arg::DType,
+}
+
+/// `None` gives [`Arg::None`].
+impl<T: Into<Arg>> From<Option<T>> for Arg {
+    fn from(value: Option<T>) -> Arg {
+        value.map_or(Arg::None, Into::into)
     }
 }
 

@@ -1,1 +1,5 @@
 //! Passes: shape functions, decompositions to core ATen, clean-up, the portable dialect.
+
+mod error;
+
+pub use error::PassError;
