@@ -1,8 +1,13 @@
 //! The delegate ABI: repr(C) mirror of delegraph.h, the graph image and the blob envelope.
+//!
+//! `no_std` + `alloc`, no dependencies. What is in [`c`] is generated from `abi.toml`, as the header is.
 #![no_std]
 
 extern crate alloc;
 
-mod status;
+#[path = "generated.rs"]
+pub mod c;
+pub mod image;
+mod text;
 
-pub use status::Status;
+pub use c::{DType, MemoryFormat, Reason, Status};
