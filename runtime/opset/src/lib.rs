@@ -19,6 +19,7 @@ extern crate alloc;
 
 mod schema;
 mod table;
+mod variant;
 
 pub use schema::{BaseType, Default, Param, ParamType, Return, Schema};
 pub use table::Op;

@@ -22,13 +22,12 @@ impl Op {
 
     /// Every operator of the table, in order.
     pub fn all() -> impl Iterator<Item = Op> {
-        let mut at = 0usize;
-        core::iter::from_fn(move || {
-            let line = at;
-            let length = TABLE[line..].find('\n')?;
-            at = line + length + 1;
-            Some(Op { line: line as u32 })
-        })
+        from_line(0)
+    }
+
+    /// Operators in order, from the first whose name is not below `base` + `suffix`.
+    pub(crate) fn from_name_on(base: &str, suffix: &str) -> impl Iterator<Item = Op> + use<> {
+        from_line(lower_bound(base, suffix))
     }
 
     /// `aten::add.Tensor`
@@ -85,7 +84,23 @@ fn name_at(start: usize) -> &'static str {
     &name[..name.find('(').unwrap_or(name.len())]
 }
 
+fn from_line(start: usize) -> impl Iterator<Item = Op> {
+    let mut at = start;
+    core::iter::from_fn(move || {
+        let line = at;
+        let length = TABLE[line..].find('\n')?;
+        at = line + length + 1;
+        Some(Op { line: line as u32 })
+    })
+}
+
 fn search(name: &str) -> Option<Op> {
+    let start = lower_bound(name, "");
+    (start < TABLE.len() && name_at(start) == name).then_some(Op { line: start as u32 })
+}
+
+/// Start of the first line whose name is not below `base` + `suffix`.
+fn lower_bound(base: &str, suffix: &str) -> usize {
     let bytes = TABLE.as_bytes();
     let (mut low, mut high) = (0usize, TABLE.len());
     while low < high {
@@ -95,13 +110,13 @@ fn search(name: &str) -> Option<Op> {
             .rposition(|&b| b == b'\n')
             .map_or(0, |i| i + 1)
             .max(low);
-        match name_at(start).as_bytes().cmp(name.as_bytes()) {
-            core::cmp::Ordering::Equal => return Some(Op { line: start as u32 }),
-            core::cmp::Ordering::Less => low = start + line_at(start).len() + 1,
-            core::cmp::Ordering::Greater => high = start,
+        if name_at(start).bytes().lt(base.bytes().chain(suffix.bytes())) {
+            low = start + line_at(start).len() + 1;
+        } else {
+            high = start;
         }
     }
-    None
+    low
 }
 
 impl fmt::Debug for Op {
