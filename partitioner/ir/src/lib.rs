@@ -24,6 +24,7 @@ mod constant;
 mod expr;
 mod graph;
 mod id;
+mod infer;
 mod module;
 mod ty;
 
@@ -32,6 +33,7 @@ pub use expr::{Expr, ExprOp, Symbol, SymbolRange, Symbols};
 pub use graph::{
     Arg, Def, Graph, Input, InputKind, MemoryFormat, Mutation, MutationTarget, Node, Output, UnknownOp, Value,
 };
+pub use infer::{InferError, can_infer, infer};
 pub use id::{ConstantId, NodeId, RegionId, StateId, ValueId};
 pub use module::{Module, State};
 pub use ty::{Quant, TensorType, Type};

@@ -1,0 +1,8 @@
+//! To be filled.
+use super::Rule;
+pub(super) fn rule(_base: &str, _overload: &str) -> Option<Rule> {
+    None
+}
+pub(super) fn dim_order_rule(_base: &str) -> Option<Rule> {
+    None
+}
