@@ -466,7 +466,7 @@ fn base_name(op: Op) -> &'static str {
 }
 
 /// Extends `args` to the length of the schema with its defaults.
-pub(crate) fn fill_defaults(op: Op, mut args: Vec<Arg>) -> Vec<Arg> {
+pub fn fill_defaults(op: Op, mut args: Vec<Arg>) -> Vec<Arg> {
     use delegraph_opset::{BaseType, Default};
     let schema = op.schema();
     for param in schema.params.iter().skip(args.len()) {

@@ -32,6 +32,7 @@ pub use constant::{Bytes, Constant, Constants};
 pub use expr::{Expr, ExprOp, Symbol, SymbolRange, Symbols};
 pub use graph::{
     Arg, Def, Graph, Input, InputKind, MemoryFormat, Mutation, MutationTarget, Node, Output, UnknownOp, Value,
+    fill_defaults,
 };
 pub use infer::{InferError, can_infer, infer};
 pub use id::{ConstantId, NodeId, RegionId, StateId, ValueId};
