@@ -1,5 +1,49 @@
-//! To be filled.
+//! Losses: element by element, or reduced to one number.
+
 use super::Rule;
-pub(super) fn rule(_base: &str) -> Option<Rule> {
-    None
+use super::call::{Call, Result};
+use crate::{Expr, Type};
+
+pub(super) fn rule(base: &str) -> Option<Rule> {
+    Some(match base {
+        "mse_loss"
+        | "l1_loss"
+        | "smooth_l1_loss"
+        | "huber_loss"
+        | "binary_cross_entropy"
+        | "binary_cross_entropy_with_logits"
+        | "kl_div"
+        | "soft_margin_loss"
+        | "hinge_embedding_loss"
+        | "poisson_nll_loss" => elementwise,
+        "cross_entropy_loss" | "nll_loss" | "nll_loss2d" | "nll_loss_nd" => class_loss,
+        _ => return None,
+    })
+}
+
+fn reduces(c: &Call) -> Result<bool> {
+    Ok(c.fixed_int("reduction")? != 0)
+}
+
+fn elementwise(c: &Call) -> Result<Vec<Type>> {
+    let first = c.schema.params.first().map_or("self", |p| p.name.as_str()).to_string();
+    let names = [first.as_str(), "target"];
+    let shape = if reduces(c)? {
+        Vec::new()
+    } else {
+        c.broadcast_of(&names)?
+    };
+    c.one(c.promoted(&names)?, shape)
+}
+
+fn class_loss(c: &Call) -> Result<Vec<Type>> {
+    let t = c.first()?;
+    let mut shape: Vec<Expr> = Vec::new();
+    if !reduces(c)? {
+        shape = t.shape.clone();
+        if !shape.is_empty() {
+            shape.remove(usize::from(shape.len() > 1));
+        }
+    }
+    c.one(t.dtype, shape)
 }

@@ -279,7 +279,7 @@ fn einsum(c: &Call) -> Result<Vec<Type>> {
         Some((left, right)) => (left, Some(right)),
         None => (output.as_str(), None),
     };
-    let mut push = |labels: &str, shape: &mut Vec<Expr>| -> Result<()> {
+    let push = |labels: &str, shape: &mut Vec<Expr>| -> Result<()> {
         for label in labels.chars() {
             match sizes.get(&label) {
                 Some(size) => shape.push(size.clone()),
