@@ -1,1 +1,37 @@
-//! backends.toml: layers, origins, rules, JSON schema.
+//! `backends.toml`: which delegates may take what, in which order, and what happens when they cannot.
+//!
+//! A configuration is made of layers (defaults < system < user < project < environment < flags). Tables merge, lists replace,
+//! and every leaf remembers the layer that won. Unknown keys are errors that name the nearest key. This crate knows no
+//! delegate and loads nothing.
+//!
+//! ```
+//! use delegraph_config::{Fallback, Layers, Origin};
+//!
+//! let mut layers = Layers::default();
+//! layers.add_text(Origin::Flag, "[select]\norder = [\"vulkan\", \"cpu\"]\nfallback = \"deny\"\n", None).unwrap();
+//! let config = layers.resolve(None).unwrap();
+//! assert_eq!(config.select.order, ["vulkan", "cpu"]);
+//! assert_eq!(config.select.fallback, Fallback::Deny);
+//! assert_eq!(layers.origin_of("select.fallback").unwrap().to_string(), "flag");
+//! ```
+
+mod check;
+mod error;
+mod glob;
+mod layer;
+mod model;
+mod place;
+
+pub use error::ConfigError;
+pub use glob::glob_match;
+pub use layer::{Layers, Origin};
+pub use model::{
+    Backend, Config, Delegates, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch, Select, SelfCheck, Threads,
+    Trust,
+};
+pub use place::{is_elevated, standard_layers};
+
+/// The JSON schema of `backends.toml`, for editors.
+pub fn json_schema() -> serde_json::Value {
+    check::schema().clone()
+}

@@ -1,0 +1,370 @@
+//! Layers: text to tables, merged, with the origin of every leaf.
+
+use crate::check::unknown_keys;
+use crate::error::ConfigError;
+use crate::model::Config;
+use delegraph_types::nearest;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where a layer comes from, lowest first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// For every user of the machine.
+    System(PathBuf),
+    /// For this user.
+    User(PathBuf),
+    /// Of the project: beside the model or in the working folder, or given by `--config`.
+    Project(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A profile of one of the files.
+    Profile(String),
+    /// The command line, or the app's own bytes.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::System(path) => write!(f, "system {}", path.display()),
+            Origin::User(path) => write!(f, "user {}", path.display()),
+            Origin::Project(path) => write!(f, "project {}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Profile(name) => write!(f, "profile {name}"),
+            Origin::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// Layers in order, merged as they are added.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    table: toml::Table,
+    origins: BTreeMap<String, Origin>,
+    warnings: Vec<String>,
+}
+
+impl Layers {
+    /// Adds a layer over those already there. `folder` is what relative paths in it are relative to.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown key, another major schema, or a value of a wrong type.
+    pub fn add_text(&mut self, origin: Origin, text: &str, folder: Option<&Path>) -> Result<(), ConfigError> {
+        let place = origin.to_string();
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| syntax(&place, text, &error))?;
+        let newer = self.newer_minor(&place, &table)?;
+        for unknown in unknown_keys(&table) {
+            let key = unknown.path.join(".");
+            if !newer {
+                return Err(ConfigError::UnknownKey {
+                    place: place_of_key(&place, text, unknown.path.last().map_or("", String::as_str)),
+                    key,
+                    nearest: unknown.nearest,
+                });
+            }
+            self.warnings
+                .push(format!("{place}: key `{key}` is of a newer schema and is ignored"));
+            remove(&mut table, &unknown.path);
+        }
+        // Types are checked on each layer by itself, so that the error names the right file.
+        toml::from_str::<Config>(&table.to_string()).map_err(|error| syntax(&place, text, &error))?;
+        if let Some(folder) = folder {
+            anchor_paths(&mut table, folder);
+        }
+        merge(&mut self.table, table, &mut self.origins, &origin, &mut String::new());
+        Ok(())
+    }
+
+    /// Adds a file as a layer.
+    ///
+    /// # Errors
+    /// It cannot be read; else as [`Layers::add_text`].
+    pub fn add_file(&mut self, origin: Origin, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        self.add_text(origin, &text, Some(folder))
+    }
+
+    /// The configuration, with `profile` merged over it.
+    ///
+    /// # Errors
+    /// No such profile.
+    pub fn resolve(&self, profile: Option<&str>) -> Result<Config, ConfigError> {
+        let mut layers = self.clone();
+        if let Some(name) = profile {
+            let profiles = layers
+                .table
+                .get("profile")
+                .and_then(toml::Value::as_table)
+                .cloned()
+                .unwrap_or_default();
+            let Some(chosen) = profiles.get(name).and_then(toml::Value::as_table) else {
+                return Err(ConfigError::UnknownProfile {
+                    name: name.to_string(),
+                    nearest: nearest(name, profiles.keys().map(String::as_str)).map(str::to_string),
+                });
+            };
+            let origin = Origin::Profile(name.to_string());
+            merge(
+                &mut layers.table,
+                chosen.clone(),
+                &mut layers.origins,
+                &origin,
+                &mut String::new(),
+            );
+        }
+        let text = layers.table.to_string();
+        toml::from_str(&text).map_err(|error| syntax("merged configuration", &text, &error))
+    }
+
+    /// The layer that set a leaf (`select.order`); `None`: the default holds.
+    pub fn origin_of(&self, key: &str) -> Option<&Origin> {
+        self.origins.get(key)
+    }
+
+    /// Every leaf that some layer set, with its value and origin.
+    pub fn leaves(&self) -> Vec<(String, String, Origin)> {
+        self.origins
+            .iter()
+            .filter_map(|(key, origin)| {
+                let mut value: Option<&toml::Value> = None;
+                for part in key.split('.') {
+                    value = match value {
+                        None => self.table.get(part),
+                        Some(v) => v.get(part),
+                    };
+                }
+                Some((key.clone(), value?.to_string(), origin.clone()))
+            })
+            .collect()
+    }
+
+    /// Warnings of the layers so far.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the table is of a newer minor version of the schema.
+    fn newer_minor(&self, place: &str, table: &toml::Table) -> Result<bool, ConfigError> {
+        match table.get("schema") {
+            None | Some(toml::Value::Integer(1)) => Ok(false),
+            Some(toml::Value::String(text)) if text == "1" || text.starts_with("1.") => Ok(text
+                .split('.')
+                .nth(1)
+                .and_then(|minor| minor.parse::<u32>().ok())
+                .is_some_and(|minor| minor > 0)),
+            Some(other) => Err(ConfigError::Schema {
+                place: place.to_string(),
+                found: other.to_string(),
+            }),
+        }
+    }
+}
+
+/// Tables merge, everything else replaces.
+fn merge(
+    into: &mut toml::Table,
+    from: toml::Table,
+    origins: &mut BTreeMap<String, Origin>,
+    origin: &Origin,
+    prefix: &mut String,
+) {
+    for (key, value) in from {
+        let length = prefix.len();
+        if !prefix.is_empty() {
+            prefix.push('.');
+        }
+        prefix.push_str(&key);
+        match value {
+            toml::Value::Table(table) => {
+                let slot = into
+                    .entry(key)
+                    .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                if !slot.is_table() {
+                    *slot = toml::Value::Table(toml::Table::new());
+                }
+                if let toml::Value::Table(inner) = slot {
+                    merge(inner, table, origins, origin, prefix);
+                }
+            }
+            other => {
+                into.insert(key, other);
+                origins.insert(prefix.clone(), origin.clone());
+            }
+        }
+        prefix.truncate(length);
+    }
+}
+
+fn remove(table: &mut toml::Table, path: &[String]) {
+    match path {
+        [] => {}
+        [last] => {
+            table.remove(last);
+        }
+        [first, rest @ ..] => match table.get_mut(first) {
+            Some(toml::Value::Table(inner)) => remove(inner, rest),
+            Some(toml::Value::Array(items)) => {
+                if let [index, rest @ ..] = rest
+                    && let Some(toml::Value::Table(inner)) = index.parse().ok().and_then(|i: usize| items.get_mut(i))
+                {
+                    remove(inner, rest);
+                }
+            }
+            _ => {}
+        },
+    }
+}
+
+/// Makes the path-valued keys of a layer absolute or relative to the working folder.
+fn anchor_paths(table: &mut toml::Table, folder: &Path) {
+    let anchor = |value: &mut toml::Value, bare_names: bool| {
+        if let toml::Value::String(text) = value {
+            let path = Path::new(text.as_str());
+            let bare = path.components().count() == 1;
+            // A bare library name is looked for by the host too, so it is anchored only where the file is there.
+            if path.is_relative() && (!bare || bare_names || folder.join(path).exists()) {
+                *text = folder.join(path).to_string_lossy().into_owned();
+            }
+        }
+    };
+    for key in ["search", "keys"] {
+        if let Some(toml::Value::Array(items)) = table.get_mut("delegates").and_then(|d| d.get_mut(key)) {
+            items.iter_mut().for_each(|item| anchor(item, true));
+        }
+    }
+    if let Some(toml::Value::Table(backends)) = table.get_mut("backend") {
+        for (_, backend) in backends.iter_mut() {
+            if let Some(library) = backend.get_mut("library") {
+                anchor(library, false);
+            }
+        }
+    }
+}
+
+fn syntax(place: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let place = match error.span() {
+        Some(span) if span.start <= text.len() && text.is_char_boundary(span.start) => {
+            let before = &text[..span.start];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+            format!("{place}:{line}:{column}")
+        }
+        _ => place.to_string(),
+    };
+    ConfigError::Syntax {
+        place,
+        message: error.message().to_string(),
+    }
+}
+
+/// `place:line` of the first line that begins with the key.
+fn place_of_key(place: &str, text: &str, key: &str) -> String {
+    let line = text.lines().position(|line| {
+        let line = line.trim_start().trim_start_matches('[');
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with(['=', '.', ']']))
+            || line.ends_with(&format!("{key}]"))
+    });
+    line.map_or_else(|| place.to_string(), |line| format!("{place}:{}", line + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Fallback;
+
+    fn layers(texts: &[&str]) -> Result<Layers, ConfigError> {
+        let mut layers = Layers::default();
+        for text in texts {
+            layers.add_text(Origin::Flag, text, None)?;
+        }
+        Ok(layers)
+    }
+
+    const SAMPLE: &str = include_str!("../tests/backends.toml");
+
+    #[test]
+    fn the_documented_sample_is_accepted() {
+        let config = layers(&[SAMPLE]).unwrap().resolve(Some("release")).unwrap();
+        assert_eq!(config.select.order, ["hexagon", "vulkan", "cpu"]);
+        assert_eq!(config.select.fallback, Fallback::Deny, "the profile wins");
+        assert_eq!(config.backend["hexagon"].options["vtcm_mb"].as_integer(), Some(8));
+        assert_eq!(config.rule[0].matches.op.as_deref(), Some("aten.softmax*"));
+    }
+
+    #[test]
+    fn tables_merge_and_lists_replace() {
+        let all = layers(&[SAMPLE, "[select]\norder = [\"cpu\"]\n"]).unwrap();
+        let config = all.resolve(None).unwrap();
+        assert_eq!(config.select.order, ["cpu"]);
+        assert_eq!(config.select.min_nodes, 3);
+    }
+
+    #[test]
+    fn errors_name_the_place_and_the_nearest_key() {
+        let cases = [
+            (
+                "[select]\nfalback = \"deny\"",
+                "flag:2: unknown key `select.falback`\n  hint: did you mean `fallback`?",
+            ),
+            (
+                "[backend.cpu]\nthread = 2",
+                "flag:2: unknown key `backend.cpu.thread`\n  hint: did you mean `threads`?",
+            ),
+            ("[[rule]]\nmatch = { oops = \"x\" }", "unknown key `rule.0.match.oops`"),
+            ("[select]\nfallback = \"maybe\"", "unknown variant `maybe`"),
+            ("[select\n", "flag:1:"),
+            ("schema = 2", "schema 2 is not supported"),
+        ];
+        for (text, want) in cases {
+            let error = layers(&[text]).unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_minor_only_warns() {
+        let layers = layers(&["schema = \"1.7\"\n[select]\nsomething_new = 1\nmin_nodes = 9\n"]).unwrap();
+        assert_eq!(layers.warnings().len(), 1);
+        assert_eq!(layers.resolve(None).unwrap().select.min_nodes, 9);
+    }
+
+    #[test]
+    fn an_unknown_profile_is_an_error() {
+        let error = layers(&[SAMPLE])
+            .unwrap()
+            .resolve(Some("relase"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("did you mean `release`"), "{error}");
+    }
+
+    #[test]
+    fn relative_paths_are_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backends.toml");
+        std::fs::write(&path, "[delegates]\nsearch = [\"delegates.d\"]\n").unwrap();
+        let mut layers = Layers::default();
+        layers
+            .add_file(Origin::Project(path), &folder.path().join("backends.toml"))
+            .unwrap();
+        assert_eq!(
+            layers.resolve(None).unwrap().delegates.search,
+            [folder.path().join("delegates.d")]
+        );
+    }
+}

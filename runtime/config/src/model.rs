@@ -1,0 +1,199 @@
+//! The configuration as values.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A resolved `backends.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Version of this schema: `1`, or `"1.2"` for a minor.
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub schema: Option<toml::Value>,
+    /// Which backends, and what happens when they cannot.
+    pub select: Select,
+    /// Where delegates are found and when they are trusted.
+    pub delegates: Delegates,
+    /// Settings of one backend, by backend id.
+    pub backend: BTreeMap<String, Backend>,
+    /// Exceptions; the most specific last.
+    pub rule: Vec<Rule>,
+    /// Exceptions by device, where an app meets devices that it never saw.
+    pub device: Vec<DeviceRule>,
+    /// Named variants, chosen by `--profile-name` or `DELEGRAPH_PROFILE`.
+    pub profile: BTreeMap<String, Profile>,
+}
+
+/// `[select]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Select {
+    /// Backend ids; the first that can take a node wins. `portable` may be named to end the list early; it is always last.
+    pub order: Vec<String>,
+    /// What a region that no delegate runs does.
+    pub fallback: Fallback,
+    /// Smaller islands stay on the CPU.
+    pub min_nodes: u32,
+    /// `compile` fails below this share of multiply-accumulates delegated, from 0 to 1.
+    pub require_coverage: f64,
+    /// Compares each region with the portable plan.
+    pub self_check: SelfCheck,
+}
+
+impl Default for Select {
+    fn default() -> Select {
+        Select {
+            order: Vec::new(),
+            fallback: Fallback::Allow,
+            min_nodes: 1,
+            require_coverage: 0.0,
+            self_check: SelfCheck::Off,
+        }
+    }
+}
+
+/// `select.fallback`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// Runs portably, and the report says so.
+    #[default]
+    Allow,
+    /// As `allow`, with a warning on standard error.
+    Warn,
+    /// An error that names the operators.
+    Deny,
+}
+
+/// `select.self_check`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelfCheck {
+    /// Never.
+    #[default]
+    Off,
+    /// On the first run; what differs is quarantined.
+    FirstRun,
+}
+
+/// `[delegates]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delegates {
+    /// Folders of manifests, relative to the file.
+    pub search: Vec<PathBuf>,
+    /// When a library may be loaded.
+    pub trust: Trust,
+    /// Public keys of signatures, relative to the file.
+    pub keys: Vec<PathBuf>,
+    /// A conformance list that a delegate must hold a certificate of.
+    pub require_conformance: Option<String>,
+}
+
+/// `delegates.trust`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// Loads anything that is found.
+    #[default]
+    Off,
+    /// Warns where no pin or signature matches.
+    Warn,
+    /// Refuses where no pin or signature matches.
+    Require,
+}
+
+/// `[backend.NAME]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backend {
+    /// Pins one library or manifest.
+    pub library: Option<PathBuf>,
+    /// What to compile for, for example a SoC.
+    pub target: Option<String>,
+    /// Where the delegate runs; absent: what its manifest says.
+    pub isolation: Option<Isolation>,
+    /// `auto`, an index, or a name glob.
+    pub device: Option<String>,
+    /// Threads of the CPU backend.
+    pub threads: Option<Threads>,
+    /// The delegate's own options, checked against its own schema.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub options: toml::Table,
+}
+
+/// `backend.NAME.isolation`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Isolation {
+    InProcess,
+    Worker,
+}
+
+/// `backend.cpu.threads`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Threads {
+    /// A number.
+    Count(u32),
+    /// `performance-cores`, `all-cores`.
+    Named(String),
+}
+
+/// `[[rule]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// Nodes that the rule is for.
+    #[serde(rename = "match")]
+    pub matches: RuleMatch,
+    /// Backends that may not take them.
+    pub deny: Vec<String>,
+    /// Printed as the refusal.
+    pub reason: String,
+}
+
+/// `match` of a rule; all that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleMatch {
+    /// Glob on the operator, with `.` or `::` after the namespace: `aten.softmax*`.
+    pub op: Option<String>,
+    /// dtype of the first tensor: `f16`.
+    pub dtype: Option<String>,
+    /// Glob on the node's name.
+    pub node: Option<String>,
+}
+
+/// `[[device]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceRule {
+    /// Device property to a glob or a comparison (`"<44"`).
+    #[serde(rename = "match")]
+    pub matches: BTreeMap<String, String>,
+    /// Backends that may not be used there.
+    pub deny: Vec<String>,
+    /// Printed as the refusal.
+    pub reason: String,
+}
+
+/// `[profile.NAME]`: any of the tables above, merged over them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// See [`Config::select`]; only what is given changes.
+    #[schemars(with = "Option<Select>")]
+    pub select: Option<toml::Table>,
+    /// See [`Config::delegates`].
+    #[schemars(with = "Option<Delegates>")]
+    pub delegates: Option<toml::Table>,
+    /// See [`Config::backend`].
+    #[schemars(with = "Option<BTreeMap<String, Backend>>")]
+    pub backend: Option<toml::Table>,
+    /// See [`Config::rule`]; replaces.
+    pub rule: Option<Vec<Rule>>,
+}
