@@ -1,1 +1,16 @@
-//! Runs cases in child processes and records verdicts.
+//! The runner of conformance cases: each in a child process, verdicts as JSON Lines, everything else a view of them.
+//!
+//! A *subject* ([`Subject`]) is what is tested; the runner knows nothing of Delegraph's own crates, so that a case is judged
+//! the same whoever runs it. Reading order: [`record`] (what a verdict is), [`fixture`] (recorded models), [`compare`] (tolerances),
+//! [`models`] (the cases of a folder of models), [`child`] (a case in a process of its own).
+
+pub mod child;
+pub mod compare;
+pub mod fixture;
+pub mod leaf;
+pub mod models;
+pub mod record;
+
+pub use leaf::Leaf;
+pub use models::{Instance, StepResult, Subject};
+pub use record::{CaseRecord, Report, Summary, Verdict};

@@ -1,0 +1,168 @@
+//! Tolerances.
+
+use crate::leaf::{Leaf, to_f64};
+use serde::{Deserialize, Serialize};
+
+/// How far a result may be from what was recorded: `|got - want| <= atol + rtol * |want|`. Integers and booleans are exact;
+/// NaN equals NaN, infinities equal themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tolerance {
+    /// Relative to the wanted value.
+    pub rtol: f64,
+    /// Absolute.
+    pub atol: f64,
+}
+
+/// How far a result was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Largest absolute difference.
+    pub max_abs: f64,
+    /// Largest relative difference, where the wanted value is not 0.
+    pub max_rel: f64,
+    /// Elements compared.
+    pub elements: u64,
+}
+
+impl Difference {
+    /// The worse of the two.
+    pub fn join(self, other: Difference) -> Difference {
+        Difference {
+            max_abs: self.max_abs.max(other.max_abs),
+            max_rel: self.max_rel.max(other.max_rel),
+            elements: self.elements + other.elements,
+        }
+    }
+}
+
+/// Compares a result with what was recorded.
+///
+/// # Errors
+/// A sentence naming dtype, shape or the first element that is too far.
+pub fn compare(got: &Leaf, want: &Leaf, tolerance: Tolerance) -> Result<Difference, String> {
+    match (got, want) {
+        (
+            Leaf::Tensor { dtype, shape, bytes },
+            Leaf::Tensor {
+                dtype: want_dtype,
+                shape: want_shape,
+                bytes: want_bytes,
+            },
+        ) => {
+            if dtype != want_dtype || shape != want_shape {
+                return Err(format!("got {}, want {}", got.describe(), want.describe()));
+            }
+            if !dtype.is_float() {
+                if bytes == want_bytes {
+                    return Ok(Difference {
+                        elements: (bytes.len() / dtype.size()) as u64,
+                        ..Difference::default()
+                    });
+                }
+                return numbers(
+                    &to_f64(*dtype, bytes),
+                    &to_f64(*dtype, want_bytes),
+                    Tolerance { rtol: 0.0, atol: 0.0 },
+                );
+            }
+            numbers(&to_f64(*dtype, bytes), &to_f64(*dtype, want_bytes), tolerance)
+        }
+        (Leaf::Float(a), Leaf::Float(b)) => numbers(&[*a], &[*b], tolerance),
+        (Leaf::Int(a), Leaf::Float(b)) | (Leaf::Float(b), Leaf::Int(a)) => numbers(&[*a as f64], &[*b], tolerance),
+        (a, b) if a == b => Ok(Difference::default()),
+        (a, b) => Err(format!("got {}, want {}", a.describe(), b.describe())),
+    }
+}
+
+fn numbers(got: &[f64], want: &[f64], tolerance: Tolerance) -> Result<Difference, String> {
+    if got.len() != want.len() {
+        return Err(format!("got {} elements, want {}", got.len(), want.len()));
+    }
+    let mut difference = Difference {
+        elements: got.len() as u64,
+        ..Difference::default()
+    };
+    let mut wrong = 0usize;
+    let mut first = None;
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        if g == w || (g.is_nan() && w.is_nan()) {
+            continue;
+        }
+        let abs = (g - w).abs();
+        difference.max_abs = if abs.is_nan() {
+            f64::INFINITY
+        } else {
+            difference.max_abs.max(abs)
+        };
+        if w != 0.0 && abs.is_finite() {
+            difference.max_rel = difference.max_rel.max(abs / w.abs());
+        }
+        // Written so that a NaN on either side counts as wrong.
+        if !(abs <= tolerance.atol + tolerance.rtol * w.abs()) || w.is_infinite() {
+            wrong += 1;
+            first.get_or_insert((i, g, w));
+        }
+    }
+    match first {
+        None => Ok(difference),
+        Some((i, g, w)) => Err(format!(
+            "{wrong} of {} elements differ, the first at {i}: got {g:?}, want {w:?}; max_abs {:.3e} > atol {:e} + rtol {:e}",
+            got.len(),
+            difference.max_abs,
+            tolerance.atol,
+            tolerance.rtol
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delegraph_types::DType;
+
+    fn tensor(values: &[f32]) -> Leaf {
+        Leaf::Tensor {
+            dtype: DType::F32,
+            shape: vec![values.len() as i64],
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_passes_and_what_does_not() {
+        let tolerance = Tolerance { rtol: 1e-3, atol: 1e-6 };
+        let nan = f32::NAN;
+        let inf = f32::INFINITY;
+        for (got, want, pass) in [
+            (1.0, 1.0005, true),
+            (1.0, 1.01, false),
+            (nan, nan, true),
+            (nan, 1.0, false),
+            (1.0, nan, false),
+            (inf, inf, true),
+            (inf, -inf, false),
+            (1.0, inf, false),
+            (-0.0, 0.0, true),
+        ] {
+            assert_eq!(
+                compare(&tensor(&[got]), &tensor(&[want]), tolerance).is_ok(),
+                pass,
+                "{got} {want}"
+            );
+        }
+        assert!(compare(&tensor(&[1.0]), &tensor(&[1.0, 2.0]), tolerance).is_err());
+        assert!(compare(&Leaf::Int(1), &Leaf::None, tolerance).is_err());
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        let int = |v: i64| Leaf::Tensor {
+            dtype: DType::I64,
+            shape: vec![],
+            bytes: v.to_le_bytes().to_vec(),
+        };
+        let loose = Tolerance { rtol: 1.0, atol: 10.0 };
+        assert!(compare(&int(3), &int(3), loose).is_ok());
+        assert!(compare(&int(3), &int(4), loose).is_err());
+    }
+}

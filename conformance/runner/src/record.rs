@@ -1,0 +1,216 @@
+//! Verdicts and the report.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The outcome of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Within its tolerance.
+    Pass,
+    /// Not.
+    Fail,
+    /// Not run: a file, device or library is absent. Never shown as a pass.
+    Skip,
+    /// The delegate's manifest claims it, the delegate refuses it.
+    FailClaimed,
+    /// A known failure with a reason and an expiry date.
+    Waived,
+    /// The process died.
+    Crash,
+    /// The process did not end in time.
+    Hang,
+    /// Failed first, passed when run again.
+    Flaky,
+    /// Within the tolerance of its precision, but worse than it should be.
+    QualityWarning,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Verdict; 9] = [
+        Verdict::Pass,
+        Verdict::Fail,
+        Verdict::Skip,
+        Verdict::FailClaimed,
+        Verdict::Waived,
+        Verdict::Crash,
+        Verdict::Hang,
+        Verdict::Flaky,
+        Verdict::QualityWarning,
+    ];
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Skip => "skip",
+            Verdict::FailClaimed => "fail-claimed",
+            Verdict::Waived => "waived",
+            Verdict::Crash => "crash",
+            Verdict::Hang => "hang",
+            Verdict::Flaky => "flaky",
+            Verdict::QualityWarning => "quality-warning",
+        }
+    }
+
+    /// Whether the run as a whole answers no because of it.
+    pub fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Verdict::Fail | Verdict::FailClaimed | Verdict::Crash | Verdict::Hang
+        )
+    }
+}
+
+/// One line of the JSON Lines log. Names follow ExecuTorch's backend-suite report where one exists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseRecord {
+    /// Unique and stable: `arch-lstm/a`.
+    pub id: String,
+    /// Outcome.
+    pub verdict: Verdict,
+    /// Why, for everything but a pass.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Backends in order, or `portable`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub delegate: String,
+    /// `test`, `perf` or `support`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// Largest absolute difference over all steps and outputs.
+    #[serde(default)]
+    pub max_abs: f64,
+    /// Largest relative difference.
+    #[serde(default)]
+    pub max_rel: f64,
+    /// The tolerance, as text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tolerance: String,
+    /// Nodes inside delegated regions that a delegate really ran.
+    #[serde(default)]
+    pub delegated_nodes: u64,
+    /// Other nodes.
+    #[serde(default)]
+    pub undelegated_nodes: u64,
+    /// Regions that fell back to the portable plan.
+    #[serde(default)]
+    pub fallbacks: u64,
+    /// Milliseconds to compile, where the case compiles.
+    #[serde(default)]
+    pub compile_ms: f64,
+    /// Milliseconds to load.
+    #[serde(default)]
+    pub load_ms: f64,
+    /// Milliseconds in all.
+    #[serde(default)]
+    pub total_ms: f64,
+    /// The exact command that runs this case again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub repro: String,
+}
+
+impl CaseRecord {
+    /// A record with only an outcome.
+    pub fn new(id: impl Into<String>, verdict: Verdict, reason: impl Into<String>) -> CaseRecord {
+        CaseRecord {
+            id: id.into(),
+            verdict,
+            reason: reason.into(),
+            delegate: String::new(),
+            mode: "test".to_string(),
+            max_abs: 0.0,
+            max_rel: 0.0,
+            tolerance: String::new(),
+            delegated_nodes: 0,
+            undelegated_nodes: 0,
+            fallbacks: 0,
+            compile_ms: 0.0,
+            load_ms: 0.0,
+            total_ms: 0.0,
+            repro: String::new(),
+        }
+    }
+}
+
+/// Counts by verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All cases.
+    pub total: u64,
+    /// One count a verdict, zeros included.
+    #[serde(flatten)]
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// What `conform --json` writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name and version of this object.
+    pub schema: String,
+    /// The tool and its version.
+    pub tool: String,
+    /// The machine.
+    pub host: String,
+    /// Exit code of the run.
+    pub exit_code: u8,
+    /// Counts.
+    pub summary: Summary,
+    /// Every case, in order.
+    pub cases: Vec<CaseRecord>,
+}
+
+impl Report {
+    /// The report of these cases. Exit code 1 where a case failed, crashed or hung, or where nothing was run.
+    pub fn new(cases: Vec<CaseRecord>) -> Report {
+        let mut counts: BTreeMap<String, u64> = Verdict::ALL.iter().map(|v| (v.name().to_string(), 0)).collect();
+        for case in &cases {
+            *counts.entry(case.verdict.name().to_string()).or_default() += 1;
+        }
+        let ran = cases.iter().any(|case| case.verdict != Verdict::Skip);
+        let failed = cases.iter().any(|case| case.verdict.is_failure());
+        Report {
+            schema: "delegraph.conform/1".to_string(),
+            tool: format!("delegraph {}", env!("CARGO_PKG_VERSION")),
+            host: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
+            exit_code: u8::from(failed || !ran),
+            summary: Summary {
+                total: cases.len() as u64,
+                counts,
+            },
+            cases,
+        }
+    }
+
+    /// The cases as JSON Lines.
+    pub fn json_lines(&self) -> String {
+        self.cases
+            .iter()
+            .filter_map(|case| serde_json::to_string(case).ok())
+            .map(|line| line + "\n")
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_run_is_not_a_success() {
+        assert_eq!(Report::new(Vec::new()).exit_code, 1);
+        let skip = CaseRecord::new("a", Verdict::Skip, "no file");
+        assert_eq!(Report::new(vec![skip.clone()]).exit_code, 1);
+        let pass = CaseRecord::new("b", Verdict::Pass, "");
+        assert_eq!(Report::new(vec![skip, pass.clone()]).exit_code, 0);
+        for verdict in [Verdict::Fail, Verdict::Crash, Verdict::Hang, Verdict::FailClaimed] {
+            assert_eq!(
+                Report::new(vec![pass.clone(), CaseRecord::new("c", verdict, "x")]).exit_code,
+                1
+            );
+        }
+    }
+}
