@@ -106,8 +106,8 @@ fn subsegment(table: &fb::SubsegmentOffsets<'_>, segments: &[Range<u64>], place:
     if offsets.len() <= 1 {
         return Ok(Blobs {
             segment: None,
-            offsets: offsets.iter().collect(),
-            room: offsets.iter().map(|_| 0).collect(),
+            offsets: alloc::vec![0; offsets.len()],
+            room: alloc::vec![0; offsets.len()],
         });
     }
     let index = table.segment_index();

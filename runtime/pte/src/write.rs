@@ -254,8 +254,6 @@ fn check_parts(parts: &ProgramParts<'_>) -> Result<(), WriteError> {
         segments: 0,
         inline_delegate_data: 0,
     };
-    check::keys(parts.named.iter().map(|(key, ..)| key.as_str()))?;
-    check::plans(parts.plans, &layout)?;
     if let Some(plan) = parts.plans.iter().find(|plan| !plan.delegates.is_empty()) {
         return Err(PteError::unsupported(
             alloc::format!("method `{}`", plan.name),
@@ -263,6 +261,8 @@ fn check_parts(parts: &ProgramParts<'_>) -> Result<(), WriteError> {
         )
         .into());
     }
+    check::keys(parts.named.iter().map(|(key, ..)| key.as_str()))?;
+    check::plans(parts.plans, &layout)?;
     Ok(())
 }
 
