@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+#[rustfmt::skip]
 #[path = "generated.rs"]
 pub mod c;
 pub mod image;

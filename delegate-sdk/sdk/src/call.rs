@@ -1,0 +1,149 @@
+//! What the host hands to a call: context, options, weights, blobs.
+
+use crate::Error;
+use std::marker::PhantomData;
+
+/// The running call.
+pub struct Context<'a> {
+    _call: PhantomData<&'a ()>,
+}
+
+impl Context<'_> {
+    /// The caller wants no result any more: return soon, with any error.
+    pub fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// Writes a line to the host's log.
+    pub fn log(&self, level: LogLevel, message: &str) {
+        let _ = (level, message);
+    }
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// A value of an option.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs)]
+pub enum OptionValue<'a> {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(&'a str),
+}
+
+/// The user's options for this delegate.
+#[derive(Debug, Clone, Default)]
+pub struct Options<'a> {
+    /// In the order given.
+    pub entries: Vec<(&'a str, OptionValue<'a>)>,
+}
+
+impl<'a> Options<'a> {
+    /// The value of an option.
+    pub fn find(&self, key: &str) -> Option<OptionValue<'a>> {
+        self.entries.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
+    }
+
+    /// Refuses options of other names.
+    ///
+    /// # Errors
+    /// The first key that is not in `known`.
+    pub fn check(&self, known: &[&str]) -> Result<(), Error> {
+        match self.entries.iter().find(|(k, _)| !known.contains(k)) {
+            None => Ok(()),
+            Some((key, _)) if known.is_empty() => {
+                Err(Error::invalid(format!("unknown option `{key}`")).hint("this delegate has no options"))
+            }
+            Some((key, _)) => Err(Error::invalid(format!("unknown option `{key}`"))
+                .hint(format!("the options are `{}`", known.join("`, `")))),
+        }
+    }
+}
+
+/// Weights by the id that the graph image gives them, for the length of a call.
+pub struct Weights<'a> {
+    _handle: PhantomData<&'a ()>,
+}
+
+impl<'a> Weights<'a> {
+    /// The bytes of a weight: contiguous, row-major, aligned to nothing in particular.
+    ///
+    /// # Errors
+    /// There is no such weight.
+    pub fn bytes(&self, id: u32) -> Result<&'a [u8], Error> {
+        Err(Error::invalid(format!("there is no weight {id}")))
+    }
+
+    /// Keeps the weights beyond the call, until dropped. The host grants it in `load` only.
+    ///
+    /// # Errors
+    /// Not in `load`.
+    pub fn keep(&self) -> Result<KeptWeights, Error> {
+        Ok(KeptWeights {})
+    }
+}
+
+/// Weights that a session keeps.
+pub struct KeptWeights {}
+
+impl KeptWeights {
+    /// As [`Weights::bytes`].
+    ///
+    /// # Errors
+    /// There is no such weight.
+    pub fn bytes(&self, id: u32) -> Result<&[u8], Error> {
+        Err(Error::invalid(format!("there is no weight {id}")))
+    }
+}
+
+/// What the envelope says of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobMeta<'a> {
+    /// Backend id.
+    pub delegate: &'a str,
+    /// Version of the delegate that made it.
+    pub delegate_version: &'a str,
+    /// Name of its form.
+    pub format: &'a str,
+    /// Version of its form.
+    pub format_version: u32,
+    /// What it was compiled for; empty: anything.
+    pub target: &'a str,
+    /// Lower precision that it computes in; empty: that of the graph.
+    pub precision: &'a str,
+    /// SHA-256 of the graph image.
+    pub graph_hash: &'a [u8; 32],
+}
+
+/// A blob that is to be loaded. The host has checked its hash.
+#[derive(Debug, Clone)]
+pub struct Blob<'a> {
+    /// From its envelope.
+    pub meta: BlobMeta<'a>,
+    /// Name and content, in the order written.
+    pub sections: Vec<(&'a str, &'a [u8])>,
+}
+
+impl<'a> Blob<'a> {
+    /// The content of a section.
+    ///
+    /// # Errors
+    /// There is no such section.
+    pub fn section(&self, name: &str) -> Result<&'a [u8], Error> {
+        self.sections
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, bytes)| *bytes)
+            .ok_or_else(|| Error::corrupt(format!("the blob has no section `{name}`")))
+    }
+}
