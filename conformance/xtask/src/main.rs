@@ -1,17 +1,27 @@
 //! Project tasks: test, check, gen, provision.
 
+mod check;
 mod r#gen;
+mod provision;
+mod test;
 
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
-const USAGE: &str = "usage: cargo xtask gen abi    writes what delegate-sdk/abi/abi.toml describes";
+const USAGE: &str = "usage:
+  cargo xtask test             runs every test that can run here, and prints what it skipped
+  cargo xtask check            formatting, lints, builds without std
+  cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
+  cargo xtask provision NAME   fetches an optional real component: executorch";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["test"] => test::run(&root()),
+        ["check"] => check::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
+        ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");
             Ok(())

@@ -1,0 +1,45 @@
+//! `cargo xtask test`: every test that can run with what is there; what cannot is printed as skipped, never as passed.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs the tests.
+///
+/// # Errors
+/// A test fails.
+pub fn run(root: &Path) -> Result<()> {
+    // The delegates are loaded as real shared libraries by the tests of what is above them, so they are built first.
+    cargo(root, &["build", "--workspace", "--bins", "--lib"])?;
+    cargo(root, &["test", "--workspace", "--no-fail-fast"])?;
+    println!("\nskipped here:");
+    let mut skipped = 0;
+    let mut skip = |absent: bool, what: &str| {
+        if absent {
+            println!("  skipped: {what}");
+            skipped += 1;
+        }
+    };
+    skip(!program("gcc"), "the C header under a C compiler: no gcc");
+    skip(!program("bindgen"), "the header read back by bindgen: no libclang");
+    skip(super::provision::python(root).is_none(), "stock ExecuTorch as the referee: run `cargo xtask provision executorch`");
+    if skipped == 0 {
+        println!("  nothing");
+    }
+    Ok(())
+}
+
+/// Runs cargo in the workspace.
+pub fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    println!("$ cargo {}", arguments.join(" "));
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// True if the program is on the path.
+pub fn program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(name).is_file()))
+}

@@ -1,0 +1,80 @@
+//! Dependencies point one way: `ARCHITECTURE.md` says which, this test reads cargo's metadata and refuses the rest.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// For each crate, the crates of the workspace that it may depend on. Development dependencies of tests are free.
+fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let shared = [
+        "delegraph-abi",
+        "delegraph-types",
+        "delegraph-opset",
+        "delegraph-pte",
+        "delegraph-kernels",
+        "delegraph-config",
+        "delegraph-host",
+    ];
+    let with = |row: &[&'static str]| -> Vec<&'static str> { shared.iter().chain(row).copied().collect() };
+    // In order: each may depend on those before it.
+    let row = [
+        "delegraph-ir",
+        "delegraph-import",
+        "delegraph-passes",
+        "delegraph-tag",
+        "delegraph-lower",
+        "delegraph-plan",
+        "delegraph-emit",
+    ];
+    let mut table = BTreeMap::from([
+        ("delegraph-abi", vec![]),
+        ("delegraph-sdk", vec!["delegraph-abi"]),
+        ("delegraph-types", vec![]),
+        ("delegraph-opset", vec![]),
+        ("delegraph-pte", vec!["delegraph-types"]),
+        ("delegraph-kernels", vec!["delegraph-types", "delegraph-opset"]),
+        ("delegraph-config", vec!["delegraph-types"]),
+        ("delegraph-host", vec!["delegraph-abi", "delegraph-config", "delegraph-types"]),
+        ("delegraph-executor", vec!["delegraph-types", "delegraph-opset", "delegraph-pte", "delegraph-kernels"]),
+        ("delegraph-reference", vec!["delegraph-sdk"]),
+        ("delegraph-null", vec!["delegraph-sdk"]),
+        ("delegraph-reference-plugin", vec!["delegraph-reference", "delegraph-sdk"]),
+        ("delegraph-null-plugin", vec!["delegraph-null", "delegraph-sdk"]),
+        ("delegraph-runner", vec!["delegraph-types"]),
+        ("xtask", vec![]),
+    ]);
+    for (i, name) in row.into_iter().enumerate() {
+        table.insert(name, with(&row[..i]));
+    }
+    table.insert("delegraph", with(&[&row[..], &["delegraph-executor"]].concat()));
+    table.insert("delegraph-cli", with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()));
+    table
+}
+
+#[test]
+fn no_dependency_points_upward() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("metadata is JSON");
+    let allowed = allowed();
+    let mut problems = Vec::new();
+    let packages = metadata["packages"].as_array().expect("packages");
+    for package in packages {
+        let name = package["name"].as_str().expect("name");
+        let Some(may) = allowed.get(name) else {
+            problems.push(format!("`{name}` has no place in the layers: add it to this test and to ARCHITECTURE.md"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let on = dependency["name"].as_str().expect("name");
+            let ours = packages.iter().any(|p| p["name"].as_str() == Some(on));
+            if ours && dependency["kind"].as_str() != Some("dev") && !may.contains(&on) {
+                problems.push(format!("`{name}` may not depend on `{on}`"));
+            }
+        }
+    }
+    assert_eq!(packages.len(), allowed.len(), "a crate of the table is not in the workspace");
+    assert!(problems.is_empty(), "{problems:#?}");
+}

@@ -1,0 +1,329 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Ship one delegate library; run any PyTorch model on it; the CPU catches what the chip cannot take.
+#[derive(Debug, Parser)]
+#[command(name = "delegraph", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// For every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file (backends.toml)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Profile of the configuration
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile_name: Option<String>,
+    /// Print one JSON object, to FILE or to standard output
+    #[arg(long, global = true, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+    /// Fallback is an error
+    #[arg(long, global = true)]
+    pub strict: bool,
+    /// Load no delegate library
+    #[arg(long, global = true)]
+    pub no_load: bool,
+    /// Say more (twice: much more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but results
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The main job on a real model, explained as it goes
+    Demo(DemoArgs),
+    /// Compile a model to a .pte over delegates
+    Compile(CompileArgs),
+    /// Show which delegate takes which node, and why the others refuse
+    Partition(PartitionArgs),
+    /// Run a model
+    Run(RunArgs),
+    /// Time a model
+    Bench(BenchArgs),
+    /// Look into a .pt2, .pte, .ptd or .bpte file, a library or a manifest; runs no vendor code
+    Inspect(InspectArgs),
+    /// List delegates and their devices
+    Devices(DevicesArgs),
+    /// Show, check or make a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Run conformance cases
+    #[command(subcommand)]
+    Conform(ConformCommand),
+    /// Same as `conform models`
+    Models(ModelsArgs),
+}
+
+/// Backends of a command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BackendArgs {
+    /// Backends in order of preference, over those of the configuration
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub backend: Vec<String>,
+    /// What to compile for, as BACKEND:TARGET
+    #[arg(long, value_name = "BACKEND:TARGET", value_delimiter = ',')]
+    pub target: Vec<String>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Your own sentences in place of the demo's three (two or more)
+    pub sentences: Vec<String>,
+    /// The folder of the demo's model
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+/// `compile`
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// The model (.pt2 or .pte)
+    pub model: PathBuf,
+    /// The .pte to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// Explain every decision
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// `partition`
+#[derive(Debug, Args)]
+pub struct PartitionArgs {
+    /// The model (.pt2 or .pte)
+    pub model: PathBuf,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// Why this node went where it went
+    #[arg(long, value_name = "NODE")]
+    pub why: Option<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = PartitionFormat::Text)]
+    pub format: PartitionFormat,
+    /// Write the graph image of every region into this folder
+    #[arg(long, value_name = "DIR")]
+    pub dump: Option<PathBuf>,
+}
+
+/// Formats of `partition`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum PartitionFormat {
+    Text,
+    Json,
+    Dot,
+    ModelExplorer,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The model (.pt2 or .pte)
+    pub model: PathBuf,
+    /// Method to run
+    #[arg(long, default_value = "forward")]
+    pub method: String,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// An input, as NAME=FILE.npy or POSITION=FILE.npy
+    #[arg(long, value_name = "NAME=FILE")]
+    pub input: Vec<String>,
+    /// All inputs, by name or position, in a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// External constants of the program (.ptd)
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Folder for the outputs, one .npy each
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Expected outputs (safetensors, by name or position)
+    #[arg(long, value_name = "FILE")]
+    pub expect: Option<PathBuf>,
+    /// Relative tolerance of --expect
+    #[arg(long, default_value_t = 1e-4)]
+    pub rtol: f64,
+    /// Absolute tolerance of --expect
+    #[arg(long, default_value_t = 1e-5)]
+    pub atol: f64,
+    /// Run every case of a fixture folder and compare
+    #[arg(long, value_name = "FOLDER")]
+    pub fixture: Option<PathBuf>,
+    /// Write a Chrome/Perfetto trace
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The model (.pt2 or .pte)
+    pub model: PathBuf,
+    /// Method to time
+    #[arg(long, default_value = "forward")]
+    pub method: String,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// Inputs in a safetensors file; made up where absent
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// Runs before the timed ones
+    #[arg(long, default_value_t = 5)]
+    pub warmup: u32,
+    /// Timed runs
+    #[arg(long)]
+    pub runs: Option<u32>,
+    /// Time for this many seconds instead
+    #[arg(long, conflicts_with = "runs")]
+    pub secs: Option<f64>,
+    /// Threads of the CPU backend
+    #[arg(long)]
+    pub threads: Option<u32>,
+    /// Values of dynamic sizes, as SYMBOL=SIZE
+    #[arg(long, value_name = "SYMBOL=SIZE", value_delimiter = ',')]
+    pub shapes: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = BenchFormat::Text)]
+    pub format: BenchFormat,
+}
+
+/// Formats of `bench`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum BenchFormat {
+    Text,
+    Md,
+    Csv,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A .pt2, .pte, .ptd or .bpte file, a delegate library or a manifest
+    pub file: PathBuf,
+    /// Print the graph or the instructions
+    #[arg(long)]
+    pub tree: bool,
+    /// Print the file's segments
+    #[arg(long)]
+    pub segments: bool,
+    /// Print the envelope of blob N
+    #[arg(long, value_name = "N")]
+    pub blob: Option<u32>,
+}
+
+/// `devices`
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Load the libraries and ask them
+    #[arg(long)]
+    pub probe: bool,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the merged configuration
+    Show {
+        /// Print which layer each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check a configuration
+    Validate {
+        /// The file; the standard layers if absent
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON schema
+    Schema,
+    /// Write a commented backends.toml
+    Init {
+        /// Where to
+        #[arg(default_value = "backends.toml")]
+        file: PathBuf,
+    },
+}
+
+/// `conform`
+#[derive(Debug, Subcommand)]
+pub enum ConformCommand {
+    /// Run the cases of recorded models
+    Models(ModelsArgs),
+    /// One case in this process: the runner's child
+    #[command(hide = true)]
+    Case,
+}
+
+/// `conform models`
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// A fixture folder, or a folder of them
+    pub folder: PathBuf,
+    /// Which file of each fixture
+    #[arg(long, value_enum, default_value_t = FromArg::Pt2)]
+    pub from: FromArg,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// Only cases that match this glob (MODEL/CASE)
+    #[arg(long, value_name = "GLOB")]
+    pub case: Option<String>,
+    /// Shard I of N, from 1
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// List the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Seconds after which a case counts as a hang
+    #[arg(long, default_value_t = 120)]
+    pub limit: u64,
+    /// Times that a failed case is run again
+    #[arg(long, default_value_t = 0)]
+    pub retries: u32,
+    /// Folder for cases.jsonl and report.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// `--from`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum FromArg {
+    Pt2,
+    Core,
+    Pte,
+    Compiled,
+}
