@@ -64,6 +64,23 @@ impl Boundary {
     }
 }
 
+/// For each node, whether an output or a mutation needs it in the end.
+pub fn live(graph: &Graph) -> Vec<bool> {
+    let producers = graph.producers();
+    let mut live = vec![false; graph.nodes.len()];
+    for node in graph.results().filter_map(|v| producers[v.index()]) {
+        live[node.index()] = true;
+    }
+    for i in (0..graph.nodes.len()).rev() {
+        if live[i] {
+            for node in graph.nodes[i].inputs().filter_map(|v| producers[v.index()]) {
+                live[node.index()] = true;
+            }
+        }
+    }
+    live
+}
+
 /// Nodes of a region that need a symbol which nothing gives them: neither a dimension of a region input nor a node of the
 /// region that comes before. A delegate sees tensors only, so such a size would be unknown to it.
 pub(crate) fn unbound(graph: &Graph, nodes: &[NodeId], boundary: &Boundary) -> Vec<(NodeId, Symbol)> {

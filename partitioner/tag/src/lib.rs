@@ -34,7 +34,7 @@ mod policy;
 mod work;
 
 pub use answer::{Answer, AskError, Asker, Verdict, builtin_refusal};
-pub use boundary::{Boundary, Reads};
+pub use boundary::{Boundary, Reads, live};
 pub use plan::{Exclusion, NodeReport, TaggedRegion, Tagging, apply, plan, tag};
 pub use policy::{Policy, Rule, glob};
 pub use work::{Work, moves_only, work};

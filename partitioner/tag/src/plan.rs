@@ -1,7 +1,7 @@
 //! From answers to regions.
 
 use crate::answer::{Answer, builtin_refusal};
-use crate::boundary::{Boundary, Reads, unbound};
+use crate::boundary::{Boundary, Reads, live, unbound};
 use crate::engine::{Problem, contiguous_order, form};
 use crate::policy::Policy;
 use crate::work::{bytes, moves_only, work};
@@ -227,7 +227,7 @@ impl<'a> Planner<'a> {
             }
             edges.truncate(kept);
         }
-        let live = live(graph, &producers);
+        let live = live(graph);
         let never = graph.nodes.iter().zip(&live).map(|(node, live)| {
             builtin_refusal(graph, node).or_else(|| (!live).then_some("nothing reads what it makes"))
         });
@@ -433,20 +433,221 @@ fn ids(group: &[u32]) -> Vec<NodeId> {
     group.iter().copied().map(NodeId).collect()
 }
 
-/// Nodes whose results are read, in the end, by an output or a mutation.
-fn live(graph: &Graph, producers: &[Option<NodeId>]) -> Vec<bool> {
-    let mut live = vec![false; graph.nodes.len()];
-    for value in graph.results() {
-        if let Some(node) = producers[value.index()] {
-            live[node.index()] = true;
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Verdict;
+    use delegraph_ir::{Arg, Expr, TensorType, Type};
+    use delegraph_types::DType;
+
+    fn ty(sizes: &[i64]) -> Type {
+        TensorType::fixed(DType::F32, sizes).into()
     }
-    for i in (0..graph.nodes.len()).rev() {
-        if live[i] {
-            for node in graph.nodes[i].inputs().filter_map(|v| producers[v.index()]) {
-                live[node.index()] = true;
+
+    /// A graph of unary operators in a chain, over 8x8.
+    fn chain(ops: &[&str]) -> Graph {
+        let mut graph = Graph::new("forward");
+        let mut last = graph.add_input("x", ty(&[8, 8]));
+        for op in ops {
+            last = graph.push(op, vec![last.into()], vec![ty(&[8, 8])]).unwrap()[0];
+        }
+        graph.add_output(last);
+        graph
+    }
+
+    fn takes(pattern: &str) -> Answer {
+        let verdict = |c| {
+            if c == 'y' {
+                Verdict::yes()
+            } else {
+                Verdict::no("no such operator")
             }
+        };
+        Answer {
+            verdicts: pattern.chars().map(verdict).collect(),
+            atomic_sets: vec![],
         }
     }
-    live
+
+    fn of(graph: &Graph, answers: &[(&str, Answer)], policy: &Policy) -> Tagging {
+        let answers: Vec<(String, Answer)> = answers.iter().map(|(b, a)| (b.to_string(), a.clone())).collect();
+        plan(&Module::default(), graph, &answers, policy, &[])
+    }
+
+    fn loose() -> Policy {
+        Policy {
+            min_nodes: 1,
+            boundary_penalty: 0.0,
+            ..Policy::default()
+        }
+    }
+
+    fn reasons(tagging: &Tagging, node: usize) -> Vec<&str> {
+        tagging.nodes[node].refusals.iter().map(|(_, r)| r.as_str()).collect()
+    }
+
+    #[test]
+    fn an_island_goes_to_the_next_backend() {
+        let graph = chain(&["aten::relu", "aten::sin", "aten::relu", "aten::exp", "aten::tanh"]);
+        let policy = Policy {
+            min_nodes: 2,
+            ..loose()
+        };
+        let tagging = of(&graph, &[("a", takes("nnyny")), ("b", takes("nyyyy"))], &policy);
+        assert_eq!(tagging.regions.len(), 1);
+        assert_eq!(tagging.regions[0].nodes, [NodeId(1), NodeId(2), NodeId(3), NodeId(4)]);
+        assert_eq!(reasons(&tagging, 2), ["an island of 1 node; `min_nodes` is 2"]);
+        assert_eq!(reasons(&tagging, 0), ["no such operator", "no such operator"]);
+    }
+
+    #[test]
+    fn a_region_of_views_is_not_worth_it() {
+        let graph = chain(&["aten::alias", "aten::clone", "aten::detach"]);
+        let tagging = of(&graph, &[("a", takes("yyy"))], &loose());
+        assert_eq!(
+            (tagging.regions.len(), reasons(&tagging, 1)),
+            (0, vec!["its region only moves data"])
+        );
+    }
+
+    #[test]
+    fn a_border_that_outweighs_the_work_is_not_worth_it() {
+        // 64 + 64 floats cross the border for 64 operations: 8 bytes each.
+        let graph = chain(&["aten::relu"]);
+        let policy = |boundary_penalty| Policy {
+            boundary_penalty,
+            ..loose()
+        };
+        assert_eq!(of(&graph, &[("a", takes("y"))], &policy(1.0 / 8.0)).regions.len(), 1);
+        let tagging = of(&graph, &[("a", takes("y"))], &policy(1.0 / 7.0));
+        assert_eq!(
+            reasons(&tagging, 0),
+            ["its region moves 512 bytes over its border for 64 operations"]
+        );
+    }
+
+    #[test]
+    fn dead_nodes_control_flow_and_numbers_are_offered_to_nobody() {
+        let mut graph = Graph::new("forward");
+        let x = graph.add_input("x", ty(&[1]));
+        let dead = graph.push("aten::relu", vec![x.into()], vec![ty(&[1])]).unwrap()[0];
+        graph.push("aten::relu", vec![dead.into()], vec![ty(&[1])]).unwrap();
+        let item = graph
+            .push("aten::_local_scalar_dense", vec![x.into()], vec![Type::Float])
+            .unwrap()[0];
+        let y = graph
+            .push("aten::mul.Scalar", vec![x.into(), item.into()], vec![ty(&[1])])
+            .unwrap()[0];
+        let body = |name| Arg::Graph(Box::new(Graph::new(name)));
+        let args = vec![x.into(), body("yes"), body("no"), Arg::Values(vec![y])];
+        let z = graph.push("higher_order::cond", args, vec![ty(&[1])]).unwrap()[0];
+        graph.add_output(z);
+        let tagging = of(&graph, &[("a", takes("yyyyy"))], &loose());
+        assert_eq!(tagging.regions, []);
+        let expected = [
+            "nothing reads what it makes",
+            "nothing reads what it makes",
+            "it makes a number, not a tensor",
+            "it reads a number that is known only while running",
+            "control flow stays on the CPU",
+        ];
+        for (i, reason) in expected.into_iter().enumerate() {
+            assert_eq!(reasons(&tagging, i), [reason]);
+        }
+    }
+
+    #[test]
+    fn a_node_whose_size_no_input_gives_stays_out() {
+        let mut graph = Graph::new("forward");
+        let sized = |e: &Expr| Type::from(TensorType::new(DType::F32, vec![e.clone()]));
+        let s = Expr::symbol("s0");
+        let x = graph.add_input("x", ty(&[1]));
+        let a = graph.push("aten::relu", vec![x.into()], vec![ty(&[1])]).unwrap()[0];
+        let b = graph
+            .push(
+                "aten::expand",
+                vec![a.into(), Arg::Ints(vec![s.clone()])],
+                vec![sized(&s)],
+            )
+            .unwrap()[0];
+        let c = graph.push("aten::sin", vec![b.into()], vec![sized(&s)]).unwrap()[0];
+        let d = graph
+            .push(
+                "aten::view",
+                vec![c.into(), Arg::Ints(vec![s.clone()])],
+                vec![sized(&s)],
+            )
+            .unwrap()[0];
+        graph.add_output(d);
+        let tagging = of(&graph, &[("a", takes("yyyy"))], &loose());
+        let nodes: Vec<&[NodeId]> = tagging.regions.iter().map(|r| r.nodes.as_slice()).collect();
+        assert_eq!(nodes, [&[NodeId(0)][..], &[NodeId(2), NodeId(3)]]);
+        assert_eq!(
+            reasons(&tagging, 1),
+            ["it needs the size `s0`, which no input of its region has"]
+        );
+    }
+
+    #[test]
+    fn an_atomic_set_is_taken_whole_or_not_at_all() {
+        let graph = chain(&["aten::relu", "aten::sin", "aten::relu"]);
+        let with_set = |pattern, set: &[u32]| Answer {
+            atomic_sets: vec![set.iter().copied().map(NodeId).collect()],
+            ..takes(pattern)
+        };
+        let tagging = of(&graph, &[("a", with_set("yyn", &[0, 2]))], &loose());
+        assert_eq!(tagging.regions[0].nodes, [NodeId(1)]);
+        assert_eq!(
+            reasons(&tagging, 0),
+            ["it is taken only together with `relu_2`, which is not taken"]
+        );
+        let tagging = of(&graph, &[("a", with_set("yny", &[0, 2]))], &loose());
+        assert_eq!(tagging.regions, []);
+        assert!(
+            reasons(&tagging, 0)[0].contains("lies between them"),
+            "{:?}",
+            reasons(&tagging, 0)
+        );
+    }
+
+    #[test]
+    fn what_the_config_or_a_compiler_excludes_is_said() {
+        let graph = chain(&["aten::relu", "aten::sin"]);
+        let rule = crate::Rule {
+            op: Some("aten.relu".into()),
+            deny: vec!["a".into()],
+            reason: "driver 44".into(),
+            ..Default::default()
+        };
+        let policy = Policy {
+            rules: vec![rule],
+            ..loose()
+        };
+        let excluded = Exclusion {
+            node: NodeId(1),
+            backend: "a".into(),
+            reason: "too wide".into(),
+        };
+        let tagging = plan(
+            &Module::default(),
+            &graph,
+            &[("a".into(), takes("yy"))],
+            &policy,
+            &[excluded],
+        );
+        assert_eq!(reasons(&tagging, 0), ["a rule of the config forbids it: driver 44"]);
+        assert_eq!(reasons(&tagging, 1), ["too wide"]);
+    }
+
+    #[test]
+    fn an_answer_that_is_short_or_mute_is_a_refusal() {
+        let graph = chain(&["aten::relu", "aten::sin"]);
+        let mute = Answer {
+            verdicts: vec![Verdict::no("")],
+            atomic_sets: vec![vec![NodeId(77)]],
+        };
+        let tagging = of(&graph, &[("a", mute)], &loose());
+        assert_eq!(reasons(&tagging, 0), ["the delegate gave no reason"]);
+        assert_eq!(reasons(&tagging, 1), ["the delegate gave no verdict"]);
+    }
 }
