@@ -285,10 +285,9 @@ fn check(case: &Value, shard: &SafeTensors, strided: bool) -> Result<Verdict, Pr
     if case["args"].to_string().contains("\"complex\":true") || case["out"].to_string().contains("\"complex\":true") {
         return Ok(Verdict::LeftOut);
     }
-    let op = case["op"]
-        .as_str()
-        .and_then(Op::find)
-        .ok_or("operator not in the table")?;
+    let Some(op) = case["op"].as_str().and_then(Op::find) else {
+        return Ok(Verdict::NoKernel);
+    };
     let Some((kernel, schema)) = kernel_of(op) else {
         return Ok(Verdict::NoKernel);
     };

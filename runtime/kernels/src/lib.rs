@@ -7,10 +7,27 @@
 
 extern crate alloc;
 
+mod activation;
+mod binary;
 mod call;
+mod compare;
+mod copies;
+mod elementwise;
 mod error;
+mod join;
+mod lanes;
+mod math;
 mod registry;
+mod remap;
+mod special;
+mod stage;
+mod strided;
 mod tensor;
+mod ternary;
+mod unary;
+mod upsample;
+mod views;
+mod wide;
 
 pub use call::{Arg, Call, Results, Scratch};
 pub use error::KernelError;

@@ -6,7 +6,23 @@ use crate::{Call, KernelError};
 pub type Kernel = fn(&mut Call) -> Result<(), KernelError>;
 
 /// One list a family file, each sorted or not: the look-up is done once a program.
-const FAMILIES: &[&[(&str, Kernel)]] = &[];
+const FAMILIES: &[&[(&str, Kernel)]] = &[
+    crate::activation::KERNELS,
+    crate::binary::FLOATING,
+    crate::binary::KERNELS,
+    crate::compare::KERNELS,
+    crate::compare::LOGICAL,
+    crate::ternary::KERNELS,
+    crate::unary::ASKING,
+    crate::unary::FLOATING,
+    crate::unary::KEEPING,
+    crate::unary::KERNELS,
+    crate::views::KERNELS,
+    crate::upsample::KERNELS,
+    crate::remap::KERNELS,
+    crate::join::KERNELS,
+    crate::copies::KERNELS,
+];
 
 /// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`.
 pub fn find(name: &str) -> Option<Kernel> {
