@@ -120,7 +120,7 @@ impl Number {
 /// Sum of products: sorted factors -> coefficient.
 type Polynomial = BTreeMap<Vec<Expr>, i64>;
 
-/// Products of sums beyond this many terms are left as they are.
+/// Products of sums beyond this many terms, or of more factors, are left as they are.
 const MAX_TERMS: usize = 64;
 
 impl Expr {
@@ -165,9 +165,9 @@ impl Expr {
             ExprOp::Add | ExprOp::Mul => from_polynomial(polynomial(&Expr::Op(op, args))),
             ExprOp::FloorDiv | ExprOp::CeilDiv => match (&args[0], args[1].as_int()) {
                 (a, Some(1)) => a.clone(),
-                (a, Some(d)) if d != 0 => {
+                (a, Some(d)) if d > 0 => {
                     let terms = polynomial(a);
-                    if terms.values().all(|c| c % d == 0) {
+                    if terms.values().all(|c| c.checked_rem(d) == Some(0)) {
                         return from_polynomial(terms.into_iter().map(|(f, c)| (f, c / d)).collect());
                     }
                     Expr::Op(op, args)
@@ -176,7 +176,7 @@ impl Expr {
                 _ => Expr::Op(op, args),
             },
             ExprOp::Mod => match args[1].as_int() {
-                Some(d) if d != 0 && polynomial(&args[0]).values().all(|c| c % d == 0) => Expr::Int(0),
+                Some(d) if polynomial(&args[0]).values().all(|c| c.checked_rem(d) == Some(0)) => Expr::Int(0),
                 None if args[0] == args[1] => Expr::Int(0),
                 _ => Expr::Op(op, args),
             },
@@ -256,6 +256,21 @@ impl Expr {
             Expr::Symbol(s) => f(s).unwrap_or_else(|| self.clone()),
             Expr::Op(op, args) => Expr::op(*op, args.iter().map(|a| a.substitute(f)).collect()),
         }
+    }
+
+    /// True if every operator has as many operands as it takes. Expressions made by the functions here are; one that was
+    /// read from a file may not be, and nothing else may be done with it then.
+    pub fn is_well_formed(&self) -> bool {
+        let Expr::Op(op, args) = self else { return true };
+        let fits = match op {
+            ExprOp::Add | ExprOp::Mul | ExprOp::Max | ExprOp::Min | ExprOp::And | ExprOp::Or => !args.is_empty(),
+            ExprOp::Not | ExprOp::ToFloat | ExprOp::Trunc | ExprOp::Floor | ExprOp::Ceil | ExprOp::Round => {
+                args.len() == 1
+            }
+            ExprOp::Where => args.len() == 3,
+            _ => args.len() == 2,
+        };
+        fits && args.iter().all(Expr::is_well_formed)
     }
 
     /// Calls `f` with every symbol, repeats included.
@@ -491,6 +506,9 @@ fn polynomial(e: &Expr) -> Polynomial {
                 for (fa, ca) in &product {
                     for (fb, cb) in &factor {
                         let mut factors = [fa.as_slice(), fb.as_slice()].concat();
+                        if factors.len() > MAX_TERMS {
+                            return single(e);
+                        }
                         factors.sort();
                         let slot = next.entry(factors).or_insert(0);
                         *slot = slot.saturating_add(ca.saturating_mul(*cb));

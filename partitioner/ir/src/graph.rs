@@ -1,6 +1,7 @@
 //! Graphs, nodes, values and arguments.
 
 use crate::{ConstantId, Expr, NodeId, Op, RegionId, StateId, TensorType, Type, ValueId};
+use delegraph_opset::Param;
 use delegraph_types::{DType, Scalar};
 use rustc_hash::FxHashMap;
 
@@ -15,7 +16,7 @@ pub enum MemoryFormat {
 }
 
 /// An argument of a node. `node.args[i]` belongs to `op.schema().params[i]`; every default is filled in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Arg {
     /// `None`, or a parameter that means nothing here (generator, device).
     None,
@@ -24,7 +25,7 @@ pub enum Arg {
     /// An integer, possibly symbolic; at a Tensor parameter it is a wrapped number.
     Int(Expr),
     /// A float; at a Tensor parameter it is a wrapped number.
-    Float(f64),
+    Float(#[serde(with = "crate::serialize::float_bits")] f64),
     /// A boolean; at a Tensor parameter it is a wrapped number.
     Bool(bool),
     /// A boolean or float computed from sizes (a comparison of sizes, a true division).
@@ -38,11 +39,11 @@ pub enum Arg {
     /// `int[]`
     Ints(Vec<Expr>),
     /// `float[]`
-    Floats(Vec<f64>),
+    Floats(#[serde(with = "crate::serialize::floats_bits")] Vec<f64>),
     /// `bool[]`
     Bools(Vec<bool>),
     /// `Scalar[]`
-    Scalars(Vec<Scalar>),
+    Scalars(#[serde(with = "crate::serialize::scalars_bits")] Vec<Scalar>),
     /// `Tensor[]`
     Values(Vec<ValueId>),
     /// `Tensor?[]`
@@ -178,19 +179,22 @@ impl<T: Into<Arg>> From<Option<T>> for Arg {
 }
 
 /// An operator applied to arguments.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Node {
     /// Unique within the graph; of the exported program where it came from one.
     pub name: String,
     /// What it computes: always a functional operator (never in-place, never an out-variant).
+    #[serde(with = "crate::serialize::op_name")]
     pub op: Op,
     /// One for each parameter of the schema.
     pub args: Vec<Arg>,
     /// One for each returned value; a returned list is flattened.
     pub outputs: Vec<ValueId>,
     /// The exporting program's source line, where the file has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The delegated region that the node belongs to. Decompositions inherit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<RegionId>,
 }
 
@@ -207,7 +211,7 @@ impl Node {
 }
 
 /// Where a value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Def {
     /// An input of the graph.
     Input,
@@ -220,7 +224,7 @@ pub enum Def {
 }
 
 /// An SSA value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Value {
     /// Unique within the graph.
     pub name: String,
@@ -231,7 +235,7 @@ pub struct Value {
 }
 
 /// An input of a graph, in the order of the flattened arguments of the method.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Input {
     /// Name of the argument.
     pub name: String,
@@ -240,7 +244,7 @@ pub struct Input {
 }
 
 /// What an input is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum InputKind {
     /// A tensor or run-time number.
     Value(ValueId),
@@ -249,7 +253,7 @@ pub enum InputKind {
 }
 
 /// An output of a graph.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Output {
     /// A tensor or run-time number; may be an input or a constant.
     Value(ValueId),
@@ -258,7 +262,7 @@ pub enum Output {
 }
 
 /// What a mutation writes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MutationTarget {
     /// A mutable buffer.
     State(StateId),
@@ -267,7 +271,7 @@ pub enum MutationTarget {
 }
 
 /// A write that takes effect when the graph has run: the only kind of mutation there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mutation {
     /// Where to.
     pub target: MutationTarget,
@@ -276,7 +280,7 @@ pub struct Mutation {
 }
 
 /// A method, or a subgraph of a higher-order operator.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Graph {
     /// Method name, or the subgraph's.
     pub name: String,
@@ -467,26 +471,26 @@ fn base_name(op: Op) -> &'static str {
 
 /// Extends `args` to the length of the schema with its defaults.
 pub fn fill_defaults(op: Op, mut args: Vec<Arg>) -> Vec<Arg> {
-    use delegraph_opset::{BaseType, Default};
-    let schema = op.schema();
-    for param in schema.params.iter().skip(args.len()) {
-        args.push(match &param.default {
-            None | Some(Default::None) => Arg::None,
-            Some(Default::Bool(b)) => Arg::Bool(*b),
-            Some(Default::Int(i)) if param.ty.base == BaseType::DType => {
-                DType::from_pte(*i as i8).map_or(Arg::None, Arg::DType)
-            }
-            Some(Default::Int(_)) if param.ty.base == BaseType::MemoryFormat => {
-                Arg::MemoryFormat(MemoryFormat::Contiguous)
-            }
-            Some(Default::Int(_)) if matches!(param.ty.base, BaseType::Device | BaseType::Layout) => Arg::None,
-            Some(Default::Int(i)) => Arg::int(*i),
-            Some(Default::Float(f)) => Arg::Float(*f),
-            Some(Default::Str(s)) => Arg::Str(s.clone()),
-            Some(Default::Ints(items)) => Arg::ints(items),
-            Some(Default::Floats(items)) => Arg::Floats(items.clone()),
-            Some(Default::Bools(items)) => Arg::Bools(items.clone()),
-        });
-    }
+    args.extend(op.schema().params.iter().skip(args.len()).map(default_arg));
     args
+}
+
+/// The argument that stands for a parameter that was not given; [`Arg::None`] where there is no default.
+pub fn default_arg(param: &Param) -> Arg {
+    use delegraph_opset::{BaseType, Default};
+    match &param.default {
+        None | Some(Default::None) => Arg::None,
+        Some(Default::Bool(b)) => Arg::Bool(*b),
+        Some(Default::Int(i)) if param.ty.base == BaseType::DType => {
+            DType::from_pte(*i as i8).map_or(Arg::None, Arg::DType)
+        }
+        Some(Default::Int(_)) if param.ty.base == BaseType::MemoryFormat => Arg::MemoryFormat(MemoryFormat::Contiguous),
+        Some(Default::Int(_)) if matches!(param.ty.base, BaseType::Device | BaseType::Layout) => Arg::None,
+        Some(Default::Int(i)) => Arg::int(*i),
+        Some(Default::Float(f)) => Arg::Float(*f),
+        Some(Default::Str(s)) => Arg::Str(s.clone()),
+        Some(Default::Ints(items)) => Arg::ints(items),
+        Some(Default::Floats(items)) => Arg::Floats(items.clone()),
+        Some(Default::Bools(items)) => Arg::Bools(items.clone()),
+    }
 }

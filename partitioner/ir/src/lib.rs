@@ -26,17 +26,23 @@ mod graph;
 mod id;
 mod infer;
 mod module;
+mod serialize;
+mod text;
 mod ty;
+mod verify;
 
 pub use constant::{Bytes, Constant, Constants};
 pub use expr::{Expr, ExprOp, Symbol, SymbolRange, Symbols};
 pub use graph::{
     Arg, Def, Graph, Input, InputKind, MemoryFormat, Mutation, MutationTarget, Node, Output, UnknownOp, Value,
-    fill_defaults,
+    default_arg, fill_defaults,
 };
-pub use infer::{InferError, can_infer, infer};
 pub use id::{ConstantId, NodeId, RegionId, StateId, ValueId};
+pub use infer::{InferError, can_infer, infer};
 pub use module::{Module, State};
+pub use serialize::{DeserializeError, deserialize, serialize};
 pub use ty::{Quant, TensorType, Type};
+
+pub use verify::{VerifyError, verify};
 
 pub use delegraph_opset::Op;

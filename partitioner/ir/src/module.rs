@@ -3,7 +3,7 @@
 use crate::{ConstantId, Constants, Graph, Symbols, TensorType};
 
 /// A mutable buffer that the host keeps between runs. One per buffer name, shared by every method.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct State {
     /// Fully qualified buffer name.
     pub name: String,

@@ -114,16 +114,11 @@ fn embedding_bag(c: &Call) -> Result<Vec<Type>> {
         bags = bags - Expr::Int(1);
     }
     let dim = weight.shape[1].clone();
-    let (_sum, mean, max) = (0, 1, 2);
     let mode = c.fixed_int("mode")?;
-    // What the CPU implementation keeps for the backward pass (aten/src/ATen/native/EmbeddingBag.cpp).
-    let fast = mode == _sum || (mode == mean && false);
-    let offset2bag = if fast {
-        Expr::Int(0)
-    } else {
-        indices.shape.first().cloned().unwrap_or(Expr::Int(1))
-    };
-    let max_indices = if mode == max {
+    // What the CPU implementation keeps for the backward pass (aten/src/ATen/native/EmbeddingBag.cpp): nothing for sums.
+    let count = indices.shape.first().cloned().unwrap_or(Expr::Int(1));
+    let offset2bag = if mode == 0 { Expr::Int(0) } else { count };
+    let max_indices = if mode == 2 {
         vec![bags.clone(), dim.clone()]
     } else {
         vec![bags.clone()]

@@ -218,12 +218,16 @@ fn attention(c: &Call) -> Result<Vec<Expr>> {
     for t in [q, k, v] {
         c.rank_at_least(t, 2)?;
     }
+    let lead = |t: &'_ TensorType, n: usize| t.shape[..t.rank().saturating_sub(n)].to_vec();
     let mut shape = match c.bool("enable_gqa")? {
-        true => q.shape[..q.rank() - 2].to_vec(),
-        false => {
-            let keys = c.broadcast(&q.shape[..q.rank() - 2], &k.shape[..k.rank() - 2])?;
-            c.broadcast(&keys, &v.shape[..v.rank() - 2])?
+        // Keys and values are repeated to the query's heads, which are the third dimension from the end.
+        true if q.rank() >= 3 => {
+            let mut batch = c.broadcast(&lead(q, 3), &lead(k, 3))?;
+            batch = c.broadcast(&batch, &lead(v, 3))?;
+            batch.push(q.shape[q.rank() - 3].clone());
+            batch
         }
+        _ => c.broadcast(&c.broadcast(&lead(q, 2), &lead(k, 2))?, &lead(v, 2))?,
     };
     c.same_size(&q.shape[q.rank() - 1], &k.shape[k.rank() - 1])?;
     c.same_size(&k.shape[k.rank() - 2], &v.shape[v.rank() - 2])?;
@@ -293,5 +297,10 @@ fn einsum(c: &Call) -> Result<Vec<Type>> {
         shape.extend(ellipsis);
         push(right, &mut shape)?;
     }
-    c.one(parts[0].dtype, shape)
+    // A label that one term has alone is summed first, which makes integers i64.
+    let alone = |label: char| terms.iter().filter(|term| term.contains(label)).count() == 1;
+    let summed = count.keys().any(|&label| alone(label) && !output.contains(label));
+    let dtype = parts[0].dtype;
+    let dtype = if summed && !dtype.is_float() { DType::I64 } else { dtype };
+    c.one(dtype, shape)
 }

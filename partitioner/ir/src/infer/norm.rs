@@ -1,7 +1,7 @@
 //! Normalizations.
 
 use super::Rule;
-use super::call::{Call, Result};
+use super::call::{Call, Result, to_float};
 use super::reduce::reduced;
 use crate::{Expr, TensorType, Type};
 use delegraph_types::DType;
@@ -27,7 +27,7 @@ pub(super) fn rule(base: &str) -> Option<Rule> {
         },
         "pairwise_distance" => |c| {
             let mut shape = pair(c)?;
-            let dtype = c.tensor("x1")?.dtype;
+            let dtype = to_float(c.promoted(&["x1", "x2"])?);
             if shape.pop().is_some() && c.bool("keepdim")? {
                 shape.push(Expr::Int(1));
             }

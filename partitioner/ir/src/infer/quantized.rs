@@ -32,9 +32,14 @@ pub(super) fn rule(base: &str) -> Option<Rule> {
             let one = vec![Expr::Int(1)];
             Ok(vec![c.made(DType::F64, one.clone())?, c.made(DType::I64, one)?])
         },
-        "choose_qparams_per_token" => |c| per_token(c, c.first()?.dtype),
+        "choose_qparams_per_token" => |c| {
+            // As eager PyTorch returns them; its meta function, and so a `.pt2`, says f64 and i64.
+            let dtype = c.first()?.dtype;
+            let dtype = if dtype == DType::F16 { DType::F32 } else { dtype };
+            per_token(c, dtype, dtype)
+        },
         "choose_qparams_per_token_asymmetric" | "_choose_qparams_per_token_asymmetric_impl" => {
-            |c| per_token(c, DType::F64)
+            |c| per_token(c, DType::F64, DType::I64)
         }
         "choose_qparams_affine" => choose_qparams_affine,
         "embedding_byte" => |c| embedding(c, 1),
@@ -67,12 +72,12 @@ pub(super) fn rule(base: &str) -> Option<Rule> {
 }
 
 /// One scale and zero point a row of the last dimension.
-fn per_token(c: &Call, scale: DType) -> Result<Vec<Type>> {
+fn per_token(c: &Call, scale: DType, zero_point: DType) -> Result<Vec<Type>> {
     let t = c.first()?;
     c.rank_at_least(t, 1)?;
     let mut shape = t.shape.clone();
     shape[t.rank() - 1] = Expr::Int(1);
-    Ok(vec![c.made(scale, shape.clone())?, c.made(DType::I64, shape)?])
+    Ok(vec![c.made(scale, shape.clone())?, c.made(zero_point, shape)?])
 }
 
 /// A block that spans a dimension (or is no 1) reduces it; a smaller block leaves the number of blocks.
