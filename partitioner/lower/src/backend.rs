@@ -1,0 +1,85 @@
+//! A delegate as lowering sees it.
+
+use crate::image::{LayoutError, Offer, offer};
+use delegraph_host::{Delegate, DelegateError, Partition, Weights};
+use delegraph_ir::{Graph, Module, NodeId};
+use delegraph_tag::{Answer, AskError, Asker, Verdict};
+use std::sync::Arc;
+
+/// Somebody who partitions and compiles graph images: a loaded delegate, or one made up by a test.
+pub trait Backend {
+    /// Backend id.
+    fn name(&self) -> &str;
+
+    /// Verdicts and reasons for every node of an image.
+    ///
+    /// # Errors
+    /// The delegate failed or answered out of contract.
+    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError>;
+
+    /// Compiles an image to a blob in its envelope.
+    ///
+    /// # Errors
+    /// The delegate refused; the error names the node where it can.
+    fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError>;
+}
+
+impl Backend for Arc<Delegate> {
+    fn name(&self) -> &str {
+        self.backend()
+    }
+
+    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+        Delegate::partition(self, image)
+    }
+
+    fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
+        Delegate::compile(self, image, weights, target)
+    }
+}
+
+/// Asks a backend about whole graphs.
+pub struct HostAsker<'a>(pub &'a dyn Backend);
+
+impl Asker for HostAsker<'_> {
+    fn backend(&self) -> &str {
+        self.0.name()
+    }
+
+    fn ask(&self, module: &Module, graph: &Graph) -> Result<Answer, AskError> {
+        let offer = offer(module, graph).map_err(|error: LayoutError| AskError(error.to_string()))?;
+        ask(self.0, &offer).map_err(|error| AskError(error.to_string()))
+    }
+}
+
+/// Asks about an offer that is already written.
+///
+/// # Errors
+/// The delegate failed.
+pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, DelegateError> {
+    let nodes = &offer.image.nodes;
+    let mut verdicts: Vec<Verdict> = offer
+        .refusals
+        .iter()
+        .map(|r| Verdict::no(r.unwrap_or_default()))
+        .collect();
+    if nodes.is_empty() {
+        return Ok(Answer {
+            verdicts,
+            atomic_sets: Vec::new(),
+        });
+    }
+    let partition = backend.partition(&offer.image.bytes)?;
+    for (id, verdict) in nodes.iter().zip(partition.verdicts) {
+        verdicts[id.index()] = Verdict {
+            supported: verdict.supported,
+            reason: verdict.reason,
+        };
+    }
+    let in_graph =
+        |set: Vec<u32>| -> Vec<NodeId> { set.iter().filter_map(|n| nodes.get(*n as usize).copied()).collect() };
+    Ok(Answer {
+        verdicts,
+        atomic_sets: partition.atomic_sets.into_iter().map(in_graph).collect(),
+    })
+}
