@@ -43,9 +43,18 @@
 //! ```
 
 mod builder;
+mod sizes;
+mod table;
+mod verify;
+mod view;
 
 pub use crate::c::{ExprOp, MemoryFormat};
 pub use builder::{Arg, ImageBuilder, Quant, Type};
+pub use sizes::{Number, SizeError, Sizes};
+pub use verify::{ImageError, verify};
+pub use view::{
+    ArgView, Expr, ImageView, IntsView, Kind, List, NodeView, NumbersView, Source, Symbol, ValueView, WeightView,
+};
 
 /// A value of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,16 +71,3 @@ pub struct WeightIndex(pub u32);
 /// A symbol of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SymbolIndex(pub u32);
-
-/// Stand-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImageError {
-    /// Stand-in.
-    Empty,
-}
-
-/// Stand-in.
-pub fn verify(bytes: &[u8]) -> Result<(), ImageError> {
-    let _ = bytes;
-    Err(ImageError::Empty)
-}
