@@ -319,7 +319,7 @@ fn passes<W: Wide, const N: usize>(
         .saturating_add(weights);
     let mut arena = Arena::new(scratch, total)?;
     let data = arena.load::<W>(source)?;
-    let round = out.dtype() == DType::U8;
+    let bytes = out.dtype() == DType::U8;
     produce::<W>(out, &mut arena, |dst, arena| {
         let mut tables = [const { None }; N];
         for (k, slot) in tables.iter_mut().enumerate() {
@@ -335,20 +335,25 @@ fn passes<W: Wide, const N: usize>(
                 let (outer, inner) = (count(&input[..k]), count(&size[k + 1..]));
                 let target = &mut even[..after(k)];
                 pass(current, target, table, (outer, input[k] as usize, inner));
+                if bytes {
+                    round_to_bytes(target);
+                }
                 core::mem::swap(&mut even, &mut odd);
                 current = &odd[..after(k)];
             }
             let dst = &mut dst[plane * out_plane..(plane + 1) * out_plane];
             dst.copy_from_slice(current);
         }
-        if round {
-            for value in dst.iter_mut() {
-                let rounded = libm::floor(value.to_f64() + 0.5).clamp(0.0, 255.0);
-                *value = W::of(Scalar::Float(rounded)).unwrap_or(W::ZERO);
-            }
-        }
         Ok(())
     })
+}
+
+/// PyTorch interpolates bytes a dimension at a time and keeps bytes between them, halves rounded up.
+fn round_to_bytes<W: Wide>(values: &mut [W]) {
+    for value in values {
+        let rounded = libm::floor(value.to_f64() + 0.5).clamp(0.0, 255.0);
+        *value = W::of(Scalar::Float(rounded)).unwrap_or(W::ZERO);
+    }
 }
 
 /// `dst[o, i, n] = sum over taps of weight * src[o, index, n]`.
