@@ -361,3 +361,191 @@ fn op_code(op: ExprOp) -> image::ExprOp {
         ExprOp::Round => image::ExprOp::ROUND,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delegraph_abi::image::{ArgView, Expr as ViewExpr, Kind, Source, verify};
+    use delegraph_ir::{Symbol, SymbolRange, TensorType};
+    use delegraph_types::Dims;
+
+    fn constant(module: &mut Module, name: &str, dtype: DType, sizes: &[i64], bytes: Vec<u8>) -> ConstantId {
+        let constant = Constant::contiguous(name, dtype, Dims::new(sizes).unwrap(), Bytes::from(bytes));
+        module.constants.push(constant)
+    }
+
+    #[test]
+    fn a_region_reads_back_as_it_was() {
+        let mut module = Module::default();
+        let unused = constant(&mut module, "unused", DType::F32, &[1], vec![0; 4]);
+        let w = constant(&mut module, "w", DType::F32, &[8, 4], vec![7; 128]);
+        module
+            .symbols
+            .ranges
+            .insert(Symbol::new("s0"), SymbolRange { min: 2, max: Some(9) });
+        let s = Expr::symbol("s0");
+        let mut graph = Graph::new("forward");
+        let sized = |last| Type::from(TensorType::new(DType::F32, vec![s.clone(), Expr::Int(last)]));
+        let x = graph.add_input("x", sized(4));
+        let unused = graph.add_constant("unused", TensorType::fixed(DType::F32, &[1]), unused);
+        let weight = graph.add_constant("w", TensorType::fixed(DType::F32, &[8, 4]), w);
+        let before = graph
+            .push("aten::mul.Tensor", vec![x.into(), unused.into()], vec![sized(4)])
+            .unwrap()[0];
+        let y = graph
+            .push("aten::linear", vec![before.into(), weight.into()], vec![sized(8)])
+            .unwrap()[0];
+        let flat = Type::from(TensorType::new(DType::F32, vec![s.clone() * Expr::Int(8)]));
+        let size = vec![s.clone() * Expr::Int(8)];
+        let z = graph
+            .push("aten::view", vec![y.into(), Arg::Ints(size)], vec![flat])
+            .unwrap()[0];
+        graph.add_output(z);
+        graph.nodes[1].source = Some("model.py:3".into());
+
+        let image = of_nodes(&module, &graph, &[NodeId(1), NodeId(2)], &Reads::of(&graph)).unwrap();
+        assert_eq!(
+            (image.inputs, image.outputs, image.weights),
+            (vec![before], vec![z], vec![w])
+        );
+        let view = verify(&image.bytes).unwrap();
+        let ops: Vec<(&str, &str, &str)> = view.nodes().map(|n| (n.name(), n.op(), n.debug())).collect();
+        assert_eq!(
+            ops,
+            [("linear_1", "aten::linear", "model.py:3"), ("view_2", "aten::view", "")]
+        );
+        let input = view.value(view.inputs().get(0).unwrap());
+        assert_eq!((input.name(), input.kind()), ("mul_0", Kind::Tensor(Code::F32)));
+        let ViewExpr::Symbol(symbol) = view.expr(input.dims().get(0).unwrap()) else {
+            panic!()
+        };
+        let symbol = view.symbol(symbol);
+        assert_eq!((symbol.name, symbol.min, symbol.max), ("s0", 2, Some(9)));
+        let linear = view.nodes().next().unwrap();
+        let weight = view.value(linear.arg(1).value().unwrap());
+        assert_eq!(
+            (weight.const_dims().unwrap(), weight.weight().unwrap().id()),
+            (vec![8, 4], 0)
+        );
+        assert!(matches!(weight.source(), Source::Weight(_)));
+        assert!(linear.arg(2).is_none());
+        let reshape = view.nodes().nth(1).unwrap();
+        let ArgView::Ints(size) = reshape.arg(1) else { panic!() };
+        let size = size.exprs().get(0).unwrap();
+        assert!(matches!(view.expr(size), ViewExpr::Op(image::ExprOp::MUL, _)));
+        assert_eq!(view.outputs().len(), 1);
+
+        let weights = ImageWeights::new(&module, &[w]).unwrap();
+        assert_eq!(delegraph_host::Weights::bytes(&weights, 0), Some(&[7u8; 128][..]));
+        assert_eq!(delegraph_host::Weights::bytes(&weights, 1), None);
+    }
+
+    #[test]
+    fn every_kind_of_argument_crosses() {
+        let mut graph = Graph::new("forward");
+        let ty = || Type::from(TensorType::fixed(DType::F32, &[4]));
+        let x = graph.add_input("x", ty());
+        let y = graph.push("aten::relu", vec![x.into()], vec![ty()]).unwrap()[0];
+        let half = Expr::op(ExprOp::TrueDiv, vec![Expr::symbol("s0"), Expr::Int(2)]);
+        // An image takes the arguments as they come; only the graph must be sound.
+        graph.nodes[0].args = vec![
+            Arg::Value(x),
+            Arg::Int(Expr::Int(-3)),
+            Arg::Int(Expr::symbol("s0")),
+            Arg::Sym(half),
+            Arg::Float(0.5),
+            Arg::Bool(true),
+            Arg::Str("valid".into()),
+            Arg::DType(DType::BF16),
+            Arg::MemoryFormat(MemoryFormat::ChannelsLast),
+            Arg::ints(&[1, 2]),
+            Arg::Floats(vec![1.5]),
+            Arg::Bools(vec![false]),
+            Arg::Scalars(vec![Scalar::Int(4), Scalar::Float(0.25)]),
+            Arg::Values(vec![x, x]),
+            Arg::OptionalValues(vec![None, Some(x)]),
+            Arg::None,
+        ];
+        graph.add_output(y);
+        let image = of_nodes(&Module::default(), &graph, &[NodeId(0)], &Reads::of(&graph)).unwrap();
+        let view = verify(&image.bytes).unwrap();
+        let node = view.nodes().next().unwrap();
+        let kinds: Vec<String> = node
+            .args()
+            .map(|a| format!("{a:?}").split(['(', ' ']).next().unwrap().to_string())
+            .collect();
+        let expected = [
+            "Value",
+            "Int",
+            "Expr",
+            "Expr",
+            "Float",
+            "Bool",
+            "Str",
+            "DType",
+            "MemoryFormat",
+            "Ints",
+            "Numbers",
+            "Numbers",
+            "Numbers",
+            "Values",
+            "OptionalValues",
+            "None",
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(node.arg(1).int(), Some(-3));
+        assert!(matches!(node.arg(7), ArgView::DType(Code::BF16)));
+        assert!(matches!(node.arg(8), ArgView::MemoryFormat(FormatCode::CHANNELS_LAST)));
+        let body = Arg::Graph(Box::new(Graph::new("body")));
+        graph.nodes[0].args.push(body);
+        let result = of_nodes(&Module::default(), &graph, &[NodeId(0)], &Reads::of(&graph));
+        assert!(matches!(result, Err(LayoutError::Subgraph { .. })));
+    }
+
+    #[test]
+    fn quantized_types_bring_their_scales() {
+        let mut module = Module::default();
+        let scales = constant(&mut module, "scales", DType::F32, &[4], vec![0; 16]);
+        let mut graph = Graph::new("forward");
+        let mut ty = TensorType::fixed(DType::I8, &[4, 2]);
+        ty.quant = Some(Quant::PerAxis {
+            axis: 0,
+            scales,
+            zero_points: None,
+            quant_min: -127,
+            quant_max: 127,
+        });
+        let x = graph.add_input("x", ty.clone().into());
+        let y = graph.push("aten::relu", vec![x.into()], vec![ty.into()]).unwrap()[0];
+        graph.add_output(y);
+        let image = of_nodes(&module, &graph, &[NodeId(0)], &Reads::of(&graph)).unwrap();
+        assert_eq!(image.weights, [scales]);
+        let view = verify(&image.bytes).unwrap();
+        let quant = view.value(view.outputs().get(0).unwrap()).quant();
+        assert!(
+            matches!(
+                quant,
+                Some(image::Quant::PerAxis {
+                    axis: 0,
+                    quant_min: -127,
+                    ..
+                })
+            ),
+            "{quant:?}"
+        );
+    }
+
+    #[test]
+    fn a_constant_outside_its_storage_is_named() {
+        let mut module = Module::default();
+        let id = constant(&mut module, "w", DType::F32, &[4], vec![0; 16]);
+        module.constants[id].offset = 1;
+        assert_eq!(ImageWeights::new(&module, &[id]).unwrap_err(), "w");
+        let mut graph = Graph::new("forward");
+        let w = graph.add_constant("gone", TensorType::fixed(DType::F32, &[4]), ConstantId(9));
+        let ty = TensorType::fixed(DType::F32, &[4]);
+        graph.push("aten::relu", vec![w.into()], vec![ty.into()]).unwrap();
+        let result = of_nodes(&module, &graph, &[NodeId(0)], &Reads::of(&graph));
+        assert!(matches!(result, Err(LayoutError::NoConstant { value }) if value == "gone"));
+    }
+}
