@@ -406,3 +406,24 @@ fn states_are_inputs_and_each_method_has_its_regions() {
     );
     assert_eq!(module.graphs[1].node(NodeId(0)).region, Some(RegionId(0)));
 }
+
+#[test]
+fn decomposing_the_rest_leaves_the_borders_of_regions() {
+    // `b` claims the dropout, which is an identity, but cannot keep an island of one node.
+    let mut module = chain(&["aten::sin", "aten::relu", "aten::cos", "aten::cos"]);
+    let dropout = &mut module.graphs[0].nodes[1];
+    dropout.op = delegraph_ir::Op::find("aten::dropout").unwrap();
+    dropout.args.extend([Arg::Float(0.5), Arg::Bool(false)]);
+    let lowered = run(
+        &mut module,
+        &options(2),
+        vec![fake("a", &["aten::cos"]), fake("b", &["aten::dropout"])],
+    );
+    assert_eq!(module.graphs[0].nodes[1].op.name(), "aten::dropout");
+    delegraph_passes::decompose::decompose(&mut module, &|_, _| false).unwrap();
+    let graph = &module.graphs[0];
+    let region = &lowered.graphs[0].regions[0];
+    let maker = graph.producers()[region.inputs[0].index()].unwrap();
+    assert_eq!(graph.node(maker).op.name(), "aten::clone");
+    assert_eq!(graph.nodes[2].inputs().next(), Some(region.inputs[0]));
+}

@@ -5,7 +5,8 @@
 //! what was emitted in turn, and walks subgraphs too. One pass, linear in the nodes read and made.
 //!
 //! Two promises matter to others. The values that a replaced node made keep their ids, names and recorded types wherever a
-//! new node makes them; only an untagged identity is replaced by what it copies, and a tagged one becomes `aten::clone`.
+//! new node makes them; only an identity is replaced by what it copies, unless it is tagged or a tagged node reads it: then it
+//! becomes `aten::clone`, as a region's blob knows the values at its border.
 //! Nothing moves between regions, because new nodes stand where the old one stood.
 
 use crate::PassError;
@@ -69,6 +70,9 @@ impl Walk<'_> {
     fn graph(&mut self, graph: &mut Graph) -> Result<(), PassError> {
         let nodes = std::mem::take(&mut graph.nodes);
         let mut done = Vec::with_capacity(nodes.len());
+        // A region's blob reads these values, whatever becomes of the nodes that read them now.
+        let tagged = nodes.iter().filter(|n| n.region.is_some());
+        let border: FxHashSet<ValueId> = tagged.flat_map(Node::inputs).collect();
         let mut names = Names::of(&nodes);
         let mut aliases = Aliases::default();
         let mut pending = Vec::new();
@@ -94,6 +98,7 @@ impl Walk<'_> {
                 }
                 let mut step = Rewrite {
                     first_new: graph.values.len(),
+                    border: &border,
                     graph,
                     constants: self.constants,
                     symbols: self.symbols,
@@ -173,6 +178,8 @@ pub struct Rewrite<'a> {
     names: &'a mut Names,
     node: Node,
     emitted: Vec<Node>,
+    /// Values that nodes of regions read.
+    border: &'a FxHashSet<ValueId>,
     /// Values from here on were made by this rewrite.
     first_new: usize,
 }
@@ -238,6 +245,11 @@ impl Rewrite<'_> {
         let value = self.node.outputs.get(index).copied();
         let value = value.ok_or_else(|| PassError::bug(&self.node, format!("there is no output {index}")))?;
         Ok(self.ty(value)?.clone())
+    }
+
+    /// The recorded types of the node's outputs.
+    pub fn output_types(&self) -> Vec<Type> {
+        self.node.outputs.iter().map(|&v| self.graph.value(v).ty.clone()).collect()
     }
 
     /// The dtype that these arguments promote to.
@@ -351,7 +363,8 @@ impl Rewrite<'_> {
         for (&output, value) in outputs.iter().zip(values) {
             let mut value = self.matched(output, value)?;
             let is_new = |rw: &Rewrite, v: ValueId| v.index() >= rw.first_new && rw.graph.value(v).def == Def::Node;
-            if self.node.region.is_some() && (!is_new(&self, value) || renamed.contains_key(&value)) {
+            let stays = self.node.region.is_some() || self.border.contains(&output);
+            if stays && (!is_new(&self, value) || renamed.contains_key(&value)) {
                 value = self.emit("aten::clone", args![value])?;
             }
             if is_new(&self, value) && !renamed.contains_key(&value) {
