@@ -23,7 +23,7 @@ fn main() {
                     start.elapsed()
                 );
             }
-            Ok(module) => println!("{module:#?}"),
+            Ok(module) => println!("{module}"),
         }
     }
     std::process::exit(i32::from(failed > 0));

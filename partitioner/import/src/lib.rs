@@ -86,5 +86,8 @@ pub fn import_bytes(bytes: Bytes, options: &ImportOptions) -> Result<Module, Imp
         let program = program::parse(bytes.as_slice()).map_err(|e| e.at(at))?;
         program::read(&mut session, &program, stem, &method(stem)).map_err(|e| e.at(at))?;
     }
-    program::finish(session)
+    let module = program::finish(session)?;
+    delegraph_ir::verify(&module)
+        .map_err(|error| ImportError::malformed(format!("the program is not well formed: {error}")))?;
+    Ok(module)
 }
