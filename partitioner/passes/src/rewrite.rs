@@ -249,7 +249,11 @@ impl Rewrite<'_> {
 
     /// The recorded types of the node's outputs.
     pub fn output_types(&self) -> Vec<Type> {
-        self.node.outputs.iter().map(|&v| self.graph.value(v).ty.clone()).collect()
+        self.node
+            .outputs
+            .iter()
+            .map(|&v| self.graph.value(v).ty.clone())
+            .collect()
     }
 
     /// The dtype that these arguments promote to.

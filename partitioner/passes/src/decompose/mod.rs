@@ -3,25 +3,67 @@
 //! One file a family; each lists its rules by operator in `RULES`. What a rule emits may be composite too: it is decomposed in
 //! turn. Rules follow PyTorch's own arithmetic (halves are computed in `f32` where PyTorch does so).
 
+mod activation;
+mod alias;
+mod attention;
 mod build;
+mod conv;
+mod create;
+mod einsum;
+mod elementwise;
+mod index;
+mod join;
+mod loss;
+mod matmul;
+mod norm;
+mod pad;
+mod pool;
+mod recurrent;
+mod reduce;
+mod resample;
+mod torchao;
+mod view;
 
 use crate::PassError;
-use crate::rewrite::{Rule, rewrite};
-use delegraph_ir::{Graph, Module, Node, Op};
+use crate::rewrite::{Replacement, Rule, rewrite};
+use delegraph_ir::{Graph, Module, Node, Op, ValueId};
 use rustc_hash::FxHashMap;
 use std::sync::LazyLock;
 
 /// A family's rules.
 type Rules = &'static [(&'static str, Rule)];
 
-const FAMILIES: &[Rules] = &[];
+const FAMILIES: &[Rules] = &[
+    activation::RULES,
+    attention::RULES,
+    conv::RULES,
+    create::RULES,
+    einsum::RULES,
+    elementwise::RULES,
+    index::RULES,
+    join::RULES,
+    loss::RULES,
+    matmul::RULES,
+    norm::RULES,
+    pad::RULES,
+    pool::RULES,
+    recurrent::RULES,
+    reduce::RULES,
+    resample::RULES,
+    torchao::RULES,
+    view::RULES,
+];
 
 static RULES: LazyLock<FxHashMap<Op, Rule>> = LazyLock::new(|| {
-    let rules = FAMILIES.iter().flat_map(|family| family.iter());
-    rules
-        .filter_map(|(name, rule)| Some((Op::find(name)?, *rule)))
-        .collect()
+    let aliases = alias::ALIASES.iter().map(|(name, _)| (*name, alias::rename as Rule));
+    let rules = FAMILIES.iter().flat_map(|family| family.iter().copied()).chain(aliases);
+    rules.filter_map(|(name, rule)| Some((Op::find(name)?, rule))).collect()
 });
+
+/// A replacement by one value.
+fn one(value: Result<ValueId, PassError>) -> Replacement {
+    value.map(|v| Some(vec![v]))
+}
 
 /// Replaces every composite node by core ATen ones, again and again until no rule applies.
 ///
@@ -55,7 +97,8 @@ mod tests {
     #[test]
     fn every_rule_is_for_an_operator_of_the_table_and_there_is_one_each() {
         let mut seen = rustc_hash::FxHashSet::default();
-        for (name, _) in FAMILIES.iter().flat_map(|family| family.iter()) {
+        let rules = FAMILIES.iter().flat_map(|family| family.iter().map(|(name, _)| name));
+        for name in rules.chain(alias::ALIASES.iter().map(|(name, _)| name)) {
             assert!(Op::find(name).is_some(), "no operator `{name}`");
             assert!(seen.insert(*name), "two rules for `{name}`");
         }
