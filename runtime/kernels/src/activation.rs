@@ -37,7 +37,10 @@ fn begin<'a>(call: &mut Call<'a, '_>) -> Result<(Operand<'a>, DType), KernelErro
     let (input, dtype) = begin_any(call)?;
     match dtype.is_float() {
         true => Ok((input, dtype)),
-        false => Err(KernelError::invalid("self", format!("dtype {dtype} instead of a floating one"))),
+        false => Err(KernelError::invalid(
+            "self",
+            format!("dtype {dtype} instead of a floating one"),
+        )),
     }
 }
 
@@ -79,7 +82,10 @@ fn gelu(call: &mut Call) -> Result<(), KernelError> {
             let scale = (core::f64::consts::FRAC_2_SQRT_PI * core::f64::consts::FRAC_1_SQRT_2) as W;
             map1::<W, W>(input, None, out, |x| 0.5 * x * (1.0 + Real::tanh(scale * (x + 0.044715 * x * x * x))))
         }),
-        other => Err(KernelError::invalid("approximate", format!("`{other}` is neither `none` nor `tanh`"))),
+        other => Err(KernelError::invalid(
+            "approximate",
+            format!("`{other}` is neither `none` nor `tanh`"),
+        )),
     }
 }
 
@@ -129,7 +135,11 @@ fn prelu(call: &mut Call) -> Result<(), KernelError> {
     if out.sizes() != input.sizes() {
         return Err(KernelError::invalid(
             "weight",
-            format!("a shape of {} does not fit channels of {}", weight.sizes(), input.sizes()),
+            format!(
+                "a shape of {} does not fit channels of {}",
+                weight.sizes(),
+                input.sizes()
+            ),
         ));
     }
     with_real!(dtype, "self", W => map2::<W, W>(&operands, None, out, |x, w| if x > 0.0 { x } else { x * w }))

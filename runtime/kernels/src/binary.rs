@@ -29,7 +29,9 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::floor_divide.Scalar_out", |call| divide(call, Division::Floor)),
     ("aten::remainder.Tensor_out", |call| divide(call, Division::Remainder)),
     ("aten::remainder.Scalar_out", |call| divide(call, Division::Remainder)),
-    ("aten::remainder.Scalar_Tensor_out", |call| divide(call, Division::Remainder)),
+    ("aten::remainder.Scalar_Tensor_out", |call| {
+        divide(call, Division::Remainder)
+    }),
     ("aten::fmod.Tensor_out", |call| divide(call, Division::Fmod)),
     ("aten::fmod.Scalar_out", |call| divide(call, Division::Fmod)),
     ("aten::pow.Tensor_Tensor_out", pow),
@@ -85,7 +87,11 @@ pub(crate) const FLOATING: &[(&str, Kernel)] = {
 /// Both operands and the dtype to compute in; sizes the output.
 fn begin<'a>(call: &mut Call<'a, '_>, float: bool) -> Result<([Operand<'a>; 2], DType), KernelError> {
     let operands = [operand(call, 0)?, operand(call, 1)?];
-    let dtype = if float { float_dtype(&operands)? } else { common_dtype(&operands)? };
+    let dtype = if float {
+        float_dtype(&operands)?
+    } else {
+        common_dtype(&operands)?
+    };
     shape_out(call.out(0)?, &operands, dtype)?;
     Ok((operands, dtype))
 }
@@ -161,7 +167,10 @@ fn div_mode(call: &mut Call) -> Result<(), KernelError> {
     match call.str(2)? {
         "trunc" => divide(call, Division::Trunc),
         "floor" => divide(call, Division::Floor),
-        mode => Err(KernelError::invalid("rounding_mode", format!("`{mode}` is neither `trunc` nor `floor`"))),
+        mode => Err(KernelError::invalid(
+            "rounding_mode",
+            format!("`{mode}` is neither `trunc` nor `floor`"),
+        )),
     }
 }
 
@@ -228,7 +237,10 @@ fn pow(call: &mut Call) -> Result<(), KernelError> {
     if let (Operand::Number(exponent), false) = (&operands[1], dtype.is_float())
         && exponent.as_i64() < 0
     {
-        return Err(KernelError::invalid("exponent", "an integer to a negative integer power"));
+        return Err(KernelError::invalid(
+            "exponent",
+            "an integer to a negative integer power",
+        ));
     }
     with_wide!(dtype, "self", W => map2::<W, W>(&operands, None, out, W::power))
 }

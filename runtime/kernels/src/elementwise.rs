@@ -42,9 +42,10 @@ pub(crate) fn operand<'a>(call: &Call<'a, '_>, index: usize) -> Result<Operand<'
 pub(crate) fn common_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
     let common = result_dtype(operands.iter().map(Operand::promotion)).unwrap_or(DType::F32);
     match common {
-        DType::U64 | DType::F8E4M3 | DType::F8E5M2 => {
-            Err(KernelError::unsupported("self", format!("arithmetic in dtype {common}")))
-        }
+        DType::U64 | DType::F8E4M3 | DType::F8E5M2 => Err(KernelError::unsupported(
+            "self",
+            format!("arithmetic in dtype {common}"),
+        )),
         _ => Ok(common),
     }
 }
@@ -197,9 +198,18 @@ pub(crate) fn map3<W: Wide, R: Lane>(
 macro_rules! with_real {
     ($dtype:expr, $argument:expr, $W:ident => $body:expr) => {{
         match $dtype {
-            delegraph_types::DType::F16 | delegraph_types::DType::BF16 | delegraph_types::DType::F32 => { type $W = f32; $body }
-            delegraph_types::DType::F64 => { type $W = f64; $body }
-            other => Err($crate::KernelError::unsupported($argument, alloc::format!("dtype {other}"))),
+            delegraph_types::DType::F16 | delegraph_types::DType::BF16 | delegraph_types::DType::F32 => {
+                type $W = f32;
+                $body
+            }
+            delegraph_types::DType::F64 => {
+                type $W = f64;
+                $body
+            }
+            other => Err($crate::KernelError::unsupported(
+                $argument,
+                alloc::format!("dtype {other}"),
+            )),
         }
     }};
 }

@@ -64,7 +64,11 @@ impl Num for i64 {
     }
     fn remainder(self, other: i64) -> i64 {
         let rest = self.fmod(other);
-        if rest != 0 && (rest < 0) != (other < 0) { rest.wrapping_add(other) } else { rest }
+        if rest != 0 && (rest < 0) != (other < 0) {
+            rest.wrapping_add(other)
+        } else {
+            rest
+        }
     }
     fn power(self, exponent: i64) -> i64 {
         match self {
@@ -324,7 +328,10 @@ mod tests {
 
     #[test]
     fn integer_powers_wrap_and_negative_exponents_are_pytorchs() {
-        assert_eq!((2i64.power(10), 3i64.power(0), (-1i64).power(-3), 2i64.power(-1)), (1024, 1, -1, 0));
+        assert_eq!(
+            (2i64.power(10), 3i64.power(0), (-1i64).power(-3), 2i64.power(-1)),
+            (1024, 1, -1, 0)
+        );
         assert_eq!(2i64.power(64), 0);
     }
 }

@@ -44,11 +44,17 @@ fn masked_fill(call: &mut Call) -> Result<(), KernelError> {
     if let Operand::Tensor(value) = &operands[1]
         && value.rank() > 0
     {
-        return Err(KernelError::invalid("value", format!("a tensor of shape {} instead of a number", value.sizes())));
+        return Err(KernelError::invalid(
+            "value",
+            format!("a tensor of shape {} instead of a number", value.sizes()),
+        ));
     }
     let dtype = common_dtype(&operands[2..])?;
     if let (Operand::Number(Scalar::Float(value)), false) = (&operands[1], dtype.is_float()) {
-        return Err(KernelError::invalid("value", format!("`{value:?}` cannot be stored in dtype {dtype}")));
+        return Err(KernelError::invalid(
+            "value",
+            format!("`{value:?}` cannot be stored in dtype {dtype}"),
+        ));
     }
     let out = call.out(0)?;
     shape_out(out, &operands, dtype)?;

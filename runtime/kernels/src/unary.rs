@@ -89,7 +89,11 @@ impl Ask for f64 {
 /// The input and the dtype to compute in; sizes the output.
 fn begin<'a>(call: &mut Call<'a, '_>, float: bool) -> Result<(Operand<'a>, DType), KernelError> {
     let input = operand(call, 0)?;
-    let dtype = if float { float_dtype(&[input])? } else { input_dtype(&input) };
+    let dtype = if float {
+        float_dtype(&[input])?
+    } else {
+        input_dtype(&input)
+    };
     shape_out(call.out(0)?, &[input], dtype)?;
     Ok((input, dtype))
 }
@@ -207,7 +211,11 @@ fn round_decimals(call: &mut Call) -> Result<(), KernelError> {
 }
 
 fn nan_to_num(call: &mut Call) -> Result<(), KernelError> {
-    let (nan, high, low) = (call.optional_float(1)?, call.optional_float(2)?, call.optional_float(3)?);
+    let (nan, high, low) = (
+        call.optional_float(1)?,
+        call.optional_float(2)?,
+        call.optional_float(3)?,
+    );
     let (input, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     check_category(out, 0, dtype)?;
