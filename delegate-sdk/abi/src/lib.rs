@@ -8,7 +8,10 @@ extern crate alloc;
 #[rustfmt::skip]
 #[path = "generated.rs"]
 pub mod c;
+mod entry;
+pub mod envelope;
 pub mod image;
 mod text;
 
 pub use c::{DType, MemoryFormat, Reason, Status};
+pub use entry::StaticEntry;

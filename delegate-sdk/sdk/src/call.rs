@@ -1,34 +1,44 @@
 //! What the host hands to a call: context, options, weights, blobs.
 
 use crate::Error;
+use crate::sys::{RawCall, RawWeights};
 use std::marker::PhantomData;
 
 /// The running call.
 pub struct Context<'a> {
+    call: RawCall,
     _call: PhantomData<&'a ()>,
 }
 
 impl Context<'_> {
+    pub(crate) fn new<'a>(call: RawCall) -> Context<'a> {
+        Context {
+            call,
+            _call: PhantomData,
+        }
+    }
+
     /// The caller wants no result any more: return soon, with any error.
     pub fn is_cancelled(&self) -> bool {
-        false
+        self.call.is_cancelled()
     }
 
     /// Writes a line to the host's log.
     pub fn log(&self, level: LogLevel, message: &str) {
-        let _ = (level, message);
+        self.call.log(level as u32, message);
     }
 }
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[repr(u32)]
 pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+    Error = delegraph_abi::c::LogLevel::ERROR.0,
+    Warn = delegraph_abi::c::LogLevel::WARN.0,
+    Info = delegraph_abi::c::LogLevel::INFO.0,
+    Debug = delegraph_abi::c::LogLevel::DEBUG.0,
+    Trace = delegraph_abi::c::LogLevel::TRACE.0,
 }
 
 /// A value of an option.
@@ -72,16 +82,24 @@ impl<'a> Options<'a> {
 
 /// Weights by the id that the graph image gives them, for the length of a call.
 pub struct Weights<'a> {
-    _handle: PhantomData<&'a ()>,
+    raw: RawWeights,
+    _call: PhantomData<&'a [u8]>,
 }
 
 impl<'a> Weights<'a> {
+    pub(crate) fn new(raw: RawWeights) -> Weights<'a> {
+        Weights {
+            raw,
+            _call: PhantomData,
+        }
+    }
+
     /// The bytes of a weight: contiguous, row-major, aligned to nothing in particular.
     ///
     /// # Errors
     /// There is no such weight.
     pub fn bytes(&self, id: u32) -> Result<&'a [u8], Error> {
-        Err(Error::invalid(format!("there is no weight {id}")))
+        self.raw.map(id)
     }
 
     /// Keeps the weights beyond the call, until dropped. The host grants it in `load` only.
@@ -89,12 +107,15 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// Not in `load`.
     pub fn keep(&self) -> Result<KeptWeights, Error> {
-        Ok(KeptWeights {})
+        self.raw.retain()?;
+        Ok(KeptWeights { raw: self.raw })
     }
 }
 
 /// Weights that a session keeps.
-pub struct KeptWeights {}
+pub struct KeptWeights {
+    raw: RawWeights,
+}
 
 impl KeptWeights {
     /// As [`Weights::bytes`].
@@ -102,7 +123,13 @@ impl KeptWeights {
     /// # Errors
     /// There is no such weight.
     pub fn bytes(&self, id: u32) -> Result<&[u8], Error> {
-        Err(Error::invalid(format!("there is no weight {id}")))
+        self.raw.map(id)
+    }
+}
+
+impl Drop for KeptWeights {
+    fn drop(&mut self) {
+        self.raw.release();
     }
 }
 
@@ -125,7 +152,7 @@ pub struct BlobMeta<'a> {
     pub graph_hash: &'a [u8; 32],
 }
 
-/// A blob that is to be loaded. The host has checked its hash.
+/// A blob that is to be loaded. The host has checked its hashes.
 #[derive(Debug, Clone)]
 pub struct Blob<'a> {
     /// From its envelope.

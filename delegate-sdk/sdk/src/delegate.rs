@@ -206,4 +206,3 @@ impl BlobVerdict {
         BlobVerdict::Optimal
     }
 }
-

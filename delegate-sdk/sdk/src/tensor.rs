@@ -1,7 +1,7 @@
 //! Tensors of a run.
 
-use crate::Error;
-use delegraph_abi::DType;
+use crate::sys::{Element, as_elements, as_elements_mut};
+use crate::{DType, Error, Status};
 
 /// A tensor that a session reads: contiguous, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,15 @@ pub struct TensorView<'a> {
     pub sizes: &'a [i64],
     /// Exactly the elements, aligned to the element's size.
     pub bytes: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    /// The elements as numbers of this width (`u16` for f16 and bf16, `u8` for bool); `None` for another width.
+    pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
+        (self.dtype.size() == Some(size_of::<T>()))
+            .then(|| as_elements(self.bytes))
+            .flatten()
+    }
 }
 
 /// A tensor that a session writes: contiguous, row-major.
@@ -26,6 +35,13 @@ pub struct TensorOut<'a> {
 }
 
 impl TensorOut<'_> {
+    /// The room as numbers of this width (`u16` for f16 and bf16, `u8` for bool); `None` for another width.
+    pub fn elements<T: Element>(&mut self) -> Option<&mut [T]> {
+        (self.dtype.size() == Some(size_of::<T>()))
+            .then(|| as_elements_mut(self.bytes))
+            .flatten()
+    }
+
     /// States the actual sizes.
     ///
     /// # Errors
@@ -33,7 +49,7 @@ impl TensorOut<'_> {
     pub fn set_sizes(&mut self, sizes: &[i64]) -> Result<(), Error> {
         if sizes.len() != self.sizes.len() || sizes.iter().zip(self.sizes.iter()).any(|(s, max)| *s < 0 || s > max) {
             return Err(Error::new(
-                delegraph_abi::Status::SHAPE_OUT_OF_RANGE,
+                Status::SHAPE_OUT_OF_RANGE,
                 format!("an output of sizes {sizes:?} does not fit its bounds {:?}", self.sizes),
             ));
         }

@@ -1,0 +1,370 @@
+//! The envelope of a blob: what the host writes around the bytes that a delegate compiled.
+//!
+//! A delegate's payload is opaque; the envelope says whose it is, for what it was made and of which graph, so that a blob can
+//! be judged without loading anything. It lies in `.pte` files and caches. Little-endian:
+//!
+//! ```text
+//!   0  "DGB1"                    magic
+//!   4  u16 major, u16 minor      another major is another format; a minor appends to the header
+//!   8  u32 header size           where the tables begin
+//!  12  u32 format version        of the payload
+//!  16  u32 abi minor             of the delegate that compiled it
+//!  20  u32 reserved
+//!  24  u64 total size
+//!  32  [u8; 32] graph hash       SHA-256 of the graph image
+//!  64  [u8; 32] payload hash     SHA-256 of everything from the payload on
+//!  96  u64 payload offset
+//! 104  5 x (u32 offset, u32 size)   delegate, delegate version, format, target, precision: text
+//! 144  (u32 offset, u32 count)   sections: u32 name offset, u32 name size, u64 offset, u64 size, u32 align, u32 0
+//! 152  (u32 offset, u32 count)   tensors: u32 direction (0 in, 1 out), u32 dtype, u32 rank, u32 0; inputs first
+//! ```
+//!
+//! Offsets count from the first byte of the envelope. Sections lie in the payload, each at a multiple of its alignment.
+
+use crate::c::{DType, MAX_RANK};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+const MAGIC: [u8; 4] = *b"DGB1";
+const MAJOR: u16 = 0;
+const MINOR: u16 = 0;
+const HEADER_SIZE: usize = 160;
+const SECTION_SIZE: usize = 32;
+const TENSOR_SIZE: usize = 16;
+/// Largest alignment of a section.
+pub const MAX_ALIGN: u32 = 4096;
+
+/// Largest size of a text in bytes.
+pub const MAX_TEXT: u32 = 1024;
+
+/// A tensor that goes in or out of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of dimensions.
+    pub rank: u32,
+}
+
+/// What an envelope says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Backend id of the delegate that compiled it.
+    pub delegate: String,
+    /// Version of that delegate.
+    pub delegate_version: String,
+    /// Name of the payload's form.
+    pub format: String,
+    /// Version of the payload's form.
+    pub format_version: u32,
+    /// What it was compiled for; empty: anything.
+    pub target: String,
+    /// Lower precision that it computes in; empty: that of the graph.
+    pub precision: String,
+    /// Minor of the ABI of the delegate that compiled it.
+    pub abi_minor: u32,
+    /// SHA-256 of the graph image.
+    pub graph_hash: [u8; 32],
+    /// In order.
+    pub inputs: Vec<TensorSpec>,
+    /// In order.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// A part of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section<'a> {
+    /// Unique within the blob.
+    pub name: &'a str,
+    /// Power of two, at most [`MAX_ALIGN`].
+    pub align: u32,
+    /// Content.
+    pub bytes: &'a [u8],
+}
+
+/// A parsed envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// What it says.
+    pub meta: Meta,
+    /// In the order written.
+    pub sections: Vec<Section<'a>>,
+    /// Everything that the payload hash covers.
+    pub payload: &'a [u8],
+    /// SHA-256 that the payload must have; the caller compares.
+    pub payload_hash: [u8; 32],
+}
+
+/// Why bytes are not a blob in its envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// Not an envelope at all.
+    Magic,
+    /// Another major version.
+    Version(u16),
+    /// Fewer or more bytes than it states.
+    Size {
+        /// Bytes stated.
+        stated: u64,
+        /// Bytes given.
+        given: u64,
+    },
+    /// Something lies outside, or is not what it should be.
+    Corrupt(&'static str),
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EnvelopeError::Magic => f.write_str("not a blob"),
+            EnvelopeError::Version(major) => write!(f, "blob envelope of major version {major}; this is {MAJOR}"),
+            EnvelopeError::Size { stated, given } => write!(f, "a blob of {stated} bytes is given as {given} bytes"),
+            EnvelopeError::Corrupt(what) => write!(f, "the blob's envelope is damaged: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for EnvelopeError {}
+
+/// Writes a blob. `sha256` is the hash function.
+///
+/// # Errors
+/// No section, a name that is not unique, an alignment that is not allowed, a rank that is too large, more than 4 GiB of header.
+pub fn write(
+    meta: &Meta,
+    sections: &[Section<'_>],
+    sha256: impl Fn(&[u8]) -> [u8; 32],
+) -> Result<Vec<u8>, EnvelopeError> {
+    check_sections(sections)?;
+    let texts = [
+        &meta.delegate,
+        &meta.delegate_version,
+        &meta.format,
+        &meta.target,
+        &meta.precision,
+    ];
+    if texts.iter().any(|t| t.len() > MAX_TEXT as usize) {
+        return Err(EnvelopeError::Corrupt("a text is too long"));
+    }
+    let tensors = meta.inputs.len() + meta.outputs.len();
+    let tables_end = HEADER_SIZE + sections.len() * SECTION_SIZE + tensors * TENSOR_SIZE;
+    let mut strings = Vec::new();
+    let mut text = |s: &str| {
+        let at = (tables_end + strings.len()) as u32;
+        strings.extend_from_slice(s.as_bytes());
+        (at, s.len() as u32)
+    };
+    let texts = texts.map(|t| text(t));
+    let names: Vec<(u32, u32)> = sections.iter().map(|s| text(s.name)).collect();
+    let payload_align = sections.iter().map(|s| s.align as usize).max().unwrap_or(1);
+    let payload = (tables_end + strings.len()).next_multiple_of(payload_align);
+    let mut offsets = Vec::new();
+    let mut end = payload;
+    for section in sections {
+        end = end.next_multiple_of(section.align as usize);
+        offsets.push(end);
+        end += section.bytes.len();
+    }
+    if u32::try_from(payload).is_err() {
+        return Err(EnvelopeError::Corrupt("the header is too large"));
+    }
+
+    let mut out = Vec::with_capacity(end);
+    let put32 = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
+    let put64 = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_le_bytes());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&MAJOR.to_le_bytes());
+    out.extend_from_slice(&MINOR.to_le_bytes());
+    for word in [HEADER_SIZE as u32, meta.format_version, meta.abi_minor, 0] {
+        put32(&mut out, word);
+    }
+    put64(&mut out, end as u64);
+    out.extend_from_slice(&meta.graph_hash);
+    out.extend_from_slice(&[0; 32]);
+    put64(&mut out, payload as u64);
+    for (at, size) in texts {
+        put32(&mut out, at);
+        put32(&mut out, size);
+    }
+    for word in [
+        HEADER_SIZE,
+        sections.len(),
+        HEADER_SIZE + sections.len() * SECTION_SIZE,
+        tensors,
+    ] {
+        put32(&mut out, word as u32);
+    }
+    for ((section, name), offset) in sections.iter().zip(&names).zip(&offsets) {
+        put32(&mut out, name.0);
+        put32(&mut out, name.1);
+        put64(&mut out, *offset as u64);
+        put64(&mut out, section.bytes.len() as u64);
+        put32(&mut out, section.align);
+        put32(&mut out, 0);
+    }
+    let directions = [(0, &meta.inputs), (1, &meta.outputs)];
+    for (direction, spec) in directions
+        .iter()
+        .flat_map(|(d, specs)| specs.iter().map(move |s| (*d, s)))
+    {
+        if spec.rank > MAX_RANK {
+            return Err(EnvelopeError::Corrupt("a rank is too large"));
+        }
+        for word in [direction, spec.dtype.0, spec.rank, 0] {
+            put32(&mut out, word);
+        }
+    }
+    out.extend_from_slice(&strings);
+    for (section, offset) in sections.iter().zip(&offsets) {
+        out.resize(*offset, 0);
+        out.extend_from_slice(section.bytes);
+    }
+    out.resize(end, 0);
+    let hash = sha256(&out[payload..]);
+    out[64..96].copy_from_slice(&hash);
+    Ok(out)
+}
+
+fn check_sections(sections: &[Section<'_>]) -> Result<(), EnvelopeError> {
+    if sections.iter().any(|s| s.name.len() > MAX_TEXT as usize) {
+        return Err(EnvelopeError::Corrupt("a text is too long"));
+    }
+    if sections.is_empty() {
+        return Err(EnvelopeError::Corrupt("it has no section"));
+    }
+    let mut names: Vec<&str> = sections.iter().map(|s| s.name).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|w| w[0] == w[1]) {
+        return Err(EnvelopeError::Corrupt("a section's name occurs twice"));
+    }
+    if sections
+        .iter()
+        .any(|s| !s.align.is_power_of_two() || s.align > MAX_ALIGN)
+    {
+        return Err(EnvelopeError::Corrupt("a section's alignment is not allowed"));
+    }
+    Ok(())
+}
+
+/// Parses a blob; the payload's hash is left to the caller.
+///
+/// # Errors
+/// Anything that is out of place.
+pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
+    let reader = Reader(bytes);
+    if bytes.len() < HEADER_SIZE || bytes[..4] != MAGIC {
+        return Err(EnvelopeError::Magic);
+    }
+    let major = reader.u32(4)? as u16;
+    if major != MAJOR {
+        return Err(EnvelopeError::Version(major));
+    }
+    let stated = reader.u64(24)?;
+    if stated != bytes.len() as u64 {
+        return Err(EnvelopeError::Size {
+            stated,
+            given: bytes.len() as u64,
+        });
+    }
+    let payload_offset = reader.u64(96)?;
+    let payload = usize::try_from(payload_offset)
+        .ok()
+        .and_then(|at| bytes.get(at..))
+        .ok_or(EnvelopeError::Corrupt("the payload lies outside"))?;
+    let text = |at: usize| -> Result<String, EnvelopeError> {
+        Ok(String::from(reader.text(reader.u32(at)?, reader.u32(at + 4)?)?))
+    };
+    let mut meta = Meta {
+        delegate: text(104)?,
+        delegate_version: text(112)?,
+        format: text(120)?,
+        target: text(128)?,
+        precision: text(136)?,
+        format_version: reader.u32(12)?,
+        abi_minor: reader.u32(16)?,
+        graph_hash: reader.array(32)?,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let mut sections = Vec::new();
+    for at in reader.records(144, SECTION_SIZE)? {
+        let (offset, size) = (reader.u64(at + 8)?, reader.u64(at + 16)?);
+        let end = offset.checked_add(size).filter(|end| *end <= stated);
+        if offset < payload_offset || end.is_none() {
+            return Err(EnvelopeError::Corrupt("a section lies outside of the payload"));
+        }
+        sections.push(Section {
+            name: reader.text(reader.u32(at)?, reader.u32(at + 4)?)?,
+            align: reader.u32(at + 24)?,
+            // In bounds: the end was compared with the number of bytes.
+            bytes: &bytes[offset as usize..(offset + size) as usize],
+        });
+        let align = u64::from(reader.u32(at + 24)?);
+        if align == 0 || offset % align != 0 {
+            return Err(EnvelopeError::Corrupt("a section is misaligned"));
+        }
+    }
+    check_sections(&sections)?;
+    for at in reader.records(152, TENSOR_SIZE)? {
+        let spec = TensorSpec {
+            dtype: DType(reader.u32(at + 4)?),
+            rank: reader.u32(at + 8)?,
+        };
+        if spec.rank > MAX_RANK {
+            return Err(EnvelopeError::Corrupt("a rank is too large"));
+        }
+        match reader.u32(at)? {
+            0 => meta.inputs.push(spec),
+            1 => meta.outputs.push(spec),
+            _ => return Err(EnvelopeError::Corrupt("a tensor goes neither in nor out")),
+        }
+    }
+    Ok(Envelope {
+        meta,
+        sections,
+        payload,
+        payload_hash: reader.array(64)?,
+    })
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], EnvelopeError> {
+        let bytes = at.checked_add(N).and_then(|end| self.0.get(at..end));
+        bytes
+            .and_then(|b| b.try_into().ok())
+            .ok_or(EnvelopeError::Corrupt("it ends too early"))
+    }
+
+    fn u32(&self, at: usize) -> Result<u32, EnvelopeError> {
+        Ok(u32::from_le_bytes(self.array(at)?))
+    }
+
+    fn u64(&self, at: usize) -> Result<u64, EnvelopeError> {
+        Ok(u64::from_le_bytes(self.array(at)?))
+    }
+
+    fn text(&self, at: u32, size: u32) -> Result<&'a str, EnvelopeError> {
+        // Long texts, shared by many records, would make comparing them slow.
+        if size > MAX_TEXT {
+            return Err(EnvelopeError::Corrupt("a text is too long"));
+        }
+        let (at, size) = (at as usize, size as usize);
+        let bytes = at.checked_add(size).and_then(|end| self.0.get(at..end));
+        let bytes = bytes.ok_or(EnvelopeError::Corrupt("a text lies outside"))?;
+        core::str::from_utf8(bytes).map_err(|_| EnvelopeError::Corrupt("a text is not UTF-8"))
+    }
+
+    /// Offsets of the records of the table whose place and count lie at `at`.
+    fn records(&self, at: usize, size: usize) -> Result<impl Iterator<Item = usize> + use<>, EnvelopeError> {
+        let (start, count) = (self.u32(at)? as usize, self.u32(at + 4)? as usize);
+        let end = count.checked_mul(size).and_then(|n| n.checked_add(start));
+        if end.is_none_or(|end| end > self.0.len()) {
+            return Err(EnvelopeError::Corrupt("a table lies outside"));
+        }
+        Ok((0..count).map(move |i| start + i * size))
+    }
+}

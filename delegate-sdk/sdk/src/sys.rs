@@ -1,0 +1,239 @@
+//! The C side: raw calls to the host, and reading what it hands over. All `unsafe` of the SDK is here and in `table.rs`.
+
+use crate::{Error, Status};
+use delegraph_abi::c;
+use std::slice;
+
+/// The running call.
+#[derive(Clone, Copy)]
+pub(crate) struct RawCall {
+    call: *const c::Call,
+    host: &'static c::HostApi,
+}
+
+// SAFETY: the contract lets every host function be called from any thread; the pointers are only passed to them.
+unsafe impl Send for RawCall {}
+// SAFETY: as above.
+unsafe impl Sync for RawCall {}
+
+impl RawCall {
+    /// Checks the host's call object and table.
+    ///
+    /// # Safety
+    /// `call` is NULL or what the host passed to the function that runs, and outlives the result.
+    pub unsafe fn new(call: *const c::Call) -> Result<RawCall, Status> {
+        // SAFETY: NULL is turned into an error by `sized`; else it is the host's call object.
+        let checked = unsafe { sized(call, c::Call::FIRST_SIZE) }?;
+        // SAFETY: `dg_call::host` lives as long as the process.
+        let host = unsafe { host_table(checked.host) }?;
+        Ok(RawCall { call, host })
+    }
+
+    pub fn set_error(&self, error: &Error) {
+        let Some(set_error) = self.host.call_set_error else {
+            return;
+        };
+        let node = error.node.map_or(c::NO_NODE, |n| n.0);
+        let (message, hint) = (&error.message, &error.hint);
+        // SAFETY: the call runs; the texts live until the function returns, which copies them.
+        unsafe {
+            set_error(
+                self.call,
+                error.code,
+                error.vendor_code,
+                node,
+                message.as_ptr(),
+                message.len() as u64,
+                hint.as_ptr(),
+                hint.len() as u64,
+            );
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        // SAFETY: the call runs.
+        self.host
+            .call_is_cancelled
+            .is_some_and(|f| unsafe { f(self.call) } != 0)
+    }
+
+    pub fn log(&self, level: u32, text: &str) {
+        if let Some(log) = self.host.log_emit {
+            // SAFETY: the call runs; the text lives until the function returns.
+            unsafe { log(self.call, c::LogLevel(level), text.as_ptr(), text.len() as u64) }
+        }
+    }
+
+    pub fn host(&self) -> &'static c::HostApi {
+        self.host
+    }
+}
+
+/// The host's weights.
+#[derive(Clone, Copy)]
+pub(crate) struct RawWeights {
+    weights: *const c::Weights,
+    host: &'static c::HostApi,
+}
+
+// SAFETY: the contract lets every host function be called from any thread; the pointer is only passed to them.
+unsafe impl Send for RawWeights {}
+// SAFETY: as above.
+unsafe impl Sync for RawWeights {}
+
+impl RawWeights {
+    /// `weights` may be NULL: there are none then.
+    pub fn new(weights: *const c::Weights, call: &RawCall) -> RawWeights {
+        RawWeights {
+            weights,
+            host: call.host,
+        }
+    }
+
+    /// The bytes live as long as the handle does: [`crate::Weights`] and [`crate::KeptWeights`] give them their lifetimes.
+    pub fn map<'a>(&self, id: u32) -> Result<&'a [u8], Error> {
+        let missing = || Error::new(Status::NOT_FOUND, format!("there is no weight {id}"));
+        let map = self
+            .host
+            .weight_map
+            .filter(|_| !self.weights.is_null())
+            .ok_or_else(missing)?;
+        let (mut data, mut size) = (std::ptr::null(), 0);
+        // SAFETY: the handle is alive, see above; both outputs are valid for writes.
+        let status = unsafe { map(self.weights, id, &mut data, &mut size) };
+        if status != Status::OK {
+            return Err(missing());
+        }
+        // SAFETY: on OK the host gives bytes that live as long as the handle.
+        Ok(unsafe { bytes(data, size) })
+    }
+
+    pub fn retain(&self) -> Result<(), Error> {
+        let refused = || Error::new(Status::UNSUPPORTED, "the host keeps weights only for what `load` makes");
+        let retain = self
+            .host
+            .weight_retain
+            .filter(|_| !self.weights.is_null())
+            .ok_or_else(refused)?;
+        // SAFETY: the handle is alive.
+        match unsafe { retain(self.weights) } {
+            Status::OK => Ok(()),
+            _ => Err(refused()),
+        }
+    }
+
+    pub fn release(&self) {
+        if let Some(release) = self.host.weight_release {
+            // SAFETY: called once for each `retain`, by the drop of what it made.
+            unsafe { release(self.weights) }
+        }
+    }
+}
+
+/// Checks the host's table.
+///
+/// # Safety
+/// `host` is NULL or a host table that lives as long as the process.
+pub(crate) unsafe fn host_table(host: *const c::HostApi) -> Result<&'static c::HostApi, Status> {
+    // SAFETY: only the leading size is read, which every table has; then it is known that the rest is there.
+    let size = unsafe { host.cast::<u32>().as_ref() }.ok_or(Status::BAD_STRUCT)?;
+    if (*size as usize) < c::HostApi::FIRST_SIZE {
+        return Err(Status::BAD_STRUCT);
+    }
+    // SAFETY: it is at least as large as our first minor's, which is ours as long as there is only that one.
+    let host = unsafe { &*host };
+    if host.major != c::ABI_MAJOR {
+        return Err(Status::BAD_STRUCT);
+    }
+    Ok(host)
+}
+
+/// A struct of the host's: not NULL, and as large as at the first minor, which is all that this SDK reads.
+///
+/// # Safety
+/// `pointer` is NULL or points to a struct of the ABI that begins with its size and outlives `'a`.
+pub(crate) unsafe fn sized<'a, T>(pointer: *const T, first_size: usize) -> Result<&'a T, Status> {
+    // SAFETY: every struct of the ABI begins with its size.
+    let size = unsafe { pointer.cast::<u32>().as_ref() }.ok_or(Status::BAD_STRUCT)?;
+    if (*size as usize) < first_size || first_size < size_of::<T>() {
+        return Err(Status::BAD_STRUCT);
+    }
+    // SAFETY: the size covers `T`.
+    Ok(unsafe { &*pointer })
+}
+
+/// Bytes of the host's.
+///
+/// # Safety
+/// `data` is valid for `size` bytes during `'a`; it may be NULL where `size` is 0.
+pub(crate) unsafe fn bytes<'a>(data: *const u8, size: u64) -> &'a [u8] {
+    if data.is_null() || size == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller promises.
+    unsafe { slice::from_raw_parts(data, size as usize) }
+}
+
+/// As [`bytes`], for writing.
+///
+/// # Safety
+/// As [`bytes`], and nobody else has the bytes during `'a`.
+pub(crate) unsafe fn bytes_mut<'a>(data: *mut u8, size: u64) -> &'a mut [u8] {
+    if data.is_null() || size == 0 {
+        return &mut [];
+    }
+    // SAFETY: as the caller promises.
+    unsafe { slice::from_raw_parts_mut(data, size as usize) }
+}
+
+/// Text of the host's.
+///
+/// # Safety
+/// As [`bytes`].
+pub(crate) unsafe fn text<'a>(data: *const u8, size: u64) -> Result<&'a str, Error> {
+    // SAFETY: as the caller promises.
+    std::str::from_utf8(unsafe { bytes(data, size) }).map_err(|_| Error::invalid("a text of the host is not UTF-8"))
+}
+
+/// A list of pointers.
+///
+/// # Safety
+/// As [`bytes`], in items.
+pub(crate) unsafe fn pointers<'a, T>(data: *const T, count: u64) -> &'a [T] {
+    if data.is_null() || count == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller promises.
+    unsafe { slice::from_raw_parts(data, count as usize) }
+}
+
+/// A Rust type that holds elements.
+pub trait Element: Copy + sealed::Sealed + 'static {}
+
+mod sealed {
+    /// Plain numbers: every run of bytes of the right size is one.
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($ty:ty),*) => {
+        $(impl sealed::Sealed for $ty {}
+        impl Element for $ty {})*
+    };
+}
+
+elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+
+/// Bytes as elements; `None` if they are misaligned or not a whole number of them.
+pub(crate) fn as_elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
+    // SAFETY: every run of bytes is a value of an `Element`.
+    let (before, items, after) = unsafe { bytes.align_to::<T>() };
+    (before.is_empty() && after.is_empty()).then_some(items)
+}
+
+/// As [`as_elements`], for writing.
+pub(crate) fn as_elements_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    // SAFETY: every run of bytes is a value of an `Element`, and back.
+    let (before, items, after) = unsafe { bytes.align_to_mut::<T>() };
+    (before.is_empty() && after.is_empty()).then_some(items)
+}
