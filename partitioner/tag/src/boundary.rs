@@ -1,6 +1,6 @@
 //! What goes into a region and what comes out.
 
-use delegraph_ir::{Def, Graph, NodeId, Symbol, ValueId};
+use delegraph_ir::{Arg, Def, Expr, Graph, Node, NodeId, Symbol, Type, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// How often each value is read: by nodes, outputs and mutations.
@@ -108,6 +108,76 @@ pub(crate) fn unbound(graph: &Graph, nodes: &[NodeId], boundary: &Boundary) -> V
     left_out
 }
 
+/// Which node first gives a size that no input of the graph does (`u0` of `nonzero`).
+pub(crate) struct SizeGivers {
+    /// `None`: an input.
+    giver_of: FxHashMap<Symbol, Option<NodeId>>,
+}
+
+impl SizeGivers {
+    pub fn new(graph: &Graph) -> SizeGivers {
+        let mut givers = SizeGivers {
+            giver_of: FxHashMap::default(),
+        };
+        for (i, value) in graph.values.iter().enumerate() {
+            if value.def != Def::Node {
+                givers.give(graph, ValueId::from(i), None);
+            }
+        }
+        givers
+    }
+
+    /// Adds the givers of the sizes that the node's arguments hold, its subgraphs included; then what it gives itself. To be
+    /// called in execution order.
+    pub fn visit(&mut self, graph: &Graph, id: NodeId, givers: &mut Vec<u32>) {
+        let node = graph.node(id);
+        // A subgraph binds nothing that this graph does not: its symbols are looked up here, unknown ones are its own.
+        self.needs(node, givers);
+        for output in &node.outputs {
+            // A size that is no linear expression gives nothing and can only be had from others.
+            for size in graph
+                .tensor(*output)
+                .into_iter()
+                .flat_map(|t| &t.shape)
+                .filter(|e| e.as_linear().is_none())
+            {
+                self.find(size, givers);
+            }
+            self.give(graph, *output, Some(id));
+        }
+    }
+
+    fn needs(&self, node: &Node, givers: &mut Vec<u32>) {
+        for arg in &node.args {
+            arg.exprs().iter().for_each(|expr| self.find(expr, givers));
+            if let Arg::Graph(body) = arg {
+                body.nodes.iter().for_each(|inner| self.needs(inner, givers));
+            }
+        }
+    }
+
+    fn find(&self, expr: &Expr, givers: &mut Vec<u32>) {
+        expr.for_each_symbol(&mut |symbol| {
+            givers.extend(self.giver_of.get(symbol).copied().flatten().map(|id| id.0));
+        });
+    }
+
+    fn give(&mut self, graph: &Graph, value: ValueId, giver: Option<NodeId>) {
+        let mut give = |expr: &Expr| {
+            if expr.as_int().is_none()
+                && let Some((symbol, _, _)) = expr.as_linear()
+            {
+                self.giver_of.entry(symbol).or_insert(giver);
+            }
+        };
+        match &graph.value(value).ty {
+            Type::Tensor(tensor) => tensor.shape.iter().for_each(give),
+            Type::Int(expr) => give(expr),
+            Type::Float | Type::Bool => {}
+        }
+    }
+}
+
 /// Adds the symbols that the sizes of a tensor give away.
 fn bind(graph: &Graph, value: ValueId, bound: &mut FxHashSet<Symbol>) {
     for size in graph.tensor(value).into_iter().flat_map(|t| &t.shape) {
@@ -122,7 +192,7 @@ fn bind(graph: &Graph, value: ValueId, bound: &mut FxHashSet<Symbol>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delegraph_ir::{Arg, Expr, TensorType, Type};
+    use delegraph_ir::TensorType;
     use delegraph_types::DType;
 
     fn ty(shape: Vec<Expr>) -> Type {

@@ -1,7 +1,7 @@
 //! From answers to regions.
 
 use crate::answer::{Answer, builtin_refusal};
-use crate::boundary::{Boundary, Reads, live, unbound};
+use crate::boundary::{Boundary, Reads, SizeGivers, live, unbound};
 use crate::engine::{Problem, contiguous_order, form};
 use crate::policy::Policy;
 use crate::work::{bytes, moves_only, work};
@@ -206,27 +206,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(module: &'a Module, graph: &'a Graph, policy: &'a Policy) -> Planner<'a> {
-        let producers = graph.producers();
-        let mut edges = Vec::new();
-        for (i, node) in graph.nodes.iter().enumerate() {
-            let start = edges.len();
-            edges.extend(
-                node.inputs()
-                    .filter_map(|v| producers[v.index()])
-                    .map(|p| (p.0, i as u32)),
-            );
-            edges[start..].sort_unstable();
-            let mut last = None;
-            let mut kept = start;
-            for at in start..edges.len() {
-                if last != Some(edges[at]) {
-                    last = Some(edges[at]);
-                    edges[kept] = edges[at];
-                    kept += 1;
-                }
-            }
-            edges.truncate(kept);
-        }
+        let edges = edges(graph);
         let live = live(graph);
         let never = graph.nodes.iter().zip(&live).map(|(node, live)| {
             builtin_refusal(graph, node).or_else(|| (!live).then_some("nothing reads what it makes"))
@@ -429,6 +409,26 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// What must come before what: readers after makers, and nodes that need a size after the node that first gives it. Each pair
+/// once for a reader.
+fn edges(graph: &Graph) -> Vec<(u32, u32)> {
+    let producers = graph.producers();
+    let mut given = SizeGivers::new(graph);
+    let mut edges = Vec::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let mut makers: Vec<u32> = node
+            .inputs()
+            .filter_map(|v| producers[v.index()])
+            .map(|p| p.0)
+            .collect();
+        given.visit(graph, NodeId::from(i), &mut makers);
+        makers.sort_unstable();
+        makers.dedup();
+        edges.extend(makers.into_iter().map(|maker| (maker, i as u32)));
+    }
+    edges
+}
+
 fn ids(group: &[u32]) -> Vec<NodeId> {
     group.iter().copied().map(NodeId).collect()
 }
@@ -585,6 +585,52 @@ mod tests {
         assert_eq!(
             reasons(&tagging, 1),
             ["it needs the size `s0`, which no input of its region has"]
+        );
+    }
+
+    #[test]
+    fn a_size_that_is_known_while_running_orders_nodes() {
+        // The last node needs `u0` but reads nothing of the node that gives it: together they would have to be one region, or
+        // stay in this order, which the refused node between them forbids to a single region.
+        let mut graph = Graph::new("forward");
+        let u = Expr::symbol("u0");
+        let sized = |e: &Expr| Type::from(TensorType::new(DType::F32, vec![e.clone()]));
+        let x = graph.add_input("x", ty(&[8]));
+        let i64s = TensorType::new(DType::I64, vec![u.clone(), Expr::Int(1)]);
+        let first = graph.push("aten::relu", vec![x.into()], vec![ty(&[8])]).unwrap()[0];
+        let found = graph
+            .push("aten::nonzero", vec![first.into()], vec![i64s.into()])
+            .unwrap()[0];
+        let size = Arg::Ints(vec![u.clone()]);
+        let last = graph
+            .push("aten::full", vec![size, Arg::Float(1.0)], vec![sized(&u)])
+            .unwrap()[0];
+        let y = graph
+            .push("aten::mul.Tensor", vec![last.into(), last.into()], vec![sized(&u)])
+            .unwrap()[0];
+        let mut body = Graph::new("body");
+        let inner = body
+            .push(
+                "aten::full",
+                vec![Arg::Ints(vec![u.clone()]), Arg::Float(1.0)],
+                vec![sized(&u)],
+            )
+            .unwrap()[0];
+        body.add_output(inner);
+        let bodies = [body.clone(), body].map(|b| Arg::Graph(Box::new(b)));
+        let args = [vec![Arg::Bool(true)], bodies.to_vec(), vec![Arg::Values(vec![])]].concat();
+        let z = graph.push("higher_order::cond", args, vec![sized(&u)]).unwrap()[0];
+        for value in [found, y, z] {
+            graph.add_output(value);
+        }
+        assert_eq!(edges(&graph), [(0, 1), (1, 2), (2, 3), (1, 4)]);
+        // The size counts as given inside a region that makes it, and as not given in one that does not.
+        let tagging = of(&graph, &[("a", takes("yyyyn"))], &loose());
+        assert_eq!(tagging.regions[0].nodes.len(), 4);
+        let tagging = of(&graph, &[("a", takes("ynyyn"))], &loose());
+        assert_eq!(
+            tagging.regions.iter().map(|r| r.nodes.clone()).collect::<Vec<_>>(),
+            [[NodeId(0)], [NodeId(3)]]
         );
     }
 
