@@ -1,0 +1,163 @@
+//! Inputs of a run.
+
+use crate::RunError;
+use crate::copy::relayout;
+use crate::engine::{Engine, Number};
+use crate::load::Loaded;
+use crate::tensors::{Place, Slot};
+use alloc::format;
+use alloc::string::String;
+use delegraph_kernels::Tensor;
+use delegraph_pte::model::{Dynamism, EValue};
+use delegraph_types::{DType, Dims};
+
+/// An input, in the order of the method's flattened arguments. Data is copied once, into the method's memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A tensor of any strides.
+    Tensor(Tensor<'a>),
+    /// A row-major tensor whose bytes may lie at any address.
+    Bytes {
+        /// Element type.
+        dtype: DType,
+        /// Sizes.
+        sizes: Dims,
+        /// Exactly its elements.
+        data: &'a [u8],
+    },
+    /// An integer.
+    Int(i64),
+    /// A boolean.
+    Bool(bool),
+    /// A float.
+    Float(f64),
+    /// A string.
+    Str(&'a str),
+    /// `None`.
+    None,
+}
+
+/// Gives every input to the method.
+pub(crate) fn accept(
+    loaded: &Loaded,
+    engine: &mut Engine,
+    numbers: &mut [Number],
+    inputs: &[Input<'_>],
+) -> Result<(), RunError> {
+    let plan = loaded.plan();
+    if inputs.len() != plan.inputs.len() {
+        return Err(RunError::InputCount {
+            expected: plan.inputs.len(),
+            got: inputs.len(),
+        });
+    }
+    for (index, (&value, input)) in plan.inputs.iter().zip(inputs).enumerate() {
+        let declared = &plan.values[value as usize];
+        let fail = |expected: String| RunError::Input {
+            index,
+            name: match declared {
+                EValue::Tensor(tensor) => tensor.name.clone(),
+                _ => None,
+            },
+            expected,
+            got: describe(input),
+        };
+        let slot = loaded.tensors.slot(value);
+        if let Some(slot) = slot {
+            let (dtype, sizes, strides, bytes) = match input {
+                Input::Tensor(t) => (t.dtype(), *t.sizes(), *t.strides(), t.bytes()),
+                Input::Bytes { dtype, sizes, data } => (*dtype, *sizes, sizes.contiguous_strides(), *data),
+                _ => return Err(fail(expected_tensor(&loaded.tensors.slots[slot.0 as usize]))),
+            };
+            let target = &loaded.tensors.slots[slot.0 as usize];
+            let len = sizes.numel().and_then(|n| n.checked_mul(dtype.size()));
+            let whole = !matches!(input, Input::Bytes { .. }) || len == Some(bytes.len());
+            if dtype != target.dtype || !fits(target, &sizes) || !whole {
+                return Err(fail(expected_tensor(target)));
+            }
+            let len = len.ok_or_else(|| fail(expected_tensor(target)))?;
+            let memory = match &target.place {
+                Place::Arena { memory, start } => {
+                    let all = engine.memories[memory.0 as usize].bytes_mut();
+                    all.get_mut(*start..*start + target.capacity)
+                }
+                Place::Own(memory) => {
+                    let own = &mut engine.memories[memory.0 as usize];
+                    Some(own.reserve(len).map_err(|_| RunError::OutOfMemory(len))?)
+                }
+                _ => None,
+            };
+            let memory = memory.ok_or_else(|| fail("nothing: the file has a constant there".into()))?;
+            relayout(bytes, &strides, memory, &target.strides(&sizes), &sizes, dtype.size())
+                .ok_or_else(|| fail(expected_tensor(target)))?;
+            engine.sizes[slot.0 as usize] = sizes;
+            continue;
+        }
+        let given = match (declared, input) {
+            (EValue::Int(_), Input::Int(i)) => Number::Int(*i),
+            (EValue::Bool(_), Input::Bool(b)) => Number::Bool(*b),
+            (EValue::Double(_), Input::Float(f)) => Number::Float(*f),
+            (EValue::String(text), Input::Str(given)) if text == given => continue,
+            // Strings do not reach a program: what depends on them was decided at export.
+            (EValue::Null, Input::None | Input::Str(_)) => continue,
+            _ => return Err(fail(expected_value(declared))),
+        };
+        // A number that nothing reads was built into the program at export: another one would change nothing.
+        let same = match (given, numbers[value as usize]) {
+            (Number::Float(a), Number::Float(b)) => a == b || a.is_nan() && b.is_nan(),
+            (a, b) => a == b,
+        };
+        if !loaded.used[value as usize] && !same {
+            return Err(fail(expected_value(declared)));
+        }
+        numbers[value as usize] = given;
+    }
+    Ok(())
+}
+
+/// True if the sizes are allowed.
+fn fits(slot: &Slot, sizes: &Dims) -> bool {
+    match slot.dynamism {
+        Dynamism::Static => *sizes == slot.sizes,
+        Dynamism::Bounded => {
+            sizes.rank() == slot.sizes.rank()
+                && sizes
+                    .iter()
+                    .zip(slot.sizes.iter())
+                    .all(|(got, bound)| *got >= 0 && got <= bound)
+        }
+        Dynamism::Unbounded => sizes.rank() == slot.sizes.rank(),
+    }
+}
+
+fn expected_tensor(slot: &Slot) -> String {
+    let bound = match slot.dynamism {
+        Dynamism::Static => "",
+        Dynamism::Bounded => "at most ",
+        Dynamism::Unbounded => "a size like ",
+    };
+    format!("{}[{bound}{}]", slot.dtype, slot.sizes)
+}
+
+fn expected_value(value: &EValue) -> String {
+    match value {
+        EValue::Int(i) => format!("the integer {i}"),
+        EValue::Bool(b) => format!("the bool {b}"),
+        EValue::Double(f) => format!("the float {f:?}"),
+        EValue::String(text) => format!("the string {text:?}"),
+        EValue::Null => "none".into(),
+        _ => "a value that a caller cannot give".into(),
+    }
+}
+
+fn describe(input: &Input<'_>) -> String {
+    match input {
+        Input::Tensor(t) => format!("{}[{}]", t.dtype(), t.sizes()),
+        Input::Bytes { dtype, sizes, data } => format!("{dtype}[{sizes}] in {} bytes", data.len()),
+        Input::Int(i) => format!("the integer {i}"),
+        Input::Bool(b) => format!("the bool {b}"),
+        Input::Float(f) => format!("the float {f:?}"),
+        Input::Str(text) => format!("the string {text:?}"),
+        Input::None => "none".into(),
+    }
+}

@@ -1,0 +1,64 @@
+//! How a program is run.
+
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
+
+/// What happens when a delegate fails while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fallback {
+    /// The range runs portably, now and from now on.
+    #[default]
+    Quarantine,
+    /// The range runs portably this time; the delegate is asked again next time.
+    Retry,
+    /// The run fails, naming the operators.
+    Deny,
+}
+
+/// Options of an executor.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What happens when a delegate fails.
+    pub fallback: Fallback,
+    /// Instructions that one run may execute: ends endless loops.
+    pub max_steps: u64,
+    /// Bytes that arenas may take at load. `None`: 2 GiB and 16 times the file, so that a small hostile file cannot take
+    /// all memory.
+    pub memory_limit: Option<u64>,
+    /// Set from another thread to end a run at the next instruction.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            fallback: Fallback::default(),
+            max_steps: 10_000_000,
+            memory_limit: None,
+            cancel: None,
+        }
+    }
+}
+
+/// One executed step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// First instruction.
+    pub instruction: u32,
+    /// One past the last instruction; more than one step for a region.
+    pub end: u32,
+    /// Operator, backend, or kind of instruction.
+    pub name: &'a str,
+    /// [`Trace::now`] before and after.
+    pub start: u64,
+    /// See `start`.
+    pub stop: u64,
+}
+
+/// Sees every step of a run, with the clock to time it by.
+pub trait Trace: Send {
+    /// The present time, in any unit.
+    fn now(&mut self) -> u64;
+    /// A step ended (also one that failed).
+    fn record(&mut self, event: Event<'_>);
+}

@@ -1,0 +1,168 @@
+//! Delegated regions: ranges of instructions that one call can do instead.
+
+use crate::error::{BindError, RegionError};
+use crate::load::Loaded;
+use crate::options::Fallback;
+use crate::state::State;
+use crate::step::{Io, Step};
+use crate::tensors::SlotId;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use delegraph_kernels::{Out, Tensor};
+
+/// What does a region's work.
+pub trait RegionCall: Send {
+    /// Reads the region's inputs and writes its outputs, sizes first ([`Out::resize`]).
+    ///
+    /// # Errors
+    /// The outputs are unspecified then; the executor runs the instructions instead, which write them again.
+    fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError>;
+}
+
+/// A region and the call that takes it over.
+pub struct BoundRegion {
+    /// First instruction.
+    pub start: u32,
+    /// One past the last instruction.
+    pub end: u32,
+    /// Tensor values that the call reads.
+    pub inputs: Vec<u32>,
+    /// Tensor values that it writes.
+    pub outputs: Vec<u32>,
+    /// Backend id, for reports and messages.
+    pub backend: String,
+    /// Operators with counts, for reports and messages.
+    pub operators: Vec<(String, u32)>,
+    /// The call.
+    pub call: Box<dyn RegionCall>,
+}
+
+/// What became of a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionReport {
+    /// First instruction.
+    pub start: u32,
+    /// One past the last instruction.
+    pub end: u32,
+    /// Backend id.
+    pub backend: String,
+    /// Times the delegate did it.
+    pub delegated: u64,
+    /// Times the instructions ran instead.
+    pub portable: u64,
+    /// The delegate is not asked any more.
+    pub quarantined: bool,
+    /// Its last error.
+    pub last_error: Option<RegionError>,
+}
+
+impl fmt::Debug for BoundRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "region of `{}`, instructions {} to {}",
+            self.backend, self.start, self.end
+        )
+    }
+}
+
+/// A bound region, checked.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub bound: BoundRegion,
+    pub io: Io,
+    pub report: RegionReport,
+}
+
+impl Region {
+    /// Checks that the region is one atomic step of the method.
+    pub fn new(bound: BoundRegion, loaded: &Loaded, state: &State) -> Result<Region, BindError> {
+        let (start, end) = (bound.start as usize, bound.end as usize);
+        let fail = |problem: String| BindError {
+            start: bound.start,
+            end: bound.end,
+            problem,
+        };
+        if start >= end || end > loaded.steps.len() {
+            return Err(fail(format!("the method has {} instructions", loaded.steps.len())));
+        }
+        for (at, step) in loaded.steps.iter().enumerate() {
+            let Step::JumpFalse { destination, .. } = step else {
+                continue;
+            };
+            let (inside, to) = ((start..end).contains(&at), *destination as usize);
+            if inside && !(start..=end).contains(&to) || !inside && start < to && to < end {
+                return Err(fail(format!("the jump of instruction {at} to {to} crosses its border")));
+            }
+        }
+        let slots = |values: &[u32]| {
+            values
+                .iter()
+                .map(|&value| {
+                    let slot = loaded.tensors.slot(value);
+                    slot.ok_or_else(|| fail(format!("value {value} is no tensor")))
+                })
+                .collect::<Result<Vec<SlotId>, _>>()
+        };
+        let (reads, writes) = (slots(&bound.inputs)?, slots(&bound.outputs)?);
+        if let Some(slot) = writes.iter().find(|slot| state.holds(&loaded.tensors, **slot)) {
+            let value = loaded.tensors.slots[slot.0 as usize].value;
+            return Err(fail(format!(
+                "output value {value} is state, which a retry would count twice"
+            )));
+        }
+        if state.writers[start..end].iter().any(|writes| *writes) {
+            return Err(fail(
+                "its instructions write state, which the delegate's call would not".into(),
+            ));
+        }
+        let io = Io::new(&loaded.tensors.slots, &reads, &writes).map_err(&fail)?;
+        if !io.copies.is_empty() {
+            return Err(fail("an input shares bytes with an output".into()));
+        }
+        let report = RegionReport {
+            start: bound.start,
+            end: bound.end,
+            backend: bound.backend.clone(),
+            delegated: 0,
+            portable: 0,
+            quarantined: false,
+            last_error: None,
+        };
+        Ok(Region { bound, io, report })
+    }
+
+    /// Records a failure; true if the instructions may run instead.
+    pub fn failed(&mut self, error: &RegionError, policy: Fallback) -> bool {
+        self.report.last_error = Some(error.clone());
+        self.report.quarantined |= policy == Fallback::Quarantine || matches!(error, RegionError::Lost(_));
+        policy != Fallback::Deny
+    }
+
+    /// `aten.conv2d x3, aten.relu`
+    pub fn operators(&self) -> String {
+        let mut text = String::new();
+        for (name, count) in &self.bound.operators {
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            text.push_str(name);
+            if *count > 1 {
+                text.push_str(&format!(" x{count}"));
+            }
+        }
+        text
+    }
+}
+
+/// Stands for a delegate that no instruction calls.
+pub(crate) struct NeverCalled;
+
+impl RegionCall for NeverCalled {
+    fn execute(&mut self, _: &[Tensor<'_>], _: &mut [Out<'_>]) -> Result<(), RegionError> {
+        Err(RegionError::Lost("a delegate that no instruction calls".into()))
+    }
+}

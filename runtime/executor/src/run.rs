@@ -1,0 +1,572 @@
+//! The executor: a method with its memory.
+
+use crate::engine::{CallError, Callee, Context, Engine, Number};
+use crate::error::{BindError, LoadError, RunError};
+use crate::input::{self, Input};
+use crate::load::{DelegateResolver, Loaded, ProgramData};
+use crate::memory::{MemoryId, recycle};
+use crate::options::{Event, Options, Trace};
+use crate::output::{self, Output};
+use crate::region::{BoundRegion, Region, RegionCall, RegionReport};
+use crate::state::State;
+use crate::step::{Condition, Step};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use delegraph_kernels::{Growable, Tensor};
+use delegraph_opset::Op;
+use delegraph_pte::Verified;
+use delegraph_pte::model::{EValue, Instruction, Plan};
+use delegraph_types::Dims;
+
+/// One method of a program, ready to run again and again.
+pub struct Executor {
+    loaded: Loaded,
+    data: Arc<dyn ProgramData>,
+    engine: Engine,
+    /// By value.
+    numbers: Vec<Number>,
+    state: State,
+    regions: Vec<Region>,
+    /// By instruction: the region that starts there.
+    region_at: Vec<Option<u32>>,
+    delegates: Vec<Box<dyn RegionCall>>,
+    options: Options,
+    trace: Option<Box<dyn Trace>>,
+    external: Vec<&'static [u8]>,
+}
+
+/// Where a run goes on.
+enum Next {
+    Step,
+    Jump(u32),
+}
+
+impl Executor {
+    /// Loads a method: every operator gets its kernel, arenas are allocated and zeroed, buffers get their initial states.
+    ///
+    /// # Errors
+    /// An unknown method, operators without kernels (all of them are named), data that is missing or too short, too much
+    /// memory, or a plan that calls delegates itself.
+    pub fn new(
+        program: Arc<Verified>,
+        method: &str,
+        data: Arc<dyn ProgramData>,
+        options: Options,
+    ) -> Result<Executor, LoadError> {
+        Executor::with_delegates(program, method, data, options, None)
+    }
+
+    /// Loads a method whose plan may call delegates itself, as ExecuTorch's delegated files do.
+    ///
+    /// # Errors
+    /// As [`Executor::new`]; a delegate that `resolver` does not know is refused by name.
+    pub fn with_delegates(
+        program: Arc<Verified>,
+        method: &str,
+        data: Arc<dyn ProgramData>,
+        options: Options,
+        resolver: Option<&mut DelegateResolver<'_>>,
+    ) -> Result<Executor, LoadError> {
+        let mut delegates = Vec::new();
+        let loaded = Loaded::new(program, method, &*data, &mut delegates, resolver)?;
+        let limit = options
+            .memory_limit
+            .unwrap_or_else(|| (2u64 << 30).saturating_add(loaded.program.file_len().saturating_mul(16)));
+        if loaded.tensors.arena_bytes() > limit {
+            return Err(LoadError::Memory {
+                needed: loaded.tensors.arena_bytes(),
+                limit,
+            });
+        }
+        let mut engine = Engine::default();
+        engine.sizes = loaded.tensors.slots.iter().map(|slot| slot.sizes).collect();
+        let no_memory = |_| LoadError::Memory {
+            needed: loaded.tensors.arena_bytes(),
+            limit: usize::MAX as u64,
+        };
+        for (index, len) in loaded.tensors.memory_lens.iter().enumerate() {
+            let mut memory = Growable::default();
+            if !loaded.tensors.is_lazy(MemoryId(index as u32)) {
+                memory.reserve(*len).map_err(no_memory)?;
+            }
+            engine.memories.push(memory);
+        }
+        for (memory, range) in &loaded.tensors.copied {
+            let bytes = data.bytes().get(range.clone()).unwrap_or_default();
+            let target = engine.memories[memory.0 as usize]
+                .reserve(range.len())
+                .map_err(no_memory)?;
+            target.copy_from_slice(bytes);
+        }
+        let state = State::new(&loaded);
+        let mut executor = Executor {
+            numbers: loaded.numbers.clone(),
+            region_at: alloc::vec![None; loaded.steps.len()],
+            state,
+            loaded,
+            data,
+            engine,
+            regions: Vec::new(),
+            delegates,
+            options,
+            trace: None,
+            external: Vec::new(),
+        };
+        executor.initialise();
+        Ok(executor)
+    }
+
+    /// Hands regions to delegates; regions bound before are given up.
+    ///
+    /// # Errors
+    /// A region is no atomic step of the method: outside of it, overlapping another, jumped into or out of, or writing
+    /// state. No region is bound then.
+    pub fn bind(&mut self, regions: Vec<BoundRegion>) -> Result<(), BindError> {
+        self.regions.clear();
+        self.region_at.fill(None);
+        let mut checked = Vec::with_capacity(regions.len());
+        for region in regions {
+            checked.push(Region::new(region, &self.loaded, &self.state)?);
+        }
+        checked.sort_by_key(|region| region.bound.start);
+        if let Some(pair) = checked.windows(2).find(|pair| pair[0].bound.end > pair[1].bound.start) {
+            return Err(BindError {
+                start: pair[1].bound.start,
+                end: pair[1].bound.end,
+                problem: format!("it overlaps the region that ends at {}", pair[0].bound.end),
+            });
+        }
+        for (index, region) in checked.iter().enumerate() {
+            self.region_at[region.bound.start as usize] = Some(index as u32);
+        }
+        self.regions = checked;
+        Ok(())
+    }
+
+    /// The method's plan.
+    pub fn plan(&self) -> &Plan {
+        self.loaded.plan()
+    }
+
+    /// Runs the method. Outputs stay as they are until the next run.
+    ///
+    /// # Errors
+    /// An input that does not fit, a failing kernel, a denied fallback, the end of the budget, cancellation. State is as
+    /// before the run then; outputs are unspecified.
+    pub fn run(&mut self, inputs: &[Input<'_>]) -> Result<(), RunError> {
+        for &value in &self.loaded.volatile {
+            self.numbers[value as usize] = self.loaded.numbers[value as usize];
+        }
+        input::accept(&self.loaded, &mut self.engine, &mut self.numbers, inputs)?;
+        let data = Arc::clone(&self.data);
+        let mut external = recycle(core::mem::take(&mut self.external));
+        for &value in &self.loaded.tensors.externals {
+            let EValue::Tensor(tensor) = &self.loaded.plan().values[value as usize] else {
+                continue;
+            };
+            let name = tensor.name.as_deref().unwrap_or_default();
+            external.push(data.external(name).unwrap_or_default());
+        }
+        let done = self.walk(data.bytes(), &external);
+        self.external = recycle(external);
+        self.state.finish(&mut self.engine, done.is_err());
+        done
+    }
+
+    /// Number of outputs.
+    pub fn output_count(&self) -> usize {
+        self.plan().outputs.len()
+    }
+
+    /// An output of the last run.
+    ///
+    /// # Errors
+    /// There is none of this index, or its memory was freed.
+    pub fn output(&self, index: usize) -> Result<Output<'_>, RunError> {
+        let fail = |problem: String| RunError::Output { index, problem };
+        let Some(&value) = self.plan().outputs.get(index) else {
+            return Err(fail(format!("the method has {}", self.output_count())));
+        };
+        output::view(&self.loaded, &self.engine, &self.numbers, &*self.data, value).map_err(fail)
+    }
+
+    /// The present content of the input at `index`: what the method left there, if it changes its input.
+    ///
+    /// # Errors
+    /// There is none of this index.
+    pub fn input_after(&self, index: usize) -> Result<Output<'_>, RunError> {
+        let fail = |problem: String| RunError::Output { index, problem };
+        let Some(&value) = self.plan().inputs.get(index) else {
+            return Err(fail(format!("the method has {} inputs", self.plan().inputs.len())));
+        };
+        output::view(&self.loaded, &self.engine, &self.numbers, &*self.data, value).map_err(fail)
+    }
+
+    /// Puts every buffer back to its initial state (zeros where the file has none).
+    pub fn reset(&mut self) {
+        self.initialise();
+    }
+
+    /// Names of the state tensors that have one.
+    pub fn state_names(&self) -> impl Iterator<Item = &str> {
+        self.state.tensors.iter().filter_map(|(_, name)| name.as_deref())
+    }
+
+    /// The present content of the state tensor of this name.
+    pub fn state(&self, name: &str) -> Option<Tensor<'_>> {
+        let (slot, _) = self
+            .state
+            .tensors
+            .iter()
+            .find(|(_, have)| have.as_deref() == Some(name))?;
+        output::tensor(&self.loaded, &self.engine, &*self.data, *slot).ok()
+    }
+
+    /// Takes the contents of state tensors of the same name, dtype and sizes from another method. Returns how many.
+    pub fn adopt_state(&mut self, other: &Executor) -> usize {
+        let mut adopted = 0;
+        for (slot, name) in &self.state.tensors {
+            let Some(from) = name.as_deref().and_then(|name| other.state(name)) else {
+                continue;
+            };
+            let target = &self.loaded.tensors.slots[slot.0 as usize];
+            let Some((memory, range)) = target.arena_range() else {
+                continue;
+            };
+            let to = self.engine.memories[memory.0 as usize].bytes_mut().get_mut(range);
+            let (Some(to), true) = (
+                to,
+                from.dtype() == target.dtype && *from.strides() == target.strides(from.sizes()),
+            ) else {
+                continue;
+            };
+            let bytes = from.bytes();
+            if let Some(to) = to.get_mut(..bytes.len()) {
+                to.copy_from_slice(bytes);
+                self.engine.sizes[slot.0 as usize] = *from.sizes();
+                adopted += 1;
+            }
+        }
+        adopted
+    }
+
+    /// What became of each bound region, in the order of the instructions.
+    pub fn report(&self) -> impl Iterator<Item = &RegionReport> {
+        self.regions.iter().map(|region| &region.report)
+    }
+
+    /// Sees every step from now on; `None` ends it.
+    pub fn set_trace(&mut self, trace: Option<Box<dyn Trace>>) {
+        self.trace = trace;
+    }
+
+    /// Bytes of the arenas that are allocated now.
+    pub fn arena_bytes(&self) -> usize {
+        let arenas = self.loaded.plan().buffer_sizes.len();
+        self.engine.memories.iter().take(arenas).map(|m| m.bytes().len()).sum()
+    }
+
+    fn initialise(&mut self) {
+        let arenas = self.loaded.plan().buffer_sizes.len();
+        for memory in self.engine.memories.iter_mut().take(arenas) {
+            memory.bytes_mut().fill(0);
+        }
+        for (slot, sizes) in self.loaded.tensors.slots.iter().zip(&mut self.engine.sizes) {
+            *sizes = slot.sizes;
+        }
+        for (memory, start, range) in &self.loaded.tensors.initial {
+            let from = self.data.bytes().get(range.clone());
+            let to = self.engine.memories[memory.0 as usize].bytes_mut();
+            if let (Some(from), Some(to)) = (from, to.get_mut(*start..*start + range.len())) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+
+    fn walk(&mut self, file: &[u8], external: &[&[u8]]) -> Result<(), RunError> {
+        let (mut at, mut steps) = (0usize, 0u64);
+        // The region whose instructions run in the delegate's stead: a loop inside may pass its start again.
+        let mut portable = 0..0;
+        while at < self.loaded.steps.len() {
+            if at < self.state.commit {
+                if steps >= self.options.max_steps {
+                    return Err(RunError::Budget(self.options.max_steps));
+                }
+                let cancelled = |flag: &Arc<core::sync::atomic::AtomicBool>| flag.load(Ordering::Relaxed);
+                if self.options.cancel.as_ref().is_some_and(cancelled) {
+                    return Err(RunError::Cancelled(at as u32));
+                }
+            }
+            steps += 1;
+            let start = self.trace.as_mut().map(|trace| trace.now());
+            if let Some(region) = self.region_at[at]
+                && !portable.contains(&at)
+            {
+                let end = self.regions[region as usize].bound.end as usize;
+                let done = self.region(region as usize, file, external);
+                if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
+                    let region = &self.regions[region as usize];
+                    record(trace, at, end, &region.bound.backend, start);
+                }
+                if done? {
+                    at = end;
+                    continue;
+                }
+                portable = at..end;
+            } else if !portable.contains(&at) {
+                portable = 0..0;
+            }
+            let start = self.trace.as_mut().map(|trace| trace.now());
+            let next = self.step(at, file, external);
+            if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
+                record(trace, at, at + 1, self.loaded.name_of(at), start);
+            }
+            match next? {
+                Next::Step => at += 1,
+                Next::Jump(to) => at = to as usize,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the delegate of a region; false if the instructions must run instead.
+    fn region(&mut self, index: usize, file: &[u8], external: &[&[u8]]) -> Result<bool, RunError> {
+        let region = &mut self.regions[index];
+        if region.report.quarantined {
+            region.report.portable += 1;
+            return Ok(false);
+        }
+        let context = Context {
+            plan: self.loaded.plan(),
+            slots: &self.loaded.tensors.slots,
+            memory_lens: &self.loaded.tensors.memory_lens,
+            file,
+            external,
+            numbers: &self.numbers,
+        };
+        let called = self
+            .engine
+            .call(&region.io, Callee::Region(&mut *region.bound.call), &context);
+        let error = match called {
+            Ok(_) => {
+                region.report.delegated += 1;
+                return Ok(true);
+            }
+            Err(CallError::Region(error)) => error,
+            // The delegate returned sizes that the file does not allow, or its operands could not be lent.
+            Err(other) => crate::RegionError::Failed(call_error(&other)),
+        };
+        if region.failed(&error, self.options.fallback) {
+            region.report.portable += 1;
+            return Ok(false);
+        }
+        Err(RunError::Region {
+            backend: region.bound.backend.clone(),
+            start: region.bound.start,
+            end: region.bound.end,
+            operators: region.operators(),
+            source: error,
+        })
+    }
+
+    fn step(&mut self, at: usize, file: &[u8], external: &[&[u8]]) -> Result<Next, RunError> {
+        if self.state.needs_snapshot && self.state.writers[at] {
+            let saved = self.state.save(&self.engine, &self.loaded.tensors);
+            saved.map_err(|error| self.failed(at, &CallError::Kernel(error)))?;
+        }
+        let context = Context {
+            plan: self.loaded.plan(),
+            slots: &self.loaded.tensors.slots,
+            memory_lens: &self.loaded.tensors.memory_lens,
+            file,
+            external,
+            numbers: &self.numbers,
+        };
+        let done = match &self.loaded.steps[at] {
+            Step::Kernel(step) => self
+                .engine
+                .call(&step.io, Callee::Kernel(step), &context)
+                .and_then(|result| match (step.result, result) {
+                    (None, _) => Ok(Next::Step),
+                    (Some(value), Some(number)) => {
+                        self.numbers[value as usize] = number.into();
+                        Ok(Next::Step)
+                    }
+                    (Some(_), None) => Err(CallError::Bug("the kernel returned no number")),
+                }),
+            Step::Delegate { delegate, io } => match self.delegates.get_mut(*delegate as usize) {
+                Some(call) => self
+                    .engine
+                    .call(io, Callee::Region(&mut **call), &context)
+                    .map(|_| Next::Step),
+                None => Err(CallError::Bug("no such delegate")),
+            },
+            Step::View { from, to, sizes } => {
+                let from = self.engine.sizes[from.0 as usize];
+                view_sizes(&from, sizes, &self.numbers)
+                    .map(|sizes| {
+                        self.engine.sizes[to.0 as usize] = sizes;
+                        Next::Step
+                    })
+                    .ok_or(CallError::Bug("the sizes of the view do not fit"))
+            }
+            Step::MoveTensor { io: Some(io), .. } => self.engine.call(io, Callee::Copy, &context).map(|_| Next::Step),
+            Step::MoveTensor { from, to, io: None } => {
+                self.engine.sizes[to.0 as usize] = self.engine.sizes[from.0 as usize];
+                Ok(Next::Step)
+            }
+            Step::MoveNumber { from, to } => {
+                self.numbers[*to as usize] = self.numbers[*from as usize];
+                Ok(Next::Step)
+            }
+            Step::JumpFalse { condition, destination } => {
+                let holds = match condition {
+                    Condition::Number(value) => match self.numbers[*value as usize] {
+                        Number::Bool(b) => Ok(b),
+                        _ => Err(CallError::Bug("the condition is no bool")),
+                    },
+                    Condition::Tensor(io) => match io.reads.first() {
+                        Some(read) => output::tensor(&self.loaded, &self.engine, &*self.data, read.slot)
+                            .map(|tensor| tensor.bytes().iter().all(|byte| *byte != 0))
+                            .map_err(|_| CallError::Bug("the condition has no memory")),
+                        None => Err(CallError::Bug("the condition is no tensor")),
+                    },
+                };
+                holds.map(|holds| if holds { Next::Step } else { Next::Jump(*destination) })
+            }
+            Step::Free(memory) => {
+                if let Some(memory) = memory {
+                    self.engine.memories[memory.0 as usize].free();
+                }
+                Ok(Next::Step)
+            }
+        };
+        done.map_err(|error| self.failed(at, &error))
+    }
+
+    /// The error of an instruction, with all its arguments.
+    fn failed(&self, at: usize, error: &CallError) -> RunError {
+        let operator = self.loaded.name_of(at).to_string();
+        match error {
+            CallError::Kernel(source) => RunError::Kernel {
+                instruction: at as u32,
+                arguments: self.arguments(at),
+                operator,
+                source: source.clone(),
+            },
+            other => RunError::Instruction {
+                instruction: at as u32,
+                operator,
+                problem: format!("{}, in ({})", call_error(other), self.arguments(at)),
+            },
+        }
+    }
+
+    /// `self: f32[2x3], alpha: 1`
+    fn arguments(&self, at: usize) -> String {
+        let (args, op) = match self.plan().instructions.get(at) {
+            Some(Instruction::Kernel { op, args }) => (&args[..], Some(*op)),
+            Some(Instruction::Delegate { args, .. }) => (&args[..], None),
+            Some(Instruction::Move { from, to }) => return format!("{}, {}", self.describe(*from), self.describe(*to)),
+            Some(Instruction::JumpFalse { condition, .. }) => return self.describe(*condition),
+            _ => return String::new(),
+        };
+        let schema = op
+            .and_then(|op| Op::find(self.loaded.operators.get(op as usize)?))
+            .map(Op::schema);
+        let mut text = String::new();
+        for (index, &arg) in args.iter().enumerate() {
+            let name = match &schema {
+                Some(schema) => match schema.params.get(index) {
+                    Some(param) => Some(param.name.as_str()),
+                    None => break,
+                },
+                None => None,
+            };
+            if index > 0 {
+                text.push_str(", ");
+            }
+            if let Some(name) = name {
+                text.push_str(name);
+                text.push_str(": ");
+            }
+            text.push_str(&self.describe(arg));
+        }
+        text
+    }
+
+    /// A value's dtype and present sizes, or the number itself.
+    fn describe(&self, value: u32) -> String {
+        if let Some(slot) = self.loaded.tensors.slot(value) {
+            let dtype = self.loaded.tensors.slots[slot.0 as usize].dtype;
+            return format!("{dtype}[{}]", self.engine.sizes[slot.0 as usize]);
+        }
+        let number = |value: u32| match self.numbers[value as usize] {
+            Number::None => "none".to_string(),
+            Number::Int(i) => format!("{i}"),
+            Number::Bool(b) => format!("{b}"),
+            Number::Float(f) => format!("{f:?}"),
+        };
+        let list = |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
+        match &self.plan().values[value as usize] {
+            EValue::String(text) => format!("{text:?}"),
+            EValue::IntList(items) => list(&mut items.iter().map(|item| number(*item))),
+            EValue::DoubleList(items) => format!("{items:?}"),
+            EValue::BoolList(items) => format!("{items:?}"),
+            EValue::TensorList(items) => list(&mut items.iter().map(|item| self.describe(*item))),
+            EValue::OptionalTensorList(items) => list(
+                &mut items
+                    .iter()
+                    .map(|item| item.map_or("none".to_string(), |item| self.describe(item))),
+            ),
+            _ => number(value),
+        }
+    }
+}
+
+fn record(trace: &mut Box<dyn Trace>, at: usize, end: usize, name: &str, start: u64) {
+    let stop = trace.now();
+    trace.record(Event {
+        instruction: at as u32,
+        end: end as u32,
+        name,
+        start,
+        stop,
+    });
+}
+
+fn call_error(error: &CallError) -> String {
+    match error {
+        CallError::Kernel(error) => format!("{error}"),
+        CallError::Region(error) => format!("{error}"),
+        CallError::Resized { index, got, want } => {
+            format!("output {index} has sizes {got}, the file says {want}")
+        }
+        CallError::Bug(text) => (*text).to_string(),
+    }
+}
+
+/// Sizes of a view; one of them may be -1.
+fn view_sizes(from: &Dims, sizes: &[u32], numbers: &[Number]) -> Option<Dims> {
+    let count = from.numel()?;
+    let mut view = Dims::SCALAR;
+    let mut open = None;
+    for (d, &value) in sizes.iter().enumerate() {
+        let Number::Int(size) = numbers.get(value as usize)? else {
+            return None;
+        };
+        if *size == -1 && open.replace(d).is_some() {
+            return None;
+        }
+        view.push(if *size == -1 { 1 } else { *size }).ok()?;
+    }
+    if let Some(d) = open {
+        let known = view.numel()?;
+        view[d] = i64::try_from(count.checked_div(known)?).ok()?;
+    }
+    (view.numel()? == count).then_some(view)
+}
