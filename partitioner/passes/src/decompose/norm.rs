@@ -35,13 +35,7 @@ pub(super) const RULES: Rules = &[
     ("aten::rms_norm", |rw| {
         let x = rw.tensor(0)?;
         let count = rw.exprs(1)?.len();
-        Ok(Some(vec![rms_norm(rw, x, count, 2, 3)?.0]))
-    }),
-    ("aten::_fused_rms_norm", |rw| {
-        let x = rw.tensor(0)?;
-        let count = rw.exprs(1)?.len();
-        let (y, factor) = rms_norm(rw, x, count, 2, 3)?;
-        Ok(Some(vec![y, factor]))
+        one(rms_norm(rw, x, count, 2, 3))
     }),
     ("aten::linalg_vector_norm", |rw| {
         let (x, order, keepdim) = (rw.tensor(0)?, rw.float(1)?, rw.bool(3)?);
@@ -150,14 +144,14 @@ fn instance_norm(rw: &mut Rewrite) -> Replacement {
     Ok(Some(parts[..1].to_vec()))
 }
 
-/// The result and `1 / sqrt(mean(x²) + eps)` over the last `count` dimensions.
+/// `x / sqrt(mean(x²) + eps)` over the last `count` dimensions.
 fn rms_norm(
     rw: &mut Rewrite,
     x: ValueId,
     count: usize,
     weight: usize,
     eps: usize,
-) -> Result<(ValueId, ValueId), PassError> {
+) -> Result<ValueId, PassError> {
     let (rank, dtype) = (rw.rank(x)?, rw.dtype(x)?);
     if count > rank {
         return Err(rw.invalid("more normalized dimensions than dimensions"));
@@ -176,7 +170,7 @@ fn rms_norm(
     if let Some(weight) = rw.optional_tensor(weight)? {
         y = rw.mul(y, weight)?;
     }
-    Ok((rw.cast(y, dtype)?, factor))
+    rw.cast(y, dtype)
 }
 
 /// A vector norm, with the dtype argument at `dtype` (if the operator has one).
