@@ -24,8 +24,6 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::log_sigmoid_forward.output", log_sigmoid),
     ("aten::logit.out", logit),
     ("aten::mish.out", mish),
-    ("aten::prelu.out", prelu),
-    ("aten::_prelu_kernel.out", prelu),
     ("aten::silu.out", silu),
     ("aten::softplus.out", softplus),
     ("aten::softshrink.out", softshrink),
@@ -117,32 +115,6 @@ fn leaky_relu(call: &mut Call) -> Result<(), KernelError> {
         let slope = slope as W;
         map1::<W, W>(input, None, out, |x| if x > 0.0 { x } else { x * slope })
     })
-}
-
-/// The weight has one element, or one for each channel (dimension 1 of the input); `_prelu_kernel` gives it broadcast.
-fn prelu(call: &mut Call) -> Result<(), KernelError> {
-    let (input, weight) = (call.tensor(0)?, call.tensor(1)?);
-    let rank = input.rank();
-    let channel = rank.min(2).saturating_sub(1);
-    let weight = match weight.rank() == 1 && rank > 1 && weight.numel() != 1 {
-        true => spread(weight, rank, channel)?,
-        false => weight,
-    };
-    let operands = [Operand::Tensor(input), Operand::Tensor(weight)];
-    let dtype = common_dtype(&operands)?;
-    let out = call.out(0)?;
-    shape_out(out, &operands, dtype)?;
-    if out.sizes() != input.sizes() {
-        return Err(KernelError::invalid(
-            "weight",
-            format!(
-                "a shape of {} does not fit channels of {}",
-                weight.sizes(),
-                input.sizes()
-            ),
-        ));
-    }
-    with_real!(dtype, "self", W => map2::<W, W>(&operands, None, out, |x, w| if x > 0.0 { x } else { x * w }))
 }
 
 /// A vector as a tensor of `rank` dimensions that lies along `dim`.

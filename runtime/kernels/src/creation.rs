@@ -134,8 +134,7 @@ fn arange(call: &mut Call, end_index: usize, step_index: Option<usize>) -> Resul
     sequence::<i64>(out, |i| start.wrapping_add(i.wrapping_mul(step)))
 }
 
-/// Counted from the nearer end, so that both ends are exact. As PyTorch: the ends are first stored in the dtype, the step too
-/// where that is a floating one.
+/// Counted from the nearer end, so that both ends are exact. As PyTorch: the ends are first stored in the dtype.
 fn linspace(call: &mut Call) -> Result<(), KernelError> {
     let (start, end, steps) = (call.scalar(0)?.as_f64(), call.scalar(1)?.as_f64(), call.int(2)?);
     let out = call.out(0)?;
@@ -152,7 +151,6 @@ fn linspace(call: &mut Call) -> Result<(), KernelError> {
     };
     let (start, end) = (stored(start), stored(end));
     let step = (end - start) / (steps - 1).max(1) as f64;
-    let step = if out.dtype().is_float() { stored(step) } else { step };
     sequence::<f64>(out, |i| {
         if i < steps / 2 || steps == 1 {
             start + step * i as f64

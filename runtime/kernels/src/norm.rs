@@ -5,7 +5,7 @@ use crate::elementwise::{check_category, map3, with_real};
 use crate::lanes::{Operand, Reader, Writer};
 use crate::math::Real;
 use crate::registry::Kernel;
-use crate::rows::{DimSet, Rows, Starts, pieces};
+use crate::rows::{DimSet, Rows, Starts};
 use crate::variance::moments;
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
