@@ -1,9 +1,36 @@
 //! `<name>.delegate.toml`: what the host reads before it runs anything of a vendor's.
 
+use delegraph_types::nearest;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Largest manifest that is read.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A delegate's manifest.
+///
+/// ```toml
+/// manifest_version = 1
+/// name = "vulkan"                  # backend id: lower case letters, digits, `-`
+/// vendor = "Example"
+/// version = "1.2.0"                # the library says the same, or is refused
+/// licence = "Apache-2.0"
+/// roles = ["compile", "run"]
+/// targets = ["sm8650"]             # optional: what `compile` can be asked for
+/// options_schema = "vulkan.json"   # optional: JSON Schema of its options
+/// contact = "https://example.org"
+///
+/// [library]                        # or `library = "libvulkan_delegate.so"` for every machine
+/// x86_64-unknown-linux-gnu = "libvulkan_delegate.so"
+///
+/// [abi]
+/// major = 0
+/// min_minor = 0
+/// ```
+///
+/// A library's path is relative to the manifest. A library without a folder is looked for beside the manifest, then beside
+/// the executable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// Version of the manifest's form: 1.
@@ -18,7 +45,7 @@ pub struct Manifest {
     pub licence: String,
     /// Library file of this machine, as the manifest names it; `None`: nothing for this machine's triple.
     pub library: Option<PathBuf>,
-    /// Library files by target triple.
+    /// Library files by target triple; empty where one file is for every machine.
     pub libraries: BTreeMap<String, PathBuf>,
     /// ABI major that the library exports an entry for.
     pub abi_major: u16,
@@ -32,4 +59,223 @@ pub struct Manifest {
     pub options_schema: Option<PathBuf>,
     /// Where to report problems.
     pub contact: String,
+}
+
+const KEYS: [&str; 11] = [
+    "manifest_version",
+    "name",
+    "vendor",
+    "version",
+    "licence",
+    "library",
+    "abi",
+    "roles",
+    "targets",
+    "options_schema",
+    "contact",
+];
+
+impl Manifest {
+    /// Reads a manifest file.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn read(path: &Path) -> Result<Manifest, String> {
+        let metadata = std::fs::metadata(path).map_err(|e| format!("the manifest cannot be read: {e}"))?;
+        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+            return Err("the manifest is not a file of at most 1 MiB".to_string());
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| format!("the manifest cannot be read: {e}"))?;
+        Manifest::parse(&text)
+    }
+
+    /// Parses a manifest.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Manifest, String> {
+        let table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| format!("the manifest is not TOML: {}", e.message()))?;
+        known_keys(&table, &KEYS, "")?;
+        let manifest_version = integer(&table, "manifest_version", "")?;
+        if manifest_version != 1 {
+            return Err(format!(
+                "manifest version `{manifest_version}` is not supported, only 1 is"
+            ));
+        }
+        let name = string(&table, "name")?;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(format!(
+                "`name` is `{name}`; a backend id is lower case letters, digits and `-`"
+            ));
+        }
+        let abi = match table.get("abi") {
+            Some(Value::Table(abi)) => abi,
+            _ => return Err("the manifest has no table `abi`".to_string()),
+        };
+        known_keys(abi, &["major", "min_minor"], "abi.")?;
+        let roles = strings(&table, "roles")?;
+        if roles.is_empty() {
+            return Err("`roles` is missing or empty; it holds `compile`, `run`, or both".to_string());
+        }
+        if let Some(other) = roles.iter().find(|r| !["compile", "run"].contains(&r.as_str())) {
+            return Err(format!("`{other}` is not a role; the roles are `compile` and `run`"));
+        }
+        let libraries = libraries(&table)?;
+        let library = match &table["library"] {
+            Value::String(path) => Some(PathBuf::from(path)),
+            _ => libraries.get(&host_triple()).cloned(),
+        };
+        Ok(Manifest {
+            manifest_version,
+            name,
+            vendor: string(&table, "vendor")?,
+            version: string(&table, "version")?,
+            licence: string(&table, "licence")?,
+            library,
+            libraries,
+            abi_major: integer(abi, "major", "abi.")?,
+            abi_min_minor: integer(abi, "min_minor", "abi.")?,
+            roles,
+            targets: strings(&table, "targets")?,
+            options_schema: match table.get("options_schema") {
+                None => None,
+                Some(_) => Some(PathBuf::from(string(&table, "options_schema")?)),
+            },
+            contact: match table.get("contact") {
+                None => String::new(),
+                Some(_) => string(&table, "contact")?,
+            },
+        })
+    }
+}
+
+/// The target triple of this machine, as manifests name it.
+pub fn host_triple() -> String {
+    let environment = if cfg!(target_env = "musl") {
+        "musl"
+    } else if cfg!(target_env = "msvc") {
+        "msvc"
+    } else {
+        "gnu"
+    };
+    let arch = std::env::consts::ARCH;
+    match std::env::consts::OS {
+        "linux" => format!("{arch}-unknown-linux-{environment}"),
+        "android" => format!("{arch}-linux-android"),
+        "macos" => format!("{arch}-apple-darwin"),
+        "ios" => format!("{arch}-apple-ios"),
+        "windows" => format!("{arch}-pc-windows-{environment}"),
+        other => format!("{arch}-unknown-{other}"),
+    }
+}
+
+fn known_keys(table: &Table, known: &[&str], place: &str) -> Result<(), String> {
+    for key in table.keys() {
+        if !known.contains(&key.as_str()) {
+            let hint = nearest(key, known.iter().copied()).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            return Err(format!("the manifest has an unknown key `{place}{key}`{hint}"));
+        }
+    }
+    Ok(())
+}
+
+fn string(table: &Table, key: &str) -> Result<String, String> {
+    match table.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("`{key}` in the manifest is not a text")),
+        None => Err(format!("the manifest has no `{key}`")),
+    }
+}
+
+fn strings(table: &Table, key: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("`{key}` in the manifest is not a list of texts");
+    match table.get(key) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_string).ok_or_else(wrong))
+            .collect(),
+        Some(_) => Err(wrong()),
+    }
+}
+
+fn integer<T: TryFrom<i64>>(table: &Table, key: &str, place: &str) -> Result<T, String> {
+    match table.get(key) {
+        None => Err(format!("the manifest has no `{place}{key}`")),
+        Some(value) => value
+            .as_integer()
+            .and_then(|i| T::try_from(i).ok())
+            .ok_or_else(|| format!("`{place}{key}` in the manifest is not a small whole number")),
+    }
+}
+
+fn libraries(table: &Table) -> Result<BTreeMap<String, PathBuf>, String> {
+    let wrong = || "`library` in the manifest is neither a file nor a table of files by target triple".to_string();
+    match table.get("library") {
+        None => Err("the manifest has no `library`".to_string()),
+        Some(Value::String(_)) => Ok(BTreeMap::new()),
+        Some(Value::Table(files)) => files
+            .iter()
+            .map(|(triple, file)| Ok((triple.clone(), PathBuf::from(file.as_str().ok_or_else(wrong)?))))
+            .collect(),
+        Some(_) => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "manifest_version = 1\nname = 'x'\nvendor = 'v'\nversion = '1.0.0'\nlicence = 'MIT'\n\
+                        library = 'libx.so'\nroles = ['run']\n[abi]\nmajor = 0\nmin_minor = 0\n";
+
+    #[test]
+    fn a_good_manifest_is_read() {
+        let manifest = Manifest::parse(GOOD).unwrap();
+        assert_eq!(manifest.library, Some(PathBuf::from("libx.so")));
+        assert_eq!((manifest.abi_major, manifest.contact.as_str()), (0, ""));
+        let by_triple = GOOD.replace("library = 'libx.so'\n", "") + "[library]\nother-triple = 'a.so'\n";
+        assert_eq!(Manifest::parse(&by_triple).unwrap().library, None);
+        let here = by_triple.replace("other-triple", &host_triple());
+        assert_eq!(Manifest::parse(&here).unwrap().library, Some(PathBuf::from("a.so")));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let cases = [
+            ("manifest_version = 1", "manifest_version = 2", "manifest version `2`"),
+            ("name = 'x'", "name = 'X y'", "`name` is `X y`"),
+            ("name = 'x'", "nam = 'x'", "unknown key `nam`; did you mean `name`?"),
+            ("vendor = 'v'", "", "has no `vendor`"),
+            ("vendor = 'v'", "vendor = 3", "`vendor` in the manifest is not a text"),
+            ("library = 'libx.so'", "", "has no `library`"),
+            (
+                "library = 'libx.so'",
+                "library = 1",
+                "`library` in the manifest is neither",
+            ),
+            ("roles = ['run']", "roles = ['fly']", "`fly` is not a role"),
+            (
+                "roles = ['run']",
+                "roles = [1]",
+                "`roles` in the manifest is not a list",
+            ),
+            ("roles = ['run']", "", "`roles` is missing"),
+            ("[abi]\nmajor = 0\nmin_minor = 0\n", "", "no table `abi`"),
+            ("major = 0", "major = -1", "`abi.major` in the manifest is not"),
+            (
+                "min_minor = 0",
+                "min_minr = 0",
+                "unknown key `abi.min_minr`; did you mean `min_minor`?",
+            ),
+            ("name = 'x'", "name = ", "is not TOML"),
+        ];
+        for (from, to, expected) in cases {
+            let error = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
 }

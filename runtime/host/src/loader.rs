@@ -1,0 +1,182 @@
+//! Loads libraries and shakes hands.
+
+use crate::api::{HOST_API, HostCall};
+use crate::raw::{read, text};
+use crate::{Info, Manifest};
+use delegraph_abi::{Status, c};
+use std::path::Path;
+
+/// A table that passed the handshake.
+pub(crate) struct Handshake {
+    pub api: c::DelegateApi,
+    pub info: Info,
+}
+
+/// Loads a library and finds its entry. It stays in memory: threads and destructors of a delegate would not survive less.
+///
+/// # Errors
+/// One sentence that says what is wrong with it.
+pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
+    let shown = path.display();
+    // A relative path would be looked for in the system's folders.
+    let path = path
+        .canonicalize()
+        .map_err(|e| format!("library `{shown}` cannot be found: {e}"))?;
+    // SAFETY: running a library's initializers is what loading is for; the user named the library or its folder.
+    let library = unsafe { open(&path) }.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
+    // Never unloaded; see above.
+    let library = std::mem::ManuallyDrop::new(library);
+    // SAFETY: the symbol's type is what the contract gives to this name.
+    let entry = unsafe { library.get::<c::EntryFn>(c::ENTRY) }.map(|symbol| *symbol);
+    entry.map_err(|_| {
+        // SAFETY: the symbol is only looked for.
+        let newer = (1..=9).find(|major| unsafe {
+            let name = format!("dg_delegate_entry_v{major}");
+            library.get::<c::EntryFn>(name.as_str()).is_ok()
+        });
+        match newer {
+            Some(major) => format!("library `{shown}` is made for major version {major} of the ABI; this host has 0"),
+            None => format!("library `{shown}` is no delegate: it does not export `{}`", c::ENTRY),
+        }
+    })
+}
+
+#[cfg(unix)]
+unsafe fn open(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+    // SAFETY: as the caller says.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map(Into::into)
+}
+
+#[cfg(windows)]
+unsafe fn open(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    use libloading::os::windows::{LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library};
+    // SAFETY: as the caller says.
+    unsafe {
+        Library::load_with_flags(path, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS)
+    }
+    .map(Into::into)
+}
+
+/// The system's words: they name a missing dependency or symbol.
+fn reason(error: &libloading::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// Calls the entry and checks the table and what the delegate says of itself.
+///
+/// # Errors
+/// One sentence that says what is wrong with it.
+///
+/// # Safety
+/// The entry keeps the contract as far as it cannot be checked.
+pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>) -> Result<Handshake, String> {
+    let mut table = std::ptr::null();
+    // SAFETY: the host's table is valid for the life of the process, the output for a write.
+    let status = unsafe { entry(&raw const HOST_API, &mut table) };
+    if status != Status::OK {
+        return Err(format!("its entry refused this host: {status}"));
+    }
+    // SAFETY: the contract makes it NULL or a constant table.
+    let api = unsafe { read::<c::DelegateApi>(table) }?;
+    if api.major != c::ABI_MAJOR {
+        return Err(format!(
+            "its table is of major version {} of the ABI; this host has {}",
+            api.major,
+            c::ABI_MAJOR
+        ));
+    }
+    let roles = c::Feature::COMPILE.0 | c::Feature::RUN.0;
+    if api.features[0] & roles == 0 {
+        return Err("its table offers neither to compile nor to run".to_string());
+    }
+    let missing: Vec<&str> = api.missing(api.features[0]).collect();
+    if !missing.is_empty() {
+        return Err(format!("its table lacks `{}`", missing.join("`, `")));
+    }
+    // SAFETY: the table passed its checks.
+    let info = unsafe { info(&api) }?;
+    if let Some(manifest) = manifest {
+        agree(&info, manifest)?;
+    }
+    Ok(Handshake { api, info })
+}
+
+unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
+    let call = HostCall::new("", None);
+    let mut pointer = std::ptr::null();
+    let status = match api.get_info {
+        // SAFETY: both pointers are valid for the call.
+        Some(get_info) => unsafe { get_info(call.as_ptr(), &mut pointer) },
+        None => Status::BAD_STRUCT,
+    };
+    if status != Status::OK {
+        let details = call.details().unwrap_or_default();
+        return Err(format!("`get_info` failed with {status}: {}", details.message));
+    }
+    // SAFETY: on OK the contract makes it a constant struct, and its texts constant.
+    let (raw, [name, vendor, version, build, format]) = unsafe {
+        let raw = read::<c::DelegateInfo>(pointer)?;
+        let texts = [
+            text("`name`", raw.name, raw.name_size)?,
+            text("`vendor`", raw.vendor, raw.vendor_size)?,
+            text("`version`", raw.version, raw.version_size)?,
+            text("`build`", raw.build, raw.build_size)?,
+            text("`blob_format`", raw.blob_format, raw.blob_format_size)?,
+        ];
+        (raw, texts)
+    };
+    if name.is_empty() || version.is_empty() {
+        return Err("it states no name or no version".to_string());
+    }
+    if raw.abi_min_minor > u32::from(c::ABI_MINOR) {
+        return Err(format!(
+            "it needs minor version {} of the ABI; this host has {}",
+            raw.abi_min_minor,
+            c::ABI_MINOR
+        ));
+    }
+    let same_minor = raw.abi_minor == u32::from(c::ABI_MINOR);
+    if same_minor && raw.layout_hash != 0 && raw.layout_hash != c::LAYOUT_HASH {
+        return Err(format!(
+            "it was built with another `delegraph.h` of version {}.{}: layout {:016x}, not {:016x}",
+            c::ABI_MAJOR,
+            c::ABI_MINOR,
+            raw.layout_hash,
+            c::LAYOUT_HASH
+        ));
+    }
+    Ok(Info {
+        name,
+        vendor,
+        version,
+        build,
+        abi_minor: u16::try_from(raw.abi_minor).map_err(|_| "its minor version is no small number".to_string())?,
+        format,
+        format_version: raw.blob_format_version,
+        compiles: api.features[0] & c::Feature::COMPILE.0 != 0,
+        runs: api.features[0] & c::Feature::RUN.0 != 0,
+    })
+}
+
+/// What a manifest says, the library must not contradict.
+fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
+    let pairs = [
+        ("name", &info.name, &manifest.name),
+        ("version", &info.version, &manifest.version),
+        ("vendor", &info.vendor, &manifest.vendor),
+    ];
+    for (what, library, manifest) in pairs {
+        if library != manifest {
+            return Err(format!("its {what} is `{library}`, but its manifest says `{manifest}`"));
+        }
+    }
+    let roles = [("compile", info.compiles), ("run", info.runs)];
+    match roles.iter().find(|(role, has)| manifest.roles.iter().any(|r| r == role) && !has) {
+        Some((role, _)) => Err(format!("its manifest says that it can {role}, but its table does not")),
+        None => Ok(()),
+    }
+}
