@@ -1,6 +1,6 @@
 //! What goes into a region and what comes out.
 
-use delegraph_ir::{Arg, Def, Expr, Graph, Node, NodeId, Symbol, Type, ValueId};
+use delegraph_ir::{Def, Graph, NodeId, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// How often each value is read: by nodes, outputs and mutations.
@@ -81,118 +81,10 @@ pub fn live(graph: &Graph) -> Vec<bool> {
     live
 }
 
-/// Nodes of a region that need a symbol which nothing gives them: neither a dimension of a region input nor a node of the
-/// region that comes before. A delegate sees tensors only, so such a size would be unknown to it.
-pub(crate) fn unbound(graph: &Graph, nodes: &[NodeId], boundary: &Boundary) -> Vec<(NodeId, Symbol)> {
-    let mut bound: FxHashSet<Symbol> = FxHashSet::default();
-    for input in &boundary.inputs {
-        bind(graph, *input, &mut bound);
-    }
-    let mut left_out = Vec::new();
-    for id in nodes {
-        let node = graph.node(*id);
-        let mut missing = None;
-        for expr in node.args.iter().flat_map(|a| a.exprs()) {
-            expr.for_each_symbol(&mut |s| {
-                if !bound.contains(s) {
-                    missing = Some(s.clone());
-                }
-            });
-        }
-        left_out.extend(missing.map(|symbol| (*id, symbol)));
-        // A node that is left out binds too: what it makes becomes an input of the others.
-        for output in &node.outputs {
-            bind(graph, *output, &mut bound);
-        }
-    }
-    left_out
-}
-
-/// Which node first gives a size that no input of the graph does (`u0` of `nonzero`).
-pub(crate) struct SizeGivers {
-    /// `None`: an input.
-    giver_of: FxHashMap<Symbol, Option<NodeId>>,
-}
-
-impl SizeGivers {
-    pub fn new(graph: &Graph) -> SizeGivers {
-        let mut givers = SizeGivers {
-            giver_of: FxHashMap::default(),
-        };
-        for (i, value) in graph.values.iter().enumerate() {
-            if value.def != Def::Node {
-                givers.give(graph, ValueId::from(i), None);
-            }
-        }
-        givers
-    }
-
-    /// Adds the givers of the sizes that the node's arguments hold, its subgraphs included; then what it gives itself. To be
-    /// called in execution order.
-    pub fn visit(&mut self, graph: &Graph, id: NodeId, givers: &mut Vec<u32>) {
-        let node = graph.node(id);
-        // A subgraph binds nothing that this graph does not: its symbols are looked up here, unknown ones are its own.
-        self.needs(node, givers);
-        for output in &node.outputs {
-            // A size that is no linear expression gives nothing and can only be had from others.
-            for size in graph
-                .tensor(*output)
-                .into_iter()
-                .flat_map(|t| &t.shape)
-                .filter(|e| e.as_linear().is_none())
-            {
-                self.find(size, givers);
-            }
-            self.give(graph, *output, Some(id));
-        }
-    }
-
-    fn needs(&self, node: &Node, givers: &mut Vec<u32>) {
-        for arg in &node.args {
-            arg.exprs().iter().for_each(|expr| self.find(expr, givers));
-            if let Arg::Graph(body) = arg {
-                body.nodes.iter().for_each(|inner| self.needs(inner, givers));
-            }
-        }
-    }
-
-    fn find(&self, expr: &Expr, givers: &mut Vec<u32>) {
-        expr.for_each_symbol(&mut |symbol| {
-            givers.extend(self.giver_of.get(symbol).copied().flatten().map(|id| id.0));
-        });
-    }
-
-    fn give(&mut self, graph: &Graph, value: ValueId, giver: Option<NodeId>) {
-        let mut give = |expr: &Expr| {
-            if expr.as_int().is_none()
-                && let Some((symbol, _, _)) = expr.as_linear()
-            {
-                self.giver_of.entry(symbol).or_insert(giver);
-            }
-        };
-        match &graph.value(value).ty {
-            Type::Tensor(tensor) => tensor.shape.iter().for_each(give),
-            Type::Int(expr) => give(expr),
-            Type::Float | Type::Bool => {}
-        }
-    }
-}
-
-/// Adds the symbols that the sizes of a tensor give away.
-fn bind(graph: &Graph, value: ValueId, bound: &mut FxHashSet<Symbol>) {
-    for size in graph.tensor(value).into_iter().flat_map(|t| &t.shape) {
-        if size.as_int().is_none()
-            && let Some((symbol, _, _)) = size.as_linear()
-        {
-            bound.insert(symbol);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delegraph_ir::TensorType;
+    use delegraph_ir::{Expr, TensorType, Type};
     use delegraph_types::DType;
 
     fn ty(shape: Vec<Expr>) -> Type {
@@ -223,26 +115,5 @@ mod tests {
         );
         let last = Boundary::of(&graph, &[NodeId(2)], &reads);
         assert_eq!((last.inputs, last.outputs), (vec![b, x], vec![c]));
-    }
-
-    #[test]
-    fn a_size_that_no_input_gives_leaves_its_node_out() {
-        let mut graph = Graph::new("forward");
-        let s = Expr::symbol("s7");
-        let x = graph.add_input("x", ty(vec![s.clone() * Expr::Int(2)]));
-        let y = graph.add_input("y", ty(vec![Expr::Int(4)]));
-        let size = |e: &Expr| vec![Arg::Ints(vec![e.clone(), Expr::Int(4)])];
-        for input in [x, y] {
-            let mut args: Vec<Arg> = vec![input.into()];
-            args.extend(size(&s));
-            let made = graph
-                .push("aten::expand", args, vec![ty(vec![s.clone(), Expr::Int(4)])])
-                .unwrap()[0];
-            graph.add_output(made);
-        }
-        let reads = Reads::of(&graph);
-        let check = |nodes: &[NodeId]| unbound(&graph, nodes, &Boundary::of(&graph, nodes, &reads));
-        assert_eq!(check(&[NodeId(0), NodeId(1)]), []);
-        assert_eq!(check(&[NodeId(1)]), [(NodeId(1), Symbol::new("s7"))]);
     }
 }

@@ -30,11 +30,14 @@ mod answer;
 mod boundary;
 mod engine;
 mod plan;
+mod planner;
 mod policy;
+mod sizes;
 mod work;
 
 pub use answer::{Answer, AskError, Asker, Verdict, builtin_refusal};
 pub use boundary::{Boundary, Reads, live};
 pub use plan::{Exclusion, NodeReport, TaggedRegion, Tagging, apply, plan, tag};
 pub use policy::{Policy, Rule, glob};
+pub use sizes::BorderSizes;
 pub use work::{Work, moves_only, work};
