@@ -1,6 +1,7 @@
 //! Runs a corpus of operator calls through the decompositions and the portable kernels.
 //!
 //! `cargo run -p delegraph-passes --example corpus_decompose -- FOLDER [--op GLOB[,GLOB]] [--fails N] [--all]`
+//! `… -- --uncovered` lists the operators of the table that have neither a decomposition nor a kernel.
 //!
 //! FOLDER holds `index.jsonl` and its `.safetensors` shards. Only operators with a decomposition are run unless `--all`.
 
@@ -9,6 +10,7 @@ mod common;
 
 use common::{Verdict, run_case};
 use delegraph_ir::Op;
+use delegraph_opset::BaseType;
 use delegraph_passes::decompose::has_rule;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -43,6 +45,10 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
             "--op" => globs = words.next().ok_or("--op needs a pattern")?,
             "--fails" => fails = words.next().ok_or("--fails needs a number")?.parse()?,
             "--all" => all = true,
+            "--uncovered" => {
+                uncovered();
+                return Ok(true);
+            }
             _ => folder = word,
         }
     }
@@ -78,7 +84,11 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
             }
             Verdict::Failed(why) => {
                 if tally.failed < fails {
-                    println!("FAIL {name} {}: {why}\n     {}", case["id"].as_str().unwrap_or(""), case["args"]);
+                    println!(
+                        "FAIL {name} {}: {why}\n     {}",
+                        case["id"].as_str().unwrap_or(""),
+                        case["args"]
+                    );
                 }
                 tally.failed += 1;
             }
@@ -88,7 +98,10 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     for (name, t) in &tallies {
         if t.failed > 0 || t.no_kernel > 0 || globs != "*" {
             let counts = (t.passed, t.failed, t.no_kernel, t.left_out);
-            println!("{name}: {} passed, {} failed, {} no kernel, {} left out", counts.0, counts.1, counts.2, counts.3);
+            println!(
+                "{name}: {} passed, {} failed, {} no kernel, {} left out",
+                counts.0, counts.1, counts.2, counts.3
+            );
         }
         sum.passed += t.passed;
         sum.failed += t.failed;
@@ -107,11 +120,27 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     Ok(sum.failed == 0)
 }
 
+/// Lists functional operators over tensors that have neither a decomposition nor a kernel.
+fn uncovered() {
+    for op in Op::all() {
+        let schema = op.schema();
+        let functional = schema.params.iter().all(|p| !p.mutated)
+            && schema.params.iter().any(|p| p.ty.base == BaseType::Tensor)
+            && schema.returns.iter().any(|r| r.ty.base == BaseType::Tensor);
+        let kernel = op.out_variant().unwrap_or(op).name();
+        if functional && !has_rule(op) && delegraph_kernels::find(kernel).is_none() {
+            println!("{}", op.name());
+        }
+    }
+}
+
 /// `*` stands for any text.
 fn matches(glob: &[u8], text: &[u8]) -> bool {
     match glob.split_first() {
         None => text.is_empty(),
         Some((b'*', rest)) => (0..=text.len()).any(|i| matches(rest, &text[i..])),
-        Some((c, rest)) => text.split_first().is_some_and(|(t, tail)| t == c && matches(rest, tail)),
+        Some((c, rest)) => text
+            .split_first()
+            .is_some_and(|(t, tail)| t == c && matches(rest, tail)),
     }
 }

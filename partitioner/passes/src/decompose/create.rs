@@ -5,7 +5,7 @@ use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
 use delegraph_ir::{Arg, Expr, ValueId};
-use delegraph_types::DType;
+use delegraph_types::{DType, bf16, f16};
 
 pub(super) const RULES: Rules = &[
     ("aten::zeros", |rw| filled(rw, Arg::int(0))),
@@ -111,57 +111,40 @@ fn eye(rw: &mut Rewrite, n: Expr, m: Expr) -> Replacement {
     one(rw.cast(hot, dtype))
 }
 
-/// As ATen's CPU kernel: the first half counts from the start, the second from the end, in the dtype's own arithmetic.
+/// As ATen's CPU kernel: the first half counts from the start, the second from the end, every step rounded to the dtype;
+/// integers are computed in `f64` and truncated.
 fn linspace(rw: &mut Rewrite) -> Replacement {
     let (start, end, steps) = (rw.float(0)?, rw.float(1)?, rw.int(2)?);
     let dtype = rw.output_type(0)?.dtype;
     if !(0..=MAX_CONSTANT).contains(&steps) {
         return Err(rw.unsupported(format!("{steps} steps")));
     }
-    let half = steps / 2;
-    let y = if dtype == DType::F64 {
-        let step = if steps > 1 {
-            (end - start) / (steps - 1) as f64
-        } else {
-            0.0
-        };
-        let at = |i: i64| match i < half || steps == 1 {
-            true => start + step * i as f64,
-            false => end - step * (steps - 1 - i) as f64,
-        };
-        let bytes = (0..steps).flat_map(|i| at(i).to_le_bytes()).collect();
-        rw.constant(DType::F64, &[steps], bytes)?
-    } else if dtype.is_float() {
-        let (start, end) = (start as f32, end as f32);
-        let step = if steps > 1 {
-            (end - start) / (steps - 1) as f32
-        } else {
-            0.0
-        };
-        let items: Vec<f32> = (0..steps)
-            .map(|i| match i < half || steps == 1 {
-                true => start + step * i as f32,
-                false => end - step * (steps - 1 - i) as f32,
-            })
-            .collect();
-        rw.constant_f32(&[steps], &items)?
-    } else {
-        // Integers: the step is a float, the result truncated.
-        let (start, end) = (start.trunc(), end.trunc());
-        let step = if steps > 1 {
-            (end as f32 - start as f32) / (steps - 1) as f32
-        } else {
-            0.0
-        };
-        let items: Vec<i64> = (0..steps)
-            .map(|i| match i < half || steps == 1 {
-                true => (start as f32 + step * i as f32) as i64,
-                false => (end as f32 - step * (steps - 1 - i) as f32) as i64,
-            })
-            .collect();
-        rw.constant_i64(&[steps], &items)?
+    let round = |x: f64| match dtype {
+        DType::F16 => f16::from_f64(x).to_f64(),
+        DType::BF16 => bf16::from_f64(x).to_f64(),
+        DType::F32 => f64::from(x as f32),
+        _ => x,
     };
-    Ok(Some(vec![y]))
+    let whole = |x: f64| if dtype.is_float() { round(x) } else { x.trunc() };
+    let (start, end) = (whole(start), whole(end));
+    let step = if steps > 1 {
+        round(round(end - start) / (steps - 1) as f64)
+    } else {
+        0.0
+    };
+    let at = |i: i64| match i < steps / 2 || steps == 1 {
+        true => whole(start + round(step * i as f64)),
+        false => whole(end - round(step * (steps - 1 - i) as f64)),
+    };
+    let y = match dtype.is_float() {
+        true => rw.constant(
+            DType::F64,
+            &[steps],
+            (0..steps).flat_map(|i| at(i).to_le_bytes()).collect(),
+        )?,
+        false => rw.constant_i64(&[steps], &(0..steps).map(|i| at(i) as i64).collect::<Vec<_>>())?,
+    };
+    one(rw.cast(y, dtype))
 }
 
 fn triangle_indices(rw: &mut Rewrite, kept: fn(i64, i64, i64) -> bool) -> Replacement {

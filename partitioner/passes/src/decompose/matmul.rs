@@ -4,7 +4,8 @@ use super::{Replacement, Rules, one};
 use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
-use delegraph_ir::{Arg, Expr, ValueId};
+use delegraph_ir::{Expr, ValueId};
+use delegraph_types::Scalar;
 
 pub(super) const RULES: Rules = &[
     ("aten::linear", linear),
@@ -51,11 +52,13 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::addmv", |rw| {
         let (matrix, vector) = (rw.tensor(1)?, rw.tensor(2)?);
+        let (matrix, vector) = (rw.upcast_half(matrix)?, rw.upcast_half(vector)?);
         let product = matmul(rw, matrix, vector)?;
         weighted(rw, product)
     }),
     ("aten::addr", |rw| {
         let (a, b) = (rw.tensor(1)?, rw.tensor(2)?);
+        let (a, b) = (rw.upcast_half(a)?, rw.upcast_half(b)?);
         let column = rw.unsqueeze(a, 1)?;
         let product = rw.mul(column, b)?;
         weighted(rw, product)
@@ -210,20 +213,28 @@ fn contract(
     rw.view(product, [sizes(&sa, &rest_a), sizes(&sb, &rest_b)].concat())
 }
 
-/// `beta * self + alpha * product`; a `beta` of 0 drops `self`, NaN and all. Arguments 3 and 4 are `beta` and `alpha`.
+/// `beta * self + alpha * product`; a `beta` of 0 drops `self`, NaN and all. Arguments 3 and 4 are `beta` and `alpha`, which
+/// ATen takes as integers over integer tensors.
 fn weighted(rw: &mut Rewrite, product: ValueId) -> Replacement {
-    let (this, beta, alpha) = (rw.tensor(0)?, rw.arg(3), rw.arg(4));
-    let is = |arg: &Arg, value: f64| arg.as_scalar().is_some_and(|s| s.as_f64() == value);
-    let product = if is(&alpha, 1.0) {
+    let (this, mut beta, mut alpha) = (rw.tensor(0)?, rw.scalar(3)?, rw.scalar(4)?);
+    let out = rw.output_type(0)?;
+    if !out.dtype.is_float() {
+        (beta, alpha) = (Scalar::Int(beta.as_i64()), Scalar::Int(alpha.as_i64()));
+    }
+    let this = rw.upcast_half(this)?;
+    let product = if alpha.as_f64() == 1.0 {
         product
     } else {
         rw.mul(product, alpha)?
     };
-    if is(&beta, 0.0) {
-        let shape = rw.output_type(0)?.shape;
-        return one(rw.expand(product, shape));
+    if beta.as_f64() == 0.0 {
+        return one(rw.expand(product, out.shape));
     }
-    let this = if is(&beta, 1.0) { this } else { rw.mul(this, beta)? };
+    let this = if beta.as_f64() == 1.0 {
+        this
+    } else {
+        rw.mul(this, beta)?
+    };
     one(rw.add(this, product))
 }
 

@@ -26,12 +26,7 @@ pub(super) const RULES: Rules = &[
         Ok(Some(parts[..1].to_vec()))
     }),
     ("aten::native_batch_norm", |rw| batch_norm(rw).map(Some)),
-    ("aten::_native_batch_norm_legit_functional", |rw| {
-        let mut parts = batch_norm(rw)?;
-        // Evaluation leaves the running statistics as they are.
-        parts.extend([rw.tensor(3)?, rw.tensor(4)?]);
-        Ok(Some(parts))
-    }),
+    ("aten::_native_batch_norm_legit_functional", batch_norm_functional),
     ("aten::rms_norm", |rw| {
         let x = rw.tensor(0)?;
         let count = rw.exprs(1)?.len();
@@ -117,6 +112,29 @@ fn batch_norm(rw: &mut Rewrite) -> Result<Vec<ValueId>, PassError> {
     Ok(parts[..3].to_vec())
 }
 
+/// The form that returns the running statistics instead of changing them: the one whose training mode is a function.
+fn batch_norm_functional(rw: &mut Rewrite) -> Replacement {
+    let (mean, variance) = (rw.tensor(3)?, rw.tensor(4)?);
+    if !rw.bool(5)? {
+        let mut parts = batch_norm(rw)?;
+        parts.extend([mean, variance]);
+        return Ok(Some(parts));
+    }
+    let (x, momentum) = (rw.tensor(0)?, rw.float(6)?);
+    let args = vec![x.into(), rw.arg(1), rw.arg(2), Arg::Bool(true), rw.arg(6), rw.arg(7)];
+    let mut parts = rw.emit_many("aten::_native_batch_norm_legit.no_stats", args)?;
+    parts.truncate(3);
+    let dims: Vec<i64> = (0..rw.rank(x)? as i64).filter(|&d| d != 1).collect();
+    let wide = rw.upcast(x)?;
+    let new_mean = rw.emit("aten::mean.dim", args![wide, dims.clone(), false])?;
+    let new_variance = rw.emit("aten::var.correction", args![wide, dims, 1, false])?;
+    for (old, new) in [(mean, new_mean), (variance, new_variance)] {
+        let (kept, added) = (rw.mul(old, 1.0 - momentum)?, rw.mul(new, momentum)?);
+        parts.push(rw.add(kept, added)?);
+    }
+    Ok(Some(parts))
+}
+
 fn group_norm(rw: &mut Rewrite, x: ValueId, weight: Arg, bias: Arg, groups: i64, eps: Arg) -> Replacement {
     let shape = rw.shape(x)?;
     let [batch, channels, rest @ ..] = shape.as_slice() else {
@@ -145,13 +163,7 @@ fn instance_norm(rw: &mut Rewrite) -> Replacement {
 }
 
 /// `x / sqrt(mean(x²) + eps)` over the last `count` dimensions.
-fn rms_norm(
-    rw: &mut Rewrite,
-    x: ValueId,
-    count: usize,
-    weight: usize,
-    eps: usize,
-) -> Result<ValueId, PassError> {
+fn rms_norm(rw: &mut Rewrite, x: ValueId, count: usize, weight: usize, eps: usize) -> Result<ValueId, PassError> {
     let (rank, dtype) = (rw.rank(x)?, rw.dtype(x)?);
     if count > rank {
         return Err(rw.invalid("more normalized dimensions than dimensions"));
@@ -286,10 +298,13 @@ fn cosine_similarity(rw: &mut Rewrite) -> Replacement {
     let (sa, sb) = (rw.shape(a)?, rw.shape(b)?);
     let shape = rw.broadcast(&[&sa, &sb])?;
     let dim = rw.dim(2, shape.len())? as i64;
-    let (a, b) = (rw.upcast(a)?, rw.upcast(b)?);
+    let dtype = rw.output_type(0)?.dtype;
+    let (a, b) = (rw.cast(a, dtype)?, rw.cast(b, dtype)?);
     let (a, b) = (rw.expand(a, shape.clone())?, rw.expand(b, shape)?);
     let unit = |rw: &mut Rewrite, x: ValueId| -> Result<ValueId, PassError> {
+        // Rounded to a half before the division, as in PyTorch.
         let norm = vector_norm(rw, x, 2.0, vec![dim], true)?;
+        let norm = rw.cast(norm, dtype)?;
         let norm = rw.emit("aten::clamp", args![norm, eps])?;
         rw.div(x, norm)
     };

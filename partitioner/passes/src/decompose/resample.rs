@@ -5,6 +5,7 @@ use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
 use delegraph_ir::{Arg, Expr, ValueId};
+use delegraph_types::DType;
 
 pub(super) const RULES: Rules = &[
     ("aten::upsample_nearest1d.vec", |rw| {
@@ -216,11 +217,11 @@ fn bicubic(rw: &mut Rewrite, at: Scales) -> Replacement {
     };
     let across = matrix(rw, *width, scales.as_ref().map(|s| s[1]))?;
     let down = matrix(rw, *height, scales.as_ref().map(|s| s[0]))?;
+    let dtype = rw.dtype(x)?;
+    if !dtype.is_float() || dtype == DType::F64 {
+        return Err(rw.unsupported(format!("cubic interpolation of {dtype}")));
+    }
     let x = rw.upcast(x)?;
-    let (across, down) = match rw.dtype(x)? {
-        delegraph_types::DType::F64 => return Err(rw.unsupported("dtype f64")),
-        _ => (across, down),
-    };
     let y = super::matmul::matmul(rw, x, across)?;
     let y = rw.transpose_last(y)?;
     let y = super::matmul::matmul(rw, y, down)?;

@@ -168,7 +168,10 @@ fn argument(
     Ok(match kind.as_str() {
         "t" => Arg::Value(tensor(inner.as_str().unwrap_or(""))?),
         "tl" => Arg::OptionalValues(
-            items().iter().map(|key| key.as_str().map(&mut tensor).transpose()).collect::<Result<_, _>>()?,
+            items()
+                .iter()
+                .map(|key| key.as_str().map(&mut tensor).transpose())
+                .collect::<Result<_, _>>()?,
         ),
         "i" => Arg::int(inner.as_i64().ok_or("integer")?),
         "f" => Arg::Float(float(inner)),
@@ -190,7 +193,10 @@ fn argument(
 
 /// A JSON number, or `inf`, `-inf` or `nan`.
 fn float(value: &Value) -> f64 {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(f64::NAN)
+    value
+        .as_f64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .unwrap_or(f64::NAN)
 }
 
 /// An argument as a kernel takes it, owning its lists.
@@ -230,7 +236,11 @@ fn interpret(graph: &Graph, node: &Node, values: &mut [Option<Stored>]) -> Resul
             }
             Arg::Int(e) => {
                 let i = e.as_int().ok_or("a symbol")?;
-                if param.ty.base == BaseType::Float { Held::Float(i as f64) } else { Held::Int(i) }
+                if param.ty.base == BaseType::Float {
+                    Held::Float(i as f64)
+                } else {
+                    Held::Int(i)
+                }
             }
             Arg::Float(f) => Held::Float(f),
             Arg::Bool(b) => Held::Bool(b),
@@ -242,22 +252,38 @@ fn interpret(graph: &Graph, node: &Node, values: &mut [Option<Stored>]) -> Resul
                 MemoryFormat::ChannelsLast => 2,
                 MemoryFormat::ChannelsLast3d => 3,
             }),
-            Arg::Ints(items) => Held::Ints(items.iter().map(|e| e.as_int().ok_or("a symbol")).collect::<Result<_, _>>()?),
+            Arg::Ints(items) => Held::Ints(
+                items
+                    .iter()
+                    .map(|e| e.as_int().ok_or("a symbol"))
+                    .collect::<Result<_, _>>()?,
+            ),
             Arg::Floats(items) => Held::Floats(items),
             Arg::Bools(items) => Held::Bools(items),
             Arg::Scalars(_) | Arg::Sym(_) | Arg::Graph(_) => return Err(format!("an argument `{}`", param.name)),
         });
     }
-    let read = |v: ValueId| values[v.index()].as_ref().map(Stored::tensor).ok_or(format!("{v} is read before it is made"));
+    let read = |v: ValueId| {
+        values[v.index()]
+            .as_ref()
+            .map(Stored::tensor)
+            .ok_or(format!("{v} is read before it is made"))
+    };
     let mut lists = Vec::new();
     for arg in &held {
         lists.push(match arg {
-            Held::Values(items, _) => items.iter().map(|v| v.map(&read).transpose()).collect::<Result<Vec<_>, _>>()?,
+            Held::Values(items, _) => items
+                .iter()
+                .map(|v| v.map(&read).transpose())
+                .collect::<Result<Vec<_>, _>>()?,
             Held::Value(v) => vec![Some(read(*v)?)],
             _ => Vec::new(),
         });
     }
-    let plain: Vec<Vec<Tensor>> = lists.iter().map(|list| list.iter().flatten().copied().collect()).collect();
+    let plain: Vec<Vec<Tensor>> = lists
+        .iter()
+        .map(|list| list.iter().flatten().copied().collect())
+        .collect();
     let args: Vec<delegraph_kernels::Arg> = held
         .iter()
         .enumerate()
@@ -280,10 +306,20 @@ fn interpret(graph: &Graph, node: &Node, values: &mut [Option<Stored>]) -> Resul
     let mut outs = Vec::new();
     for (&output, memory) in node.outputs.iter().zip(&mut memories) {
         let ty = graph.tensor(output).ok_or("a result that is no tensor")?;
-        outs.push(Out::new(ty.dtype, Dims::filled(1, 0), Dims::SCALAR, Buffer::Growable(memory)));
+        outs.push(Out::new(
+            ty.dtype,
+            Dims::filled(1, 0),
+            Dims::SCALAR,
+            Buffer::Growable(memory),
+        ));
     }
     let mut scratch = Scratch::default();
-    let mut call = Call { args: &args, outs: &mut outs, scratch: &mut scratch, result: None };
+    let mut call = Call {
+        args: &args,
+        outs: &mut outs,
+        scratch: &mut scratch,
+        result: None,
+    };
     kernel(&mut call).map_err(|e| format!("`{}`: {e}", op.name()))?;
     let made: Vec<(DType, Dims)> = outs.iter().map(|out| (out.dtype(), *out.sizes())).collect();
     drop(outs);
@@ -325,7 +361,10 @@ fn number(graph: &Graph, node: &Node, arg: &Arg) -> Result<Stored, String> {
 
 fn difference(have: &Stored, want: &Stored, rtol: f64, atol: f64) -> Option<String> {
     if have.sizes != want.sizes || have.dtype != want.dtype {
-        return Some(format!("{}[{}] instead of {}[{}]", have.dtype, have.sizes, want.dtype, want.sizes));
+        return Some(format!(
+            "{}[{}] instead of {}[{}]",
+            have.dtype, have.sizes, want.dtype, want.sizes
+        ));
     }
     let (a, b) = (have.tensor(), want.tensor());
     let count = want.sizes.numel().unwrap_or(0);
