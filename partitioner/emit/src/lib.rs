@@ -21,7 +21,7 @@ use constants::ConstantTable;
 use delegraph_ir::Module;
 use delegraph_lower::CompiledRegion;
 use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
-use delegraph_pte::writer::{ProgramParts, write};
+use delegraph_pte::{ProgramParts, write};
 
 /// What goes into the file.
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +154,5 @@ fn serialize_source(source: &Module, constants: &mut ConstantTable) -> Result<Ve
     for (_, constant) in source.constants.iter() {
         indices.push(constants.index_of(constant)?);
     }
-    delegraph_ir::serialize(source, &|id| indices.get(id.index()).copied())
-        .map_err(|error| EmitError::Write(error.to_string()))
+    Ok(delegraph_ir::serialize(source, |id| indices.get(id.index()).copied()))
 }

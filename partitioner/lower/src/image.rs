@@ -5,7 +5,7 @@ use delegraph_abi::{DType as Code, MemoryFormat as FormatCode};
 use delegraph_ir::{
     Arg, Bytes, Constant, ConstantId, Def, Expr, ExprOp, Graph, MemoryFormat, Module, NodeId, Quant, Type, ValueId,
 };
-use delegraph_tag::{Boundary, Reads, builtin_refusal, live};
+use delegraph_tag::{BorderSizes, Boundary, Reads, builtin_refusal, live};
 use delegraph_types::{DType, Scalar};
 use rustc_hash::FxHashMap;
 
@@ -85,6 +85,7 @@ pub fn of_nodes(module: &Module, graph: &Graph, nodes: &[NodeId], reads: &Reads)
         module,
         graph,
         builder: ImageBuilder::new(&graph.name),
+        sizes: BorderSizes::of(graph, &boundary.inputs, &module.symbols),
         exprs: FxHashMap::default(),
         values: FxHashMap::default(),
         weights: Vec::new(),
@@ -158,6 +159,7 @@ struct Writer<'a> {
     module: &'a Module,
     graph: &'a Graph,
     builder: ImageBuilder,
+    sizes: BorderSizes,
     exprs: FxHashMap<Expr, ExprIndex>,
     values: FxHashMap<ValueId, ValueIndex>,
     weights: Vec<ConstantId>,
@@ -300,7 +302,18 @@ impl Writer<'_> {
         Ok(index)
     }
 
+    /// A size, in terms of what the inputs tell.
     fn expr(&mut self, expr: &Expr) -> ExprIndex {
+        if let Some(index) = self.exprs.get(expr) {
+            return *index;
+        }
+        let rewritten = self.sizes.rewrite(expr);
+        let index = self.rewritten(&rewritten);
+        self.exprs.insert(expr.clone(), index);
+        index
+    }
+
+    fn rewritten(&mut self, expr: &Expr) -> ExprIndex {
         if let Some(index) = self.exprs.get(expr) {
             return *index;
         }
@@ -308,11 +321,11 @@ impl Writer<'_> {
             Expr::Int(i) => self.builder.int(*i),
             Expr::Float(bits) => self.builder.float(f64::from_bits(*bits)),
             Expr::Symbol(symbol) => {
-                let range = self.module.symbols.range(symbol);
+                let range = self.sizes.range(symbol, &self.module.symbols);
                 self.builder.symbol(&symbol.0, range.min, range.max)
             }
             Expr::Op(op, operands) => {
-                let operands: Vec<ExprIndex> = operands.iter().map(|e| self.expr(e)).collect();
+                let operands: Vec<ExprIndex> = operands.iter().map(|e| self.rewritten(e)).collect();
                 self.builder.op(op_code(*op), &operands)
             }
         };
@@ -500,6 +513,24 @@ mod tests {
         graph.nodes[0].args.push(body);
         let result = of_nodes(&Module::default(), &graph, &[NodeId(0)], &Reads::of(&graph));
         assert!(matches!(result, Err(LayoutError::Subgraph { .. })));
+    }
+
+    #[test]
+    fn sizes_behind_a_stride_are_told_by_the_region_s_inputs() {
+        let mut graph = Graph::new("forward");
+        let rows = (Expr::symbol("s0") - Expr::Int(1)).floor_div(Expr::Int(2)) + Expr::Int(1);
+        let ty = |e: &Expr| Type::from(TensorType::new(DType::F32, vec![e.clone()]));
+        let x = graph.add_input("x", ty(&Expr::symbol("s0")));
+        let y = graph.push("aten::relu", vec![x.into()], vec![ty(&rows)]).unwrap()[0];
+        let double = rows.clone() * Expr::Int(2);
+        let args = vec![Arg::Values(vec![y, y]), Arg::int(0)];
+        let z = graph.push("aten::cat", args, vec![ty(&double)]).unwrap()[0];
+        graph.add_output(z);
+        let image = of_nodes(&Module::default(), &graph, &[NodeId(1)], &Reads::of(&graph)).unwrap();
+        let view = verify(&image.bytes).unwrap();
+        let mut sizes = image::Sizes::new(&view);
+        sizes.bind(&view, [[7].as_slice()]).unwrap();
+        assert_eq!(sizes.dims(&view, view.outputs().get(0).unwrap()), Some(vec![14]));
     }
 
     #[test]

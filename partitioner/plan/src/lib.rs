@@ -53,7 +53,11 @@ pub struct Plan {
 
 /// Plans one arena.
 pub fn plan(requests: &[Request]) -> Plan {
-    if requests.len() <= GREEDY_LIMIT { greedy_by_size(requests) } else { sweep(requests) }
+    if requests.len() <= GREEDY_LIMIT {
+        greedy_by_size(requests)
+    } else {
+        sweep(requests)
+    }
 }
 
 /// Largest first; each goes to the lowest gap among those already placed that live at the same time.
@@ -175,7 +179,9 @@ mod tests {
     fn requests(count: usize, seed: u64) -> Vec<Request> {
         let mut state = seed;
         let mut next = |limit: u64| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 33) % limit
         };
         (0..count)
@@ -195,7 +201,8 @@ mod tests {
             assert_eq!(plan.offsets[i] % ALIGNMENT, 0);
             assert!(plan.offsets[i] + a.bytes <= plan.bytes);
             for (j, b) in requests.iter().enumerate().skip(i + 1) {
-                let apart = plan.offsets[i] + a.bytes <= plan.offsets[j] || plan.offsets[j] + b.bytes <= plan.offsets[i];
+                let apart =
+                    plan.offsets[i] + a.bytes <= plan.offsets[j] || plan.offsets[j] + b.bytes <= plan.offsets[i];
                 assert!(apart || !a.overlaps(b) || a.bytes == 0 || b.bytes == 0, "{i} {j}");
             }
         }
@@ -212,7 +219,13 @@ mod tests {
 
     #[test]
     fn greedy_is_near_the_lower_bound_on_a_chain() {
-        let chain: Vec<Request> = (0..50).map(|i| Request { bytes: 160, first: i, last: i + 1 }).collect();
+        let chain: Vec<Request> = (0..50)
+            .map(|i| Request {
+                bytes: 160,
+                first: i,
+                last: i + 1,
+            })
+            .collect();
         assert_eq!(greedy_by_size(&chain).bytes, 320);
         assert_eq!(sweep(&chain).bytes, 320);
     }
