@@ -143,7 +143,6 @@ pub fn list(folder: &Path) -> Result<Vec<ModelCase>, FixtureError> {
 
 /// Runs one case. A fixture without the file is skipped.
 pub fn run(subject: &mut dyn Subject, case: &ModelCase, source: Source) -> CaseRecord {
-    let started = Instant::now();
     let file = case.folder.join(source.file_name());
     if !file.is_file() {
         return CaseRecord::new(
@@ -152,6 +151,12 @@ pub fn run(subject: &mut dyn Subject, case: &ModelCase, source: Source) -> CaseR
             format!("no {} in the fixture", source.file_name()),
         );
     }
+    run_file(subject, case, &file, source)
+}
+
+/// Runs one case on a file that need not be the fixture's own.
+pub fn run_file(subject: &mut dyn Subject, case: &ModelCase, file: &Path, source: Source) -> CaseRecord {
+    let started = Instant::now();
     let mut record = match Fixture::read(&case.folder) {
         Err(error) => return CaseRecord::new(&case.id, Verdict::Fail, error.to_string()),
         Ok(fixture) => match fixture.cases.iter().find(|c| c.name == case.case) {
@@ -162,7 +167,7 @@ pub fn run(subject: &mut dyn Subject, case: &ModelCase, source: Source) -> CaseR
                     format!("the fixture has no case `{}`", case.case),
                 );
             }
-            Some(steps) => judge(subject, &fixture, steps, case, &file, source),
+            Some(steps) => judge(subject, &fixture, steps, case, file, source),
         },
     };
     record.total_ms = started.elapsed().as_secs_f64() * 1e3;

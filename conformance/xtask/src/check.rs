@@ -5,8 +5,13 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Crates that must build without `std`.
-const BARE: [&str; 5] =
-    ["delegraph-types", "delegraph-opset", "delegraph-pte", "delegraph-kernels", "delegraph-executor"];
+const BARE: [&str; 5] = [
+    "delegraph-types",
+    "delegraph-opset",
+    "delegraph-pte",
+    "delegraph-kernels",
+    "delegraph-executor",
+];
 
 /// Runs the checks.
 ///
@@ -14,7 +19,10 @@ const BARE: [&str; 5] =
 /// One of them fails.
 pub fn run(root: &Path) -> Result<()> {
     cargo(root, &["fmt", "--all", "--check"])?;
-    cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo(
+        root,
+        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )?;
     for name in BARE {
         cargo(root, &["check", "--package", name, "--no-default-features"])?;
     }

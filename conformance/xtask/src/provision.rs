@@ -21,12 +21,14 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
 /// A Python that has ExecuTorch: `DELEGRAPH_PYTHON`, or the provisioned one.
 pub fn python(root: &Path) -> Option<PathBuf> {
     let given = std::env::var_os("DELEGRAPH_PYTHON").map(PathBuf::from);
-    given.or_else(|| Some(environment(root).join("bin/python"))).filter(|python| {
-        Command::new(python)
-            .args(["-c", "import executorch.runtime, safetensors"])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    })
+    given
+        .or_else(|| Some(environment(root).join("bin/python")))
+        .filter(|python| {
+            Command::new(python)
+                .args(["-c", "import executorch.runtime, safetensors"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        })
 }
 
 fn environment(root: &Path) -> PathBuf {
@@ -40,13 +42,19 @@ fn executorch(root: &Path) -> Result<()> {
     }
     let folder = environment(root);
     run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    run_program(Command::new(folder.join("bin/pip")).args(["install", "--quiet"]).args(EXECUTORCH))?;
+    run_program(
+        Command::new(folder.join("bin/pip"))
+            .args(["install", "--quiet"])
+            .args(EXECUTORCH),
+    )?;
     println!("executorch is in {}", folder.display());
     Ok(())
 }
 
 fn run_program(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
     if !status.success() {
         bail!("{:?} failed", command.get_program());
     }

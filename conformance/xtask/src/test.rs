@@ -22,7 +22,10 @@ pub fn run(root: &Path) -> Result<()> {
     };
     skip(!program("gcc"), "the C header under a C compiler: no gcc");
     skip(!program("bindgen"), "the header read back by bindgen: no libclang");
-    skip(super::provision::python(root).is_none(), "stock ExecuTorch as the referee: run `cargo xtask provision executorch`");
+    skip(
+        super::provision::python(root).is_none(),
+        "stock ExecuTorch as the referee: run `cargo xtask provision executorch`",
+    );
     if skipped == 0 {
         println!("  nothing");
     }
@@ -32,7 +35,11 @@ pub fn run(root: &Path) -> Result<()> {
 /// Runs cargo in the workspace.
 pub fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
-    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status().context("cannot start cargo")?;
+    let status = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .context("cannot start cargo")?;
     if !status.success() {
         bail!("`cargo {}` failed", arguments.join(" "));
     }
@@ -41,5 +48,6 @@ pub fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
 
 /// True if the program is on the path.
 pub fn program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(name).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(name).is_file()))
 }

@@ -33,11 +33,25 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-pte", vec!["delegraph-types"]),
         ("delegraph-kernels", vec!["delegraph-types", "delegraph-opset"]),
         ("delegraph-config", vec!["delegraph-types"]),
-        ("delegraph-host", vec!["delegraph-abi", "delegraph-config", "delegraph-types"]),
-        ("delegraph-executor", vec!["delegraph-types", "delegraph-opset", "delegraph-pte", "delegraph-kernels"]),
+        (
+            "delegraph-host",
+            vec!["delegraph-abi", "delegraph-config", "delegraph-types"],
+        ),
+        (
+            "delegraph-executor",
+            vec![
+                "delegraph-types",
+                "delegraph-opset",
+                "delegraph-pte",
+                "delegraph-kernels",
+            ],
+        ),
         ("delegraph-reference", vec!["delegraph-sdk"]),
         ("delegraph-null", vec!["delegraph-sdk"]),
-        ("delegraph-reference-plugin", vec!["delegraph-reference", "delegraph-sdk"]),
+        (
+            "delegraph-reference-plugin",
+            vec!["delegraph-reference", "delegraph-sdk"],
+        ),
         ("delegraph-null-plugin", vec!["delegraph-null", "delegraph-sdk"]),
         ("delegraph-runner", vec!["delegraph-types"]),
         ("xtask", vec![]),
@@ -46,7 +60,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         table.insert(name, with(&row[..i]));
     }
     table.insert("delegraph", with(&[&row[..], &["delegraph-executor"]].concat()));
-    table.insert("delegraph-cli", with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()));
+    table.insert(
+        "delegraph-cli",
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+    );
     table
 }
 
@@ -64,7 +81,9 @@ fn no_dependency_points_upward() {
     for package in packages {
         let name = package["name"].as_str().expect("name");
         let Some(may) = allowed.get(name) else {
-            problems.push(format!("`{name}` has no place in the layers: add it to this test and to ARCHITECTURE.md"));
+            problems.push(format!(
+                "`{name}` has no place in the layers: add it to this test and to ARCHITECTURE.md"
+            ));
             continue;
         };
         for dependency in package["dependencies"].as_array().expect("dependencies") {
@@ -75,6 +94,10 @@ fn no_dependency_points_upward() {
             }
         }
     }
-    assert_eq!(packages.len(), allowed.len(), "a crate of the table is not in the workspace");
+    assert_eq!(
+        packages.len(),
+        allowed.len(),
+        "a crate of the table is not in the workspace"
+    );
     assert!(problems.is_empty(), "{problems:#?}");
 }
