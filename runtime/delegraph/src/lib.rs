@@ -1,1 +1,66 @@
 //! Load a PyTorch program and run it over delegates, with the CPU as the floor.
+//!
+//! An app depends on this crate alone. [`Session::load`] takes a `.pt2` archive or a `.pte` program and a configuration, binds
+//! each region of the program to the first delegate that is present, allowed and fit, and runs everything else, and whatever
+//! fails, on portable kernels with the same result. [`compile`] writes the `.pte` once, ahead of time.
+//!
+//! Reading order: [`Source`] (bytes of a model), [`import`] and [`compile`], [`Session`], [`RunReport`].
+//!
+//! ```no_run
+//! use delegraph::{Session, Value};
+//! use delegraph_types::{DType, Dims};
+//!
+//! # fn main() -> Result<(), delegraph::Error> {
+//! let config = delegraph::config_from_file("backends.toml".as_ref())?;
+//! let mut session = Session::load("model.pte", &config)?;
+//! let pixels = vec![0u8; 4 * 3 * 224 * 224];
+//! session.run(&[Value::tensor(DType::F32, Dims::new(&[1, 3, 224, 224]).unwrap(), &pixels)])?;
+//! if let Value::Tensor(logits) = session.output(0)? {
+//!     println!("{:?}, {}", logits.shape, session.report().ran());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod bind;
+mod compile;
+mod delegates;
+mod error;
+mod report;
+mod session;
+mod source;
+mod sys;
+mod trace;
+mod value;
+
+pub use bind::describe_blob;
+pub use compile::{Compiled, compile, import, partition};
+pub use delegates::{PORTABLE, discover, wanted};
+pub use error::Error;
+pub use report::{RegionState, RunReport};
+pub use session::{InputInfo, InputKind, LoadOptions, Session};
+pub use source::{Format, Source};
+pub use value::{TensorView, Value};
+
+use delegraph_config::{Config, Layers, Origin};
+use std::path::Path;
+
+/// The configuration of one file, over the defaults.
+///
+/// # Errors
+/// The file cannot be read, or is no configuration.
+pub fn config_from_file(path: &Path) -> Result<Config, Error> {
+    let mut layers = Layers::default();
+    layers.add_file(Origin::Project(path.to_path_buf()), path)?;
+    Ok(layers.resolve(None)?)
+}
+
+/// The configuration of a text, for apps that ship it inside themselves.
+///
+/// # Errors
+/// It is no configuration.
+pub fn config_from_text(text: &str) -> Result<Config, Error> {
+    let mut layers = Layers::default();
+    layers.add_text(Origin::Flag, text, None)?;
+    Ok(layers.resolve(None)?)
+}

@@ -1,0 +1,198 @@
+//! A model to a `.pte`: import, simplify, lower over delegates, decompose, emit.
+
+use crate::Error;
+use crate::delegates::wanted;
+use crate::source::{Format, Source};
+use delegraph_config::{Config, Fallback};
+use delegraph_emit::{Emitted, Input, Purposes};
+use delegraph_host::Host;
+use delegraph_ir::{Bytes, Module};
+use delegraph_lower::{LowerOptions, Lowered, Progress};
+use delegraph_pte::Verified;
+use delegraph_pte::overlay::IR_KEY;
+use delegraph_tag::{Policy, Rule};
+use delegraph_types::DType;
+
+/// A compiled model.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The `.pte`.
+    pub bytes: Vec<u8>,
+    /// What its bytes are for.
+    pub purposes: Purposes,
+    /// Who took what, and why the others refused.
+    pub report: Lowered,
+}
+
+/// Reads a model into the IR: a `.pt2` archive, a `.pte` with our IR inside, or a straight-line `.pte`.
+///
+/// # Errors
+/// The file is malformed or holds what is not supported.
+pub fn import(source: &Source) -> Result<Module, Error> {
+    let mut module = match source.format()? {
+        Format::Pt2 => {
+            delegraph_import::import_bytes(source.bytes().clone(), &delegraph_import::ImportOptions::default())
+                .map_err(|error| Error::Import {
+                    name: source.name().to_string(),
+                    source: error,
+                })?
+        }
+        Format::Pte => import_program(source)?,
+        Format::Bundled | Format::Ptd => {
+            return Err(Error::UnknownFormat {
+                name: source.name().to_string(),
+                hint: "a bundled program or data file is no model by itself".to_string(),
+            });
+        }
+    };
+    delegraph_passes::simplify(&mut module)?;
+    delegraph_ir::verify(&module).map_err(|error| Error::Bug(format!("{}: {error}", source.name())))?;
+    Ok(module)
+}
+
+/// The IR that rides along in a `.pte` of ours, or the program lifted back.
+fn import_program(source: &Source) -> Result<Module, Error> {
+    let file = source.bytes();
+    let program = Verified::parse(file.as_slice()).map_err(|error| Error::Program {
+        name: source.name().to_string(),
+        source: error,
+    })?;
+    let segment = |problem: String| Error::Segment {
+        name: source.name().to_string(),
+        key: IR_KEY.to_string(),
+        problem,
+    };
+    let Some(ir) = program.named(file.as_slice(), IR_KEY) else {
+        return Err(segment(
+            "there is none, and programs of others are not lifted back yet".to_string(),
+        ));
+    };
+    // A constant buffer reaches to the next one, or to the end of its segment: the IR knows how much of it is meant.
+    let mut ends: Vec<u64> = program.constant_offsets.clone();
+    let segment_end = program
+        .constant_segment
+        .and_then(|i| program.segments.get(i as usize))
+        .map_or(0, |s| s.end);
+    ends.push(segment_end);
+    ends.sort_unstable();
+    let buffer = |index: u32| -> Option<Bytes> {
+        let start = *program.constant_offsets.get(index as usize)?;
+        let end = ends
+            .get(ends.partition_point(|&e| e <= start))
+            .copied()
+            .unwrap_or(start);
+        file.slice(
+            usize::try_from(start).ok()?,
+            usize::try_from(end.checked_sub(start)?).ok()?,
+        )
+    };
+    delegraph_ir::deserialize(ir, buffer).map_err(|error| segment(error.to_string()))
+}
+
+/// What the configuration asks of lowering.
+fn lower_options(config: &Config) -> LowerOptions {
+    let rules = config
+        .rule
+        .iter()
+        .map(|rule| Rule {
+            op: rule.matches.op.clone(),
+            dtype: rule.matches.dtype.as_deref().and_then(DType::from_name),
+            name: rule.matches.node.clone(),
+            deny: rule.deny.clone(),
+            allow: Vec::new(),
+            reason: rule.reason.clone(),
+        })
+        .collect();
+    let targets = config
+        .backend
+        .iter()
+        .filter_map(|(name, backend)| Some((name.clone(), backend.target.clone()?)));
+    LowerOptions {
+        backends: wanted(config),
+        targets: targets.collect(),
+        policy: Policy {
+            min_nodes: config.select.min_nodes,
+            rules,
+            ..Policy::default()
+        },
+        strict: config.select.fallback == Fallback::Deny,
+    }
+}
+
+/// Partitions a module in place and compiles its regions.
+///
+/// # Errors
+/// A delegate cannot be used and fallback is denied; a rule of the configuration is wrong; too little is delegated.
+pub fn partition(
+    module: &mut Module,
+    config: &Config,
+    host: &Host,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Lowered, Error> {
+    for (i, rule) in config.rule.iter().enumerate() {
+        if let Some(dtype) = rule
+            .matches
+            .dtype
+            .as_deref()
+            .filter(|name| DType::from_name(name).is_none())
+        {
+            return Err(Error::Usage(format!("rule {i}: there is no dtype `{dtype}`")));
+        }
+    }
+    Ok(delegraph_lower::lower(module, &lower_options(config), host, progress)?)
+}
+
+/// Compiles a module that [`import`] made.
+///
+/// # Errors
+/// As [`partition`]; or an operator has no portable form.
+pub fn compile(
+    module: Module,
+    config: &Config,
+    host: &Host,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Compiled, Error> {
+    let source = module.clone();
+    let mut module = module;
+    let report = partition(&mut module, config, host, progress)?;
+    check_coverage(&report, config)?;
+    delegraph_passes::to_portable(&mut module)?;
+    delegraph_ir::verify(&module).map_err(|error| Error::Bug(format!("after the portable passes: {error}")))?;
+    let regions: Vec<_> = report.graphs.iter().map(|graph| graph.regions.clone()).collect();
+    let Emitted { bytes, purposes } = delegraph_emit::emit(Input {
+        module: &module,
+        regions: &regions,
+        source: Some(&source),
+    })?;
+    Ok(Compiled {
+        bytes,
+        purposes,
+        report,
+    })
+}
+
+fn check_coverage(report: &Lowered, config: &Config) -> Result<(), Error> {
+    let coverage = report.coverage();
+    let share = if coverage.macs == 0 {
+        1.0
+    } else {
+        coverage.delegated_macs as f64 / coverage.macs as f64
+    };
+    if share < config.select.require_coverage {
+        let mut left: Vec<&str> = report
+            .graphs
+            .iter()
+            .flat_map(|graph| &graph.nodes)
+            .filter(|node| node.owner.is_none() && node.macs > 0)
+            .map(|node| node.op)
+            .collect();
+        left.sort_unstable();
+        left.dedup();
+        return Err(Error::Coverage {
+            got: share * 100.0,
+            want: config.select.require_coverage * 100.0,
+            hint: format!("nobody took {}", left.join(", ")),
+        });
+    }
+    Ok(())
+}

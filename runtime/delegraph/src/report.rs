@@ -1,0 +1,102 @@
+//! What ran where, and why.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A region of the program and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RegionState {
+    /// First instruction.
+    pub start: u32,
+    /// One past the last.
+    pub end: u32,
+    /// Nodes, as the delegate saw them.
+    pub nodes: u64,
+    /// Operators with counts.
+    pub operators: Vec<(String, u32)>,
+    /// The backend that it is bound to.
+    pub backend: Option<String>,
+    /// Why other candidates are not, or no longer.
+    pub refusals: Vec<(String, String)>,
+    /// Times the delegate ran it.
+    pub delegated_runs: u64,
+    /// Times it ran portably.
+    pub portable_runs: u64,
+}
+
+/// The report of a session.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunReport {
+    /// Every region of the method.
+    pub regions: Vec<RegionState>,
+    /// Kernel calls outside regions, and nodes of regions that run portably.
+    pub portable_nodes: u64,
+}
+
+impl RunReport {
+    /// Nodes of regions that a delegate runs.
+    pub fn delegated_nodes(&self) -> u64 {
+        self.regions
+            .iter()
+            .filter(|r| r.backend.is_some() && r.portable_runs == 0)
+            .map(|r| r.nodes)
+            .sum()
+    }
+
+    /// Regions that ran portably.
+    pub fn fallbacks(&self) -> u64 {
+        self.regions
+            .iter()
+            .filter(|r| r.backend.is_none() || r.portable_runs > 0)
+            .count() as u64
+    }
+
+    /// `reference ran 120 nodes in 3 regions, portable kernels 62`
+    pub fn ran(&self) -> String {
+        let mut by_backend: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for region in self.regions.iter().filter(|r| r.portable_runs == 0) {
+            if let Some(backend) = &region.backend {
+                let slot = by_backend.entry(backend).or_default();
+                slot.0 += region.nodes;
+                slot.1 += 1;
+            }
+        }
+        let mut parts: Vec<String> = by_backend
+            .iter()
+            .map(|(backend, (nodes, regions))| {
+                format!(
+                    "{backend} ran {nodes} nodes in {regions} region{}",
+                    if *regions == 1 { "" } else { "s" }
+                )
+            })
+            .collect();
+        parts.push(format!("portable kernels {}", self.portable_nodes));
+        parts.join(", ")
+    }
+
+    /// Why regions ran portably, or that none did.
+    pub fn why_portable(&self) -> String {
+        let fallen: Vec<&RegionState> = self
+            .regions
+            .iter()
+            .filter(|r| r.backend.is_none() || r.portable_runs > 0)
+            .collect();
+        if fallen.is_empty() {
+            return "no region fell back".to_string();
+        }
+        let nodes: u64 = fallen.iter().map(|r| r.nodes).sum();
+        let mut reasons: Vec<String> = fallen
+            .iter()
+            .flat_map(|r| &r.refusals)
+            .map(|(backend, reason)| format!("{backend}: {reason}"))
+            .collect();
+        reasons.sort();
+        reasons.dedup();
+        format!(
+            "{} of {} regions ({nodes} nodes) ran portably: {}",
+            fallen.len(),
+            self.regions.len(),
+            reasons.join("; ")
+        )
+    }
+}

@@ -1,0 +1,457 @@
+//! A loaded method, ready to run.
+
+use crate::Error;
+use crate::bind::Binder;
+use crate::compile::{compile, import};
+use crate::delegates::{PORTABLE, discover, wanted};
+use crate::report::{RegionState, RunReport};
+use crate::source::{Format, Source};
+use crate::trace::Recorder;
+use crate::value::{TensorView, Value};
+use delegraph_config::{Config, Fallback};
+use delegraph_executor::{Executor, Input, Options, Output, ProgramData, RunError};
+use delegraph_host::Host;
+use delegraph_ir::Bytes;
+use delegraph_kernels::Tensor;
+use delegraph_pte::model::{Dynamism, EValue, Instruction};
+use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
+use delegraph_pte::{BundledProgram, DataFile, Verified};
+use delegraph_types::{DType, Dims};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a model is loaded.
+#[derive(Debug)]
+pub struct LoadOptions {
+    /// The method to load.
+    pub method: String,
+    /// External constants (`.ptd`).
+    pub data: Option<Source>,
+    /// Limits of a run.
+    pub executor: Options,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions {
+            method: "forward".to_string(),
+            data: None,
+            executor: Options::default(),
+        }
+    }
+}
+
+/// What a method takes at a position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputInfo {
+    /// Name in the file, or `input_N` where it has none.
+    pub name: String,
+    /// What is taken.
+    pub kind: InputKind<'static>,
+}
+
+/// What is taken.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InputKind<'a> {
+    /// A tensor.
+    Tensor {
+        /// Element type.
+        dtype: DType,
+        /// Sizes, or their upper bounds.
+        sizes: Dims,
+        /// Whether sizes may be smaller.
+        dynamic: bool,
+    },
+    /// An integer.
+    Int,
+    /// A float.
+    Float,
+    /// A boolean.
+    Bool,
+    /// Fixed when the model was exported.
+    Literal(Value<'a>),
+}
+
+impl fmt::Display for InputKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InputKind::Tensor { dtype, sizes, dynamic } => {
+                write!(f, "{dtype}[{sizes}]{}", if *dynamic { " at most" } else { "" })
+            }
+            InputKind::Int => f.write_str("an integer"),
+            InputKind::Float => f.write_str("a float"),
+            InputKind::Bool => f.write_str("a boolean"),
+            InputKind::Literal(value) => write!(f, "fixed at {value:?}"),
+        }
+    }
+}
+
+/// The bytes behind a program, and its external constants.
+struct FileData {
+    file: Bytes,
+    external: Option<(DataFile, Bytes)>,
+}
+
+impl ProgramData for FileData {
+    fn bytes(&self) -> &[u8] {
+        self.file.as_slice()
+    }
+
+    fn external(&self, name: &str) -> Option<&[u8]> {
+        let (data, bytes) = self.external.as_ref()?;
+        data.bytes(bytes.as_slice(), name)
+    }
+}
+
+/// A method of a model with its memory, its state and its delegates. One run at a time; may move between threads.
+pub struct Session {
+    executor: Executor,
+    regions: Vec<RegionState>,
+    /// Kernel calls outside every region.
+    outside: u64,
+    recorder: Option<Recorder>,
+}
+
+impl Session {
+    /// Loads the `forward` method of a `.pt2` or `.pte` file.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn load(path: impl AsRef<Path>, config: &Config) -> Result<Session, Error> {
+        let host = Arc::new(discover(config, false));
+        Session::open(&Source::open(path)?, config, &host, LoadOptions::default())
+    }
+
+    /// Loads a method of a model over the delegates of `host`. A `.pt2` is compiled in memory first; so is a `.pte` of ours
+    /// that holds no blob for any backend of the configuration.
+    ///
+    /// # Errors
+    /// The file is malformed, holds what is not supported, has no such method; or a region is bound to nothing and
+    /// `fallback = "deny"`.
+    pub fn open(source: &Source, config: &Config, host: &Arc<Host>, options: LoadOptions) -> Result<Session, Error> {
+        match source.format()? {
+            Format::Pt2 => {
+                let compiled = compile(import(source)?, config, host, &mut |_| {})?;
+                Session::open_program(Bytes::from(compiled.bytes), source.name(), config, host, options)
+            }
+            Format::Pte => Session::open_program(source.bytes().clone(), source.name(), config, host, options),
+            Format::Bundled => {
+                let file = source.bytes().as_slice();
+                let bundle = BundledProgram::parse(file).map_err(|error| Error::Program {
+                    name: source.name().to_string(),
+                    source: error,
+                })?;
+                // A bundle's program need not be aligned in the file, so it is taken out.
+                let program = Bytes::from(bundle.program.to_vec());
+                Session::open_program(program, source.name(), config, host, options)
+            }
+            Format::Ptd => Err(Error::UnknownFormat {
+                name: source.name().to_string(),
+                hint: "a data file is given beside its program (`--data`)".to_string(),
+            }),
+        }
+    }
+
+    fn open_program(
+        file: Bytes,
+        name: &str,
+        config: &Config,
+        host: &Arc<Host>,
+        options: LoadOptions,
+    ) -> Result<Session, Error> {
+        let malformed = |error| Error::Program {
+            name: name.to_string(),
+            source: error,
+        };
+        let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
+        let overlay = read_overlay(&program, &file, name)?;
+        if should_recompile(&program, &overlay, config, host) {
+            let source = Source::from_bytes(file.as_slice().to_vec(), name);
+            if let Ok(compiled) = import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
+                let file = Bytes::from(compiled.bytes);
+                let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
+                let overlay = read_overlay(&program, &file, name)?;
+                return Session::ready(program, overlay, file, name, config, host, options);
+            }
+        }
+        Session::ready(program, overlay, file, name, config, host, options)
+    }
+
+    fn ready(
+        program: Arc<Verified>,
+        overlay: Overlay,
+        file: Bytes,
+        name: &str,
+        config: &Config,
+        host: &Arc<Host>,
+        options: LoadOptions,
+    ) -> Result<Session, Error> {
+        let external = match options.data {
+            None => None,
+            Some(source) => {
+                let data = DataFile::parse(source.bytes().as_slice()).map_err(|error| Error::Program {
+                    name: source.name().to_string(),
+                    source: error,
+                })?;
+                Some((data, source.bytes().clone()))
+            }
+        };
+        let data = Arc::new(FileData {
+            file: file.clone(),
+            external,
+        });
+        let mut executor_options = options.executor;
+        if config.select.fallback == Fallback::Deny {
+            executor_options.fallback = delegraph_executor::Fallback::Deny;
+        }
+        let load = |error| Error::Load {
+            name: name.to_string(),
+            source: error,
+        };
+        let mut executor = Executor::new(program.clone(), &options.method, data, executor_options).map_err(load)?;
+        let mut regions = Vec::new();
+        if let Some(method) = overlay.methods.iter().find(|m| m.method == options.method) {
+            let binder = Binder {
+                name,
+                program: &program,
+                file: &file,
+                plan: executor.plan(),
+                config,
+                host,
+            };
+            let (bound, states) = binder.bind(method)?;
+            executor.bind(bound).map_err(|error| Error::Segment {
+                name: name.to_string(),
+                key: OVERLAY_KEY.to_string(),
+                problem: error.to_string(),
+            })?;
+            regions = states;
+        }
+        let outside = executor
+            .plan()
+            .instructions
+            .iter()
+            .enumerate()
+            .filter(|(i, instruction)| {
+                let inside = regions
+                    .get(regions.partition_point(|r| r.end as usize <= *i))
+                    .is_some_and(|r| r.start as usize <= *i);
+                matches!(instruction, Instruction::Kernel { .. }) && !inside
+            })
+            .count() as u64;
+        Ok(Session {
+            executor,
+            regions,
+            outside,
+            recorder: None,
+        })
+    }
+
+    /// What the method takes, in order.
+    pub fn inputs(&self) -> Vec<InputInfo> {
+        let plan = self.executor.plan();
+        let used_as_literal = literal_inputs(plan);
+        plan.inputs
+            .iter()
+            .enumerate()
+            .map(|(i, &index)| {
+                let (name, kind) = match &plan.values[index as usize] {
+                    EValue::Tensor(tensor) => (
+                        tensor.name.clone(),
+                        InputKind::Tensor {
+                            dtype: tensor.dtype,
+                            sizes: tensor.sizes,
+                            dynamic: tensor.dynamism != Dynamism::Static,
+                        },
+                    ),
+                    EValue::Int(i) if used_as_literal.contains(&index) => (None, InputKind::Literal(Value::Int(*i))),
+                    EValue::Bool(b) if used_as_literal.contains(&index) => (None, InputKind::Literal(Value::Bool(*b))),
+                    EValue::Double(f) if used_as_literal.contains(&index) => {
+                        (None, InputKind::Literal(Value::Float(*f)))
+                    }
+                    EValue::Int(_) => (None, InputKind::Int),
+                    EValue::Bool(_) => (None, InputKind::Bool),
+                    EValue::Double(_) => (None, InputKind::Float),
+                    // The text is the file's; nothing reads it, so any is accepted.
+                    _ => (None, InputKind::Literal(Value::None)),
+                };
+                InputInfo {
+                    name: name.unwrap_or_else(|| format!("input_{i}")),
+                    kind,
+                }
+            })
+            .collect()
+    }
+
+    /// Runs the method once. Tensors are copied in; outputs are views until the next run.
+    ///
+    /// # Errors
+    /// An input that the method does not take, or a kernel that refuses its arguments. State is as before then.
+    pub fn run(&mut self, inputs: &[Value<'_>]) -> Result<(), Error> {
+        let mut given = Vec::with_capacity(inputs.len());
+        for (i, value) in inputs.iter().enumerate() {
+            given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
+        }
+        self.executor.run(&given).map_err(|error| match error {
+            RunError::InputCount { .. } | RunError::Input { .. } => Error::Usage(error.to_string()),
+            other => Error::Run(other),
+        })
+    }
+
+    /// How many outputs the method has.
+    pub fn output_count(&self) -> usize {
+        self.executor.output_count()
+    }
+
+    /// An output of the last run.
+    ///
+    /// # Errors
+    /// There is no such output, or nothing ran yet.
+    pub fn output(&self, index: usize) -> Result<Value<'_>, Error> {
+        Ok(value(self.executor.output(index)?))
+    }
+
+    /// An input as the last run left it; `None` where it cannot be seen.
+    pub fn input_after(&self, index: usize) -> Option<Value<'_>> {
+        self.executor.input_after(index).ok().map(value)
+    }
+
+    /// A mutable buffer by name; `None` where the file names none so.
+    pub fn state(&self, name: &str) -> Option<Value<'_>> {
+        self.executor.state(name).map(|tensor| value(Output::Tensor(tensor)))
+    }
+
+    /// Names of the mutable buffers that have one.
+    pub fn state_names(&self) -> impl Iterator<Item = &str> {
+        self.executor.state_names()
+    }
+
+    /// Gives every mutable buffer its initial value again.
+    pub fn reset(&mut self) {
+        self.executor.reset();
+    }
+
+    /// What ran where so far, and why.
+    pub fn report(&self) -> RunReport {
+        let mut regions = self.regions.clone();
+        for bound in self.executor.report() {
+            if let Some(state) = regions.iter_mut().find(|r| r.start == bound.start) {
+                state.delegated_runs = bound.delegated;
+                state.portable_runs = bound.portable;
+                if let Some(error) = &bound.last_error {
+                    state.refusals.push((bound.backend.clone(), error.to_string()));
+                }
+            }
+        }
+        let fallen: u64 = regions
+            .iter()
+            .filter(|r| r.backend.is_none() || r.portable_runs > 0)
+            .map(|r| r.nodes)
+            .sum();
+        RunReport {
+            regions,
+            portable_nodes: self.outside + fallen,
+        }
+    }
+
+    /// Records every step from now on.
+    pub fn start_trace(&mut self) {
+        let recorder = Recorder::new();
+        self.executor.set_trace(Some(Box::new(recorder.clone())));
+        self.recorder = Some(recorder);
+    }
+
+    /// The recorded steps in Chrome's trace event format, which Perfetto opens too.
+    pub fn chrome_trace(&self) -> String {
+        self.recorder
+            .as_ref()
+            .map_or_else(|| "{\"traceEvents\":[]}".to_string(), Recorder::chrome)
+    }
+}
+
+fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay, Error> {
+    let Some(json) = program.named(file.as_slice(), OVERLAY_KEY) else {
+        return Ok(Overlay::default());
+    };
+    serde_json::from_slice(json).map_err(|error| Error::Segment {
+        name: name.to_string(),
+        key: OVERLAY_KEY.to_string(),
+        problem: error.to_string(),
+    })
+}
+
+/// Late binding: the configuration names a backend that is here, and the file has no blob for any that it names.
+fn should_recompile(program: &Verified, overlay: &Overlay, config: &Config, host: &Host) -> bool {
+    let order = wanted(config);
+    let has_ir = program
+        .named_data
+        .iter()
+        .any(|named| named.key == delegraph_pte::overlay::IR_KEY);
+    if order.is_empty() || !has_ir || config.select.order.first().is_some_and(|name| name == PORTABLE) {
+        return false;
+    }
+    let mut candidates = overlay
+        .methods
+        .iter()
+        .flat_map(|m| &m.regions)
+        .flat_map(|r| &r.candidates);
+    let covered = candidates.any(|candidate| order.contains(&candidate.backend));
+    !covered && order.iter().any(|backend| host.delegate(backend).is_ok())
+}
+
+/// Inputs that no instruction and no output reads: fixed when the model was exported.
+fn literal_inputs(plan: &delegraph_pte::model::Plan) -> Vec<u32> {
+    let reads = |value: u32| {
+        let direct = plan.instructions.iter().any(|instruction| match instruction {
+            Instruction::Kernel { args, .. } | Instruction::Delegate { args, .. } => args.contains(&value),
+            Instruction::Move { from, .. } => *from == value,
+            Instruction::JumpFalse { condition, .. } => *condition == value,
+            Instruction::Free { .. } => false,
+        });
+        let in_list = plan
+            .values
+            .iter()
+            .any(|v| matches!(v, EValue::IntList(items) if items.contains(&value)));
+        direct || in_list || plan.outputs.contains(&value)
+    };
+    let numbers = plan
+        .inputs
+        .iter()
+        .filter(|&&i| !matches!(plan.values[i as usize], EValue::Tensor(_)));
+    numbers.copied().filter(|&value| !reads(value)).collect()
+}
+
+fn input<'a>(value: &Value<'a>) -> Result<Input<'a>, String> {
+    Ok(match value {
+        Value::None => Input::None,
+        Value::Bool(b) => Input::Bool(*b),
+        Value::Int(i) => Input::Int(*i),
+        Value::Float(f) => Input::Float(*f),
+        Value::Str(s) => Input::Str(s),
+        Value::Tensor(tensor) if tensor.strides == tensor.shape.contiguous_strides() => Input::Bytes {
+            dtype: tensor.dtype,
+            sizes: tensor.shape,
+            data: tensor.bytes,
+        },
+        Value::Tensor(tensor) => Input::Tensor(
+            Tensor::new(tensor.dtype, tensor.shape, tensor.strides, tensor.bytes).map_err(|error| error.to_string())?,
+        ),
+    })
+}
+
+fn value(output: Output<'_>) -> Value<'_> {
+    match output {
+        Output::None => Value::None,
+        Output::Bool(b) => Value::Bool(b),
+        Output::Int(i) => Value::Int(i),
+        Output::Float(f) => Value::Float(f),
+        Output::Str(s) => Value::Str(s),
+        Output::Tensor(tensor) => Value::Tensor(TensorView {
+            dtype: tensor.dtype(),
+            shape: *tensor.sizes(),
+            strides: *tensor.strides(),
+            bytes: tensor.bytes(),
+        }),
+    }
+}

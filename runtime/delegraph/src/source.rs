@@ -1,0 +1,106 @@
+//! Model bytes: mapped from a file, or given.
+
+use crate::Error;
+use crate::sys::map_file;
+use delegraph_ir::Bytes;
+use std::fs::File;
+use std::path::Path;
+
+/// A model's bytes with a name for messages.
+#[derive(Debug, Clone)]
+pub struct Source {
+    name: String,
+    bytes: Bytes,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A zip archive of `torch.export.save`.
+    Pt2,
+    /// An ExecuTorch program (`ET12`).
+    Pte,
+    /// A bundled program (`BP08`).
+    Bundled,
+    /// A data file (`FT01`).
+    Ptd,
+}
+
+impl Source {
+    /// Maps a file. It must not change while it is used.
+    ///
+    /// # Errors
+    /// It cannot be opened or mapped.
+    pub fn open(path: impl AsRef<Path>) -> Result<Source, Error> {
+        let path = path.as_ref();
+        let read = |source| Error::Read {
+            path: path.to_path_buf(),
+            source,
+        };
+        let file = File::open(path).map_err(read)?;
+        Ok(Source {
+            name: path.display().to_string(),
+            bytes: map_file(&file).map_err(read)?,
+        })
+    }
+
+    /// Maps an open file, for example a descriptor that another process passed.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn from_file(file: &File, name: impl Into<String>) -> Result<Source, Error> {
+        let name = name.into();
+        let bytes = map_file(file).map_err(|source| Error::Read {
+            path: name.clone().into(),
+            source,
+        })?;
+        Ok(Source { name, bytes })
+    }
+
+    /// Takes bytes.
+    pub fn from_bytes(bytes: Vec<u8>, name: impl Into<String>) -> Source {
+        Source {
+            name: name.into(),
+            bytes: Bytes::from(bytes),
+        }
+    }
+
+    /// For messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What the bytes are, by their first ones.
+    ///
+    /// # Errors
+    /// None of what is known here.
+    pub fn format(&self) -> Result<Format, Error> {
+        let bytes = self.bytes.as_slice();
+        if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
+            return Ok(Format::Pt2);
+        }
+        match bytes.get(4..8) {
+            Some(b"ET12") => Ok(Format::Pte),
+            Some(b"BP08") => Ok(Format::Bundled),
+            Some(b"FT01") => Ok(Format::Ptd),
+            _ => Err(Error::UnknownFormat {
+                name: self.name.clone(),
+                hint: match bytes {
+                    [] => "the file is empty".to_string(),
+                    [0x80, 2..=5, ..] => {
+                        "it looks like a pickle: save the exported program with `torch.export.save`".to_string()
+                    }
+                    _ if bytes.get(4..6) == Some(b"ET") => {
+                        "it is a program of another version of ExecuTorch".to_string()
+                    }
+                    _ => String::new(),
+                },
+            }),
+        }
+    }
+}

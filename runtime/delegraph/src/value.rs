@@ -1,0 +1,89 @@
+//! Arguments and results.
+
+use delegraph_types::{DType, Dims};
+use std::borrow::Cow;
+
+/// A tensor over borrowed bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes.
+    pub shape: Dims,
+    /// Strides in elements.
+    pub strides: Dims,
+    /// Little-endian bytes of the strided extent.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    /// The elements in row-major order: borrowed where they lie so already.
+    pub fn to_contiguous(&self) -> Cow<'a, [u8]> {
+        let want = self.shape.contiguous_strides();
+        let row_major = (0..self.shape.rank()).all(|d| self.shape[d] <= 1 || self.strides[d] == want[d]);
+        let item = self.dtype.size();
+        let count = self.shape.numel().unwrap_or(0);
+        if row_major {
+            return Cow::Borrowed(&self.bytes[..(count * item).min(self.bytes.len())]);
+        }
+        let mut out = Vec::with_capacity(count * item);
+        let mut index = Dims::filled(self.shape.rank(), 0);
+        for _ in 0..count {
+            let at: i64 = index.iter().zip(self.strides.iter()).map(|(i, s)| i * s).sum();
+            out.extend_from_slice(
+                self.bytes
+                    .get(at as usize * item..)
+                    .and_then(|rest| rest.get(..item))
+                    .unwrap_or(&[]),
+            );
+            for d in (0..self.shape.rank()).rev() {
+                index[d] += 1;
+                if index[d] < self.shape[d] {
+                    break;
+                }
+                index[d] = 0;
+            }
+        }
+        Cow::Owned(out)
+    }
+}
+
+/// A leaf of the flattened arguments or results of a method.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(&'a str),
+    Tensor(TensorView<'a>),
+}
+
+impl<'a> Value<'a> {
+    /// A row-major tensor; `bytes` are exactly its elements, at any alignment.
+    pub fn tensor(dtype: DType, shape: Dims, bytes: &'a [u8]) -> Value<'a> {
+        Value::Tensor(TensorView {
+            dtype,
+            shape,
+            strides: shape.contiguous_strides(),
+            bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channels_last_tensor_is_gathered() {
+        let view = TensorView {
+            dtype: DType::U8,
+            shape: Dims::new(&[1, 2, 1, 3]).unwrap(),
+            strides: Dims::new(&[6, 1, 6, 2]).unwrap(),
+            bytes: &[0, 1, 2, 3, 4, 5],
+        };
+        assert_eq!(view.to_contiguous().as_ref(), &[0, 2, 4, 1, 3, 5]);
+    }
+}
