@@ -212,8 +212,8 @@ pub struct BenchArgs {
     /// Threads of the CPU backend
     #[arg(long)]
     pub threads: Option<u32>,
-    /// Values of dynamic sizes, as SYMBOL=SIZE
-    #[arg(long, value_name = "SYMBOL=SIZE", value_delimiter = ',')]
+    /// Sizes of made-up inputs, as INPUT:DIM=SIZE
+    #[arg(long, value_name = "INPUT:DIM=SIZE", value_delimiter = ',')]
     pub shapes: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = BenchFormat::Text)]

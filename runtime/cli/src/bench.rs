@@ -1,0 +1,171 @@
+//! `delegraph bench`: times a model. Load, first and steady runs apart, memory before and after.
+
+use crate::args::{BenchArgs, BenchFormat, Global};
+use crate::inputs::{arguments, leaf, value};
+use crate::output::{Output, duration};
+use delegraph::{InputInfo, InputKind, LoadOptions, Session, Source};
+use delegraph_runner::Leaf;
+use delegraph_types::DType;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most runs that are kept.
+const MAX_RUNS: usize = 100_000;
+
+/// Runs the command.
+///
+/// # Errors
+/// The model cannot be loaded or run.
+pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let host = Arc::new(delegraph::discover(&config, global.no_load));
+    let base = memory_mb("VmRSS:");
+    let started = Instant::now();
+    let options = LoadOptions {
+        method: args.method.clone(),
+        ..LoadOptions::default()
+    };
+    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options)?;
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let inputs = match &args.inputs {
+        Some(file) => arguments(&session, &[], Some(file))?,
+        None => session
+            .inputs()
+            .iter()
+            .map(|info| made_up(info, &args.shapes))
+            .collect::<anyhow::Result<Vec<_>>>()?,
+    };
+    let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    let started = Instant::now();
+    session.run(&values)?;
+    let first_ms = started.elapsed().as_secs_f64() * 1e3;
+    for _ in 1..args.warmup {
+        session.run(&values)?;
+    }
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    let enough = |done: usize| match (args.runs, args.secs) {
+        (Some(runs), _) => done >= runs.max(1) as usize,
+        (None, Some(secs)) => done >= 1 && begun.elapsed().as_secs_f64() >= secs,
+        (None, None) => done >= 20 || (done >= 3 && begun.elapsed().as_secs_f64() >= 10.0),
+    };
+    while !enough(times.len()) && times.len() < MAX_RUNS {
+        let started = Instant::now();
+        session.run(&values)?;
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    let peak = memory_mb("VmHWM:");
+    let mut sorted = times.clone();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+    let (median, p95, least) = (at(0.5), at(0.95), sorted[0]);
+    let header = [
+        "model",
+        "backends",
+        "runs",
+        "median ms",
+        "p95 ms",
+        "min ms",
+        "load ms",
+        "first ms",
+        "rss MB",
+    ];
+    let backends = if config.select.order.is_empty() {
+        "portable".to_string()
+    } else {
+        config.select.order.join("+")
+    };
+    let row = [
+        args.model.display().to_string(),
+        backends,
+        times.len().to_string(),
+        format!("{median:.3}"),
+        format!("{p95:.3}"),
+        format!("{least:.3}"),
+        format!("{load_ms:.2}"),
+        format!("{first_ms:.2}"),
+        format!("{peak:.1} (+{:.1})", peak - base),
+    ];
+    match args.format {
+        BenchFormat::Text => header
+            .iter()
+            .zip(&row)
+            .for_each(|(name, cell)| output.data(format!("{name:<10} {cell}"))),
+        BenchFormat::Md => {
+            output.data(format!("| {} |", header.join(" | ")));
+            output.data(format!("|{}", " --- |".repeat(header.len())));
+            output.data(format!("| {} |", row.join(" | ")));
+        }
+        BenchFormat::Csv => {
+            output.data(header.join(","));
+            output.data(row.join(","));
+        }
+    }
+    let report = session.report();
+    output.json(&serde_json::json!({
+        "schema": "delegraph.bench/1", "tool": crate::tool(), "exit_code": 0, "times_ms": times, "load_ms": load_ms,
+        "first_ms": first_ms, "rss_base_mb": base, "rss_peak_mb": peak, "median_ms": median, "p95_ms": p95,
+        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes,
+    }))?;
+    output.closing(
+        &report.ran(),
+        &report.why_portable(),
+        &format!("median {} of {} runs", duration(median / 1e3), times.len()),
+        &format!("delegraph run {} --trace trace.json", args.model.display()),
+    );
+    Ok(0)
+}
+
+/// An input of small numbers: indices stay in range, floats differ from each other.
+fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
+    let (dtype, sizes) = match &info.kind {
+        InputKind::Literal(value) => return Ok(leaf(value.clone())),
+        InputKind::Int => return Ok(Leaf::Int(1)),
+        InputKind::Float => return Ok(Leaf::Float(1.0)),
+        InputKind::Bool => return Ok(Leaf::Bool(true)),
+        InputKind::Tensor { dtype, sizes, .. } => (*dtype, *sizes),
+    };
+    let mut shape = sizes.to_vec();
+    for item in shapes {
+        // INPUT:DIM=SIZE
+        let parsed = item.split_once('=').and_then(|(place, size)| {
+            let (name, dim) = place.split_once(':')?;
+            Some((name, dim.parse::<usize>().ok()?, size.parse::<i64>().ok()?))
+        });
+        let Some((name, dim, size)) = parsed else {
+            return Err(crate::usage(format!("`--shapes {item}` is not INPUT:DIM=SIZE")));
+        };
+        if name == info.name {
+            match shape.get_mut(dim) {
+                Some(slot) => *slot = size,
+                None => return Err(crate::usage(format!("input `{name}` has no dimension {dim}"))),
+            }
+        }
+    }
+    let count = shape.iter().product::<i64>().max(0) as usize;
+    let bytes = (0..count).flat_map(|i| element(dtype, i)).collect();
+    Ok(Leaf::Tensor { dtype, shape, bytes })
+}
+
+fn element(dtype: DType, i: usize) -> Vec<u8> {
+    let x = ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5;
+    match dtype {
+        DType::F32 => x.to_le_bytes().to_vec(),
+        DType::F64 => f64::from(x).to_le_bytes().to_vec(),
+        DType::F16 => delegraph_types::f16::from_f32(x).to_le_bytes().to_vec(),
+        DType::BF16 => delegraph_types::bf16::from_f32(x).to_le_bytes().to_vec(),
+        other => {
+            let mut bytes = vec![0u8; other.size()];
+            bytes[0] = (i % 2) as u8;
+            bytes
+        }
+    }
+}
+
+/// A line of `/proc/self/status` in MB; 0 where there is none.
+fn memory_mb(key: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(key));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
+        .map_or(0.0, |kb| kb / 1024.0)
+}

@@ -1,0 +1,125 @@
+//! `delegraph config`
+
+use crate::args::{ConfigCommand, Global};
+use crate::output::{Output, Tint, write_atomically};
+use delegraph_config::{Config, ConfigError, Layers, Origin, standard_layers};
+
+/// The layers of this call: the standard ones, then the flags.
+///
+/// # Errors
+/// A layer is wrong.
+pub fn layers(global: &Global, backends: &[String]) -> Result<Layers, ConfigError> {
+    let mut layers = standard_layers(global.config.as_deref())?;
+    let mut flags = toml::Table::new();
+    if !backends.is_empty() {
+        let order: Vec<toml::Value> = backends.iter().map(|name| toml::Value::String(name.clone())).collect();
+        flags.insert("order".to_string(), toml::Value::Array(order));
+    }
+    if global.strict {
+        flags.insert("fallback".to_string(), toml::Value::String("deny".to_string()));
+    }
+    if !flags.is_empty() {
+        let table = toml::Table::from_iter([("select".to_string(), toml::Value::Table(flags))]);
+        layers.add_text(Origin::Flag, &table.to_string(), None)?;
+    }
+    Ok(layers)
+}
+
+/// The configuration of this call.
+///
+/// # Errors
+/// A layer is wrong, or there is no such profile.
+pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyhow::Result<Config> {
+    let layers = layers(global, backends)?;
+    let profile = global.profile_name.clone().or_else(|| {
+        let variable = std::env::var("DELEGRAPH_PROFILE").ok()?;
+        (!variable.is_empty() && !delegraph_config::is_elevated()).then_some(variable)
+    });
+    let mut config = layers.resolve(profile.as_deref())?;
+    for target in targets {
+        let Some((backend, target)) = target.split_once(':') else {
+            return Err(crate::usage(format!("`--target {target}` is not BACKEND:TARGET")));
+        };
+        config.backend.entry(backend.to_string()).or_default().target = Some(target.to_string());
+    }
+    Ok(config)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The configuration is wrong, or a file cannot be written.
+pub fn run(command: &ConfigCommand, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    match command {
+        ConfigCommand::Show { origin } => show(*origin, global, output),
+        ConfigCommand::Validate { file } => {
+            let mut layers = Layers::default();
+            match file {
+                Some(file) => layers.add_file(Origin::Project(file.clone()), file)?,
+                None => layers = standard_layers(global.config.as_deref())?,
+            }
+            layers.resolve(global.profile_name.as_deref())?;
+            for warning in layers.warnings() {
+                output.talk(format!("warning: {warning}"));
+            }
+            output.data("the configuration is valid");
+            output.json(&serde_json::json!({ "schema": "delegraph.config/1", "valid": true, "warnings": layers.warnings(), "exit_code": 0 }))?;
+            Ok(0)
+        }
+        ConfigCommand::Schema => {
+            output.data(format!("{:#}", delegraph_config::json_schema()));
+            output.json(&delegraph_config::json_schema())?;
+            Ok(0)
+        }
+        ConfigCommand::Init { file } => {
+            if file.exists() {
+                return Err(crate::usage(format!("`{}` is there already", file.display())));
+            }
+            write_atomically(file, SAMPLE.as_bytes())?;
+            output.talk(format!("wrote {}", file.display()));
+            Ok(0)
+        }
+    }
+}
+
+fn show(origin: bool, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let layers = layers(global, &[])?;
+    let config = layers.resolve(global.profile_name.as_deref())?;
+    if origin {
+        for (key, value, origin) in layers.leaves() {
+            output.data(format!(
+                "{key} = {value}  {}",
+                output.tint(Tint::Dim, format!("# {origin}"))
+            ));
+        }
+        output.data(output.tint(Tint::Dim, "# everything else: default"));
+    } else {
+        output.data(toml::to_string(&config)?.trim_end());
+    }
+    let mut object = serde_json::to_value(&config)?;
+    if let Some(map) = object.as_object_mut() {
+        map.insert("exit_code".to_string(), 0.into());
+    }
+    output.json(&object)?;
+    Ok(0)
+}
+
+const SAMPLE: &str = r#"# Which delegates may take what. Every key is optional; `delegraph config schema` prints the schema.
+schema = 1
+
+[select]
+order = ["reference"]        # first that can take a node wins; the portable kernels are always last
+fallback = "allow"           # allow | warn | deny
+min_nodes = 1                # smaller islands stay on the CPU
+
+[delegates]
+search = ["delegates.d"]     # folders of *.delegate.toml, relative to this file
+
+# [backend.vulkan]
+# device = "auto"            # auto | index | name glob
+
+# [[rule]]                   # exceptions, most specific last
+# match = { op = "aten.softmax*", dtype = "f16" }
+# deny = ["vulkan"]
+# reason = "accuracy on driver 44"
+"#;

@@ -1,0 +1,64 @@
+//! `delegraph devices`
+
+use crate::args::{DevicesArgs, Global};
+use crate::output::{Output, Tint, bytes};
+
+/// Lists delegates by their manifests; with `--probe` loads each and asks for its devices.
+///
+/// # Errors
+/// The configuration is wrong.
+pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let config = crate::config::resolve(global, &[], &[])?;
+    let host = delegraph::discover(&config, global.no_load || !args.probe);
+    let mut rows = Vec::new();
+    for candidate in host.candidates() {
+        let version = candidate.manifest.as_ref().map_or("-", |m| m.version.as_str());
+        let vendor = candidate.manifest.as_ref().map_or("-", |m| m.vendor.as_str());
+        let mut state = candidate
+            .refusal
+            .clone()
+            .map_or("found, not loaded".to_string(), |reason| format!("refused: {reason}"));
+        let mut devices = Vec::new();
+        if args.probe && candidate.refusal.is_none() {
+            match host.delegate(&candidate.backend) {
+                Err(error) => state = format!("unavailable: {error}"),
+                Ok(delegate) => match delegate.devices() {
+                    Err(error) => state = format!("unavailable: {error}"),
+                    Ok(list) => {
+                        state = format!("loaded, ABI minor {}", delegate.info().abi_minor);
+                        devices = list;
+                    }
+                },
+            }
+        }
+        output.data(format!(
+            "{} {version:<10} {vendor:<22} {state}",
+            output.tint(Tint::Bold, format!("{:<12}", candidate.backend))
+        ));
+        for device in &devices {
+            let memory = if device.memory > 0 {
+                bytes(device.memory)
+            } else {
+                "memory not known".to_string()
+            };
+            output.data(format!(
+                "  device {} {:?} {} {} {} {memory}",
+                device.id, device.kind, device.name, device.arch, device.driver
+            ));
+        }
+        rows.push(serde_json::json!({
+            "backend": candidate.backend, "version": version, "vendor": vendor, "state": state,
+            "manifest": candidate.manifest_path, "library": candidate.library,
+            "devices": devices.iter().map(|d| serde_json::json!({
+                "id": d.id, "kind": format!("{:?}", d.kind).to_lowercase(), "name": d.name, "vendor": d.vendor,
+                "arch": d.arch, "driver": d.driver, "memory": d.memory,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    if rows.is_empty() {
+        output.talk("no delegates found; the portable kernels run everything");
+        output.talk("  hint: put `*.delegate.toml` manifests into a folder named by `delegates.search`, or set DELEGRAPH_ADD_DELEGATE_PATH");
+    }
+    output.json(&serde_json::json!({ "schema": "delegraph.devices/1", "tool": crate::tool(), "delegates": rows, "exit_code": 0 }))?;
+    Ok(0)
+}

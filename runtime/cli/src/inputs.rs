@@ -1,0 +1,215 @@
+//! Tensors from files: `.npy` and `.safetensors`, and back.
+
+use anyhow::Context;
+use delegraph::{InputKind, Session, Value};
+use delegraph_runner::Leaf;
+use delegraph_runner::fixture::Tensors;
+use delegraph_types::{DType, Dims};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A leaf as an argument of a session.
+///
+/// # Errors
+/// More dimensions than there can be.
+pub fn value(leaf: &Leaf) -> anyhow::Result<Value<'_>> {
+    Ok(match leaf {
+        Leaf::None => Value::None,
+        Leaf::Bool(b) => Value::Bool(*b),
+        Leaf::Int(i) => Value::Int(*i),
+        Leaf::Float(f) => Value::Float(*f),
+        Leaf::Str(s) => Value::Str(s),
+        Leaf::Tensor { dtype, shape, bytes } => Value::tensor(*dtype, Dims::new(shape)?, bytes),
+    })
+}
+
+/// A session's value as a leaf, row-major.
+pub fn leaf(value: Value<'_>) -> Leaf {
+    match value {
+        Value::None => Leaf::None,
+        Value::Bool(b) => Leaf::Bool(b),
+        Value::Int(i) => Leaf::Int(i),
+        Value::Float(f) => Leaf::Float(f),
+        Value::Str(s) => Leaf::Str(s.to_string()),
+        Value::Tensor(tensor) => Leaf::Tensor {
+            dtype: tensor.dtype,
+            shape: tensor.shape.to_vec(),
+            bytes: tensor.to_contiguous().into_owned(),
+        },
+    }
+}
+
+/// The arguments of a method: from `--input NAME=FILE`, from a safetensors file, literals filled in.
+///
+/// # Errors
+/// A file cannot be read, a name is not the method's, an input is missing.
+pub fn arguments(session: &Session, given: &[String], file: Option<&Path>) -> anyhow::Result<Vec<Leaf>> {
+    let infos = session.inputs();
+    let mut by_position: BTreeMap<usize, Leaf> = BTreeMap::new();
+    let place = |name: &str| -> anyhow::Result<usize> {
+        let found = infos
+            .iter()
+            .position(|info| info.name == name)
+            .or_else(|| name.parse().ok().filter(|&i| i < infos.len()));
+        found.ok_or_else(|| {
+            let hint = delegraph_types::nearest(name, infos.iter().map(|info| info.name.as_str()));
+            let hint = hint.map_or(String::new(), |n| format!("\n  hint: did you mean `{n}`?"));
+            crate::usage(format!("the method has no input `{name}`{hint}"))
+        })
+    };
+    if let Some(file) = file {
+        let tensors = Tensors::read(file).map_err(|error| crate::bad_input(error.to_string()))?;
+        let all: Vec<(&str, &Leaf)> = tensors.iter().collect();
+        let wanted: Vec<usize> = (0..infos.len())
+            .filter(|&i| !matches!(infos[i].kind, InputKind::Literal(_)))
+            .collect();
+        let named = all.iter().all(|(name, _)| place(name).is_ok());
+        if named {
+            for (name, leaf) in all {
+                by_position.insert(place(name)?, leaf.clone());
+            }
+        } else if all.len() == wanted.len() {
+            // Names of another naming: by their sorted order.
+            for (&position, (_, leaf)) in wanted.iter().zip(all) {
+                by_position.insert(position, leaf.clone());
+            }
+        } else {
+            for (name, _) in all {
+                place(name)?;
+            }
+        }
+    }
+    for item in given {
+        let Some((name, path)) = item.split_once('=') else {
+            return Err(crate::usage(format!("`--input {item}` is not NAME=FILE")));
+        };
+        by_position.insert(place(name)?, read_npy(Path::new(path))?);
+    }
+    infos
+        .iter()
+        .enumerate()
+        .map(|(i, info)| match (by_position.remove(&i), &info.kind) {
+            (Some(leaf), _) => Ok(leaf),
+            (None, InputKind::Literal(value)) => Ok(leaf(value.clone())),
+            (None, kind) => Err(crate::usage(format!(
+                "input {i} `{}` ({kind}) is missing\n  hint: `--input {}=FILE.npy`, or all of them by `--inputs FILE.safetensors`",
+                info.name, info.name
+            ))),
+        })
+        .collect()
+}
+
+/// Reads a `.npy` file.
+///
+/// # Errors
+/// It cannot be read, or holds a type that tensors do not have.
+pub fn read_npy(path: &Path) -> anyhow::Result<Leaf> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    parse_npy(&bytes).ok_or_else(|| {
+        crate::bad_input(format!(
+            "`{}` is no .npy file of a dtype that tensors have",
+            path.display()
+        ))
+    })
+}
+
+/// Little-endian row-major arrays of numpy's plain types.
+fn parse_npy(bytes: &[u8]) -> Option<Leaf> {
+    let file = npyz::NpyFile::new(bytes).ok()?;
+    if file.order() != npyz::Order::C {
+        return None;
+    }
+    let shape: Vec<i64> = file
+        .shape()
+        .iter()
+        .map(|&d| i64::try_from(d).ok())
+        .collect::<Option<_>>()?;
+    let npyz::DType::Plain(kind) = file.dtype() else {
+        return None;
+    };
+    let text = kind.to_string();
+    let dtype = match text.trim_matches('\'').get(1..)? {
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        "f2" => DType::F16,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "i8" => DType::I64,
+        "u1" => DType::U8,
+        "b1" => DType::Bool,
+        _ => return None,
+    };
+    let big_endian = text.trim_matches('\'').starts_with('>') && dtype.size() > 1;
+    let count = Dims::new(&shape).ok()?.numel()?;
+    let length = count.checked_mul(dtype.size())?;
+    let start = bytes.len().checked_sub(length)?;
+    (!big_endian).then(|| Leaf::Tensor {
+        dtype,
+        shape,
+        bytes: bytes[start..].to_vec(),
+    })
+}
+
+/// A leaf as a `.npy` file; `None` for what numpy has no type for.
+pub fn to_npy(leaf: &Leaf) -> Option<Vec<u8>> {
+    let (dtype, shape, bytes) = match leaf {
+        Leaf::Tensor { dtype, shape, bytes } => (*dtype, shape.clone(), bytes.clone()),
+        Leaf::Int(i) => (DType::I64, Vec::new(), i.to_le_bytes().to_vec()),
+        Leaf::Float(f) => (DType::F64, Vec::new(), f.to_le_bytes().to_vec()),
+        Leaf::Bool(b) => (DType::Bool, Vec::new(), vec![u8::from(*b)]),
+        Leaf::None | Leaf::Str(_) => return None,
+    };
+    let kind = match dtype {
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+        DType::F16 => "<f2",
+        DType::I8 => "|i1",
+        DType::I16 => "<i2",
+        DType::I32 => "<i4",
+        DType::I64 => "<i8",
+        DType::U8 => "|u1",
+        DType::U16 => "<u2",
+        DType::U32 => "<u4",
+        DType::U64 => "<u8",
+        DType::Bool => "|b1",
+        DType::BF16 | DType::F8E5M2 | DType::F8E4M3 => return None,
+    };
+    let sizes: Vec<String> = shape.iter().map(|d| format!("{d},")).collect();
+    let mut header = format!(
+        "{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}",
+        sizes.join(" ")
+    );
+    // NEP 1: magic, version, header length; the data begins at a multiple of 64.
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(bytes);
+    Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npy_round_trips() {
+        for (dtype, shape, bytes) in [
+            (DType::F32, vec![2, 1], vec![0u8; 8]),
+            (DType::I64, vec![], vec![7, 0, 0, 0, 0, 0, 0, 0]),
+            (DType::Bool, vec![3], vec![1, 0, 1]),
+            (DType::F32, vec![0, 4], vec![]),
+        ] {
+            let leaf = Leaf::Tensor { dtype, shape, bytes };
+            assert_eq!(parse_npy(&to_npy(&leaf).unwrap()), Some(leaf));
+        }
+        assert_eq!(parse_npy(b"not an array"), None);
+        let mut short = to_npy(&Leaf::Int(3)).unwrap();
+        short.truncate(short.len() - 1);
+        assert!(parse_npy(&short).is_none_or(|leaf| leaf != Leaf::Int(3)));
+    }
+}

@@ -1,0 +1,346 @@
+//! `delegraph partition` and `delegraph compile`
+
+use crate::args::{CompileArgs, Global, PartitionArgs, PartitionFormat};
+use crate::output::{Output, Tint, bytes, duration, write_atomically};
+use anyhow::Context;
+use delegraph::{Compiled, Source};
+use delegraph_lower::{Lowered, LoweredGraph, NodeReport, Progress};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// `delegraph partition`
+///
+/// # Errors
+/// The model cannot be read, or a delegate cannot be used and fallback is denied.
+pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let host = delegraph::discover(&config, global.no_load);
+    let mut module = delegraph::import(&Source::open(&args.model)?)?;
+    let report = delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step))?;
+    output.progress_done();
+    if let Some(folder) = &args.dump {
+        dump(folder, &module, &report, output)?;
+    }
+    if let Some(name) = &args.why {
+        return why(name, &report, output);
+    }
+    match args.format {
+        PartitionFormat::Text => text(&report, output),
+        PartitionFormat::Json => output.data(json(&report).to_string()),
+        PartitionFormat::Dot => output.data(dot(&module, &report)),
+        PartitionFormat::ModelExplorer => output.data(model_explorer(&report).to_string()),
+    }
+    output.json(&json(&report))?;
+    if args.format == PartitionFormat::Text {
+        output.closing(
+            &owners(&report),
+            &refusals_in_short(&report),
+            &duration(started.elapsed().as_secs_f64()),
+            &format!("delegraph compile {} -o model.pte", args.model.display()),
+        );
+    }
+    Ok(0)
+}
+
+/// `delegraph compile`
+///
+/// # Errors
+/// As [`partition`]; or the file cannot be written.
+pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let host = delegraph::discover(&config, global.no_load);
+    let module = delegraph::import(&Source::open(&args.model)?)?;
+    let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step))?;
+    output.progress_done();
+    write_atomically(&args.output, &compiled.bytes)?;
+    let Compiled { purposes, report, .. } = &compiled;
+    if args.explain {
+        text(report, output);
+    }
+    for (name, count) in purposes_of(&compiled) {
+        output.data(format!("{name:<10} {:>12}  {}", count, bytes(count)));
+    }
+    output.data(format!(
+        "{:<10} {:>12}  {}",
+        "total",
+        compiled.bytes.len(),
+        args.output.display()
+    ));
+    let mut object = json(report);
+    object["output"] = args.output.display().to_string().into();
+    object["bytes"] = serde_json::json!({
+        "total": compiled.bytes.len(), "constants": purposes.constants, "states": purposes.states,
+        "blobs": purposes.blobs, "ir": purposes.ir, "overlay": purposes.overlay, "program": purposes.program,
+    });
+    output.json(&object)?;
+    for problem in report
+        .backends
+        .iter()
+        .filter_map(|state| state.problem.as_ref().map(|p| (&state.backend, p)))
+    {
+        output.talk(format!("warning: `{}` took no part: {}", problem.0, problem.1));
+    }
+    output.closing(
+        &owners(report),
+        &refusals_in_short(report),
+        &duration(started.elapsed().as_secs_f64()),
+        &format!("delegraph run {}", args.output.display()),
+    );
+    Ok(0)
+}
+
+/// Bytes by purpose, in the order of the file.
+pub fn purposes_of(compiled: &Compiled) -> [(&'static str, u64); 6] {
+    let p = &compiled.purposes;
+    [
+        ("program", p.program),
+        ("constants", p.constants),
+        ("states", p.states),
+        ("blobs", p.blobs),
+        ("overlay", p.overlay),
+        ("ir", p.ir),
+    ]
+}
+
+/// One line of progress.
+pub fn progress(output: &Output, step: &Progress<'_>) {
+    let line = match step {
+        Progress::Asking { backend, graph, nodes } => format!("{graph}: asking {backend} about {nodes} nodes"),
+        Progress::Decomposing { nodes } => format!("decomposing {nodes} nodes that nobody takes whole"),
+        Progress::Compiling { backend, graph, nodes } => format!("{graph}: {backend} compiles {nodes} nodes"),
+        Progress::Compiled {
+            backend,
+            graph,
+            bytes: count,
+        } => format!("{graph}: {backend} made {}", bytes(*count as u64)),
+        Progress::Refused { backend, message, .. } => format!("{backend} refused: {message}"),
+    };
+    output.progress(&line);
+    output.detail(&line);
+}
+
+/// `reference 120 of 182 nodes, portable 62`
+pub fn owners(report: &Lowered) -> String {
+    let coverage = report.coverage();
+    let mut by_owner: BTreeMap<&str, u64> = BTreeMap::new();
+    for node in report.graphs.iter().flat_map(|graph| &graph.nodes) {
+        *by_owner.entry(node.owner.as_deref().unwrap_or("portable")).or_default() += 1;
+    }
+    let parts: Vec<String> = by_owner
+        .iter()
+        .map(|(owner, count)| format!("{owner} {count}"))
+        .collect();
+    format!(
+        "{} of {} nodes delegated ({})",
+        coverage.delegated_nodes,
+        coverage.nodes,
+        parts.join(", ")
+    )
+}
+
+/// The most frequent refusal, or that there is none.
+pub fn refusals_in_short(report: &Lowered) -> String {
+    let mut reasons: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
+    for node in report
+        .graphs
+        .iter()
+        .flat_map(|graph| &graph.nodes)
+        .filter(|node| node.owner.is_none())
+    {
+        for refusal in &node.refusals {
+            *reasons.entry((&refusal.backend, node.op, &refusal.reason)).or_default() += 1;
+        }
+    }
+    match reasons.iter().max_by_key(|(_, count)| **count) {
+        None => "nothing fell back".to_string(),
+        Some(((backend, op, reason), count)) => {
+            let others = reasons.len() - 1;
+            let more = if others > 0 {
+                format!(" (and {others} other reasons)")
+            } else {
+                String::new()
+            };
+            format!("{count} of `{op}`: {backend} says \"{reason}\"{more}")
+        }
+    }
+}
+
+fn text(report: &Lowered, output: &Output) {
+    for graph in &report.graphs {
+        output.data(output.tint(Tint::Bold, format!("{} ({} regions)", graph.name, graph.regions.len())));
+        for node in &graph.nodes {
+            output.data(node_line(graph, node, output));
+        }
+        for problem in &graph.problems {
+            output.data(format!(
+                "  {} did not compile {} nodes: {}",
+                problem.backend,
+                problem.nodes.len(),
+                problem.message
+            ));
+        }
+    }
+    for state in &report.backends {
+        if let Some(problem) = &state.problem {
+            output.data(format!("{}: {problem}", state.backend));
+        }
+    }
+}
+
+fn node_line(graph: &LoweredGraph, node: &NodeReport, output: &Output) -> String {
+    let (letter, owner) = match &node.owner {
+        Some(owner) => (owner.chars().next().unwrap_or('?').to_ascii_uppercase(), owner.as_str()),
+        None => ('.', "portable"),
+    };
+    let tint = if node.owner.is_some() { Tint::Green } else { Tint::Dim };
+    let region = node.region.map_or_else(String::new, |id| id.to_string());
+    let reasons: Vec<String> = node
+        .refusals
+        .iter()
+        .map(|r| format!("{}: {}", r.backend, r.reason))
+        .collect();
+    let _ = graph;
+    format!(
+        "  {} {:<28} {:<44} {:<5} {}",
+        output.tint(tint, format!("{letter} {owner:<10}")),
+        node.name,
+        node.op,
+        region,
+        if node.owner.is_none() {
+            reasons.join("; ")
+        } else {
+            String::new()
+        }
+    )
+    .trim_end()
+    .to_string()
+}
+
+fn why(name: &str, report: &Lowered, output: &Output) -> anyhow::Result<u8> {
+    let found: Vec<&NodeReport> = report.graphs.iter().flat_map(|graph| graph.why(name)).collect();
+    if found.is_empty() {
+        let names = report
+            .graphs
+            .iter()
+            .flat_map(|graph| &graph.nodes)
+            .map(|node| node.name.as_str());
+        let hint =
+            delegraph_types::nearest(name, names).map_or(String::new(), |n| format!("\n  hint: did you mean `{n}`?"));
+        return Err(crate::usage(format!("the model has no node `{name}`{hint}")));
+    }
+    for node in &found {
+        output.data(format!("{} = {}", node.name, node.op));
+        if let Some(source) = &node.source {
+            output.data(format!("  from {source}"));
+        }
+        output.data(format!("  owner: {}", node.owner.as_deref().unwrap_or("portable")));
+        for refusal in &node.refusals {
+            output.data(format!("  {}: {}", refusal.backend, refusal.reason));
+        }
+    }
+    output.json(&serde_json::json!({ "schema": "delegraph.why/1", "nodes": found, "exit_code": 0 }))?;
+    Ok(0)
+}
+
+/// The report as JSON.
+pub fn json(report: &Lowered) -> serde_json::Value {
+    let graphs: Vec<serde_json::Value> = report
+        .graphs
+        .iter()
+        .map(|graph| {
+            serde_json::json!({
+                "name": graph.name, "coverage": graph.coverage, "nodes": graph.nodes, "decomposed": graph.decomposed,
+                "problems": graph.problems,
+                "regions": graph.regions.iter().map(|region| serde_json::json!({
+                    "id": region.id, "operators": region.operators,
+                    "candidates": region.candidates.iter().map(|c| serde_json::json!({
+                        "backend": c.backend, "target": c.target, "precision": c.precision, "bytes": c.blob.len(),
+                    })).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "schema": "delegraph.partition/1", "tool": crate::tool(), "coverage": report.coverage(),
+        "backends": report.backends, "graphs": graphs, "exit_code": 0,
+    })
+}
+
+/// GraphViz: one cluster a region.
+fn dot(module: &delegraph_ir::Module, report: &Lowered) -> String {
+    let mut text = String::from("digraph delegraph {\n  node [shape=box, fontname=\"monospace\"];\n");
+    for (g, (graph, lowered)) in module.graphs.iter().zip(&report.graphs).enumerate() {
+        let mut clusters: BTreeMap<Option<u32>, Vec<String>> = BTreeMap::new();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let line = format!("n{g}_{i} [label=\"{}\\n{}\"];", escape(&node.name), node.op.name());
+            clusters.entry(node.region.map(|r| r.0)).or_default().push(line);
+        }
+        for (region, lines) in clusters {
+            match region {
+                None => lines.iter().for_each(|line| text += &format!("  {line}\n")),
+                Some(id) => {
+                    let owner = lowered
+                        .nodes
+                        .iter()
+                        .find(|n| n.region.is_some_and(|r| r.0 == id))
+                        .and_then(|n| n.owner.clone());
+                    text += &format!(
+                        "  subgraph cluster_{g}_{id} {{ label=\"{} r{id}\"; style=filled; color=lightgrey;\n",
+                        owner.unwrap_or_default()
+                    );
+                    lines.iter().for_each(|line| text += &format!("    {line}\n"));
+                    text += "  }\n";
+                }
+            }
+        }
+        let users = graph.users();
+        for (i, producer) in graph.producers().iter().enumerate() {
+            let Some(producer) = producer else { continue };
+            for user in &users[i] {
+                text += &format!("  n{g}_{} -> n{g}_{};\n", producer.0, user.0);
+            }
+        }
+    }
+    text + "}\n"
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// Model Explorer's custom node data: one value a node.
+fn model_explorer(report: &Lowered) -> serde_json::Value {
+    let mut results = serde_json::Map::new();
+    for node in report.graphs.iter().flat_map(|graph| &graph.nodes) {
+        results.insert(
+            node.name.clone(),
+            serde_json::json!({ "value": node.owner.as_deref().unwrap_or("portable") }),
+        );
+    }
+    serde_json::json!({ "delegraph": { "results": results } })
+}
+
+fn dump(
+    folder: &std::path::Path,
+    module: &delegraph_ir::Module,
+    report: &Lowered,
+    output: &Output,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    for (graph, lowered) in module.graphs.iter().zip(&report.graphs) {
+        let reads = delegraph_tag::Reads::of(graph);
+        for region in &lowered.regions {
+            let nodes: Vec<_> = graph
+                .node_ids()
+                .filter(|id| graph.node(*id).region == Some(region.id))
+                .collect();
+            let image = delegraph_lower::image::of_nodes(module, graph, &nodes, &reads)?;
+            let path = folder.join(format!("{}.{}.dgg", graph.name, region.id));
+            write_atomically(&path, &image.bytes)?;
+            output.detail(format!("wrote {}", path.display()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! `delegraph run`
+
+use crate::args::{Global, RunArgs};
+use crate::inputs::{arguments, leaf, to_npy, value};
+use crate::output::{Output, duration, write_atomically};
+use delegraph::{LoadOptions, Session, Source};
+use delegraph_runner::Leaf;
+use delegraph_runner::compare::{Tolerance, compare};
+use delegraph_runner::fixture::Tensors;
+use delegraph_runner::models::{self, Source as From, Subject};
+use delegraph_runner::{CaseRecord, Report, Verdict};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs a model once on given inputs, or every case of a fixture.
+///
+/// # Errors
+/// The model or an input cannot be read, or the run fails.
+pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    if let Some(folder) = &args.fixture {
+        return fixture(args, folder, config, global, output);
+    }
+    let host = Arc::new(delegraph::discover(&config, global.no_load));
+    let started = Instant::now();
+    let options = LoadOptions {
+        method: args.method.clone(),
+        data: args.data.as_deref().map(Source::open).transpose()?,
+        ..LoadOptions::default()
+    };
+    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options)?;
+    let loaded = started.elapsed().as_secs_f64();
+    let inputs = arguments(&session, &args.input, args.inputs.as_deref())?;
+    let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    if args.trace.is_some() {
+        session.start_trace();
+    }
+    let started = Instant::now();
+    session.run(&values)?;
+    let ran = started.elapsed().as_secs_f64();
+    if let Some(path) = &args.trace {
+        write_atomically(path, session.chrome_trace().as_bytes())?;
+        output.talk(format!("trace in {}", path.display()));
+    }
+    let outputs: Vec<Leaf> = (0..session.output_count())
+        .map(|i| session.output(i).map(leaf))
+        .collect::<Result<_, _>>()?;
+    for (i, item) in outputs.iter().enumerate() {
+        output.data(format!("output {i}: {}{}", item.describe(), preview(item)));
+    }
+    if let Some(folder) = &args.output_dir {
+        std::fs::create_dir_all(folder)?;
+        for (i, item) in outputs.iter().enumerate() {
+            match to_npy(item) {
+                Some(bytes) => write_atomically(&folder.join(format!("output_{i}.npy")), &bytes)?,
+                None => output.talk(format!(
+                    "output {i} ({}) has no .npy form and is not written",
+                    item.describe()
+                )),
+            }
+        }
+    }
+    let mut code = 0;
+    let mut verdicts = Vec::new();
+    if let Some(path) = &args.expect {
+        let tolerance = Tolerance {
+            rtol: args.rtol,
+            atol: args.atol,
+        };
+        verdicts = expected(path, &outputs, tolerance)?;
+        for (name, verdict) in &verdicts {
+            match verdict {
+                Ok(max_abs) => output.data(format!("{name}: as expected, max_abs {max_abs:.1e}")),
+                Err(reason) => {
+                    code = 1;
+                    output.data(format!("{name}: {reason}"));
+                }
+            }
+        }
+    }
+    let report = session.report();
+    output.json(&serde_json::json!({
+        "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
+        "load_ms": loaded * 1e3, "run_ms": ran * 1e3,
+        "outputs": outputs.iter().map(Leaf::describe).collect::<Vec<_>>(),
+        "expected": verdicts.iter().map(|(name, v)| serde_json::json!({ "name": name, "ok": v.is_ok(), "reason": v.as_ref().err() })).collect::<Vec<_>>(),
+        "regions": report.regions,
+        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes, "fallbacks": report.fallbacks(),
+    }))?;
+    output.closing(
+        &report.ran(),
+        &report.why_portable(),
+        &format!("load {}, run {}", duration(loaded), duration(ran)),
+        &format!("delegraph bench {}", args.model.display()),
+    );
+    Ok(code)
+}
+
+/// The largest difference of each expected tensor, or what is wrong with it.
+fn expected(path: &Path, outputs: &[Leaf], tolerance: Tolerance) -> anyhow::Result<Vec<(String, Result<f64, String>)>> {
+    let tensors = Tensors::read(path).map_err(|error| crate::bad_input(error.to_string()))?;
+    let wanted: Vec<(&str, &Leaf)> = tensors.iter().collect();
+    if wanted.is_empty() {
+        return Err(crate::bad_input(format!("`{}` holds no tensors", path.display())));
+    }
+    Ok(wanted
+        .into_iter()
+        .enumerate()
+        .map(|(i, (name, want))| {
+            let position = name.trim_start_matches("output_").parse::<usize>().unwrap_or(i);
+            let verdict = match outputs.get(position) {
+                None => Err(format!("the model has no output {position}")),
+                Some(got) => compare(got, want, tolerance).map(|difference| difference.max_abs),
+            };
+            (name.to_string(), verdict)
+        })
+        .collect())
+}
+
+/// Every case of a fixture on the given model file, in this process.
+fn fixture(
+    args: &RunArgs,
+    folder: &Path,
+    config: delegraph_config::Config,
+    global: &Global,
+    output: &Output,
+) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let cases = models::list(folder).map_err(|error| crate::bad_input(error.to_string()))?;
+    let mut subject = GivenFile {
+        inner: crate::subject::DelegraphSubject::new(config, global.no_load),
+        file: &args.model,
+    };
+    let mut records: Vec<CaseRecord> = Vec::new();
+    for case in &cases {
+        let record = models::run_file(&mut subject, case, &args.model, From::Pt2);
+        let detail = match record.verdict {
+            Verdict::Pass => format!("max_abs {:.1e}", record.max_abs),
+            _ => record.reason.clone(),
+        };
+        output.data(format!("{:<6} {:<36} {detail}", record.verdict.name(), record.id));
+        records.push(record);
+    }
+    let delegated: u64 = records.iter().map(|r| r.delegated_nodes).sum();
+    let portable: u64 = records.iter().map(|r| r.undelegated_nodes).sum();
+    let fallbacks: u64 = records.iter().map(|r| r.fallbacks).sum();
+    let report = Report::new(records);
+    output.json(&serde_json::to_value(&report)?)?;
+    output.closing(
+        &format!(
+            "{} cases; {delegated} delegated nodes, {portable} portable",
+            report.summary.total
+        ),
+        &format!("{fallbacks} regions fell back"),
+        &duration(started.elapsed().as_secs_f64()),
+        &format!("delegraph conform models {}", folder.display()),
+    );
+    Ok(report.exit_code)
+}
+
+/// A subject that loads one file whatever the fixture names.
+struct GivenFile<'a> {
+    inner: crate::subject::DelegraphSubject,
+    file: &'a Path,
+}
+
+impl Subject for GivenFile<'_> {
+    fn load(&mut self, _: &Path, source: From) -> Result<Box<dyn delegraph_runner::Instance>, String> {
+        self.inner.load(self.file, source)
+    }
+}
+
+/// The first elements of a small tensor.
+fn preview(leaf: &Leaf) -> String {
+    let Leaf::Tensor { dtype, bytes, .. } = leaf else {
+        return String::new();
+    };
+    let values = delegraph_runner::leaf::to_f64(*dtype, &bytes[..bytes.len().min(8 * dtype.size())]);
+    let texts: Vec<String> = values
+        .iter()
+        .map(|v| {
+            format!("{v:.5}")
+                .trim_end_matches('0')
+                .trim_end_matches('.')
+                .to_string()
+        })
+        .collect();
+    let more = if bytes.len() > 8 * dtype.size() { ", ..." } else { "" };
+    format!("  [{}{more}]", texts.join(", "))
+}
