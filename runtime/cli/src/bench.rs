@@ -18,7 +18,7 @@ const MAX_RUNS: usize = 100_000;
 /// The model cannot be loaded or run.
 pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    let host = Arc::new(delegraph::discover(&config, global.no_load));
+    let host = Arc::new(crate::devices::discover(&config, global.no_load));
     let base = memory_mb("VmRSS:");
     let started = Instant::now();
     let options = LoadOptions {

@@ -140,7 +140,7 @@ impl Demo<'_> {
         self.line("licence Apache-2.0; changed here, see conformance/fixtures/minilm-l6-int8/NOTICE.md");
 
         let config = configuration(&["null", "reference"])?;
-        let host = Arc::new(delegraph::discover(&config, self.no_load));
+        let host = Arc::new(crate::devices::discover(&config, self.no_load));
         let compiled = delegraph::compile(module, &config, &host, &mut |step| {
             crate::partition::progress(self.output, &step)
         })?;

@@ -2,6 +2,38 @@
 
 use crate::args::{DevicesArgs, Global};
 use crate::output::{Output, Tint, bytes};
+use delegraph_config::Config;
+use delegraph_host::Host;
+use std::path::{Path, PathBuf};
+
+/// Finds the delegates of a configuration, then those of this installation: `delegates.d` beside the executable, and the
+/// source tree that it was built in, so that a clone has its delegates at hand. `DELEGRAPH_DELEGATE_PATH` replaces both.
+pub fn discover(config: &Config, no_load: bool) -> Host {
+    let mut config = config.clone();
+    if !delegraph_config::is_elevated() {
+        config.delegates.search.extend(standard_folders());
+    }
+    delegraph::discover(&config, no_load)
+}
+
+fn standard_folders() -> Vec<PathBuf> {
+    let executable = std::env::current_exe().ok();
+    let mut folders: Vec<PathBuf> = executable
+        .iter()
+        .filter_map(|path| Some(path.parent()?.join("delegates.d")))
+        .collect();
+    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../delegates");
+    let own = std::fs::read_dir(source_tree)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let mut own: Vec<PathBuf> = own.collect();
+    own.sort();
+    folders.extend(own);
+    folders.retain(|folder| folder.is_dir());
+    folders
+}
 
 /// Lists delegates by their manifests; with `--probe` loads each and asks for its devices.
 ///
@@ -9,7 +41,7 @@ use crate::output::{Output, Tint, bytes};
 /// The configuration is wrong.
 pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let config = crate::config::resolve(global, &[], &[])?;
-    let host = delegraph::discover(&config, global.no_load || !args.probe);
+    let host = discover(&config, global.no_load || !args.probe);
     let mut rows = Vec::new();
     for candidate in host.candidates() {
         let version = candidate.manifest.as_ref().map_or("-", |m| m.version.as_str());

@@ -236,7 +236,7 @@ fn delegate(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
         no_load: true,
         ..delegraph_host::HostOptions::default()
     });
-    let Some(candidate) = host.candidates().first() else {
+    let Some(candidate) = host.candidates().into_iter().next() else {
         return Err(crate::bad_input(format!("`{}` is no delegate", args.file.display())));
     };
     output.data(format!("backend  {}", candidate.backend));

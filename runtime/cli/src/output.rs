@@ -21,7 +21,6 @@ pub enum Tint {
     Green,
     Red,
     Yellow,
-    Blue,
     Dim,
 }
 
@@ -44,11 +43,6 @@ impl Output {
     /// True if the one JSON object goes to standard output, and so nothing else may.
     pub fn json_on_stdout(&self) -> bool {
         self.json.as_deref().is_some_and(|path| path == Path::new("-"))
-    }
-
-    /// True if a JSON object is wanted.
-    pub fn wants_json(&self) -> bool {
-        self.json.is_some()
     }
 
     /// A line of data.
@@ -106,7 +100,6 @@ impl Output {
             Tint::Green => "32",
             Tint::Red => "31",
             Tint::Yellow => "33",
-            Tint::Blue => "34",
             Tint::Dim => "2",
         };
         format!("\x1b[{code}m{word}\x1b[0m")

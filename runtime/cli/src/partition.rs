@@ -15,7 +15,7 @@ use std::time::Instant;
 pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    let host = delegraph::discover(&config, global.no_load);
+    let host = crate::devices::discover(&config, global.no_load);
     let mut module = delegraph::import(&Source::open(&args.model)?)?;
     let report = delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step))?;
     output.progress_done();
@@ -50,7 +50,7 @@ pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyh
 pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    let host = delegraph::discover(&config, global.no_load);
+    let host = crate::devices::discover(&config, global.no_load);
     let module = delegraph::import(&Source::open(&args.model)?)?;
     let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step))?;
     output.progress_done();

@@ -22,7 +22,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     if let Some(folder) = &args.fixture {
         return fixture(args, folder, config, global, output);
     }
-    let host = Arc::new(delegraph::discover(&config, global.no_load));
+    let host = Arc::new(crate::devices::discover(&config, global.no_load));
     let started = Instant::now();
     let options = LoadOptions {
         method: args.method.clone(),

@@ -19,7 +19,7 @@ pub struct DelegraphSubject {
 impl DelegraphSubject {
     /// With the delegates that the configuration allows.
     pub fn new(config: Config, no_load: bool) -> DelegraphSubject {
-        let host = Arc::new(delegraph::discover(&config, no_load));
+        let host = Arc::new(crate::devices::discover(&config, no_load));
         DelegraphSubject { config, host }
     }
 }

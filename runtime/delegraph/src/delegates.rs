@@ -3,7 +3,6 @@
 use delegraph_config::Config;
 use delegraph_host::{Host, HostOptions};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// The id that stands for the portable kernels in `select.order`.
 pub const PORTABLE: &str = "portable";
@@ -26,11 +25,10 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         select = globs("DELEGRAPH_DELEGATES_SELECT");
         disable = globs("DELEGRAPH_DELEGATES_DISABLE");
     }
-    let manifests: Vec<PathBuf> = config
+    let pinned = config
         .backend
-        .values()
-        .filter_map(|backend| backend.library.clone())
-        .collect();
+        .iter()
+        .filter_map(|(name, backend)| Some((name.clone(), backend.library.clone()?)));
     let options: BTreeMap<String, serde_json::Value> = config
         .backend
         .iter()
@@ -38,7 +36,8 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         .filter_map(|(name, backend)| Some((name.clone(), serde_json::to_value(&backend.options).ok()?)))
         .collect();
     Host::discover(HostOptions {
-        manifests,
+        pinned: pinned.collect(),
+        manifests: Vec::new(),
         search,
         select,
         disable,

@@ -157,7 +157,8 @@ impl WeightsHandle {
     /// The handle is dropped before `weights` is.
     pub unsafe fn borrowed(weights: &dyn Weights) -> Arc<WeightsHandle> {
         // SAFETY: only the lifetime is changed, and the caller promises that it is kept.
-        let weights: &'static dyn Weights = unsafe { std::mem::transmute::<&dyn Weights, &'static dyn Weights>(weights) };
+        let weights: &'static dyn Weights =
+            unsafe { std::mem::transmute::<&dyn Weights, &'static dyn Weights>(weights) };
         Arc::new(WeightsHandle {
             source: WeightsSource::Borrowed(weights),
             retained: AtomicUsize::new(0),
@@ -461,7 +462,11 @@ unsafe extern "C" fn blob_set_verdict(
             return Status::INVALID_ARGUMENT;
         };
         let answer = text("the reason of a verdict", reason, size).map(|reason| (verdict, reason));
-        let status = if answer.is_ok() { Status::OK } else { Status::INVALID_ARGUMENT };
+        let status = if answer.is_ok() {
+            Status::OK
+        } else {
+            Status::INVALID_ARGUMENT
+        };
         *lock(&sink.0) = Some(answer);
         status
     }

@@ -4,17 +4,23 @@
 //! unmapped. Whatever a delegate answers is checked before anybody sees it. This crate knows no graph: a graph comes as the
 //! bytes of its image, weights by id, tensors as bytes with a dtype and sizes.
 
+mod api;
 mod delegate;
+mod discover;
 mod error;
+mod host;
+mod loader;
 mod manifest;
 mod options;
+mod raw;
 mod session;
 
-pub use delegate::{
-    BlobVerdict, Candidate, Delegate, Device, DeviceKind, Host, Info, NodeVerdict, Partition, StaticDelegate, Weights,
-};
-pub use delegraph_abi::Status;
+pub use api::{Logger, set_logger};
+pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
+pub use delegraph_abi::{StaticEntry, Status};
+pub use discover::Candidate;
 pub use error::{DelegateError, HostError};
+pub use host::Host;
 pub use manifest::Manifest;
 pub use options::HostOptions;
 pub use session::{Input, Output, Session};

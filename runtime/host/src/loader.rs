@@ -53,7 +53,10 @@ unsafe fn open(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::windows::{LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library};
     // SAFETY: as the caller says.
     unsafe {
-        Library::load_with_flags(path, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS)
+        Library::load_with_flags(
+            path,
+            LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS,
+        )
     }
     .map(Into::into)
 }
@@ -175,7 +178,10 @@ fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
         }
     }
     let roles = [("compile", info.compiles), ("run", info.runs)];
-    match roles.iter().find(|(role, has)| manifest.roles.iter().any(|r| r == role) && !has) {
+    match roles
+        .iter()
+        .find(|(role, has)| manifest.roles.iter().any(|r| r == role) && !has)
+    {
         Some((role, _)) => Err(format!("its manifest says that it can {role}, but its table does not")),
         None => Ok(()),
     }

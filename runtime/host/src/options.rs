@@ -6,7 +6,9 @@ use std::path::PathBuf;
 /// Where to look for delegates and which to use.
 #[derive(Debug, Clone, Default)]
 pub struct HostOptions {
-    /// Manifests (`*.delegate.toml`) or libraries named outright; they come first.
+    /// Backend ids with the library or manifest that the configuration pins for each; they come first.
+    pub pinned: Vec<(String, PathBuf)>,
+    /// Manifests (`*.delegate.toml`) or libraries named outright; they come next.
     pub manifests: Vec<PathBuf>,
     /// Folders that are searched for `*.delegate.toml`, in order.
     pub search: Vec<PathBuf>,

@@ -51,13 +51,19 @@ pub(crate) unsafe fn read<T: Struct>(pointer: *const T) -> Result<T, String> {
     let size = unsafe { pointer.cast::<u32>().read() } as usize;
     if size < T::FIRST_SIZE {
         let least = T::FIRST_SIZE;
-        return Err(format!("`struct_size` of `{name}` is {size}, the first minor's is {least}"));
+        return Err(format!(
+            "`struct_size` of `{name}` is {size}, the first minor's is {least}"
+        ));
     }
     let mut copy = T::EMPTY;
     // SAFETY: `size` bytes are readable; no more than `copy` holds are copied; every field of the ABI's structs may hold any
     // bytes (function pointers are optional, so a zero one is None).
     unsafe {
-        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), (&raw mut copy).cast::<u8>(), size.min(size_of::<T>()));
+        std::ptr::copy_nonoverlapping(
+            pointer.cast::<u8>(),
+            (&raw mut copy).cast::<u8>(),
+            size.min(size_of::<T>()),
+        );
     }
     if let Some(expected) = T::ID {
         // SAFETY: the id follows the size in every struct that has one.
