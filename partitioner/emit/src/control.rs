@@ -98,6 +98,8 @@ impl Builder<'_, '_> {
             return Err(argument(node, "init", "more carried values than results"));
         }
         let (carried, collected) = results.split_at(init.len());
+        // `et_copy_index` gives its target the size that is filled so far.
+        collected.iter().for_each(|&output| self.values.make_bounded(output));
         for (&target, &source) in carried.iter().zip(&init) {
             self.assign(target, source);
         }

@@ -103,6 +103,15 @@ impl Values {
         index
     }
 
+    /// Lets a tensor of fixed sizes be smaller while it is being written.
+    pub(crate) fn make_bounded(&mut self, index: u32) {
+        if let EValue::Tensor(tensor) = &mut self.items[index as usize]
+            && tensor.dynamism == Dynamism::Static
+        {
+            tensor.dynamism = Dynamism::Bounded;
+        }
+    }
+
     /// Marks the value, or what its list holds, as read or written by instruction `now`.
     pub(crate) fn touch(&mut self, index: u32, now: u32) {
         let items = match &self.items[index as usize] {

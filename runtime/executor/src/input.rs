@@ -4,9 +4,11 @@ use crate::RunError;
 use crate::copy::relayout;
 use crate::engine::{Engine, Number};
 use crate::load::Loaded;
+use crate::step::Step;
 use crate::tensors::{Place, Slot};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue};
 use delegraph_types::{DType, Dims};
@@ -35,6 +37,32 @@ pub enum Input<'a> {
     Str(&'a str),
     /// `None`.
     None,
+}
+
+/// For each input, whether its memory holds the input, or what was last written to it, when the method ends: planners give
+/// the memory of an input that is not read any more to other tensors.
+pub(crate) fn kept(loaded: &Loaded) -> Vec<bool> {
+    let tensors = &loaded.tensors;
+    let inputs = loaded.plan().inputs.iter().map(|&value| tensors.slot(value));
+    let mut kept = alloc::vec![true; inputs.len()];
+    let places: Vec<_> = inputs
+        .map(|slot| slot.and_then(|slot| Some((slot, tensors.slots[slot.0 as usize].arena_range()?))))
+        .collect();
+    for write in loaded.steps.iter().filter_map(Step::io).flat_map(|io| &io.writes) {
+        let Some((memory, range)) = tensors.slots[write.slot.0 as usize].arena_range() else {
+            continue;
+        };
+        for (kept, place) in kept.iter_mut().zip(&places) {
+            if let Some((slot, (home, bytes))) = place
+                && *home == memory
+                && bytes.start < range.end
+                && range.start < bytes.end
+            {
+                *kept = *slot == write.slot;
+            }
+        }
+    }
+    kept
 }
 
 /// Gives every input to the method.

@@ -33,6 +33,8 @@ pub struct Executor {
     regions: Vec<Region>,
     /// By instruction: the region that starts there.
     region_at: Vec<Option<u32>>,
+    /// By input: its memory holds nothing else at the end of a run.
+    inputs_kept: Vec<bool>,
     delegates: Vec<Box<dyn RegionCall>>,
     options: Options,
     trace: Option<Box<dyn Trace>>,
@@ -106,6 +108,7 @@ impl Executor {
         let mut executor = Executor {
             numbers: loaded.numbers.clone(),
             region_at: alloc::vec![None; loaded.steps.len()],
+            inputs_kept: input::kept(&loaded),
             state,
             loaded,
             data,
@@ -197,12 +200,15 @@ impl Executor {
     /// The present content of the input at `index`: what the method left there, if it changes its input.
     ///
     /// # Errors
-    /// There is none of this index.
+    /// There is none of this index, or the plan uses its memory for something else once it is read.
     pub fn input_after(&self, index: usize) -> Result<Output<'_>, RunError> {
         let fail = |problem: String| RunError::Output { index, problem };
         let Some(&value) = self.plan().inputs.get(index) else {
             return Err(fail(format!("the method has {} inputs", self.plan().inputs.len())));
         };
+        if !self.inputs_kept[index] {
+            return Err(fail("its memory serves other tensors later in the run".into()));
+        }
         output::view(&self.loaded, &self.engine, &self.numbers, &*self.data, value).map_err(fail)
     }
 

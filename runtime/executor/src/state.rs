@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::load::{Loaded, is_static};
 use crate::memory::MemoryId;
-use crate::step::{Io, KernelStep, Step};
+use crate::step::Step;
 use crate::tensors::{Place, SlotId, Tensors};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -58,7 +58,7 @@ impl State {
             }
         }
         for step in &loaded.steps {
-            let Some(io) = io_of(step) else { continue };
+            let Some(io) = step.io() else { continue };
             let in_place = matches!(step, Step::Kernel(kernel) if kernel.reads_outs);
             let outs = io.writes.iter().map(|write| write.slot).filter(|_| in_place);
             for slot in io.reads.iter().map(|read| read.slot).chain(outs) {
@@ -104,7 +104,10 @@ impl State {
         state.writers = loaded
             .steps
             .iter()
-            .map(|step| io_of(step).is_some_and(|io| io.writes.iter().any(|write| state.holds(tensors, write.slot))))
+            .map(|step| {
+                step.io()
+                    .is_some_and(|io| io.writes.iter().any(|write| state.holds(tensors, write.slot)))
+            })
             .collect();
         let first = state.writers.iter().position(|writes| *writes);
         state.commit = loaded.steps.len();
@@ -182,15 +185,6 @@ impl State {
     }
 }
 
-fn io_of(step: &Step) -> Option<&Io> {
-    match step {
-        Step::Kernel(KernelStep { io, .. }) | Step::Delegate { io, .. } | Step::MoveTensor { io: Some(io), .. } => {
-            Some(io)
-        }
-        _ => None,
-    }
-}
-
 /// True for a copy between tensors of one dtype and fixed equal sizes, and for what does nothing that can fail.
 fn cannot_fail(loaded: &Loaded, step: &Step, instruction: usize) -> bool {
     let copies = match step {
@@ -199,7 +193,7 @@ fn cannot_fail(loaded: &Loaded, step: &Step, instruction: usize) -> bool {
         Step::MoveTensor { .. } => true,
         _ => false,
     };
-    let Some(io) = io_of(step).filter(|_| copies) else {
+    let Some(io) = step.io().filter(|_| copies) else {
         return false;
     };
     let ([read], [write]) = (&io.reads[..], &io.writes[..]) else {

@@ -41,6 +41,18 @@ pub(crate) enum Step {
     Free(Option<MemoryId>),
 }
 
+impl Step {
+    /// The tensors that it reads and writes, if it does either.
+    pub fn io(&self) -> Option<&Io> {
+        match self {
+            Step::Kernel(KernelStep { io, .. }) | Step::Delegate { io, .. } | Step::MoveTensor { io: Some(io), .. } => {
+                Some(io)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a jump looks at.
 #[derive(Debug)]
 pub(crate) enum Condition {
