@@ -407,10 +407,10 @@ fn scatter<R: Copy, T: Copy>(walk: &mut Walk, values: &[R], data: &mut [T], conv
 mod tests {
     use super::*;
 
-    fn offsets(sizes: &[i64], strides: &[i64], piece: usize) -> alloc::vec::Vec<usize> {
+    fn offsets(sizes: &[i64], strides: &[i64], piece: usize) -> Vec<usize> {
         let count = sizes.iter().product::<i64>() as usize;
         let mut walk = Walk::new(sizes, strides);
-        let mut all = alloc::vec::Vec::new();
+        let mut all = Vec::new();
         while all.len() < count {
             let take = piece.min(count - all.len());
             walk.advance(take, |at, stride, n| all.extend((0..n).map(|i| at + i * stride)));

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod activation;
+mod affine;
 mod arg;
 mod binary;
 mod call;
@@ -29,6 +30,8 @@ mod matmul;
 mod norm;
 mod pool;
 mod prim;
+mod quantized;
+mod quantized_choose;
 mod reduce;
 mod registry;
 mod remap;

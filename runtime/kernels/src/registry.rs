@@ -26,6 +26,8 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::norm::KERNELS,
     crate::pool::KERNELS,
     crate::prim::KERNELS,
+    crate::quantized::KERNELS,
+    crate::quantized_choose::KERNELS,
     crate::reduce::KERNELS,
     crate::remap::KERNELS,
     crate::scan::KERNELS,

@@ -166,9 +166,9 @@ mod tests {
 
     #[test]
     fn the_product_of_every_type_is_the_same() {
-        fn run<T: Product>(number: impl Fn(i64) -> T) -> alloc::vec::Vec<f64> {
-            let a: alloc::vec::Vec<T> = (0..6).map(&number).collect();
-            let b: alloc::vec::Vec<T> = (1..13).map(&number).collect();
+        fn run<T: Product>(number: impl Fn(i64) -> T) -> Vec<f64> {
+            let a: Vec<T> = (0..6).map(&number).collect();
+            let b: Vec<T> = (1..13).map(&number).collect();
             let mut dst = [T::ONE; 8];
             let b = Matrix::rows(&b, 3).transposed();
             T::product((2, 3, 4), Matrix::rows(&a, 3), b, (&mut dst, 4), true).unwrap();
