@@ -1,1 +1,3 @@
-//! The reference delegate as a shared library.
+//! The reference delegate as a shared library: it exports the entry and has nothing else.
+
+delegraph_sdk::export_delegate!(delegraph_reference::Reference);

@@ -1,0 +1,6 @@
+//! Stub.
+
+use crate::caps::Operator;
+
+/// The rows.
+pub const TABLE: &[Operator] = &[];
