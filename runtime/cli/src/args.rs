@@ -166,7 +166,7 @@ pub struct RunArgs {
     /// External constants of the program (.ptd)
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Folder for the outputs, one .npy each
+    /// Folder for the outputs, one .npy each; with --fixture one outputs.safetensors of CASE.STEP.outK and CASE.STEP.inK
     #[arg(long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
     /// Expected outputs (safetensors, by name or position)
@@ -212,6 +212,9 @@ pub struct BenchArgs {
     /// Threads of the CPU backend
     #[arg(long)]
     pub threads: Option<u32>,
+    /// Write a Chrome/Perfetto trace of one run more
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Sizes of made-up inputs, as INPUT:DIM=SIZE
     #[arg(long, value_name = "INPUT:DIM=SIZE", value_delimiter = ',')]
     pub shapes: Vec<String>,

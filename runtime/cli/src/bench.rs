@@ -2,7 +2,7 @@
 
 use crate::args::{BenchArgs, BenchFormat, Global};
 use crate::inputs::{arguments, leaf, value};
-use crate::output::{Output, duration};
+use crate::output::{Output, duration, write_atomically};
 use delegraph::{InputInfo, InputKind, LoadOptions, Session, Source};
 use delegraph_runner::Leaf;
 use delegraph_types::DType;
@@ -11,12 +11,19 @@ use std::time::Instant;
 
 /// Most runs that are kept.
 const MAX_RUNS: usize = 100_000;
+/// Most elements of a made-up input.
+const MAX_ELEMENTS: usize = 1 << 30;
 
 /// Runs the command.
 ///
 /// # Errors
 /// The model cannot be loaded or run.
 pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    if args.threads.is_some_and(|threads| threads != 1) {
+        return Err(crate::usage(
+            "the portable kernels run on one thread, and there is no CPU backend yet: `--threads 1`",
+        ));
+    }
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
     let host = Arc::new(crate::devices::discover(&config, global.no_load));
     let base = memory_mb("VmRSS:");
@@ -29,11 +36,14 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let inputs = match &args.inputs {
         Some(file) => arguments(&session, &[], Some(file))?,
-        None => session
-            .inputs()
-            .iter()
-            .map(|info| made_up(info, &args.shapes))
-            .collect::<anyhow::Result<Vec<_>>>()?,
+        None => {
+            let infos = session.inputs();
+            check_shapes(&args.shapes, &infos)?;
+            infos
+                .iter()
+                .map(|info| made_up(info, &args.shapes))
+                .collect::<anyhow::Result<Vec<_>>>()?
+        }
     };
     let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
@@ -101,7 +111,15 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
             output.data(row.join(","));
         }
     }
+    if let Some(path) = &args.trace {
+        // One run more, so that recording does not slow the timed ones.
+        session.start_trace();
+        session.run(&values)?;
+        write_atomically(path, session.chrome_trace().as_bytes())?;
+        output.talk(format!("trace in {}", path.display()));
+    }
     let report = session.report();
+    crate::run::warn_of_fallback(&config, &report, output);
     output.json(&serde_json::json!({
         "schema": "delegraph.bench/1", "tool": crate::tool(), "exit_code": 0, "times_ms": times, "load_ms": load_ms,
         "first_ms": first_ms, "rss_base_mb": base, "rss_peak_mb": peak, "median_ms": median, "p95_ms": p95,
@@ -116,6 +134,30 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     Ok(0)
 }
 
+/// `INPUT:DIM=SIZE`
+fn parse_shape(item: &str) -> anyhow::Result<(&str, usize, i64)> {
+    let parsed = item.split_once('=').and_then(|(place, size)| {
+        let (name, dim) = place.split_once(':')?;
+        Some((name, dim.parse().ok()?, size.parse().ok().filter(|size| *size >= 0)?))
+    });
+    parsed.ok_or_else(|| crate::usage(format!("`--shapes {item}` is not INPUT:DIM=SIZE")))
+}
+
+/// Every given size is of an input that there is.
+fn check_shapes(shapes: &[String], infos: &[InputInfo]) -> anyhow::Result<()> {
+    for item in shapes {
+        let (name, ..) = parse_shape(item)?;
+        if !infos.iter().any(|info| info.name == name) {
+            let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+            return Err(crate::usage(format!(
+                "the method has no input `{name}`\n  hint: it has `{}`",
+                names.join("`, `")
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// An input of small numbers: indices stay in range, floats differ from each other.
 fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
     let (dtype, sizes) = match &info.kind {
@@ -127,14 +169,7 @@ fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
     };
     let mut shape = sizes.to_vec();
     for item in shapes {
-        // INPUT:DIM=SIZE
-        let parsed = item.split_once('=').and_then(|(place, size)| {
-            let (name, dim) = place.split_once(':')?;
-            Some((name, dim.parse::<usize>().ok()?, size.parse::<i64>().ok()?))
-        });
-        let Some((name, dim, size)) = parsed else {
-            return Err(crate::usage(format!("`--shapes {item}` is not INPUT:DIM=SIZE")));
-        };
+        let (name, dim, size) = parse_shape(item)?;
         if name == info.name {
             match shape.get_mut(dim) {
                 Some(slot) => *slot = size,
@@ -142,7 +177,15 @@ fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
             }
         }
     }
-    let count = shape.iter().product::<i64>().max(0) as usize;
+    let count = shape
+        .iter()
+        .try_fold(1usize, |n, size| n.checked_mul(usize::try_from(*size).ok()?));
+    let count = count.filter(|n| *n <= MAX_ELEMENTS).ok_or_else(|| {
+        crate::usage(format!(
+            "input `{}` of {shape:?} is too large to make up\n  hint: give `--shapes` or `--inputs`",
+            info.name
+        ))
+    })?;
     let bytes = (0..count).flat_map(|i| element(dtype, i)).collect();
     Ok(Leaf::Tensor { dtype, shape, bytes })
 }

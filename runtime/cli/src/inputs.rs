@@ -192,9 +192,83 @@ pub fn to_npy(leaf: &Leaf) -> Option<Vec<u8>> {
     Some(file)
 }
 
+/// Leaves as a safetensors file: tensors of every dtype, numbers as tensors of rank 0. What has neither form is left out.
+///
+/// # Errors
+/// A name occurs twice, or a tensor is none.
+pub fn to_safetensors(leaves: &[(String, Leaf)]) -> anyhow::Result<Vec<u8>> {
+    use safetensors::Dtype as S;
+    let number = |dtype: S, bytes: &[u8]| Some((dtype, Vec::new(), bytes.to_vec()));
+    let mut items = Vec::new();
+    for (name, leaf) in leaves {
+        let item = match leaf {
+            Leaf::Tensor { dtype, shape, bytes } => {
+                let dtype = match dtype {
+                    DType::Bool => S::BOOL,
+                    DType::U8 => S::U8,
+                    DType::I8 => S::I8,
+                    DType::I16 => S::I16,
+                    DType::U16 => S::U16,
+                    DType::F16 => S::F16,
+                    DType::BF16 => S::BF16,
+                    DType::I32 => S::I32,
+                    DType::U32 => S::U32,
+                    DType::F32 => S::F32,
+                    DType::F64 => S::F64,
+                    DType::I64 => S::I64,
+                    DType::U64 => S::U64,
+                    DType::F8E5M2 => S::F8_E5M2,
+                    DType::F8E4M3 => S::F8_E4M3,
+                };
+                Some((dtype, shape.iter().map(|&d| d as usize).collect(), bytes.clone()))
+            }
+            Leaf::Int(i) => number(S::I64, &i.to_le_bytes()),
+            Leaf::Float(f) => number(S::F64, &f.to_le_bytes()),
+            Leaf::Bool(b) => number(S::BOOL, &[u8::from(*b)]),
+            Leaf::None | Leaf::Str(_) => None,
+        };
+        items.extend(item.map(|item| (name, item)));
+    }
+    let views = items
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)
+                .with_context(|| format!("tensor `{name}`"))?;
+            Ok((name.as_str(), view))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn safetensors_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leaves.safetensors");
+        let tensor = |dtype: DType, shape: &[i64]| Leaf::Tensor {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: vec![1; shape.iter().product::<i64>() as usize * dtype.size()],
+        };
+        let leaves = [
+            ("a".to_string(), tensor(DType::BF16, &[2, 3])),
+            ("b".to_string(), tensor(DType::I64, &[])),
+            ("c".to_string(), Leaf::Int(7)),
+            ("d".to_string(), Leaf::None),
+        ];
+        std::fs::write(&path, to_safetensors(&leaves).unwrap()).unwrap();
+        let read = Tensors::read(&path).unwrap();
+        let read: Vec<_> = read.iter().collect();
+        assert_eq!(read.len(), 3);
+        assert_eq!(read[0], ("a", &leaves[0].1));
+        assert_eq!(read[1], ("b", &leaves[1].1));
+        assert_eq!(read[2].1.describe(), "i64[]");
+        let twice = [("a".to_string(), Leaf::Int(1)), ("a".to_string(), Leaf::Int(1))];
+        assert!(to_safetensors(&twice).is_err());
+    }
 
     #[test]
     fn npy_round_trips() {

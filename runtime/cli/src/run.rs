@@ -1,15 +1,17 @@
 //! `delegraph run`
 
 use crate::args::{Global, RunArgs};
-use crate::inputs::{arguments, leaf, to_npy, value};
+use crate::inputs::{arguments, leaf, to_npy, to_safetensors, value};
 use crate::output::{Output, duration, write_atomically};
 use delegraph::{LoadOptions, Session, Source};
 use delegraph_runner::Leaf;
 use delegraph_runner::compare::{Tolerance, compare};
 use delegraph_runner::fixture::Tensors;
 use delegraph_runner::models::{self, Source as From, Subject};
-use delegraph_runner::{CaseRecord, Report, Verdict};
+use delegraph_runner::{CaseRecord, Instance, Report, StepResult, Verdict};
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -80,6 +82,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
         }
     }
     let report = session.report();
+    warn_of_fallback(&config, &report, output);
     output.json(&serde_json::json!({
         "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
         "load_ms": loaded * 1e3, "run_ms": ran * 1e3,
@@ -95,6 +98,13 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
         &format!("delegraph bench {}", args.model.display()),
     );
     Ok(code)
+}
+
+/// `fallback = "warn"`
+pub fn warn_of_fallback(config: &delegraph_config::Config, report: &delegraph::RunReport, output: &Output) {
+    if config.select.fallback == delegraph_config::Fallback::Warn && report.fallbacks() > 0 {
+        output.talk(format!("warning: {}", report.why_portable()));
+    }
 }
 
 /// The largest difference of each expected tensor, or what is wrong with it.
@@ -131,8 +141,10 @@ fn fixture(
     let mut subject = GivenFile {
         inner: crate::subject::DelegraphSubject::new(config, global.no_load),
         file: &args.model,
+        log: Log::default(),
     };
     let mut records: Vec<CaseRecord> = Vec::new();
+    let mut outputs: Vec<(String, Leaf)> = Vec::new();
     for case in &cases {
         let record = models::run_file(&mut subject, case, &args.model, From::Pt2);
         let detail = match record.verdict {
@@ -141,6 +153,17 @@ fn fixture(
         };
         output.data(format!("{:<6} {:<36} {detail}", record.verdict.name(), record.id));
         records.push(record);
+        for (step, result) in subject.log.take().into_iter().enumerate() {
+            let after = result.inputs_after.unwrap_or_default();
+            for (kind, leaves) in [("out", result.outputs), ("in", after)] {
+                let named = leaves.into_iter().enumerate();
+                outputs.extend(named.map(|(k, leaf)| (format!("{}.{step}.{kind}{k}", case.case), leaf)));
+            }
+        }
+    }
+    if let Some(folder) = &args.output_dir {
+        std::fs::create_dir_all(folder)?;
+        write_atomically(&folder.join("outputs.safetensors"), &to_safetensors(&outputs)?)?;
     }
     let delegated: u64 = records.iter().map(|r| r.delegated_nodes).sum();
     let portable: u64 = records.iter().map(|r| r.undelegated_nodes).sum();
@@ -159,15 +182,42 @@ fn fixture(
     Ok(report.exit_code)
 }
 
-/// A subject that loads one file whatever the fixture names.
+/// What the steps of a case gave.
+type Log = Rc<RefCell<Vec<StepResult>>>;
+
+/// A subject that loads one file whatever the fixture names, and keeps what it gave.
 struct GivenFile<'a> {
     inner: crate::subject::DelegraphSubject,
     file: &'a Path,
+    log: Log,
 }
 
 impl Subject for GivenFile<'_> {
-    fn load(&mut self, _: &Path, source: From) -> Result<Box<dyn delegraph_runner::Instance>, String> {
-        self.inner.load(self.file, source)
+    fn load(&mut self, _: &Path, source: From) -> Result<Box<dyn Instance>, String> {
+        let inner = self.inner.load(self.file, source)?;
+        let log = Rc::clone(&self.log);
+        Ok(Box::new(Logged { inner, log }))
+    }
+}
+
+struct Logged {
+    inner: Box<dyn Instance>,
+    log: Log,
+}
+
+impl Instance for Logged {
+    fn run(&mut self, inputs: &[Leaf]) -> Result<StepResult, String> {
+        let result = self.inner.run(inputs)?;
+        self.log.borrow_mut().push(result.clone());
+        Ok(result)
+    }
+
+    fn buffer(&self, name: &str) -> Option<Leaf> {
+        self.inner.buffer(name)
+    }
+
+    fn counters(&self) -> models::Counters {
+        self.inner.counters()
     }
 }
 

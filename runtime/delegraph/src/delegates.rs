@@ -1,6 +1,7 @@
 //! The configuration's delegates: what the host is told to find.
 
-use delegraph_config::Config;
+use crate::Error;
+use delegraph_config::{Config, Isolation, SelfCheck, Trust};
 use delegraph_host::{Host, HostOptions};
 use std::collections::BTreeMap;
 
@@ -64,4 +65,39 @@ pub fn wanted(config: &Config) -> Vec<String> {
         .take_while(|name| *name != PORTABLE)
         .cloned()
         .collect()
+}
+
+/// Refuses what the schema has and this version does not do yet: a promise that is not kept must not be passed over.
+///
+/// # Errors
+/// Names the first such key.
+pub(crate) fn supported(config: &Config) -> Result<(), Error> {
+    let delegates = &config.delegates;
+    let mut unavailable: Vec<String> = Vec::new();
+    if delegates.trust != Trust::Off || !delegates.keys.is_empty() {
+        unavailable.push("delegates.trust".to_string());
+    }
+    if delegates.require_conformance.is_some() {
+        unavailable.push("delegates.require_conformance".to_string());
+    }
+    if config.select.self_check != SelfCheck::Off {
+        unavailable.push("select.self_check".to_string());
+    }
+    if !config.device.is_empty() {
+        unavailable.push("device".to_string());
+    }
+    for (name, backend) in &config.backend {
+        if backend.isolation == Some(Isolation::Worker) {
+            unavailable.push(format!("backend.{name}.isolation"));
+        }
+        if backend.device.as_deref().is_some_and(|device| device != "auto") {
+            unavailable.push(format!("backend.{name}.device"));
+        }
+    }
+    match unavailable.first() {
+        None => Ok(()),
+        Some(key) => Err(Error::Usage(format!(
+            "`{key}` is in the schema, but this version does not act on it\n  hint: remove the key; it would not be kept"
+        ))),
+    }
 }
