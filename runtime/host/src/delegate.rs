@@ -217,11 +217,13 @@ impl Delegate {
         };
         let sink = PartSink::new(view.node_count());
         // SAFETY: the graph and the sink live until the call returns.
-        self.call(|api, call| unsafe { api.partition.map(|f| f(self.handle, call, &graph, sink.as_ptr())) })?;
+        let outcome =
+            self.call(|api, call| unsafe { api.partition.map(|f| f(self.handle, call, &graph, sink.as_ptr())) });
         let answers = sink.answers();
         if let Some(problem) = answers.problem {
             return Err(self.error(Status::INTERNAL, format!("its answer is out of contract: {problem}")));
         }
+        outcome?;
         let count = answers.verdicts.len();
         let given: Vec<NodeVerdict> = answers.verdicts.into_iter().map_while(|verdict| verdict).collect();
         if given.len() < count {
@@ -262,14 +264,15 @@ impl Delegate {
         };
         let sink = BlobSink::default();
         // SAFETY: everything handed over lives until the call returns.
-        self.call(|api, call| unsafe {
+        let outcome = self.call(|api, call| unsafe {
             api.compile
                 .map(|f| f(self.handle, call, &graph, &target_struct, sink.as_ptr()))
-        })?;
+        });
         let parts = sink.parts();
         if let Some(problem) = parts.problem {
             return Err(self.error(Status::INTERNAL, format!("its blob is out of contract: {problem}")));
         }
+        outcome?;
         let meta = Meta {
             delegate: self.info.name.clone(),
             delegate_version: self.info.version.clone(),
