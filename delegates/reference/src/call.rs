@@ -98,7 +98,11 @@ impl<'a> Call<'a> {
 
     /// A tensor or `None`.
     pub fn optional(&self, i: usize) -> Result<Option<&'a Tensor>, Error> {
-        if self.is_none(i) { Ok(None) } else { self.tensor(i).map(Some) }
+        if self.is_none(i) {
+            Ok(None)
+        } else {
+            self.tensor(i).map(Some)
+        }
     }
 
     /// A tensor, or a number in its place.
@@ -148,7 +152,11 @@ impl<'a> Call<'a> {
 
     /// A number or `None`.
     pub fn optional_scalar(&self, i: usize) -> Result<Option<Scalar>, Error> {
-        if self.is_none(i) { Ok(None) } else { self.scalar(i).map(Some) }
+        if self.is_none(i) {
+            Ok(None)
+        } else {
+            self.scalar(i).map(Some)
+        }
     }
 
     /// A number as a float.

@@ -131,7 +131,10 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
         }
     }
     if (words.count()..node.arg_count()).any(|i| !node.arg(i).is_none()) {
-        return Err(Refusal::attribute(format!("`{}` has more parameters than its schema", node.op())));
+        return Err(Refusal::attribute(format!(
+            "`{}` has more parameters than its schema",
+            node.op()
+        )));
     }
     (operator.check)(node)?;
     Ok(operator)
@@ -163,7 +166,10 @@ fn accept_value(node: &NodeView<'_>, index: ValueIndex) -> Result<(), Refusal> {
 
 /// Whether an argument is of a type of the signature.
 fn fits(word: &str, arg: &ArgView<'_>) -> bool {
-    let number = matches!(arg, ArgView::Int(_) | ArgView::Float(_) | ArgView::Bool(_) | ArgView::Expr(_));
+    let number = matches!(
+        arg,
+        ArgView::Int(_) | ArgView::Float(_) | ArgView::Bool(_) | ArgView::Expr(_)
+    );
     let word = match word.strip_suffix('?') {
         Some(_) if arg.is_none() => return true,
         Some(word) => word,
@@ -226,7 +232,10 @@ fn dtypes(node: &NodeView<'_>, which: &str, is_fit: fn(DType) -> bool) -> Result
     let all = node.inputs().chain(node.outputs().iter());
     for dtype in all.filter_map(|v| node.image().value(v).dtype()) {
         if !is_fit(dtype) {
-            return Err(Refusal::dtype(format!("`{}` takes {which} only, not {dtype}", node.op())));
+            return Err(Refusal::dtype(format!(
+                "`{}` takes {which} only, not {dtype}",
+                node.op()
+            )));
         }
     }
     Ok(())

@@ -97,7 +97,10 @@ fn evaluate(operator: &Operator, call: &Call<'_>) -> Result<Vec<Tensor>, Error> 
     let made = (operator.eval)(call)?;
     if made.len() != call.outputs() {
         let (op, count) = (operator.name, made.len());
-        return Err(Error::internal(format!("`{op}` makes {count} tensors, not {}", call.outputs())));
+        return Err(Error::internal(format!(
+            "`{op}` makes {count} tensors, not {}",
+            call.outputs()
+        )));
     }
     for (i, tensor) in made.iter().enumerate() {
         let (dtype, sizes) = (call.out_dtype(i)?, call.out_sizes(i)?);
@@ -199,10 +202,16 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>) -> Result<Box<dyn Session>, 
         let have = weights.bytes(weight.id())?.len() as u64;
         if have != weight.byte_size() {
             let (id, want) = (weight.id(), weight.byte_size());
-            return Err(Error::corrupt(format!("weight {id} has {have} bytes, the graph says {want}")));
+            return Err(Error::corrupt(format!(
+                "weight {id} has {have} bytes, the graph says {want}"
+            )));
         }
     }
-    let kept = if view.weight_count() > 0 { Some(weights.keep()?) } else { None };
+    let kept = if view.weight_count() > 0 {
+        Some(weights.keep()?)
+    } else {
+        None
+    };
     Ok(Box::new(Evaluator {
         program,
         weights: Kept(kept),

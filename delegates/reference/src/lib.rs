@@ -49,9 +49,7 @@ mod testing;
 mod walk;
 
 use delegraph_sdk::image::ImageView;
-use delegraph_sdk::{
-    Blob, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Session, Weights,
-};
+use delegraph_sdk::{Blob, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Session, Weights};
 
 /// The reference delegate.
 pub struct Reference;

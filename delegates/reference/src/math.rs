@@ -111,7 +111,11 @@ pub fn remainder(a: f64, b: f64) -> f64 {
 /// The floor of a quotient of integers.
 pub fn floor_div_int(a: i64, b: i64) -> Option<i64> {
     let (quotient, rest) = (a.checked_div(b)?, a.checked_rem(b)?);
-    Some(if rest != 0 && (rest < 0) != (b < 0) { quotient - 1 } else { quotient })
+    Some(if rest != 0 && (rest < 0) != (b < 0) {
+        quotient - 1
+    } else {
+        quotient
+    })
 }
 
 /// A power of integers, which wraps; negative exponents cut off to 0 or ±1.
@@ -168,7 +172,10 @@ mod tests {
 
     #[test]
     fn powers_of_integers() {
-        assert_eq!((pow_int(3, 4), pow_int(-2, 3), pow_int(2, -1), pow_int(-1, -3)), (81, -8, 0, -1));
+        assert_eq!(
+            (pow_int(3, 4), pow_int(-2, 3), pow_int(2, -1), pow_int(-1, -3)),
+            (81, -8, 0, -1)
+        );
         assert_eq!(pow_int(2, 64), 0);
     }
 }

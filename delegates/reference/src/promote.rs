@@ -23,7 +23,9 @@ pub fn pair(a: DType, b: DType) -> DType {
         std::cmp::Ordering::Equal => {}
     }
     if category(a) == 2 {
-        let widest = [DType::F64, DType::F32].into_iter().find(|wide| a == *wide || b == *wide);
+        let widest = [DType::F64, DType::F32]
+            .into_iter()
+            .find(|wide| a == *wide || b == *wide);
         // f16 and bf16 have no other type that holds both.
         return widest.unwrap_or(DType::F32);
     }

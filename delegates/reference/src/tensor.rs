@@ -33,7 +33,12 @@ pub fn count(sizes: &[usize]) -> Result<usize, Error> {
         .iter()
         .try_fold(1usize, |total, size| total.checked_mul(*size))
         .filter(|total| *total <= isize::MAX as usize / 8)
-        .ok_or_else(|| Error::new(Status::OUT_OF_MEMORY, format!("a tensor of sizes {sizes:?} is too large")))
+        .ok_or_else(|| {
+            Error::new(
+                Status::OUT_OF_MEMORY,
+                format!("a tensor of sizes {sizes:?} is too large"),
+            )
+        })
 }
 
 /// An empty list with room. Sizes come from outside: too much is an error, and not the end of the process.
@@ -95,7 +100,10 @@ impl Tensor {
     pub fn from_bytes(dtype: DType, sizes: Vec<usize>, bytes: &[u8]) -> Result<Tensor, Error> {
         let width = dtype.size().unwrap_or(1);
         if Some(bytes.len()) != count(&sizes)?.checked_mul(width) {
-            return Err(Error::invalid(format!("{} bytes are not {dtype}{sizes:?}", bytes.len())));
+            return Err(Error::invalid(format!(
+                "{} bytes are not {dtype}{sizes:?}",
+                bytes.len()
+            )));
         }
         fn read<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Error> {
             let (items, _) = bytes.as_chunks::<N>();
@@ -244,7 +252,9 @@ impl Tensor {
     pub fn reshaped(&self, sizes: Vec<usize>) -> Result<Tensor, Error> {
         if count(&sizes)? != self.len() {
             let have = &self.sizes;
-            return Err(Error::invalid(format!("a tensor of sizes {have:?} cannot have sizes {sizes:?}")));
+            return Err(Error::invalid(format!(
+                "a tensor of sizes {have:?} cannot have sizes {sizes:?}"
+            )));
         }
         Ok(Tensor {
             dtype: self.dtype,

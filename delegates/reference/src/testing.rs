@@ -120,7 +120,8 @@ pub fn gives(op: &str, items: &[Item], wants: &[Tensor]) {
     for (have, want) in made.iter().zip(wants) {
         assert_eq!((have.dtype(), have.sizes()), (want.dtype(), want.sizes()));
         let pairs = || have.to_floats().into_iter().zip(want.to_floats());
-        let close = |(a, b): (f64, f64)| a == b || (a - b).abs() <= 1e-6 * b.abs().max(1.0) || (a.is_nan() && b.is_nan());
+        let close =
+            |(a, b): (f64, f64)| a == b || (a - b).abs() <= 1e-6 * b.abs().max(1.0) || (a.is_nan() && b.is_nan());
         assert!(pairs().all(close), "{:?} instead of {:?}", have.data(), want.data());
     }
 }

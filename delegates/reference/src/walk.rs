@@ -157,7 +157,11 @@ pub fn expanded<'a, T: Copy>(values: &'a [T], from: &[usize], to: &[usize]) -> R
     let offsets = Offsets::new(to, &broadcast_strides(from, to)?, 0)?;
     let mut all = room(count(to)?)?;
     for at in offsets {
-        all.push(*values.get(at as usize).ok_or_else(|| Error::internal("an element is missing"))?);
+        all.push(
+            *values
+                .get(at as usize)
+                .ok_or_else(|| Error::internal("an element is missing"))?,
+        );
     }
     Ok(Cow::Owned(all))
 }

@@ -14,7 +14,9 @@ fn check_gelu(node: &NodeView<'_>) -> Result<(), Refusal> {
     floats(node)?;
     match node.arg(1) {
         ArgView::Str("none" | "tanh") => Ok(()),
-        other => Err(Refusal::attribute(format!("`approximate` is `{other:?}`, not \"none\" or \"tanh\""))),
+        other => Err(Refusal::attribute(format!(
+            "`approximate` is `{other:?}`, not \"none\" or \"tanh\""
+        ))),
     }
 }
 
@@ -39,13 +41,22 @@ fn elu(call: &Call<'_>, alpha: f64, scale: f64, input_scale: f64) -> Result<Vec<
 /// One slope, or one a channel; channels are dimension 1.
 fn prelu(call: &Call<'_>) -> Result<Vec<Tensor>, Error> {
     let (x, slopes) = (call.tensor(0)?, call.tensor(1)?.floats()?);
-    let (_, channels, after) = if x.rank() > 1 { split_at(x.sizes(), 1) } else { (1, 1, x.len()) };
+    let (_, channels, after) = if x.rank() > 1 {
+        split_at(x.sizes(), 1)
+    } else {
+        (1, 1, x.len())
+    };
     if slopes.len() != 1 && slopes.len() != channels {
-        return Err(Error::invalid(format!("{} slopes for {channels} channels", slopes.len())));
+        return Err(Error::invalid(format!(
+            "{} slopes for {channels} channels",
+            slopes.len()
+        )));
     }
     let slope = |i: usize| slopes[if slopes.len() == 1 { 0 } else { i / after % channels }];
     let elements = x.floats()?.iter().enumerate();
-    let made = elements.map(|(i, x)| if *x > 0.0 { *x } else { *x * slope(i) }).collect();
+    let made = elements
+        .map(|(i, x)| if *x > 0.0 { *x } else { *x * slope(i) })
+        .collect();
     call.one(x.sizes().to_vec(), Data::Float(made))
 }
 
@@ -83,8 +94,12 @@ pub const TABLE: &[Operator] = &[
     }),
     op("aten::gelu", "Tensor str", check_gelu, gelu),
     op("aten::silu", "Tensor", floats, |c| map_floats(c, |x| x * sigmoid(x))),
-    op("aten::mish", "Tensor", floats, |c| map_floats(c, |x| x * softplus(x).tanh())),
-    op("aten::log_sigmoid", "Tensor", floats, |c| map_floats(c, |x| -softplus(-x))),
+    op("aten::mish", "Tensor", floats, |c| {
+        map_floats(c, |x| x * softplus(x).tanh())
+    }),
+    op("aten::log_sigmoid", "Tensor", floats, |c| {
+        map_floats(c, |x| -softplus(-x))
+    }),
     op("aten::hardsigmoid", "Tensor", floats, |c| {
         map_floats(c, |x| min(max(x + 3.0, 0.0), 6.0) / 6.0)
     }),
@@ -104,10 +119,18 @@ pub const TABLE: &[Operator] = &[
         elu(c, alpha, 1.0, 1.0 / alpha)
     }),
     // The constants of Klambauer et al., Self-Normalizing Neural Networks, as PyTorch has them.
-    op("aten::selu", "Tensor", floats, |c| elu(c, 1.673_263_242_354_377_2, 1.050_700_987_355_480_5, 1.0)),
+    op("aten::selu", "Tensor", floats, |c| {
+        elu(c, 1.673_263_242_354_377_2, 1.050_700_987_355_480_5, 1.0)
+    }),
     op("aten::softplus", "Tensor Scalar Scalar", floats, |c| {
         let (beta, threshold) = (c.float(1)?, c.float(2)?);
-        map_floats(c, |x| if x * beta > threshold { x } else { softplus(x * beta) / beta })
+        map_floats(c, |x| {
+            if x * beta > threshold {
+                x
+            } else {
+                softplus(x * beta) / beta
+            }
+        })
     }),
     op("aten::hardshrink", "Tensor Scalar", floats, |c| {
         let size = c.float(1)?;
@@ -127,7 +150,9 @@ pub const TABLE: &[Operator] = &[
         map_floats(c, |x| if x <= threshold { value } else { x })
     }),
     op("aten::glu", "Tensor int", floats, glu),
-    op("aten::dropout", "Tensor float bool", check_dropout, |c| Ok(vec![c.tensor(0)?.clone()])),
+    op("aten::dropout", "Tensor float bool", check_dropout, |c| {
+        Ok(vec![c.tensor(0)?.clone()])
+    }),
 ];
 
 #[cfg(test)]

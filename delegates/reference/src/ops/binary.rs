@@ -4,9 +4,10 @@ use super::elementwise::zip_class;
 use crate::call::{Call, Operand};
 use crate::caps::{Operator, Refusal, anything, floats, integers, no_bool, op, to_float};
 use crate::math::{floor_div, floor_div_int, max, min, pow_int, remainder};
+use crate::number::round;
 use crate::tensor::Tensor;
-use delegraph_sdk::Error;
 use delegraph_sdk::image::{ArgView, NodeView};
+use delegraph_sdk::{DType, Error};
 use std::borrow::Cow;
 
 type Made = Result<Vec<Tensor>, Error>;
@@ -37,11 +38,19 @@ fn add(call: &Call<'_>, sign: i64) -> Made {
     let (a, b) = operands(call)?;
     let alpha = call.scalar(2)?;
     let (float, int) = (alpha.float() * sign as f64, alpha.int().wrapping_mul(sign));
+    let dtype = call.out_dtype(0)?;
     zip_class(
         call,
         &a,
         &b,
-        |a, b| a + float * b,
+        // PyTorch's vectors of 16-bit floats round the product before they add.
+        |a, b| {
+            if dtype == DType::F16 || dtype == DType::BF16 {
+                a + round(dtype, float * b)
+            } else {
+                a + float * b
+            }
+        },
         |a, b| Some(a.wrapping_add(int.wrapping_mul(b))),
     )
 }
@@ -93,7 +102,11 @@ fn div_mode(call: &Call<'_>) -> Made {
 fn rem(call: &Call<'_>) -> Made {
     stepped(call, remainder, |a, b| {
         let rest = a.checked_rem(b)?;
-        Some(if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+        Some(if rest != 0 && (rest < 0) != (b < 0) {
+            rest + b
+        } else {
+            rest
+        })
     })
 }
 
@@ -149,7 +162,12 @@ pub const TABLE: &[Operator] = &[
     op("aten::mul.Scalar", "Tensor Scalar", anything, mul),
     op("aten::div.Tensor", "Operand Operand", to_float, div),
     op("aten::div.Scalar", "Tensor Scalar", to_float, div),
-    op("aten::div.Tensor_mode", "Operand Operand str?", check_div_mode, div_mode),
+    op(
+        "aten::div.Tensor_mode",
+        "Operand Operand str?",
+        check_div_mode,
+        div_mode,
+    ),
     op("aten::div.Scalar_mode", "Tensor Scalar str?", check_div_mode, div_mode),
     op("aten::floor_divide", "Operand Operand", no_bool, floor_divide),
     op("aten::floor_divide.Scalar", "Tensor Scalar", no_bool, floor_divide),
@@ -162,23 +180,51 @@ pub const TABLE: &[Operator] = &[
     op("aten::pow.Scalar", "Scalar Tensor", no_bool, pow),
     op("aten::maximum", "Operand Operand", anything, maximum),
     op("aten::minimum", "Operand Operand", anything, minimum),
-    op("aten::atan2", "Operand Operand", to_float, |c| arithmetic(c, f64::atan2, |_, _| None)),
-    op("aten::hypot", "Operand Operand", floats, |c| arithmetic(c, f64::hypot, |_, _| None)),
+    op("aten::atan2", "Operand Operand", to_float, |c| {
+        arithmetic(c, f64::atan2, |_, _| None)
+    }),
+    op("aten::hypot", "Operand Operand", floats, |c| {
+        arithmetic(c, f64::hypot, |_, _| None)
+    }),
     op("aten::copysign.Tensor", "Operand Operand", to_float, |c| {
         arithmetic(c, f64::copysign, |_, _| None)
     }),
-    op("aten::logaddexp", "Operand Operand", floats, |c| arithmetic(c, logaddexp, |_, _| None)),
-    op("aten::xlogy.Tensor", "Operand Operand", to_float, |c| arithmetic(c, xlogy, |_, _| None)),
-    op("aten::bitwise_and.Tensor", "Operand Operand", integers, |c| bits(c, |a, b| a & b)),
-    op("aten::bitwise_and.Scalar", "Tensor Scalar", integers, |c| bits(c, |a, b| a & b)),
-    op("aten::__and__.Tensor", "Operand Operand", integers, |c| bits(c, |a, b| a & b)),
-    op("aten::__and__.Scalar", "Tensor Scalar", integers, |c| bits(c, |a, b| a & b)),
-    op("aten::bitwise_or.Tensor", "Operand Operand", integers, |c| bits(c, |a, b| a | b)),
-    op("aten::bitwise_or.Scalar", "Tensor Scalar", integers, |c| bits(c, |a, b| a | b)),
-    op("aten::__or__.Tensor", "Operand Operand", integers, |c| bits(c, |a, b| a | b)),
-    op("aten::__or__.Scalar", "Tensor Scalar", integers, |c| bits(c, |a, b| a | b)),
-    op("aten::bitwise_xor.Tensor", "Operand Operand", integers, |c| bits(c, |a, b| a ^ b)),
-    op("aten::bitwise_xor.Scalar", "Tensor Scalar", integers, |c| bits(c, |a, b| a ^ b)),
+    op("aten::logaddexp", "Operand Operand", floats, |c| {
+        arithmetic(c, logaddexp, |_, _| None)
+    }),
+    op("aten::xlogy.Tensor", "Operand Operand", to_float, |c| {
+        arithmetic(c, xlogy, |_, _| None)
+    }),
+    op("aten::bitwise_and.Tensor", "Operand Operand", integers, |c| {
+        bits(c, |a, b| a & b)
+    }),
+    op("aten::bitwise_and.Scalar", "Tensor Scalar", integers, |c| {
+        bits(c, |a, b| a & b)
+    }),
+    op("aten::__and__.Tensor", "Operand Operand", integers, |c| {
+        bits(c, |a, b| a & b)
+    }),
+    op("aten::__and__.Scalar", "Tensor Scalar", integers, |c| {
+        bits(c, |a, b| a & b)
+    }),
+    op("aten::bitwise_or.Tensor", "Operand Operand", integers, |c| {
+        bits(c, |a, b| a | b)
+    }),
+    op("aten::bitwise_or.Scalar", "Tensor Scalar", integers, |c| {
+        bits(c, |a, b| a | b)
+    }),
+    op("aten::__or__.Tensor", "Operand Operand", integers, |c| {
+        bits(c, |a, b| a | b)
+    }),
+    op("aten::__or__.Scalar", "Tensor Scalar", integers, |c| {
+        bits(c, |a, b| a | b)
+    }),
+    op("aten::bitwise_xor.Tensor", "Operand Operand", integers, |c| {
+        bits(c, |a, b| a ^ b)
+    }),
+    op("aten::bitwise_xor.Scalar", "Tensor Scalar", integers, |c| {
+        bits(c, |a, b| a ^ b)
+    }),
 ];
 
 #[cfg(test)]
@@ -191,10 +237,22 @@ mod tests {
     fn arithmetic() {
         let (a, b) = (f32s(&[2, 1], &[1.0, 2.0]), f32s(&[2], &[10.0, 20.0]));
         let sum = f32s(&[2, 2], &[21.0, 41.0, 22.0, 42.0]);
-        gives("aten::add.Tensor", &[(&a).into(), (&b).into(), Arg::Int(2).into()], &[sum]);
+        gives(
+            "aten::add.Tensor",
+            &[(&a).into(), (&b).into(), Arg::Int(2).into()],
+            &[sum],
+        );
         let (a, b) = (i64s(&[2], &[-7, 7]), i64s(&[], &[2]));
-        gives("aten::floor_divide", &[(&a).into(), (&b).into()], &[i64s(&[2], &[-4, 3])]);
-        gives("aten::remainder.Tensor", &[(&a).into(), (&b).into()], &[i64s(&[2], &[1, 1])]);
+        gives(
+            "aten::floor_divide",
+            &[(&a).into(), (&b).into()],
+            &[i64s(&[2], &[-4, 3])],
+        );
+        gives(
+            "aten::remainder.Tensor",
+            &[(&a).into(), (&b).into()],
+            &[i64s(&[2], &[1, 1])],
+        );
         let zero = i64s(&[], &[0]);
         assert!(try_run("aten::floor_divide", &[(&a).into(), (&zero).into()], &[a.clone()]).is_err());
     }
@@ -203,7 +261,10 @@ mod tests {
     fn refusals() {
         let x = f32s(&[1], &[0.0]);
         let reason = |op, third: Arg| refusal(op, &[(&x).into(), (&x).into(), third.into()], &[x.clone()]).reason;
-        assert_eq!(reason("aten::div.Tensor_mode", Arg::Str("up".into())), Reason::ATTRIBUTE);
+        assert_eq!(
+            reason("aten::div.Tensor_mode", Arg::Str("up".into())),
+            Reason::ATTRIBUTE
+        );
         assert_eq!(reason("aten::bitwise_or.Tensor", Arg::None), Reason::DTYPE);
         assert_eq!(reason("aten::add.Tensor", Arg::None), Reason::ATTRIBUTE);
         assert_eq!(reason("aten::add_.Tensor", Arg::Int(1)), Reason::UNKNOWN_OP);

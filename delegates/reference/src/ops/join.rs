@@ -103,7 +103,9 @@ pub const TABLE: &[Operator] = &[
         cat(c, |_| at)
     }),
     op("aten::stack", "Tensor[] int", anything, stack),
-    op("aten::hstack", "Tensor[]", anything, |c| stack_along(c, 1, |rank| usize::from(rank > 1))),
+    op("aten::hstack", "Tensor[]", anything, |c| {
+        stack_along(c, 1, |rank| usize::from(rank > 1))
+    }),
     op("aten::vstack", "Tensor[]", anything, |c| stack_along(c, 2, |_| 0)),
 ];
 
@@ -119,6 +121,10 @@ mod tests {
         let want = f32s(&[2, 3], &[1.0, 3.5, 4.0, 2.0, 5.0, 6.0]);
         gives("aten::cat", &[all, Arg::Int(-1).into()], &[want]);
         let all = Item::Tensors(vec![a.clone(), a]);
-        gives("aten::stack", &[all, Arg::Int(1).into()], &[i64s(&[2, 2, 1], &[1, 1, 2, 2])]);
+        gives(
+            "aten::stack",
+            &[all, Arg::Int(1).into()],
+            &[i64s(&[2, 2, 1], &[1, 1, 2, 2])],
+        );
     }
 }

@@ -78,19 +78,35 @@ fn clamp(call: &Call<'_>, low: Option<Operand<'_>>, high: Option<Operand<'_>>) -
 }
 
 fn clamp_both(call: &Call<'_>) -> Made {
-    let bound = |i| if call.is_none(i) { Ok(None) } else { call.operand(i).map(Some) };
+    let bound = |i| {
+        if call.is_none(i) {
+            Ok(None)
+        } else {
+            call.operand(i).map(Some)
+        }
+    };
     clamp(call, bound(1)?, bound(2)?)
 }
 
 /// `a + value * f(b, c)`
 fn add_scaled(call: &Call<'_>, float: fn(f64, f64) -> f64, int: fn(i64, i64) -> i64) -> Made {
-    let [a, b, c] = [call.operand(0)?.tensor, call.operand(1)?.tensor, call.operand(2)?.tensor];
+    let [a, b, c] = [
+        call.operand(0)?.tensor,
+        call.operand(1)?.tensor,
+        call.operand(2)?.tensor,
+    ];
     let value = call.scalar(3)?;
     let sizes = broadcast(&[a.sizes(), b.sizes(), c.sizes()])?;
     let data = if call.out_dtype(0)?.is_float() {
         let pairs = spread_floats(&b, &sizes)?.into_iter().zip(spread_floats(&c, &sizes)?);
         let products = pairs.map(|(b, c)| value.float() * float(b, c));
-        Data::Float(spread_floats(&a, &sizes)?.into_iter().zip(products).map(|(a, p)| a + p).collect())
+        Data::Float(
+            spread_floats(&a, &sizes)?
+                .into_iter()
+                .zip(products)
+                .map(|(a, p)| a + p)
+                .collect(),
+        )
     } else {
         let pairs = spread_ints(&b, &sizes)?.into_iter().zip(spread_ints(&c, &sizes)?);
         let products = pairs.map(|(b, c)| value.int().wrapping_mul(int(b, c)));
@@ -101,7 +117,11 @@ fn add_scaled(call: &Call<'_>, float: fn(f64, f64) -> f64, int: fn(i64, i64) -> 
 }
 
 fn lerp(call: &Call<'_>) -> Made {
-    let [a, b, weight] = [call.operand(0)?.tensor, call.operand(1)?.tensor, call.operand(2)?.tensor];
+    let [a, b, weight] = [
+        call.operand(0)?.tensor,
+        call.operand(1)?.tensor,
+        call.operand(2)?.tensor,
+    ];
     let sizes = broadcast(&[a.sizes(), b.sizes(), weight.sizes()])?;
     let pairs = spread_floats(&a, &sizes)?.into_iter().zip(spread_floats(&b, &sizes)?);
     let all = pairs.zip(spread_floats(&weight, &sizes)?);
@@ -110,18 +130,56 @@ fn lerp(call: &Call<'_>) -> Made {
 
 /// The rows.
 pub const TABLE: &[Operator] = &[
-    op("aten::where.self", "Tensor Operand Operand", |n| check_mask(n, 0), choice),
-    op("aten::where.ScalarSelf", "Tensor Scalar Tensor", |n| check_mask(n, 0), choice),
-    op("aten::where.ScalarOther", "Tensor Tensor Scalar", |n| check_mask(n, 0), choice),
-    op("aten::where.Scalar", "Tensor Scalar Scalar", |n| check_mask(n, 0), choice),
-    op("aten::masked_fill.Scalar", "Tensor Tensor Scalar", |n| check_mask(n, 1), masked_fill),
-    op("aten::masked_fill.Tensor", "Tensor Tensor Operand", |n| check_mask(n, 1), masked_fill),
+    op(
+        "aten::where.self",
+        "Tensor Operand Operand",
+        |n| check_mask(n, 0),
+        choice,
+    ),
+    op(
+        "aten::where.ScalarSelf",
+        "Tensor Scalar Tensor",
+        |n| check_mask(n, 0),
+        choice,
+    ),
+    op(
+        "aten::where.ScalarOther",
+        "Tensor Tensor Scalar",
+        |n| check_mask(n, 0),
+        choice,
+    ),
+    op(
+        "aten::where.Scalar",
+        "Tensor Scalar Scalar",
+        |n| check_mask(n, 0),
+        choice,
+    ),
+    op(
+        "aten::masked_fill.Scalar",
+        "Tensor Tensor Scalar",
+        |n| check_mask(n, 1),
+        masked_fill,
+    ),
+    op(
+        "aten::masked_fill.Tensor",
+        "Tensor Tensor Operand",
+        |n| check_mask(n, 1),
+        masked_fill,
+    ),
     op("aten::clamp", "Operand Scalar? Scalar?", no_bool, clamp_both),
     op("aten::clamp.Tensor", "Operand Tensor? Tensor?", no_bool, clamp_both),
-    op("aten::clamp_min", "Tensor Scalar", no_bool, |c| clamp(c, Some(c.operand(1)?), None)),
-    op("aten::clamp_max", "Tensor Scalar", no_bool, |c| clamp(c, None, Some(c.operand(1)?))),
-    op("aten::clamp_min.Tensor", "Tensor Tensor", no_bool, |c| clamp(c, Some(c.operand(1)?), None)),
-    op("aten::clamp_max.Tensor", "Tensor Tensor", no_bool, |c| clamp(c, None, Some(c.operand(1)?))),
+    op("aten::clamp_min", "Tensor Scalar", no_bool, |c| {
+        clamp(c, Some(c.operand(1)?), None)
+    }),
+    op("aten::clamp_max", "Tensor Scalar", no_bool, |c| {
+        clamp(c, None, Some(c.operand(1)?))
+    }),
+    op("aten::clamp_min.Tensor", "Tensor Tensor", no_bool, |c| {
+        clamp(c, Some(c.operand(1)?), None)
+    }),
+    op("aten::clamp_max.Tensor", "Tensor Tensor", no_bool, |c| {
+        clamp(c, None, Some(c.operand(1)?))
+    }),
     op("aten::addcmul", "Operand Operand Operand Scalar", no_bool, |c| {
         add_scaled(c, |b, c| b * c, i64::wrapping_mul)
     }),

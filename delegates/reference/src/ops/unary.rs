@@ -67,8 +67,12 @@ pub const TABLE: &[Operator] = &[
     op("aten::neg", "Tensor", no_bool, |c| {
         map(c, c.tensor(0)?, |x| -x, i64::wrapping_neg)
     }),
-    op("aten::sign", "Tensor", anything, |c| map(c, c.tensor(0)?, sign, i64::signum)),
-    op("aten::sgn", "Tensor", anything, |c| map(c, c.tensor(0)?, sign, i64::signum)),
+    op("aten::sign", "Tensor", anything, |c| {
+        map(c, c.tensor(0)?, sign, i64::signum)
+    }),
+    op("aten::sgn", "Tensor", anything, |c| {
+        map(c, c.tensor(0)?, sign, i64::signum)
+    }),
     op("aten::square", "Tensor", no_bool, |c| {
         map(c, c.tensor(0)?, |x| x * x, |x| x.wrapping_mul(x))
     }),
@@ -105,9 +109,15 @@ pub const TABLE: &[Operator] = &[
     op("aten::logit", "Tensor float?", to_float, logit),
     op("aten::nan_to_num", "Tensor float? float? float?", anything, nan_to_num),
     op("aten::isnan", "Tensor", anything, |c| test(c, f64::is_nan, |_| false)),
-    op("aten::isinf", "Tensor", anything, |c| test(c, f64::is_infinite, |_| false)),
-    op("aten::isfinite", "Tensor", anything, |c| test(c, f64::is_finite, |_| true)),
-    op("aten::logical_not", "Tensor", anything, |c| test(c, |x| x == 0.0, |x| x == 0)),
+    op("aten::isinf", "Tensor", anything, |c| {
+        test(c, f64::is_infinite, |_| false)
+    }),
+    op("aten::isfinite", "Tensor", anything, |c| {
+        test(c, f64::is_finite, |_| true)
+    }),
+    op("aten::logical_not", "Tensor", anything, |c| {
+        test(c, |x| x == 0.0, |x| x == 0)
+    }),
     op("aten::bitwise_not", "Tensor", integers, bitwise_not),
 ];
 
@@ -121,7 +131,11 @@ mod tests {
         let x = f32s(&[3], &[-1.5, 0.0, 4.0]);
         gives("aten::abs", &[(&x).into()], &[f32s(&[3], &[1.5, 0.0, 4.0])]);
         gives("aten::sign", &[(&x).into()], &[f32s(&[3], &[-1.0, 0.0, 1.0])]);
-        gives("aten::round", &[(&f32s(&[2], &[0.5, 1.5])).into()], &[f32s(&[2], &[0.0, 2.0])]);
+        gives(
+            "aten::round",
+            &[(&f32s(&[2], &[0.5, 1.5])).into()],
+            &[f32s(&[2], &[0.0, 2.0])],
+        );
         let x = x.to(DType::I32).unwrap();
         let flipped = f32s(&[3], &[0.0, -1.0, -5.0]).to(DType::I32).unwrap();
         gives("aten::bitwise_not", &[(&x).into()], &[flipped]);

@@ -30,11 +30,19 @@ pub fn permuted(x: &Tensor, order: &[usize]) -> Result<Tensor, Error> {
     for d in order {
         match seen.get_mut(*d) {
             Some(seen) if !*seen => *seen = true,
-            _ => return Err(Error::invalid(format!("{order:?} is no order of {} dimensions", x.rank()))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "{order:?} is no order of {} dimensions",
+                    x.rank()
+                )));
+            }
         }
     }
     if order.len() != x.rank() {
-        return Err(Error::invalid(format!("{order:?} is no order of {} dimensions", x.rank())));
+        return Err(Error::invalid(format!(
+            "{order:?} is no order of {} dimensions",
+            x.rank()
+        )));
     }
     let from = strides(x.sizes());
     let sizes = order.iter().map(|d| x.sizes()[*d]).collect();
@@ -106,7 +114,10 @@ pub fn slice_bounds(size: usize, start: Option<i64>, end: Option<i64>, step: i64
     if step < 1 {
         return Err(Error::invalid(format!("`step` is {step}, less than 1")));
     }
-    Ok((start as usize, ((end - start).max(0) as u64).div_ceil(step as u64) as usize))
+    Ok((
+        start as usize,
+        ((end - start).max(0) as u64).div_ceil(step as u64) as usize,
+    ))
 }
 
 fn slice(call: &Call<'_>) -> Made {
@@ -124,14 +135,22 @@ fn narrow(call: &Call<'_>) -> Made {
     let at = dim(call.int(1)?, x.rank())?;
     let size = x.sizes().get(at).copied().unwrap_or(0);
     let start = call.int(2)?;
-    let start = if start < 0 { start.saturating_add(size as i64) } else { start };
+    let start = if start < 0 {
+        start.saturating_add(size as i64)
+    } else {
+        start
+    };
     let start = usize::try_from(start).map_err(|_| Error::invalid(format!("`start` is {start}")))?;
     Ok(vec![sliced(x, at, start, call.natural(3)?, 1)?])
 }
 
 /// An index counted from the end where it is negative.
 pub fn position(index: i64, size: usize) -> Result<usize, Error> {
-    let counted = if index < 0 { index.saturating_add(size as i64) } else { index };
+    let counted = if index < 0 {
+        index.saturating_add(size as i64)
+    } else {
+        index
+    };
     usize::try_from(counted)
         .ok()
         .filter(|i| *i < size)
@@ -172,7 +191,10 @@ fn split(call: &Call<'_>, at: i64) -> Made {
         start += len;
     }
     if x.sizes().get(at) != Some(&start) {
-        return Err(Error::invalid(format!("parts of {start} together do not make up {:?}", x.sizes())));
+        return Err(Error::invalid(format!(
+            "parts of {start} together do not make up {:?}",
+            x.sizes()
+        )));
     }
     Ok(parts)
 }
@@ -194,7 +216,11 @@ pub fn flipped(x: &Tensor, along: &[usize]) -> Result<Tensor, Error> {
 fn flip(call: &Call<'_>) -> Made {
     let (x, list) = (call.tensor(0)?, call.ints(1)?);
     // An empty list means none here.
-    let along = if list.is_empty() { Vec::new() } else { dims(&list, x.rank())? };
+    let along = if list.is_empty() {
+        Vec::new()
+    } else {
+        dims(&list, x.rank())?
+    };
     Ok(vec![flipped(x, &along)?])
 }
 
@@ -236,7 +262,10 @@ fn rolled(x: &Tensor, at: usize, shift: i64) -> Result<Tensor, Error> {
         return Ok(x.clone());
     };
     let shift = shift.rem_euclid(size as i64) as usize;
-    let (head, tail) = (sliced(x, at, 0, size - shift, 1)?, sliced(x, at, size - shift, shift, 1)?);
+    let (head, tail) = (
+        sliced(x, at, 0, size - shift, 1)?,
+        sliced(x, at, size - shift, shift, 1)?,
+    );
     super::join::joined(&[&tail, &head], at)
 }
 
@@ -319,7 +348,11 @@ pub const TABLE: &[Operator] = &[
     }),
     op("aten::t", "Tensor", anything, |c| {
         let x = c.tensor(0)?;
-        if x.rank() < 2 { same(c) } else { Ok(vec![transposed(x, 0, 1)?]) }
+        if x.rank() < 2 {
+            same(c)
+        } else {
+            Ok(vec![transposed(x, 0, 1)?])
+        }
     }),
     op("aten::numpy_T", "Tensor", anything, |c| {
         let x = c.tensor(0)?;
@@ -332,8 +365,12 @@ pub const TABLE: &[Operator] = &[
     op("aten::narrow", "Tensor int int int", anything, narrow),
     op("aten::select.int", "Tensor int int", anything, select),
     op("aten::unbind.int", "Tensor int", anything, unbind),
-    op("aten::split.Tensor", "Tensor int int", anything, |c| split(c, c.int(2)?)),
-    op("aten::split_with_sizes", "Tensor int[] int", anything, |c| split(c, c.int(2)?)),
+    op("aten::split.Tensor", "Tensor int int", anything, |c| {
+        split(c, c.int(2)?)
+    }),
+    op("aten::split_with_sizes", "Tensor int[] int", anything, |c| {
+        split(c, c.int(2)?)
+    }),
     op("aten::chunk", "Tensor int int", anything, |c| split(c, c.int(2)?)),
     op("aten::flip", "Tensor int[]", anything, flip),
     op("aten::repeat", "Tensor int[]", anything, repeat),
@@ -356,11 +393,25 @@ mod tests {
         let x = i64s(&[2, 3], &[1, 2, 3, 4, 5, 6]);
         let two = [(&x).into(), Arg::Int(0).into(), Arg::Int(-1).into()];
         gives("aten::transpose.int", &two, &[i64s(&[3, 2], &[1, 4, 2, 5, 3, 6])]);
-        gives("aten::flip", &[(&x).into(), [1][..].into()], &[i64s(&[2, 3], &[3, 2, 1, 6, 5, 4])]);
-        let step = [(&x).into(), Arg::Int(1).into(), Arg::Int(-3).into(), Arg::None.into(), Arg::Int(2).into()];
+        gives(
+            "aten::flip",
+            &[(&x).into(), [1][..].into()],
+            &[i64s(&[2, 3], &[3, 2, 1, 6, 5, 4])],
+        );
+        let step = [
+            (&x).into(),
+            Arg::Int(1).into(),
+            Arg::Int(-3).into(),
+            Arg::None.into(),
+            Arg::Int(2).into(),
+        ];
         gives("aten::slice.Tensor", &step, &[i64s(&[2, 2], &[1, 3, 4, 6])]);
         let parts = [i64s(&[2, 1], &[1, 4]), i64s(&[2, 2], &[2, 3, 5, 6])];
-        gives("aten::split_with_sizes", &[(&x).into(), [1, 2][..].into(), Arg::Int(1).into()], &parts);
+        gives(
+            "aten::split_with_sizes",
+            &[(&x).into(), [1, 2][..].into(), Arg::Int(1).into()],
+            &parts,
+        );
         let row = i64s(&[3], &[4, 5, 6]);
         let select = |i| [(&x).into(), Arg::Int(0).into(), Arg::Int(i).into()];
         gives("aten::select.int", &select(-1), &[row.clone()]);
@@ -368,7 +419,11 @@ mod tests {
         let rolled = i64s(&[2, 3], &[3, 1, 2, 6, 4, 5]);
         gives("aten::roll", &[(&x).into(), [1][..].into(), [1][..].into()], &[rolled]);
         let x = i64s(&[2], &[1, 2]);
-        gives("aten::repeat", &[(&x).into(), [2, 2][..].into()], &[i64s(&[2, 4], &[1, 2, 1, 2, 1, 2, 1, 2])]);
+        gives(
+            "aten::repeat",
+            &[(&x).into(), [2, 2][..].into()],
+            &[i64s(&[2, 4], &[1, 2, 1, 2, 1, 2, 1, 2])],
+        );
     }
 
     #[test]
