@@ -18,6 +18,7 @@ mod error;
 mod functional;
 mod graph;
 mod hop;
+mod lift;
 mod pickle;
 mod program;
 mod schema;
@@ -29,6 +30,7 @@ mod view;
 mod weights;
 
 pub use error::{ImportError, Report};
+pub use lift::{lift_program, straight_line};
 
 use archive::Archive;
 use delegraph_ir::{Bytes, Module};
