@@ -97,8 +97,9 @@ fn numbers(got: &[f64], want: &[f64], tolerance: Tolerance) -> Result<Difference
         if w != 0.0 && abs.is_finite() {
             difference.max_rel = difference.max_rel.max(abs / w.abs());
         }
-        // Written so that a NaN on either side counts as wrong.
-        if !(abs <= tolerance.atol + tolerance.rtol * w.abs()) || w.is_infinite() {
+        // A NaN on either side makes the comparison false, and so counts as wrong.
+        let close = abs <= tolerance.atol + tolerance.rtol * w.abs();
+        if !close || w.is_infinite() {
             wrong += 1;
             first.get_or_insert((i, g, w));
         }

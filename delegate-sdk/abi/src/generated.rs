@@ -2060,10 +2060,10 @@ impl DelegateApi {
     /// Names of the functions that a table with these features lacks.
     pub fn missing(&self, features: u64) -> impl Iterator<Item = &'static str> + '_ {
         [
-            ("get_info", true && self.get_info.is_none()),
-            ("initialize", true && self.initialize.is_none()),
-            ("shutdown", true && self.shutdown.is_none()),
-            ("device_enumerate", true && self.device_enumerate.is_none()),
+            ("get_info", self.get_info.is_none()),
+            ("initialize", self.initialize.is_none()),
+            ("shutdown", self.shutdown.is_none()),
+            ("device_enumerate", self.device_enumerate.is_none()),
             ("partition", features & Feature::COMPILE.0 != 0 && self.partition.is_none()),
             ("compile", features & Feature::COMPILE.0 != 0 && self.compile.is_none()),
             ("blob_check", features & Feature::RUN.0 != 0 && self.blob_check.is_none()),

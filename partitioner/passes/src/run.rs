@@ -114,7 +114,7 @@ struct Input {
 impl Input {
     fn new(constant: &Constant) -> Option<Input> {
         let bytes = constant.to_contiguous()?;
-        let misaligned = bytes.as_slice().as_ptr() as usize % constant.dtype.size() != 0;
+        let misaligned = !(bytes.as_slice().as_ptr() as usize).is_multiple_of(constant.dtype.size());
         let bytes = match misaligned {
             false => bytes,
             true => {

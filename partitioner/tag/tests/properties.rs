@@ -116,9 +116,11 @@ fn reachability(graph: &Graph, unit: &dyn Fn(usize) -> usize, units: usize) -> V
     for k in 0..units {
         for a in 0..units {
             if reach[a][k] {
-                for b in 0..units {
-                    reach[a][b] |= reach[k][b];
-                }
+                let through = reach[k].clone();
+                reach[a]
+                    .iter_mut()
+                    .zip(through)
+                    .for_each(|(to, further)| *to |= further);
             }
         }
     }

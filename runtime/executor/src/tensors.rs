@@ -132,7 +132,7 @@ impl Tensors {
             let place = match tensor.storage {
                 Storage::Constant(index) => {
                     let range = in_file(Some(&program.constant_offsets), index)?;
-                    if (file.as_ptr() as usize + range.start) % item == 0 || range.is_empty() {
+                    if (file.as_ptr() as usize + range.start).is_multiple_of(item) || range.is_empty() {
                         Place::Constant(range)
                     } else {
                         let memory = tensors.own_memory();
@@ -163,7 +163,7 @@ impl Tensors {
                             tensor.sizes
                         )));
                     }
-                    if bytes.as_ptr() as usize % item != 0 {
+                    if !(bytes.as_ptr() as usize).is_multiple_of(item) {
                         return Err(LoadError::Data(format!(
                             "external data for `{name}` is not aligned for {}",
                             tensor.dtype

@@ -139,7 +139,7 @@ mod tests {
     fn every_row_is_found_by_its_name_and_parses() {
         let mut count = 0;
         let mut last = "";
-        let mut unparsed = alloc::vec::Vec::new();
+        let mut unparsed = Vec::new();
         for op in Op::all() {
             let name = op.name();
             assert!(last < name, "{last} {name}");

@@ -45,7 +45,7 @@ pub fn header(d: &Description) -> Result<String> {
     for e in &d.enums {
         out.push('\n');
         comment(&mut out, "", &e.doc);
-        writeln!(out, "typedef {} {};", c_type(d, &d.ty(&e.ty)?, "")?.trim_end(), e.name)?;
+        writeln!(out, "typedef {} {};", c_type(&d.ty(&e.ty)?, "")?.trim_end(), e.name)?;
         for item in &e.items {
             let name = item.c.clone().unwrap_or_else(|| format!("{}{}", e.prefix, item.name));
             let value = format!("(({}){})", e.name, item.value);
@@ -71,7 +71,7 @@ pub fn header(d: &Description) -> Result<String> {
         comment(&mut out, "", &s.doc);
         writeln!(out, "struct {} {{", s.name)?;
         for member in d.members(s)? {
-            field(&mut out, d, &member)?;
+            field(&mut out, &member)?;
         }
         out.push_str("};\n");
     }
@@ -82,7 +82,7 @@ pub fn header(d: &Description) -> Result<String> {
         for member in d.table_members(t) {
             match member.ty {
                 Type::Function(i) => function(&mut out, d, &t.functions[i])?,
-                _ => field(&mut out, d, &member)?,
+                _ => field(&mut out, &member)?,
             }
         }
         out.push_str("};\n");
@@ -147,9 +147,9 @@ fn comment(out: &mut String, indent: &str, text: &str) {
     }
 }
 
-fn field(out: &mut String, d: &Description, member: &Member) -> Result<()> {
+fn field(out: &mut String, member: &Member) -> Result<()> {
     comment(out, "    ", &member.doc);
-    writeln!(out, "    {};", c_type(d, &member.ty, &member.name)?)?;
+    writeln!(out, "    {};", c_type(&member.ty, &member.name)?)?;
     Ok(())
 }
 
@@ -167,9 +167,9 @@ fn function(out: &mut String, d: &Description, f: &Function) -> Result<()> {
     let params: Vec<String> = d
         .params(&f.params)?
         .iter()
-        .map(|(name, ty)| c_type(d, ty, name))
+        .map(|(name, ty)| c_type(ty, name))
         .collect::<Result<_>>()?;
-    let returns = c_type(d, &d.ty(&f.returns)?, "")?;
+    let returns = c_type(&d.ty(&f.returns)?, "")?;
     writeln!(out, "    {}(*{})({});", with_space(&returns), f.name, params.join(", "))?;
     Ok(())
 }
@@ -183,7 +183,7 @@ fn with_space(ty: &str) -> String {
 }
 
 /// A declaration of `name`.
-fn c_type(d: &Description, ty: &Type, name: &str) -> Result<String> {
+fn c_type(ty: &Type, name: &str) -> Result<String> {
     Ok(match ty {
         Type::Int(bits, signed) => format!("{}int{bits}_t {name}", if *signed { "" } else { "u" }),
         Type::F64 => format!("double {name}"),
@@ -193,7 +193,7 @@ fn c_type(d: &Description, ty: &Type, name: &str) -> Result<String> {
             // Text is `const char *` in C.
             let inner = match &**to {
                 Type::Int(8, false) if is_text(name) => "char".to_string(),
-                inner => c_type(d, inner, "")?.trim_end().to_string(),
+                inner => c_type(inner, "")?.trim_end().to_string(),
             };
             let space = if inner.ends_with('*') { "" } else { " " };
             match (mutable, &**to) {
@@ -202,7 +202,7 @@ fn c_type(d: &Description, ty: &Type, name: &str) -> Result<String> {
                 (false, _) => format!("const {inner}{space}*{name}"),
             }
         }
-        Type::Array(item, count) => format!("{}[{count}]", c_type(d, item, name)?),
+        Type::Array(item, count) => format!("{}[{count}]", c_type(item, name)?),
         Type::Function(_) => anyhow::bail!("function pointers are written with their table"),
     })
 }

@@ -93,10 +93,10 @@ fn missing(out: &mut String, functions: &[Function]) -> Result<()> {
     for f in functions {
         let needed = match f.mandatory.as_deref() {
             None => continue,
-            Some("always") => "true".to_string(),
-            Some(feature) => format!("features & Feature::{feature}.0 != 0"),
+            Some("always") => String::new(),
+            Some(feature) => format!("features & Feature::{feature}.0 != 0 && "),
         };
-        writeln!(out, "            (\"{0}\", {needed} && self.{0}.is_none()),", f.name)?;
+        writeln!(out, "            (\"{0}\", {needed}self.{0}.is_none()),", f.name)?;
     }
     out.push_str("        ]\n        .into_iter()\n        .filter(|(_, missing): &(&'static str, bool)| *missing)\n        .map(|(name, _)| name)\n    }\n\n");
     Ok(())

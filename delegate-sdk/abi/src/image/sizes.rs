@@ -421,7 +421,7 @@ fn round(op: ExprOp, number: Number) -> Option<Number> {
         ExprOp::ROUND => {
             let half = rest == 0.5 || rest == -0.5;
             let away = trunc + if rest < 0.0 { -1 } else { 1 };
-            let further = rest > 0.5 || rest < -0.5;
+            let further = !(-0.5..=0.5).contains(&rest);
             if further || (half && trunc % 2 != 0) {
                 away
             } else {

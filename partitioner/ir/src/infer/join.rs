@@ -131,8 +131,8 @@ fn stack(c: &Call) -> Result<Vec<Type>> {
         if other.rank() != shape.len() {
             return c.invalid(format!("ranks {} and {} differ", shape.len(), other.rank()));
         }
-        for d in 0..shape.len() {
-            shape[d] = c.same_size(&shape[d], &other.shape[d])?;
+        for (size, other) in shape.iter_mut().zip(&other.shape) {
+            *size = c.same_size(size, other)?;
         }
     }
     let dim = c.dim("dim", shape.len() + 1)?;

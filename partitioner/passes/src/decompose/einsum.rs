@@ -209,10 +209,10 @@ fn pair(rw: &mut Rewrite, left: Operand, right: Operand, kept: &dyn Fn(&Label) -
     let (row_size, column_size) = (size_of(rw, &left, &rows)?, size_of(rw, &right, &columns)?);
     for (label, size) in batch.iter().zip(&batch_size).chain(inner.iter().zip(&inner_size)) {
         let other = size_of(rw, &right, &[*label])?;
-        if let (Some(a), Some(b)) = (size.as_int(), other[0].as_int()) {
-            if a != b {
-                return Err(rw.invalid(format!("a subscript has sizes {a} and {b}")));
-            }
+        if let (Some(a), Some(b)) = (size.as_int(), other[0].as_int())
+            && a != b
+        {
+            return Err(rw.invalid(format!("a subscript has sizes {a} and {b}")));
         }
     }
     let arrange = |rw: &mut Rewrite, operand: &Operand, order: &[&[Label]], shape: Vec<Expr>| {
