@@ -5,7 +5,7 @@ use delegraph::{InputKind, Session, Value};
 use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Tensors;
 use delegraph_types::{DType, Dims};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A leaf as an argument of a session.
@@ -200,7 +200,10 @@ pub fn to_safetensors(leaves: &[(String, Leaf)]) -> anyhow::Result<Vec<u8>> {
     use safetensors::Dtype as S;
     let number = |dtype: S, bytes: &[u8]| Some((dtype, Vec::new(), bytes.to_vec()));
     let mut items = Vec::new();
+    let mut names = BTreeSet::new();
     for (name, leaf) in leaves {
+        // The crate indexes out of bounds on a name that occurs twice.
+        anyhow::ensure!(names.insert(name), "two tensors are named `{name}`");
         let item = match leaf {
             Leaf::Tensor { dtype, shape, bytes } => {
                 let dtype = match dtype {
