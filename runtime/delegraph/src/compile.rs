@@ -63,9 +63,10 @@ fn import_program(source: &Source) -> Result<Module, Error> {
         problem,
     };
     let Some(ir) = program.named(file.as_slice(), IR_KEY) else {
-        return Err(segment(
-            "there is none, and programs of others are not lifted back yet".to_string(),
-        ));
+        return delegraph_import::lift_program(&program, file, None).map_err(|error| Error::Import {
+            name: source.name().to_string(),
+            source: error,
+        });
     };
     // A constant buffer reaches to the next one, or to the end of its segment: the IR knows how much of it is meant.
     let mut ends: Vec<u64> = program.constant_offsets.clone();

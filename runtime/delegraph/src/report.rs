@@ -31,6 +31,9 @@ pub struct RunReport {
     pub regions: Vec<RegionState>,
     /// Kernel calls outside regions, and nodes of regions that run portably.
     pub portable_nodes: u64,
+    /// Why a program that holds nothing for the configuration's backends was not partitioned for them, and runs as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_partitioned: Option<String>,
 }
 
 impl RunReport {
@@ -82,6 +85,9 @@ impl RunReport {
             .filter(|r| r.backend.is_none() || r.portable_runs > 0)
             .collect();
         if fallen.is_empty() {
+            if let Some(reason) = &self.not_partitioned {
+                return format!("the program runs as it is: {reason}");
+            }
             return "no region fell back".to_string();
         }
         let nodes: u64 = fallen.iter().map(|r| r.nodes).sum();

@@ -110,6 +110,8 @@ pub struct Session {
     regions: Vec<RegionState>,
     /// Kernel calls outside every region.
     outside: u64,
+    /// Why the program was not partitioned again for the configuration, and runs as it is.
+    not_partitioned: Option<String>,
     recorder: Option<Recorder>,
 }
 
@@ -123,8 +125,8 @@ impl Session {
         Session::open(&Source::open(path)?, config, &host, LoadOptions::default())
     }
 
-    /// Loads a method of a model over the delegates of `host`. A `.pt2` is compiled in memory first; so is a `.pte` of ours
-    /// that holds no blob for any backend of the configuration.
+    /// Loads a method of a model over the delegates of `host`. A `.pt2` is compiled in memory first; so is a `.pte` that holds
+    /// no blob for any backend of the configuration, where it can be read back (see [`RunReport::not_partitioned`]).
     ///
     /// # Errors
     /// The file is malformed, holds what is not supported, has no such method; or a region is bound to nothing and
@@ -167,16 +169,22 @@ impl Session {
         };
         let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
         let overlay = read_overlay(&program, &file, name)?;
-        if should_recompile(&program, &overlay, config, host) {
+        let mut not_partitioned = None;
+        if should_recompile(&overlay, config, host) {
             let source = Source::from_bytes(file.as_slice().to_vec(), name);
-            if let Ok(compiled) = import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
-                let file = Bytes::from(compiled.bytes);
-                let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
-                let overlay = read_overlay(&program, &file, name)?;
-                return Session::ready(program, overlay, file, name, config, host, options);
+            match import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
+                Ok(compiled) => {
+                    let file = Bytes::from(compiled.bytes);
+                    let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
+                    let overlay = read_overlay(&program, &file, name)?;
+                    return Session::ready(program, overlay, file, name, config, host, options);
+                }
+                Err(error) => not_partitioned = Some(error.to_string()),
             }
         }
-        Session::ready(program, overlay, file, name, config, host, options)
+        let mut session = Session::ready(program, overlay, file, name, config, host, options)?;
+        session.not_partitioned = not_partitioned;
+        Ok(session)
     }
 
     fn ready(
@@ -245,6 +253,7 @@ impl Session {
             executor,
             regions,
             outside,
+            not_partitioned: None,
             recorder: None,
         })
     }
@@ -353,6 +362,7 @@ impl Session {
         RunReport {
             regions,
             portable_nodes: self.outside + fallen,
+            not_partitioned: self.not_partitioned.clone(),
         }
     }
 
@@ -382,14 +392,11 @@ fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay,
     })
 }
 
-/// Late binding: the configuration names a backend that is here, and the file has no blob for any that it names.
-fn should_recompile(program: &Verified, overlay: &Overlay, config: &Config, host: &Host) -> bool {
+/// Late binding: the configuration names a backend that is here, and the file has no blob for any that it names. A program of
+/// others is lifted back then, which says why where it cannot be.
+fn should_recompile(overlay: &Overlay, config: &Config, host: &Host) -> bool {
     let order = wanted(config);
-    let has_ir = program
-        .named_data
-        .iter()
-        .any(|named| named.key == delegraph_pte::overlay::IR_KEY);
-    if order.is_empty() || !has_ir || config.select.order.first().is_some_and(|name| name == PORTABLE) {
+    if order.is_empty() || config.select.order.first().is_some_and(|name| name == PORTABLE) {
         return false;
     }
     let mut candidates = overlay
