@@ -6,7 +6,7 @@
 
 use crate::math::{Num, Real};
 use crate::strided::{words, words_mut};
-use crate::wide::{Wide, with_stored};
+use crate::wide::{Stored, Wide, with_stored};
 use crate::{KernelError, Out, Tensor};
 use delegraph_types::{DType, Dims, MAX_RANK, bf16, f16};
 
@@ -91,6 +91,8 @@ macro_rules! with_format {
 pub(crate) use with_format;
 
 /// Scales or zero points: a number, or a tensor with its strides along the dimensions of the grid (0 repeats).
+// Made a few times a call and copied freely: a box would cost more than the room.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parameter<'a> {
     One(f64),
@@ -98,6 +100,14 @@ pub(crate) enum Parameter<'a> {
 }
 
 impl Parameter<'_> {
+    /// The dtype of a tensor; `None` for a number.
+    fn dtype(&self) -> Option<DType> {
+        match self {
+            Parameter::One(_) => None,
+            Parameter::Each(tensor, _) => Some(tensor.dtype()),
+        }
+    }
+
     fn strides(&self) -> Dims {
         match self {
             Parameter::One(_) => Dims::SCALAR,
@@ -323,7 +333,6 @@ pub(crate) fn store_real<W: Wide>(
     start: usize,
     stride: usize,
 ) -> Result<(), KernelError> {
-    use crate::wide::Stored;
     match dtype {
         DType::F32 => store(values, memory, start, stride, f32::from_wide),
         DType::F64 => store(values, memory, start, stride, f64::from_wide),
@@ -343,6 +352,8 @@ pub(crate) struct Rounding {
     pub range: (i64, i64),
     /// The zero point is added before rounding, and not after.
     pub shift_first: bool,
+    /// The dtype of `input / scale`, which zero points of another dtype may widen.
+    pub product: DType,
 }
 
 /// `out = clamp(round(input / scale) + zero point)`, computed in `F`. `sizes` are those of the grid, `strides` the output's.
@@ -378,7 +389,7 @@ pub(crate) fn quantize<F: Format>(
     grid.each(|at, step, count| {
         let piece = &mut piece[..count];
         load(&source.input, at[INPUT], step[INPUT], piece)?;
-        let reciprocal = |scale: F::W| F::keep(F::W::ONE.over(scale));
+        let reciprocal = |scale: F::W| settle(F::W::ONE.over(scale), source.scale.dtype().unwrap_or(F::DTYPE));
         let inverse = along::<F>(
             &source.scale,
             at[SCALE],
@@ -388,6 +399,14 @@ pub(crate) fn quantize<F: Format>(
             |scale| 1.0 / scale,
         )?;
         let zero = along::<F>(&source.zero, at[ZERO], step[ZERO], &mut zeros[..count], |x| x, |x| x)?;
+        let inverse = if rounding.product == F::DTYPE {
+            inverse
+        } else {
+            for (i, x) in piece.iter_mut().enumerate() {
+                *x = settle(settle(*x, rounding.product).times(inverse.at(i)), rounding.product);
+            }
+            Along::Same(F::W::ONE)
+        };
         let after = |x: F::W, s: F::W, z: F::W| clamp(F::keep(F::whole(F::keep(F::keep(x).times(s))).plus(z)));
         let before = |x: F::W, s: F::W, z: F::W| clamp(F::whole(F::keep(F::keep(F::keep(x).times(s)).plus(z))));
         match (inverse, zero, rounding.shift_first) {
@@ -419,11 +438,22 @@ pub(crate) fn quantize<F: Format>(
     })
 }
 
+/// A value rounded to a floating dtype, of which `W` holds every number.
+#[inline(always)]
+fn settle<W: Real>(value: W, dtype: DType) -> W {
+    match dtype {
+        DType::F16 => W::load(f16::from_wide(value)),
+        DType::BF16 => W::load(bf16::from_wide(value)),
+        DType::F32 => W::load(value.to_f32()),
+        _ => value,
+    }
+}
+
 /// What `input - zero point` is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Difference {
-    /// The format of the result.
-    Real,
+    /// A floating dtype.
+    Real(DType),
     /// An integer dtype, which wraps.
     Integer(DType),
 }
@@ -488,6 +518,15 @@ pub(crate) fn dequantize<F: Format>(
         } else {
             load(&source.input, at[INPUT], step[INPUT], piece)?;
             let zero = along::<F>(&source.zero, at[ZERO], step[ZERO], &mut zeros[..count], |x| x, |x| x)?;
+            let zero = match difference {
+                Difference::Real(dtype) if dtype != F::DTYPE => {
+                    for (i, x) in piece.iter_mut().enumerate() {
+                        *x = settle(settle(*x, dtype).minus(zero.at(i)), dtype);
+                    }
+                    Along::Same(F::W::ZERO)
+                }
+                _ => zero,
+            };
             let real = |q: F::W, s: F::W, z: F::W| F::keep(F::keep(F::keep(q).minus(z)).times(s));
             match (scale, zero) {
                 (Along::Same(s), Along::Same(z)) => piece.iter_mut().for_each(|x| *x = real(*x, s, z)),

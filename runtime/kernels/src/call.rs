@@ -4,6 +4,8 @@ use crate::{Growable, KernelError, Out, Tensor};
 use delegraph_types::{DType, Scalar};
 
 /// An input argument of a call, in the order of the out-variant's schema.
+// Made a few times a call and copied freely: a box would cost more than the room.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy)]
 pub enum Arg<'a> {
     /// `None`.

@@ -291,7 +291,7 @@ fn group_by_columns<W: Product>(
     for start in (0..positions).step_by(strip) {
         let end = (start + strip).min(positions);
         let columns = &mut columns[..rows * (end - start)];
-        plan.windows.to_columns(image, plan.inputs, columns, (start, end));
+        plan.windows.fill_columns(image, plan.inputs, columns, (start, end));
         let dims = (plan.outputs, rows, end - start);
         W::product(
             dims,

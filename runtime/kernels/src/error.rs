@@ -1,5 +1,6 @@
 //! What can go wrong in a kernel.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use delegraph_types::{DType, Dims};
 
@@ -35,7 +36,7 @@ pub enum KernelError {
     #[error("output of {got} does not fit the {capacity} bytes planned for {dtype}")]
     OutputTooLarge {
         /// The shape that the operator gives.
-        got: Dims,
+        got: Box<Dims>,
         /// The output's dtype.
         dtype: DType,
         /// Bytes of its memory.

@@ -91,7 +91,7 @@ impl Windows {
     }
 
     /// Columns `start..end` of the image's channels, rows `end - start` long.
-    pub fn to_columns<W: Wide>(&self, image: &[W], channels: usize, columns: &mut [W], (start, end): (usize, usize)) {
+    pub fn fill_columns<W: Wide>(&self, image: &[W], channels: usize, columns: &mut [W], (start, end): (usize, usize)) {
         let (plane, kernel, width, step) = (
             self.image_len(),
             self.kernel_len(),
@@ -212,7 +212,7 @@ fn im2col(call: &mut Call) -> Result<(), KernelError> {
             let (image, columns) = (channels * windows.image_len(), channels * kernel * positions);
             for n in 0..batch.unwrap_or(1) as usize {
                 let target = &mut dst[n * columns..(n + 1) * columns];
-                windows.to_columns(&data[n * image..(n + 1) * image], channels, target, (0, positions));
+                windows.fill_columns(&data[n * image..(n + 1) * image], channels, target, (0, positions));
             }
             Ok(())
         })

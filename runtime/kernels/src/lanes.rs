@@ -105,6 +105,8 @@ impl Walk {
 }
 
 /// What an elementwise kernel reads: a tensor, or a number at a tensor's place.
+// Made a few times a call and copied freely: a box would cost more than the room.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operand<'a> {
     Tensor(Tensor<'a>),

@@ -32,6 +32,8 @@ mod pool;
 mod prim;
 mod quantized;
 mod quantized_choose;
+mod quantized_embedding;
+mod quantized_fused;
 mod reduce;
 mod registry;
 mod remap;

@@ -337,7 +337,7 @@ fn channelwise<'a>(
             along(&values[count..])?,
         ];
         with_real!(input.dtype(), "input", W => {
-            map3::<W, W>(&operands, None, out, |x, factor, shift| Real::times_plus(x, factor, shift))
+            map3::<W, W>(&operands, None, out, Real::times_plus)
         })
     })();
     *call.scratch = table;

@@ -207,7 +207,7 @@ fn quantize_per_tensor(call: &mut Call) -> Result<(), KernelError> {
     };
     let (range, dtype) = limits_and_dtype(call, 3)?;
     let sizes = *input.sizes();
-    quantize_to(call, &source, DType::F32, (range, dtype), false, &sizes)
+    quantize_to(call, &source, (DType::F32, DType::F32), (range, dtype), false, &sizes)
 }
 
 /// Checks and sizes the output, which has the shape of the input, and fills it. `sizes` are those of the loops: the shape,
@@ -215,7 +215,7 @@ fn quantize_per_tensor(call: &mut Call) -> Result<(), KernelError> {
 fn quantize_to(
     call: &mut Call,
     source: &Source,
-    format: DType,
+    (product, format): (DType, DType),
     (range, dtype): ((i64, i64), DType),
     shift_first: bool,
     sizes: &Dims,
@@ -225,7 +225,11 @@ fn quantize_to(
     expect_dtype(out, 0, dtype)?;
     out.resize(source.input.sizes())?;
     let strides = cut(&out.strides(), sizes);
-    let rounding = Rounding { range, shift_first };
+    let rounding = Rounding {
+        range,
+        shift_first,
+        product,
+    };
     with_format!(format, "scales", F => quantize::<F>(source, rounding, out, sizes, &strides))
 }
 
@@ -271,11 +275,11 @@ fn dequantize_per_tensor(call: &mut Call) -> Result<(), KernelError> {
     check_quantized(&input, limits_and_dtype(call, 3)?.1)?;
     let format = call.optional_dtype(6)?.unwrap_or(DType::F32);
     let sizes = *input.sizes();
-    dequantize_to(call, &source, format, format, Difference::Real, &sizes)
+    dequantize_to(call, &source, format, format, Difference::Real(format), &sizes)
 }
 
 /// The dimension at `index`, of a tensor that has one.
-fn axis_of(call: &Call, index: usize, input: &Tensor) -> Result<usize, KernelError> {
+pub(crate) fn axis_of(call: &Call, index: usize, input: &Tensor) -> Result<usize, KernelError> {
     let axis = call.int(index)?;
     if input.rank() == 0 {
         return Err(KernelError::invalid(
@@ -297,21 +301,15 @@ fn quantize_per_channel(call: &mut Call) -> Result<(), KernelError> {
         scale: channels(scales, &sizes, axis, "scales")?,
         zero: channels(zeros, &sizes, axis, "zero_points")?,
     };
-    let format = quantizing_format(DType::F32, &scales, &zeros)?;
+    let formats = quantizing_formats(DType::F32, &scales, &zeros)?;
     let what = limits_and_dtype(call, 4)?;
-    quantize_to(call, &source, format, what, false, &sizes)
+    quantize_to(call, &source, formats, what, false, &sizes)
 }
 
-/// The format of `input * (1 / scales) + zero points` for an input of a dtype.
-fn quantizing_format(input: DType, scales: &Tensor, zeros: &Tensor) -> Result<DType, KernelError> {
+/// The dtypes of `input * (1 / scales)` for an input of a dtype, and of its sum with the zero points.
+fn quantizing_formats(input: DType, scales: &Tensor, zeros: &Tensor) -> Result<(DType, DType), KernelError> {
     let product = DType::promote(input, check_scales(scales)?);
-    if DType::promote(product, zeros.dtype()) != product {
-        return Err(KernelError::unsupported(
-            "zero_points",
-            format!("a sum of dtypes {product} and {}", zeros.dtype()),
-        ));
-    }
-    Ok(product)
+    Ok((product, DType::promote(product, zeros.dtype())))
 }
 
 fn check_scales(scales: &Tensor) -> Result<DType, KernelError> {
@@ -348,11 +346,7 @@ fn dequantizing_format(
             format!("a difference in dtype {difference}"),
         )),
         whole if whole.is_int() => Ok((scale, Difference::Integer(whole))),
-        real if real == scale => Ok((scale, Difference::Real)),
-        real => Err(KernelError::unsupported(
-            "zero_points",
-            format!("a product of dtypes {real} and {scale}"),
-        )),
+        real => Ok((DType::promote(real, scale), Difference::Real(real))),
     }
 }
 
@@ -398,9 +392,9 @@ fn quantize_per_token(call: &mut Call) -> Result<(), KernelError> {
         scale: Parameter::Each(scales, broadcast(scales, &sizes, "scales")?),
         zero: Parameter::Each(zeros, broadcast(zeros, &sizes, "zero_points")?),
     };
-    let format = quantizing_format(input.dtype(), &scales, &zeros)?;
+    let formats = quantizing_formats(input.dtype(), &scales, &zeros)?;
     let what = limits_and_dtype(call, 3)?;
-    quantize_to(call, &source, format, what, true, &sizes)
+    quantize_to(call, &source, formats, what, true, &sizes)
 }
 
 fn dequantize_per_token(call: &mut Call) -> Result<(), KernelError> {
@@ -455,9 +449,9 @@ fn quantize_per_channel_group(call: &mut Call) -> Result<(), KernelError> {
         scale: Parameter::Each(scales, groups(&scales, sizes[0], sizes[1], "scales")?),
         zero: Parameter::Each(zeros, groups(&zeros, sizes[0], sizes[1], "zero_points")?),
     };
-    let format = quantizing_format(input.dtype(), &scales, &zeros)?;
+    let formats = quantizing_formats(input.dtype(), &scales, &zeros)?;
     let what = limits_and_dtype(call, 3)?;
-    quantize_to(call, &source, format, what, true, &sizes)
+    quantize_to(call, &source, formats, what, true, &sizes)
 }
 
 fn dequantize_per_channel_group(call: &mut Call) -> Result<(), KernelError> {

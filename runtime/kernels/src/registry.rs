@@ -28,6 +28,8 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::prim::KERNELS,
     crate::quantized::KERNELS,
     crate::quantized_choose::KERNELS,
+    crate::quantized_embedding::KERNELS,
+    crate::quantized_fused::KERNELS,
     crate::reduce::KERNELS,
     crate::remap::KERNELS,
     crate::scan::KERNELS,

@@ -170,6 +170,8 @@ pub(crate) fn start_from(source: &Tensor, out: &mut Out) -> Result<(), KernelErr
 }
 
 /// What a scatter writes.
+// Made once a call and copied freely: a box would cost more than the room.
+#[allow(clippy::large_enum_variant)]
 enum Values<'a> {
     Tensor(Tensor<'a>),
     Number(Scalar),

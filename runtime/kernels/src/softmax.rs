@@ -6,6 +6,7 @@ use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, Starts, pieces};
 use crate::stage::{dim_of, parts};
+use crate::wide::Wide;
 use crate::{Call, KernelError};
 use delegraph_types::DType;
 
@@ -50,7 +51,7 @@ fn softmax(call: &mut Call, dtype: DType, logarithm: bool) -> Result<(), KernelE
             let mut sum = 0f64;
             if logarithm {
                 for x in row.iter() {
-                    sum += f64::from(Real::exp(*x - largest));
+                    sum += Real::exp(*x - largest).to_f64();
                 }
                 let shift = Real::ln(sum) as W;
                 pieces(len, |from, count| writer.write(out, count, |slots| {
@@ -61,7 +62,7 @@ fn softmax(call: &mut Call, dtype: DType, logarithm: bool) -> Result<(), KernelE
             } else {
                 for x in row.iter_mut() {
                     *x = Real::exp(*x - largest);
-                    sum += f64::from(*x);
+                    sum += x.to_f64();
                 }
                 let scale = (1.0 / sum) as W;
                 pieces(len, |from, count| writer.write(out, count, |slots| {

@@ -1,6 +1,7 @@
 //! Borrowed tensors.
 
 use crate::KernelError;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use delegraph_types::{DType, Dims, Element};
 
@@ -21,7 +22,7 @@ impl<'a> Tensor<'a> {
     pub fn new(dtype: DType, sizes: Dims, strides: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
         let extent = extent(&sizes, &strides).and_then(|n| n.checked_mul(dtype.size()));
         match extent {
-            Some(bytes) if bytes <= data.len() && data.as_ptr() as usize % dtype.size() == 0 => Ok(Tensor {
+            Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.size()) => Ok(Tensor {
                 dtype,
                 sizes,
                 strides,
@@ -197,7 +198,7 @@ impl<'a> Out<'a> {
         match &mut self.buffer {
             Buffer::Fixed(data) if bytes > data.len() => {
                 return Err(KernelError::OutputTooLarge {
-                    got: *sizes,
+                    got: Box::new(*sizes),
                     dtype: self.dtype,
                     capacity: data.len(),
                 });

@@ -186,7 +186,7 @@ fn inferred(size: &[i64], numel: usize) -> Result<Dims, KernelError> {
     if let Some(at) = open {
         dims[at] = 1;
         let known = dims.numel().unwrap_or(0);
-        if known == 0 || numel % known != 0 {
+        if known == 0 || !numel.is_multiple_of(known) {
             return Err(KernelError::invalid(
                 "size",
                 format!("-1 cannot be inferred for {numel} elements and the other sizes {dims}"),
