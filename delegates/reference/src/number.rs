@@ -36,18 +36,6 @@ pub fn wrap(dtype: DType, value: i64) -> i64 {
     }
 }
 
-/// The smallest and the largest value of an integer type or bool.
-pub fn range(dtype: DType) -> (i64, i64) {
-    match dtype {
-        DType::U8 => (0, 255),
-        DType::I8 => (-128, 127),
-        DType::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-        DType::BOOL => (0, 1),
-        _ => (i64::MIN, i64::MAX),
-    }
-}
-
 /// Machine epsilon of a float type.
 pub fn epsilon(dtype: DType) -> f64 {
     match dtype {

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::caps::{Operator, Refusal, anything, floats, no_bool, op, to_float};
 use crate::math::{max, min};
-use crate::tensor::{Data, Tensor, count, filled, room};
+use crate::tensor::{Data, Tensor, count, room};
 use crate::walk::{Offsets, dim, dims, strides};
 use delegraph_sdk::Error;
 use delegraph_sdk::image::NodeView;
