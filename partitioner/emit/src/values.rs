@@ -12,9 +12,6 @@ pub(crate) const STATES: u32 = 2;
 /// Memory id of values inside delegated regions, allocated only when a region runs portably.
 pub(crate) const REGION_INTERNALS: u32 = 3;
 
-/// A tensor whose upper bound is larger than this is allocated at run time instead of planned.
-const LARGEST_PLANNED: usize = 1 << 30;
-
 /// When a planned tensor is alive, in instruction indices.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Life {
@@ -74,10 +71,7 @@ impl Values {
     pub(crate) fn tensor(&mut self, ty: &TensorType, symbols: &Symbols, arena: u32, now: u32) -> u32 {
         let fixed = ty.static_dims();
         let upper = fixed.or_else(|| ty.upper_dims(symbols));
-        let bytes = upper
-            .and_then(|dims| dims.numel())
-            .and_then(|n| n.checked_mul(ty.dtype.size()))
-            .filter(|&bytes| fixed.is_some() || bytes <= LARGEST_PLANNED);
+        let bytes = ty.planned_bytes(symbols);
         let (sizes, dynamism) = match (fixed, upper, bytes) {
             (Some(dims), _, _) => (dims, Dynamism::Static),
             (None, Some(dims), Some(_)) => (dims, Dynamism::Bounded),

@@ -90,7 +90,19 @@ impl TensorType {
         let sizes: Option<Vec<i64>> = self.shape.iter().map(|e| e.upper_bound(symbols)).collect();
         Dims::new(&sizes?).ok()
     }
+
+    /// Bytes at the largest sizes, for a planner; `None` where they are unbounded, or so many that the tensor is allocated
+    /// at its actual size while the program runs.
+    pub fn planned_bytes(&self, symbols: &Symbols) -> Option<usize> {
+        let fixed = self.static_dims();
+        let largest = fixed.or_else(|| self.upper_dims(symbols))?;
+        let bytes = largest.numel()?.checked_mul(self.dtype.size())?;
+        (fixed.is_some() || bytes <= LARGEST_PLANNED).then_some(bytes)
+    }
 }
+
+/// A tensor of dynamic sizes whose largest ones take more than this is not planned.
+const LARGEST_PLANNED: usize = 1 << 30;
 
 /// Type of a value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use delegraph_abi::image::{self, ExprIndex, ImageBuilder, ImageError, ValueIndex, WeightIndex};
 use delegraph_abi::{DType as Code, MemoryFormat as FormatCode};
 use delegraph_ir::{
-    Arg, Bytes, Constant, ConstantId, Def, Expr, ExprOp, Graph, MemoryFormat, Module, NodeId, Quant, Type, ValueId,
+    Arg, Bytes, Constant, ConstantId, Def, Expr, ExprOp, Graph, MemoryFormat, Module, Node, NodeId, Quant, Type,
+    ValueId,
 };
 use delegraph_tag::{BorderSizes, Boundary, Reads, builtin_refusal, live};
 use delegraph_types::{DType, Scalar};
@@ -58,17 +59,31 @@ pub enum LayoutError {
     },
 }
 
+/// Why a node of unbounded results is not offered.
+const UNPLANNED: &str =
+    "not offered: its result has no upper bound, so no room can be set aside for it (give the dimension a `max`)";
+
 /// Writes all nodes of a graph that can be offered to delegates.
 ///
 /// # Errors
 /// See [`LayoutError`].
 pub fn offer(module: &Module, graph: &Graph) -> Result<Offer, LayoutError> {
     let live = live(graph);
+    // A delegate writes into memory that the host gives it, so the host has to know how much is enough.
+    let unplanned = |node: &Node| {
+        let mut tensors = node.outputs.iter().filter_map(|value| graph.tensor(*value));
+        tensors
+            .any(|ty| ty.planned_bytes(&module.symbols).is_none())
+            .then_some(UNPLANNED)
+    };
     let refusals: Vec<Option<&'static str>> = graph
         .nodes
         .iter()
         .zip(live)
-        .map(|(node, live)| builtin_refusal(graph, node).or((!live).then_some("nothing reads what it makes")))
+        .map(|(node, live)| {
+            let unread = (!live).then_some("nothing reads what it makes");
+            builtin_refusal(graph, node).or(unread).or_else(|| unplanned(node))
+        })
         .collect();
     let nodes: Vec<NodeId> = graph.node_ids().filter(|id| refusals[id.index()].is_none()).collect();
     let image = of_nodes(module, graph, &nodes, &Reads::of(graph))?;

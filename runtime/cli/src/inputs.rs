@@ -26,7 +26,8 @@ pub fn value(leaf: &Leaf) -> anyhow::Result<Value<'_>> {
 /// A session's value as a leaf, row-major.
 pub fn leaf(value: Value<'_>) -> Leaf {
     match value {
-        Value::None => Leaf::None,
+        // What is given in place is no output.
+        Value::None | Value::InPlace(_) => Leaf::None,
         Value::Bool(b) => Leaf::Bool(b),
         Value::Int(i) => Leaf::Int(i),
         Value::Float(f) => Leaf::Float(f),

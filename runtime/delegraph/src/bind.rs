@@ -179,7 +179,7 @@ impl Binder<'_> {
                 _ => None,
             });
         tensors
-            .filter_map(|t| Some((t.sizes.numel()? * t.dtype.size()) as u64))
+            .filter_map(|t| Some(t.sizes.numel()?.checked_mul(t.dtype.size())? as u64))
             .max()
     }
 

@@ -118,6 +118,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config(_) | Error::Usage(_) => 2,
+            // The file is good; the name that was asked for is not.
+            Error::Load {
+                source: delegraph_executor::LoadError::NoMethod { .. },
+                ..
+            } => 2,
             Error::Read { .. }
             | Error::UnknownFormat { .. }
             | Error::Import { .. }
@@ -128,6 +133,10 @@ impl Error {
             Error::Absent(_) => 4,
             Error::Denied { .. } | Error::Coverage { .. } | Error::Lower(_) => 5,
             Error::Run(_) => 3,
+            // What no `.pte` can hold is the model's; that passes left the module in disorder is ours.
+            Error::Emit(
+                EmitError::NoOutVariant { .. } | EmitError::Argument { .. } | EmitError::Size(..) | EmitError::Write(_),
+            ) => 3,
             Error::Emit(_) | Error::Bug(_) => 70,
         }
     }

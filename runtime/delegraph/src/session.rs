@@ -113,6 +113,8 @@ pub struct Session {
     /// Why the program was not partitioned again for the configuration, and runs as it is.
     not_partitioned: Option<String>,
     recorder: Option<Recorder>,
+    /// Empty between runs; kept for its allocation.
+    given: Vec<Input<'static>>,
 }
 
 impl Session {
@@ -255,6 +257,7 @@ impl Session {
             outside,
             not_partitioned: None,
             recorder: None,
+            given: Vec::new(),
         })
     }
 
@@ -294,19 +297,43 @@ impl Session {
             .collect()
     }
 
-    /// Runs the method once. Tensors are copied in; outputs are views until the next run.
+    /// Where the method reads an input, for a caller that makes its data there instead of having it copied: fill the bytes,
+    /// which are exactly those of a row-major tensor of `shape`, then run with [`Value::InPlace`]. A run may use them for
+    /// something else, so they are filled before each.
+    ///
+    /// # Errors
+    /// There is no such input, it is no tensor, or it does not take this shape.
+    pub fn input_buffer(&mut self, index: usize, shape: Dims) -> Result<&mut [u8], Error> {
+        let plan = self.executor.plan();
+        let declared = plan.inputs.get(index).map(|&value| &plan.values[value as usize]);
+        if let Some(EValue::Tensor(tensor)) = declared
+            && !tensor.dim_order.is_sorted()
+        {
+            return Err(Error::Usage(format!(
+                "input {index} does not lie in memory row-major: give it as a tensor"
+            )));
+        }
+        self.executor
+            .input_mut(index, &shape)
+            .map_err(|error| Error::Usage(error.to_string()))
+    }
+
+    /// Runs the method once. Tensors are copied in, but for [`Value::InPlace`]; outputs are views until the next run. A steady
+    /// run of bounded shapes allocates nothing.
     ///
     /// # Errors
     /// An input that the method does not take, or a kernel that refuses its arguments. State is as before then.
     pub fn run(&mut self, inputs: &[Value<'_>]) -> Result<(), Error> {
-        let mut given = Vec::with_capacity(inputs.len());
+        let mut given = emptied(std::mem::take(&mut self.given));
         for (i, value) in inputs.iter().enumerate() {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
         }
-        self.executor.run(&given).map_err(|error| match error {
+        let done = self.executor.run(&given).map_err(|error| match error {
             RunError::InputCount { .. } | RunError::Input { .. } => Error::Usage(error.to_string()),
             other => Error::Run(other),
-        })
+        });
+        self.given = emptied(given);
+        done
     }
 
     /// How many outputs the method has.
@@ -430,6 +457,12 @@ fn literal_inputs(plan: &delegraph_pte::model::Plan) -> Vec<u32> {
     numbers.copied().filter(|&value| !reads(value)).collect()
 }
 
+/// The room of a list for the next run: collecting an emptied list in place keeps its allocation.
+fn emptied<'a>(mut list: Vec<Input<'_>>) -> Vec<Input<'a>> {
+    list.clear();
+    list.into_iter().map(|_| Input::None).collect()
+}
+
 fn input<'a>(value: &Value<'a>) -> Result<Input<'a>, String> {
     Ok(match value {
         Value::None => Input::None,
@@ -437,6 +470,7 @@ fn input<'a>(value: &Value<'a>) -> Result<Input<'a>, String> {
         Value::Int(i) => Input::Int(*i),
         Value::Float(f) => Input::Float(*f),
         Value::Str(s) => Input::Str(s),
+        Value::InPlace(shape) => Input::InPlace(*shape),
         Value::Tensor(tensor) if tensor.strides == tensor.shape.contiguous_strides() => Input::Bytes {
             dtype: tensor.dtype,
             sizes: tensor.shape,

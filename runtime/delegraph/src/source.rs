@@ -37,6 +37,16 @@ impl Source {
             path: path.to_path_buf(),
             source,
         };
+        // Opening a pipe would wait for its writer, and a folder has no bytes.
+        let kind = std::fs::metadata(path).map_err(read)?;
+        if !kind.is_file() {
+            let what = if kind.is_dir() {
+                "it is a folder"
+            } else {
+                "it is no regular file"
+            };
+            return Err(read(std::io::Error::new(std::io::ErrorKind::InvalidInput, what)));
+        }
         let file = File::open(path).map_err(read)?;
         Ok(Source {
             name: path.display().to_string(),

@@ -58,6 +58,8 @@ pub enum Value<'a> {
     Float(f64),
     Str(&'a str),
     Tensor(TensorView<'a>),
+    /// An input of this shape that was made where the method reads it ([`crate::Session::input_buffer`]); never an output.
+    InPlace(Dims),
 }
 
 impl<'a> Value<'a> {

@@ -27,6 +27,8 @@ pub enum Input<'a> {
         /// Exactly its elements.
         data: &'a [u8],
     },
+    /// A tensor of these sizes that lies in the method's memory already (`Executor::input_mut`).
+    InPlace(Dims),
     /// An integer.
     Int(i64),
     /// A boolean.
@@ -92,6 +94,14 @@ pub(crate) fn accept(
         };
         let slot = loaded.tensors.slot(value);
         if let Some(slot) = slot {
+            if let Input::InPlace(sizes) = input {
+                let target = &loaded.tensors.slots[slot.0 as usize];
+                if !fits(target, sizes) || memory_of(target, sizes, engine).is_none() {
+                    return Err(fail(expected_tensor(target)));
+                }
+                engine.sizes[slot.0 as usize] = *sizes;
+                continue;
+            }
             let (dtype, sizes, strides, bytes) = match input {
                 Input::Tensor(t) => (t.dtype(), *t.sizes(), *t.strides(), t.bytes()),
                 Input::Bytes { dtype, sizes, data } => (*dtype, *sizes, sizes.contiguous_strides(), *data),
@@ -143,6 +153,56 @@ pub(crate) fn accept(
     Ok(())
 }
 
+/// The memory of an input of these sizes, to be filled before a run.
+pub(crate) fn memory<'a>(
+    loaded: &Loaded,
+    engine: &'a mut Engine,
+    index: usize,
+    sizes: &Dims,
+) -> Result<&'a mut [u8], RunError> {
+    let plan = loaded.plan();
+    let slot = plan.inputs.get(index).and_then(|&value| loaded.tensors.slot(value));
+    let fail = |name: Option<String>, expected: String| RunError::Input {
+        index,
+        name,
+        expected,
+        got: format!("a tensor of [{sizes}] in place"),
+    };
+    let Some(slot) = slot else {
+        return Err(fail(None, "no tensor".into()));
+    };
+    let target = &loaded.tensors.slots[slot.0 as usize];
+    let name = match &plan.values[target.value as usize] {
+        EValue::Tensor(tensor) => tensor.name.clone(),
+        _ => None,
+    };
+    if !fits(target, sizes) {
+        return Err(fail(name, expected_tensor(target)));
+    }
+    if let (Place::Own(memory), Some(len)) = (&target.place, byte_len(target, sizes)) {
+        let own = &mut engine.memories[memory.0 as usize];
+        own.reserve(len).map_err(|_| RunError::OutOfMemory(len))?;
+    }
+    memory_of(target, sizes, engine).ok_or_else(|| fail(name, "nothing: the file has a constant there".into()))
+}
+
+fn byte_len(slot: &Slot, sizes: &Dims) -> Option<usize> {
+    sizes.numel()?.checked_mul(slot.dtype.size())
+}
+
+/// The bytes of a tensor of these sizes, as far as they are there.
+fn memory_of<'a>(slot: &Slot, sizes: &Dims, engine: &'a mut Engine) -> Option<&'a mut [u8]> {
+    let len = byte_len(slot, sizes)?;
+    match &slot.place {
+        Place::Arena { memory, start } => {
+            let all = engine.memories[memory.0 as usize].bytes_mut();
+            all.get_mut(*start..*start + slot.capacity.min(len))
+        }
+        Place::Own(memory) => engine.memories[memory.0 as usize].bytes_mut().get_mut(..len),
+        _ => None,
+    }
+}
+
 /// True if the sizes are allowed.
 fn fits(slot: &Slot, sizes: &Dims) -> bool {
     match slot.dynamism {
@@ -182,6 +242,7 @@ fn describe(input: &Input<'_>) -> String {
     match input {
         Input::Tensor(t) => format!("{}[{}]", t.dtype(), t.sizes()),
         Input::Bytes { dtype, sizes, data } => format!("{dtype}[{sizes}] in {} bytes", data.len()),
+        Input::InPlace(sizes) => format!("a tensor of [{sizes}] in place"),
         Input::Int(i) => format!("the integer {i}"),
         Input::Bool(b) => format!("the bool {b}"),
         Input::Float(f) => format!("the float {f:?}"),

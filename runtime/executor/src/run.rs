@@ -180,6 +180,16 @@ impl Executor {
         done
     }
 
+    /// The memory of an input, for a caller that makes its data there and gives [`Input::InPlace`] to the next run. The bytes
+    /// are exactly those of a tensor of `sizes` in the input's own dim order; a run may use them for something else, so they
+    /// are filled before each.
+    ///
+    /// # Errors
+    /// There is no such input, it is no tensor, or it does not take these sizes.
+    pub fn input_mut(&mut self, index: usize, sizes: &Dims) -> Result<&mut [u8], RunError> {
+        input::memory(&self.loaded, &mut self.engine, index, sizes)
+    }
+
     /// Number of outputs.
     pub fn output_count(&self) -> usize {
         self.plan().outputs.len()
