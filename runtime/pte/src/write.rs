@@ -1,8 +1,8 @@
 //! Writes a program that Delegraph and stock ExecuTorch 1.5 load.
 //!
 //! What ExecuTorch needs beyond the schema: `constant_segment.offsets` with at least the reserved entry (else it takes the
-//! deprecated inline path), empty vectors written out where it dereferences them, segments at multiples of 128 bytes,
-//! constants at multiples of 16, and 64 bytes at least.
+//! deprecated inline path), a constant segment that is not empty where there are constants, empty vectors written out where it
+//! dereferences them, segments at multiples of 128 bytes, constants at multiples of 16, and 64 bytes at least.
 
 use crate::check::{self, Layout};
 use crate::error::WriteError;
@@ -80,6 +80,8 @@ impl FilePlan {
         let (has_constants, has_states) = (parts.constants.len() > 1, parts.mutable_states.len() > 1);
         let (constant_offsets, constant_len) = pack(parts.constants);
         let (state_offsets, state_len) = pack(parts.mutable_states);
+        // Where the segment is empty (all constants have no elements) ExecuTorch takes the deprecated inline path and refuses.
+        let constant_len = constant_len.max(CONSTANT_ALIGNMENT);
 
         let mut segments: Vec<(u64, u64)> = Vec::new();
         let (mut end, mut alignment) = (0u64, SEGMENT_ALIGNMENT);

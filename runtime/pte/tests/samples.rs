@@ -1,6 +1,6 @@
 //! Files that ExecuTorch 1.5.1 wrote are read as what they are, and written again without loss.
 
-use delegraph_pte::model::{EValue, Instruction, Plan, Program, Storage};
+use delegraph_pte::model::{Dynamism, EValue, Instruction, Plan, Program, Storage, Tensor};
 use delegraph_pte::{BundledProgram, BundledValue, Contents, DataFile, ProgramParts, PteError, Verified, WriteError};
 use delegraph_pte::{write, write_ptd};
 use delegraph_types::{DType, Dims};
@@ -154,6 +154,41 @@ fn what_is_written_reads_the_same() {
     }
 }
 
+/// ExecuTorch refuses a program whose constants lie in a segment of no bytes ("constant_buffer path is disabled").
+#[test]
+fn constants_without_elements_have_a_segment_with_bytes() {
+    let tensor = EValue::Tensor(Tensor {
+        dtype: DType::F32,
+        sizes: Dims::new(&[1, 0]).unwrap(),
+        dim_order: vec![0, 1],
+        dynamism: Dynamism::Static,
+        storage: Storage::Constant(1),
+        name: None,
+    });
+    let plan = Plan {
+        name: "forward".into(),
+        values: vec![tensor],
+        outputs: vec![0],
+        buffer_sizes: vec![0],
+        ..Plan::default()
+    };
+    for named in [&[][..], &[("a".to_string(), 1, &b"blob"[..])][..]] {
+        let parts = ProgramParts {
+            plans: std::slice::from_ref(&plan),
+            constants: &[&[], &[]],
+            mutable_states: &[],
+            named,
+        };
+        let mut file = Vec::new();
+        write(&parts, &mut file).unwrap();
+        let program = Verified::parse(&file).unwrap();
+        assert!(program.segments[0].end > program.segments[0].start);
+        assert!(program.segments.iter().all(|segment| segment.end <= file.len() as u64));
+        assert_eq!(Contents::of(&program, &file).unwrap().constants[1], b"");
+        assert_eq!(program.named(&file, "a"), named.first().map(|(.., bytes)| *bytes));
+    }
+}
+
 #[test]
 fn named_blobs_are_aligned_and_found() {
     let plan = Plan {
@@ -191,7 +226,7 @@ fn the_writer_refuses_what_the_reader_would() {
             dtype: DType::F32,
             sizes: Dims::new(&[4]).unwrap(),
             dim_order: vec![0],
-            dynamism: delegraph_pte::model::Dynamism::Static,
+            dynamism: Dynamism::Static,
             storage,
             name: None,
         })
