@@ -160,9 +160,16 @@ impl Tensors {
     /// # Errors
     /// It cannot be read, or is no safetensors file.
     pub fn read(path: &Path) -> Result<Tensors, FixtureError> {
-        let bytes = read(path)?;
+        Tensors::parse(&read(path)?, path)
+    }
+
+    /// Reads the bytes of a file; `path` is for messages.
+    ///
+    /// # Errors
+    /// They are no safetensors file.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Tensors, FixtureError> {
         let file =
-            safetensors::SafeTensors::deserialize(&bytes).map_err(|error| format_error(path, error.to_string()))?;
+            safetensors::SafeTensors::deserialize(bytes).map_err(|error| format_error(path, error.to_string()))?;
         let mut items = BTreeMap::new();
         for (name, view) in file.tensors() {
             let dtype = dtype_of(view.dtype()).ok_or_else(|| {
