@@ -30,7 +30,8 @@ pub fn standard_layers(given: Option<&Path>) -> Result<Layers, ConfigError> {
         layers.add_file(Origin::Project(project.to_path_buf()), project)?;
     }
     if let Some(path) = variable("DELEGRAPH_CONFIG") {
-        layers.add_file(Origin::Environment("DELEGRAPH_CONFIG".to_string()), Path::new(&path))?;
+        let origin = Origin::Environment(format!("DELEGRAPH_CONFIG={path}"));
+        layers.add_file(origin, Path::new(&path))?;
     }
     if let Some(path) = given {
         layers.add_file(Origin::Project(path.to_path_buf()), path)?;
