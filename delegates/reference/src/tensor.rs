@@ -186,6 +186,11 @@ impl Tensor {
         }
     }
 
+    /// True if there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The elements.
     pub fn data(&self) -> &Data {
         &self.data

@@ -254,13 +254,21 @@ mod tests {
             &[i64s(&[2], &[1, 1])],
         );
         let zero = i64s(&[], &[0]);
-        assert!(try_run("aten::floor_divide", &[(&a).into(), (&zero).into()], &[a.clone()]).is_err());
+        assert!(
+            try_run(
+                "aten::floor_divide",
+                &[(&a).into(), (&zero).into()],
+                std::slice::from_ref(&a)
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn refusals() {
         let x = f32s(&[1], &[0.0]);
-        let reason = |op, third: Arg| refusal(op, &[(&x).into(), (&x).into(), third.into()], &[x.clone()]).reason;
+        let reason =
+            |op, third: Arg| refusal(op, &[(&x).into(), (&x).into(), third.into()], std::slice::from_ref(&x)).reason;
         assert_eq!(
             reason("aten::div.Tensor_mode", Arg::Str("up".into())),
             Reason::ATTRIBUTE

@@ -318,8 +318,8 @@ mod tests {
         );
         gives("aten::conv1d", &items(2, 1, 1), &[f32s(&[1, 1, 3], &[10.5, 32.5, 4.5])]);
         gives("aten::conv1d", &items(1, 0, 2), &[f32s(&[1, 1, 2], &[31.5, 42.5])]);
-        assert!(try_run("aten::conv1d", &items(1, 0, 9), &[x.clone()]).is_err());
-        assert!(try_run("aten::conv1d", &items(0, 0, 1), &[x.clone()]).is_err());
+        assert!(try_run("aten::conv1d", &items(1, 0, 9), std::slice::from_ref(&x)).is_err());
+        assert!(try_run("aten::conv1d", &items(0, 0, 1), std::slice::from_ref(&x)).is_err());
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn index_select(call: &Call<'_>) -> Made {
 
 /// Positions in `sizes` of the elements whose index in one dimension is given, and the others are the index's own.
 pub fn gathered(sizes: &[usize], at: usize, indices: &Tensor) -> Result<Vec<usize>, Error> {
-    if indices.len() == 0 {
+    if indices.is_empty() {
         return Ok(Vec::new());
     }
     if indices.rank() != sizes.len() {
@@ -244,7 +244,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let want = f32s(&[2, 2], &[4.0, 5.0, 0.0, 1.0]);
-        gives("aten::embedding", &items(&indices), &[want.clone()]);
+        gives("aten::embedding", &items(&indices), std::slice::from_ref(&want));
         assert!(try_run("aten::embedding", &items(&i64s(&[2], &[3, 0])), &[want]).is_err());
         let gather = [
             (&table).into(),

@@ -11,7 +11,7 @@ use delegraph_sdk::{DType, Error};
 type Made = Result<Vec<Tensor>, Error>;
 
 /// The elements of an optional tensor, which must be as many.
-fn each<'a>(x: Option<&'a Tensor>, items: usize) -> Result<Option<&'a [f64]>, Error> {
+fn each(x: Option<&Tensor>, items: usize) -> Result<Option<&[f64]>, Error> {
     match x.map(Tensor::floats).transpose()? {
         Some(values) if values.len() != items => {
             Err(Error::invalid(format!("{} weights for {items} elements", values.len())))

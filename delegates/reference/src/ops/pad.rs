@@ -169,7 +169,7 @@ mod tests {
             &mode("circular", &[1, 1]),
             &[i64s(&[1, 5], &[3, 1, 2, 3, 1])],
         );
-        assert!(try_run("aten::pad", &mode("reflect", &[3, 0]), &[x.clone()]).is_err());
-        assert!(try_run("aten::pad", &mode("constant", &[-9, 0]), &[x.clone()]).is_err());
+        assert!(try_run("aten::pad", &mode("reflect", &[3, 0]), std::slice::from_ref(&x)).is_err());
+        assert!(try_run("aten::pad", &mode("constant", &[-9, 0]), std::slice::from_ref(&x)).is_err());
     }
 }

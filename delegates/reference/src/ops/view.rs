@@ -203,7 +203,7 @@ fn split(call: &Call<'_>, at: i64) -> Made {
 pub fn flipped(x: &Tensor, along: &[usize]) -> Result<Tensor, Error> {
     let mut steps = strides(x.sizes());
     let mut start = 0isize;
-    if x.len() == 0 {
+    if x.is_empty() {
         return Ok(x.clone());
     }
     for d in along {
@@ -233,7 +233,7 @@ fn repeat(call: &Call<'_>) -> Made {
     let (mut sizes, mut steps) = (Vec::new(), Vec::new());
     let padded = std::iter::repeat_n((1, 0), missing).chain(x.sizes().iter().copied().zip(strides(x.sizes())));
     for (out, (size, stride)) in out.iter().zip(padded) {
-        sizes.extend([if size == 0 { 0 } else { out / size }, size]);
+        sizes.extend([out.checked_div(size).unwrap_or(0), size]);
         steps.extend([0, stride]);
     }
     Ok(vec![strided(x, sizes, &steps, 0)?.reshaped(out)?])
@@ -242,7 +242,7 @@ fn repeat(call: &Call<'_>) -> Made {
 /// Moves elements along dimensions; what falls off the end comes in at the start.
 fn roll(call: &Call<'_>) -> Made {
     let (x, shifts, along) = (call.tensor(0)?, call.ints(1)?, call.ints(2)?);
-    if x.len() == 0 {
+    if x.is_empty() {
         return same(call);
     }
     if along.is_empty() {
@@ -414,7 +414,7 @@ mod tests {
         );
         let row = i64s(&[3], &[4, 5, 6]);
         let select = |i| [(&x).into(), Arg::Int(0).into(), Arg::Int(i).into()];
-        gives("aten::select.int", &select(-1), &[row.clone()]);
+        gives("aten::select.int", &select(-1), std::slice::from_ref(&row));
         assert!(try_run("aten::select.int", &select(2), &[row]).is_err());
         let rolled = i64s(&[2, 3], &[3, 1, 2, 6, 4, 5]);
         gives("aten::roll", &[(&x).into(), [1][..].into(), [1][..].into()], &[rolled]);
