@@ -82,7 +82,7 @@ impl fmt::Display for Error {
         if self.hint.is_empty() {
             return Ok(());
         }
-        write!(f, "\nhint: {}", self.hint)
+        write!(f, "\n  hint: {}", self.hint)
     }
 }
 

@@ -48,7 +48,7 @@ impl fmt::Display for Report {
         }
         f.write_str(&self.message)?;
         match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+            Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),
         }
     }
@@ -115,6 +115,6 @@ mod tests {
             .at(|| "graph".into())
             .hint("try `y`")
             .in_file(Path::new("m.pt2"));
-        assert_eq!(error.to_string(), "`m.pt2`: node `a`: no `x`\nhint: try `y`");
+        assert_eq!(error.to_string(), "`m.pt2`: node `a`: no `x`\n  hint: try `y`");
     }
 }

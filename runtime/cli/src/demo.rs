@@ -6,7 +6,7 @@ use crate::output::{Output, Tint, bytes, duration};
 use crate::wordpiece::WordPiece;
 use anyhow::Context;
 use delegraph::{Compiled, LoadOptions, Session, Source, Value};
-use delegraph_config::{Config, Layers, Origin};
+use delegraph_config::Config;
 use delegraph_host::Host;
 use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Fixture;
@@ -27,6 +27,18 @@ const SENTENCES: [&str; 3] = [
     "A person eats a meal.",
     "The stock market fell sharply today.",
 ];
+
+/// What the demo's `backends.toml` says besides the order. The reference delegate takes every node of this model; the rule
+/// keeps some of them from it, as an app team would that does not trust one operator of a driver.
+const SETTINGS: &str = "
+[delegates]
+search = [\"delegates.d\"]
+
+[[rule]]
+match = { op = \"aten.scaled_dot_product_attention\" }
+deny = [\"reference\"]
+reason = \"attention stays on the CPU in this demo\"
+";
 
 /// Runs the demo.
 ///
@@ -139,8 +151,9 @@ impl Demo<'_> {
         ));
         self.line("licence Apache-2.0; changed here, see conformance/fixtures/minilm-l6-int8/NOTICE.md");
 
-        let config = configuration(&["null", "reference"])?;
-        let host = Arc::new(crate::devices::discover(&config, self.no_load));
+        let installed = Installation::new(temporary)?;
+        let config = installed.configuration(&["null", "reference"])?;
+        let host = Arc::new(delegraph::discover(&config, self.no_load));
         let compiled = delegraph::compile(module, &config, &host, &mut |step| {
             crate::partition::progress(self.output, &step)
         })?;
@@ -173,19 +186,20 @@ impl Demo<'_> {
         );
         self.against_pytorch(folder, &mut session)?;
 
-        self.title("5. The same file, the delegate's library gone");
-        let nothing = Arc::new(Host::discover(delegraph_host::HostOptions::default()));
-        let no_delegates = configuration(&["null", "reference"])?;
-        let mut session = open(&program, &no_delegates, &nothing)?;
+        self.title("5. The same file, the delegate's library removed");
+        let library = installed.remove("reference")?;
+        self.line(format!("$ rm delegates.d/{library}"));
+        let without = Arc::new(delegraph::discover(&config, self.no_load));
+        let mut session = open(&program, &config, &without)?;
         let (portable, seconds) = embed(&mut session, &inputs)?;
         let report = session.report();
         self.line(format!("{}, in {}", report.ran(), duration(seconds)));
         self.line(format!("why: {}", report.why_portable()));
         self.claim(report.delegated_nodes() == 0, "nothing was delegated");
         self.same("the answer is the same", &delegated, &portable);
-        let mut strict = no_delegates.clone();
+        let mut strict = config.clone();
         strict.select.fallback = delegraph_config::Fallback::Deny;
-        match open(&program, &strict, &nothing) {
+        match open(&program, &strict, &without) {
             Ok(_) => self.claim(false, "`fallback = \"deny\"` refuses to run it so"),
             Err(error) => {
                 self.claim(
@@ -197,12 +211,19 @@ impl Demo<'_> {
             }
         }
 
-        self.title("6. The same file, the order swapped in TOML, nothing compiled again");
-        let swapped = configuration(&["portable", "reference"])?;
+        self.title("6. The library back, the order swapped in backends.toml, nothing compiled again");
+        installed.put_back("reference")?;
+        let swapped = installed.configuration(&["portable", "reference"])?;
         self.line("order = [\"portable\", \"reference\"]");
-        let mut session = open(&program, &swapped, &host)?;
+        let again = Arc::new(delegraph::discover(&swapped, self.no_load));
+        let mut session = open(&program, &swapped, &again)?;
         let (other, seconds) = embed(&mut session, &inputs)?;
-        self.line(format!("{}, in {}", session.report().ran(), duration(seconds)));
+        let report = session.report();
+        self.line(format!("{}, in {}", report.ran(), duration(seconds)));
+        self.claim(
+            report.delegated_nodes() == 0,
+            "the portable kernels, named first, took everything",
+        );
         self.same("the answer is the same", &delegated, &other);
 
         self.title("Not run here");
@@ -227,21 +248,28 @@ impl Demo<'_> {
                 self.line(format!("{}: {problem}", state.backend));
             }
         }
+        let nodes = compiled.report.graphs.iter().flat_map(|graph| &graph.nodes);
+        let mut refusals: Vec<(&str, &str, &str)> = nodes
+            .flat_map(|node| {
+                node.refusals
+                    .iter()
+                    .map(|r| (r.backend.as_str(), node.op, r.reason.as_str()))
+            })
+            .collect();
+        refusals.sort_unstable();
+        refusals.dedup();
+        let (by_rule, own): (Vec<_>, Vec<_>) = refusals.into_iter().partition(|(.., why)| why.starts_with("a rule of"));
         self.line("two refusals, in the delegates' own words:");
-        let mut told: Vec<(&str, &str)> = Vec::new();
-        for node in compiled.report.graphs.iter().flat_map(|graph| &graph.nodes) {
-            for refusal in &node.refusals {
-                let known = told.iter().any(|(backend, _)| *backend == refusal.backend);
-                if told.len() < 2 && !known {
-                    told.push((&refusal.backend, &refusal.reason));
-                    self.line(format!(
-                        "  {} about `{}`: \"{}\"",
-                        refusal.backend, node.op, refusal.reason
-                    ));
-                }
-            }
+        for (backend, op, why) in own.iter().take(2) {
+            self.line(format!("  {backend} about `{op}`: \"{why}\""));
         }
-        self.claim(told.len() == 2, "both delegates gave a reason");
+        self.claim(own.len() >= 2, "every refusal comes with a reason");
+        for (backend, op, why) in by_rule.iter().take(1) {
+            self.line(format!("and `{op}` is kept from {backend}: {why}"));
+        }
+        let coverage = compiled.report.coverage();
+        let mixed = coverage.delegated_nodes > 0 && coverage.delegated_nodes < coverage.nodes;
+        self.claim(mixed, "delegate and portable kernels share the work");
     }
 
     fn encode(&self, words: &WordPiece, sentences: &[String]) -> [Leaf; 2] {
@@ -333,10 +361,66 @@ impl Demo<'_> {
     }
 }
 
-fn configuration(order: &[&str]) -> anyhow::Result<Config> {
-    let mut layers = Layers::default();
-    layers.add_text(Origin::Flag, &format!("[select]\norder = {order:?}\n"), None)?;
-    Ok(layers.resolve(None)?)
+/// The delegates of this build in a folder of their own, as an app would ship them: `delegates.d` and `backends.toml`.
+struct Installation {
+    folder: PathBuf,
+    /// Backend, library in the build, library in the installation.
+    libraries: Vec<(String, PathBuf, PathBuf)>,
+}
+
+impl Installation {
+    fn new(folder: &Path) -> anyhow::Result<Installation> {
+        let mut installed = Installation {
+            folder: folder.to_path_buf(),
+            libraries: Vec::new(),
+        };
+        let delegates = folder.join("delegates.d");
+        std::fs::create_dir_all(&delegates)?;
+        for candidate in crate::devices::discover(&Config::default(), true).candidates() {
+            let (Some(manifest), Some(library)) = (&candidate.manifest_path, &candidate.library) else {
+                continue;
+            };
+            let Some(file) = library.file_name() else { continue };
+            let mut table: toml::Table = std::fs::read_to_string(manifest)?.parse()?;
+            // Named with a folder, it is looked for here alone, and not beside the executable too.
+            let here = format!("./{}", file.to_string_lossy());
+            table.insert("library".to_string(), toml::Value::String(here));
+            std::fs::write(
+                delegates.join(format!("{}.delegate.toml", candidate.backend)),
+                table.to_string(),
+            )?;
+            std::fs::copy(library, delegates.join(file))?;
+            installed
+                .libraries
+                .push((candidate.backend, library.clone(), delegates.join(file)));
+        }
+        Ok(installed)
+    }
+
+    /// Writes `backends.toml` with this order, and reads it.
+    fn configuration(&self, order: &[&str]) -> anyhow::Result<Config> {
+        let path = self.folder.join("backends.toml");
+        std::fs::write(&path, format!("[select]\norder = {order:?}\n{SETTINGS}"))?;
+        Ok(delegraph::config_from_file(&path)?)
+    }
+
+    fn library(&self, backend: &str) -> anyhow::Result<&(String, PathBuf, PathBuf)> {
+        let found = self.libraries.iter().find(|(name, ..)| name == backend);
+        found.with_context(|| format!("the `{backend}` delegate was not built: run `cargo build --release`"))
+    }
+
+    /// Removes a library; gives its file name.
+    fn remove(&self, backend: &str) -> anyhow::Result<String> {
+        let (.., installed) = self.library(backend)?;
+        std::fs::remove_file(installed)?;
+        Ok(installed.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    fn put_back(&self, backend: &str) -> anyhow::Result<()> {
+        let (_, built, installed) = self.library(backend)?;
+        std::fs::copy(built, installed)?;
+        Ok(())
+    }
 }
 
 fn open(program: &Path, config: &Config, host: &Arc<Host>) -> Result<Session, delegraph::Error> {

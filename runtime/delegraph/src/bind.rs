@@ -59,7 +59,7 @@ impl Binder<'_> {
                         });
                         break;
                     }
-                    Err(reason) => state.refusals.push((candidate.backend.clone(), reason)),
+                    Err(reason) => state.refusals.push((candidate.backend.clone(), in_one_line(&reason))),
                 }
             }
             let chosen_portable = self.config.select.order.iter().any(|name| name == PORTABLE);
@@ -200,6 +200,14 @@ impl Binder<'_> {
                 reasons.join("; ")
             },
         }
+    }
+}
+
+/// A message with its hint in brackets: reports give one line a region.
+pub(crate) fn in_one_line(message: &str) -> String {
+    match message.split_once("\n  hint: ") {
+        None => message.to_string(),
+        Some((what, hint)) => format!("{what} ({hint})"),
     }
 }
 

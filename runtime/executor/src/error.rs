@@ -174,7 +174,7 @@ struct Hint<'a>(&'a Option<String>);
 impl fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(nearest) => write!(f, "\nhint: did you mean `{nearest}`?"),
+            Some(nearest) => write!(f, "\n  hint: did you mean `{nearest}`?"),
             None => Ok(()),
         }
     }

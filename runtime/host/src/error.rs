@@ -69,7 +69,7 @@ fn hint_line(hint: &str) -> String {
     if hint.is_empty() {
         String::new()
     } else {
-        format!("\nhint: {hint}")
+        format!("\n  hint: {hint}")
     }
 }
 
