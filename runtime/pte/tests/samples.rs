@@ -222,7 +222,7 @@ fn named_blobs_are_aligned_and_found() {
 #[test]
 fn the_writer_refuses_what_the_reader_would() {
     let tensor = |storage| {
-        EValue::Tensor(delegraph_pte::model::Tensor {
+        EValue::Tensor(Tensor {
             dtype: DType::F32,
             sizes: Dims::new(&[4]).unwrap(),
             dim_order: vec![0],
