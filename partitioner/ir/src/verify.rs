@@ -214,8 +214,8 @@ impl<'m> Verifier<'m> {
                 }
             }
             self.higher_order(node).map_err(place)?;
-            self.outputs(node, &mut defined, bound).map_err(place)?;
-            self.inferred(node).map_err(place)?;
+            let fresh = self.outputs(node, &mut defined, bound).map_err(place)?;
+            self.inferred(node, &fresh).map_err(place)?;
         }
         self.results(&defined, bound).map_err(here)
     }
@@ -306,7 +306,7 @@ impl<'m> Verifier<'m> {
             if std::mem::replace(&mut defined[id.index()], true) {
                 return Err(format!("value `{}` is two inputs", value.name));
             }
-            type_exprs(&value.ty, &mut |e| bind(e, bound));
+            type_exprs(&value.ty, &mut |e| drop(bind(e, bound)));
         }
         Ok(())
     }
@@ -453,7 +453,9 @@ impl<'m> Verifier<'m> {
         }
     }
 
-    fn outputs(&self, node: &Node, defined: &mut [bool], bound: &mut FxHashSet<Symbol>) -> Result<(), String> {
+    /// Defines the node's outputs; gives the symbols that they are the first to tell.
+    fn outputs(&self, node: &Node, defined: &mut [bool], bound: &mut FxHashSet<Symbol>) -> Result<Vec<Symbol>, String> {
+        let mut fresh = Vec::new();
         let returns = &node.op.schema().returns;
         let lists = returns.iter().filter(|r| r.ty.list).count();
         let (have, want) = (node.outputs.len(), returns.len() - lists);
@@ -468,7 +470,7 @@ impl<'m> Verifier<'m> {
             if std::mem::replace(&mut defined[id.index()], true) {
                 return Err(format!("output `{}` is defined twice", value.name));
             }
-            type_exprs(&value.ty, &mut |e| bind(e, bound));
+            type_exprs(&value.ty, &mut |e| fresh.extend(bind(e, bound)));
         }
         for id in &node.outputs {
             let mut result = Ok(());
@@ -479,11 +481,12 @@ impl<'m> Verifier<'m> {
             });
             result?;
         }
-        Ok(())
+        Ok(fresh)
     }
 
-    /// Recorded types agree with shape propagation: same dtype and rank, and no two different constant sizes.
-    fn inferred(&self, node: &Node) -> Result<(), String> {
+    /// Recorded types agree with shape propagation: same dtype and rank, no two different constant sizes, and no new symbol
+    /// where the size is known.
+    fn inferred(&self, node: &Node, fresh: &[Symbol]) -> Result<(), String> {
         let types = match infer(node.op, &node.args, self.graph, &self.module.symbols) {
             Ok(types) => types,
             Err(InferError::Invalid { problem, .. }) => return Err(problem),
@@ -504,7 +507,11 @@ impl<'m> Verifier<'m> {
                     let loose = node.op.name() == "quantized_decomposed::choose_qparams_per_token";
                     (have.dtype == want.dtype || loose)
                         && have.rank() == want.rank()
-                        && have.shape.iter().zip(&want.shape).all(|(a, b)| sizes_agree(a, b))
+                        && have
+                            .shape
+                            .iter()
+                            .zip(&want.shape)
+                            .all(|(a, b)| sizes_agree(a, b, fresh))
                 }
                 (have, want) => std::mem::discriminant(have) == std::mem::discriminant(want),
             };
@@ -541,7 +548,7 @@ impl<'m> Verifier<'m> {
                 (Some(a), Some(b)) => {
                     a.dtype == b.dtype
                         && a.rank() == b.rank()
-                        && a.shape.iter().zip(&b.shape).all(|(a, b)| sizes_agree(a, b))
+                        && a.shape.iter().zip(&b.shape).all(|(a, b)| sizes_agree(a, b, &[]))
                 }
                 _ => false,
             };
@@ -562,9 +569,14 @@ impl<'m> Verifier<'m> {
 }
 
 /// Different constants disagree; what a symbol stands for is not known here.
-fn sizes_agree(a: &Expr, b: &Expr) -> bool {
-    match (a.as_int(), b.as_int()) {
+fn sizes_agree(recorded: &Expr, inferred: &Expr, fresh: &[Symbol]) -> bool {
+    match (recorded.as_int(), inferred.as_int()) {
         (Some(a), Some(b)) => a == b,
+        (None, Some(_)) => {
+            let mut known = true;
+            recorded.for_each_symbol(&mut |symbol| known &= !fresh.contains(symbol));
+            known
+        }
         _ => true,
     }
 }
@@ -579,13 +591,13 @@ fn type_exprs(ty: &Type, f: &mut dyn FnMut(&Expr)) {
 }
 
 /// A size that is linear in one symbol gives its value.
-fn bind(e: &Expr, bound: &mut FxHashSet<Symbol>) {
+/// Binds the symbol that a size tells; gives it if it is new.
+fn bind(e: &Expr, bound: &mut FxHashSet<Symbol>) -> Option<Symbol> {
     if e.is_constant() {
-        return;
+        return None;
     }
-    if let Some((symbol, _, _)) = e.as_linear() {
-        bound.insert(symbol);
-    }
+    let (symbol, _, _) = e.as_linear()?;
+    bound.insert(symbol.clone()).then_some(symbol)
 }
 
 fn unbound_symbols(e: &Expr, bound: &FxHashSet<Symbol>, unbound: &mut Vec<Symbol>) {
@@ -700,6 +712,11 @@ mod tests {
             }),
             ("has no value here", |m| {
                 m.graphs[0].nodes[0].args[2] = Arg::Int(Expr::symbol("s9"))
+            }),
+            ("the operator gives", |m| {
+                let fresh = TensorType::new(DType::F32, vec![Expr::symbol("s0"), Expr::symbol("s9")]);
+                let output = m.graphs[0].nodes[0].outputs[0];
+                m.graphs[0].values[output.index()].ty = fresh.into();
             }),
             ("no input has a size", |m| {
                 let square = Expr::symbol("s0") * Expr::symbol("s0");
