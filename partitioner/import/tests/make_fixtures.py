@@ -1,8 +1,8 @@
 """Writes the fixtures `import-*` of conformance/fixtures: small modules that mutate, alias, branch and nest.
 
-    python make_fixtures.py [NAME...]
+    python make_fixtures.py [--prefix PREFIX] [NAME...]
 
-Made with torch 2.15.0. The format is that of conformance/fixtures/README.md; expected values are those of the module in
+Made with torch 2.15.0; those of another torch have its version as the prefix (`torch-2.9`). The format is that of conformance/fixtures/README.md; expected values are those of the module in
 eager mode. `methods` is an archive of several programs and goes to tests/data.
 """
 import copy
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 HERE = pathlib.Path(__file__).parent
 FIXTURES = HERE.parents[2] / "conformance" / "fixtures"
+PREFIX = "import"
 
 
 class Slices(torch.nn.Module):
@@ -339,7 +340,7 @@ def finite(bound):
 
 
 def write(name, module, dynamic, steps_of, options):
-    folder = FIXTURES / f"import-{name}"
+    folder = FIXTURES / f"{PREFIX}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     first = copy.deepcopy(next(iter(steps_of.values()))[0])
     args, kwargs = split(first)
@@ -381,10 +382,10 @@ def write(name, module, dynamic, steps_of, options):
     save_file(inputs, folder / "inputs.safetensors")
     save_file(expected, folder / "expected.safetensors")
     ranges = {str(k): [finite(v.lower), finite(v.upper)] for k, v in program.range_constraints.items()}
-    fixture = {"name": f"import-{name}", "files": files, "rtol": 1e-4, "atol": 1e-5, "dynamic": ranges, "cases": recorded}
+    fixture = {"name": f"{PREFIX}-{name}", "files": files, "rtol": 1e-4, "atol": 1e-5, "dynamic": ranges, "cases": recorded}
     (folder / "fixture.json").write_text(json.dumps(fixture, indent=1) + "\n")
     (folder / "README.md").write_text(
-        f"# import-{name}\n\n{type(module).__doc__}\n\nWritten by `partitioner/import/tests/make_fixtures.py` (torch {torch.__version__.split('+')[0]}).\n"
+        f"# {PREFIX}-{name}\n\n{type(module).__doc__}\n\nWritten by `partitioner/import/tests/make_fixtures.py` (torch {torch.__version__.split('+')[0]}).\n"
     )
 
 
@@ -432,6 +433,9 @@ def methods():
 
 if __name__ == "__main__":
     wanted = sys.argv[1:]
+    if wanted[:1] == ["--prefix"]:
+        PREFIX = wanted[1]
+        wanted = wanted[2:]
     failed = 0
     for name, (module, dynamic, steps, options) in cases().items():
         if wanted and name not in wanted:
