@@ -186,6 +186,14 @@ impl Rewrite<'_> {
         if self.shape(x)? == shape {
             return Ok(x);
         }
+        // A hostile file's scales need not be of the shape that its blocks ask for.
+        let count = |shape: &[Expr]| shape.iter().try_fold(1i64, |n, size| n.checked_mul(size.as_int()?));
+        let before = self.shape(x)?;
+        if let (Some(have), Some(want)) = (count(&before), count(&shape))
+            && have != want
+        {
+            return Err(self.invalid(format!("{have} elements where {want} are needed")));
+        }
         let ty = TensorType::new(self.dtype(x)?, shape.clone());
         // The sizes are known: no inference, which could not prove a symbolic product equal.
         Ok(self.emit_as("aten::view", args![x, shape], vec![Type::Tensor(ty)])?[0])
