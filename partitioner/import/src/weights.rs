@@ -142,7 +142,7 @@ impl Weights {
         if let Some(id) = self.windows.get(&window) {
             return Ok(*id);
         }
-        if address.0 % constant.dtype.size() != 0 {
+        if !address.0.is_multiple_of(constant.dtype.size()) {
             // Only archives that PyTorch did not write are not aligned.
             constant.storage = Bytes::from(constant.storage.as_slice().to_vec());
         }

@@ -3,13 +3,15 @@
 
 use delegraph::{LoadOptions, Session, Source, Value};
 use delegraph_config::Config;
-use delegraph_host::Host;
+use delegraph_host::{Host, HostOptions};
 use delegraph_ir::{Bytes, InputKind, Module, Symbol, Type};
 use delegraph_pte::overlay::{IR_KEY, OVERLAY_KEY};
 use delegraph_pte::{Contents, DataFile, ProgramParts, Verified, write};
+use delegraph_reference::Reference;
 use delegraph_runner::compare::{Tolerance, compare};
 use delegraph_runner::fixture::Fixture;
 use delegraph_runner::{Leaf, models};
+use delegraph_sdk::static_entry;
 use delegraph_types::{DType, Dims, bf16, f16};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -362,6 +364,34 @@ fn our_own_programs_lift_without_their_ir() {
         }
     }
     assert!(lifted >= 8, "{lifted}");
+}
+
+/// Late binding: a program of ExecuTorch runs on a delegate that it knows nothing of, or says why it does not.
+#[test]
+fn a_program_of_others_runs_on_delegates() {
+    let host = Host::discover(HostOptions::default());
+    host.register_static("reference", static_entry::<Reference>()).unwrap();
+    let host = Arc::new(host);
+    let config = delegraph::config_from_text("[select]\norder = [\"reference\"]\n").unwrap();
+    for name in ["arch-mlp-dynamic-batch", "arch-kv-cache", "arch-cond"] {
+        let folder = root().join(name);
+        let source = Source::open(folder.join("model.pte")).unwrap();
+        let mut session = Session::open(&source, &config, &host, LoadOptions::default()).unwrap();
+        let fixture = Fixture::read(&folder).unwrap();
+        for step in &fixture.cases[0].steps {
+            let got = run(&mut session, &step.inputs).unwrap();
+            compare(&got[0], &step.outputs[0], fixture.tolerance).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let report = session.report();
+        if name == "arch-cond" {
+            assert_eq!(report.delegated_nodes(), 0);
+            let why = report.why_portable();
+            assert!(why.contains("control flow: instruction 2 jumps to 8"), "{why}");
+        } else {
+            assert!(report.delegated_nodes() > 0, "{name}: {}", report.ran());
+            assert_eq!(report.not_partitioned, None);
+        }
+    }
 }
 
 #[test]

@@ -221,7 +221,14 @@ impl Lifter<'_, '_> {
         };
         let format = format.map_or(Arg::None, Arg::MemoryFormat);
         let source = self.read(source)?;
-        let cast = matches!(what, DimOrder::Cast) || from.dtype != to.dtype;
+        let cast = matches!(what, DimOrder::Cast);
+        if !cast && from.dtype != to.dtype {
+            return Err(ImportError::unsupported(format!(
+                "copies {} to {}",
+                describe(from),
+                describe(to)
+            )));
+        }
         let (op, args) = match cast {
             true => (
                 "aten::_to_copy",

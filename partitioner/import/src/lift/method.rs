@@ -55,6 +55,8 @@ pub(super) struct Lifter<'s, 'p> {
     pub views: FxHashMap<(DefinitionId, u32), ValueId>,
     /// Mutable buffers: the tensor, and what its bytes are before the run.
     pub states: Vec<(u32, StateId, DefinitionId)>,
+    /// Positions of the inputs, by value.
+    pub positions: FxHashMap<u32, u32>,
     names: FxHashSet<String>,
     /// Symbols of this round: values that are only known at run time.
     own_symbols: Vec<Symbol>,
@@ -78,6 +80,7 @@ impl<'s, 'p> Lifter<'s, 'p> {
             shapes: FxHashMap::default(),
             views: FxHashMap::default(),
             states: Vec::new(),
+            positions: FxHashMap::default(),
             names: FxHashSet::default(),
             own_symbols: Vec::new(),
         }
@@ -127,9 +130,8 @@ impl<'s, 'p> Lifter<'s, 'p> {
     fn inputs(&mut self) -> Result<Vec<(u32, u32, DefinitionId)>> {
         let used = used_numbers(self.plan);
         let mut given = Vec::new();
-        let mut seen = FxHashSet::default();
         for (position, &value) in self.plan.inputs.iter().enumerate() {
-            if !seen.insert(value) {
+            if self.positions.insert(value, position as u32).is_some() {
                 return Err(ImportError::unsupported(format!("value %{value} is two inputs")));
             }
             let name = format!("input_{position}");
@@ -178,7 +180,7 @@ impl<'s, 'p> Lifter<'s, 'p> {
             return Err(ImportError::unsupported(format!("input {position} is a constant")));
         }
         let Shared { module, symbols, .. } = &mut *self.shared;
-        let shape = self.sizes.of_input(value, tensor, &mut module.symbols, symbols);
+        let shape = self.sizes.of_input(value, tensor, &mut module.symbols, symbols)?;
         let name = tensor.name.clone().unwrap_or_else(|| format!("input_{position}"));
         let name = self.unique(&name);
         let id = self
@@ -192,12 +194,11 @@ impl<'s, 'p> Lifter<'s, 'p> {
     /// The buffers that the file marks: those with an initial state, and the named ones of the arena for buffers. Others show
     /// by being read before anything is written.
     fn named_states(&mut self) -> Result<()> {
-        let inputs: FxHashSet<u32> = self.plan.inputs.iter().copied().collect();
         for (value, tensor) in self.plan.values.iter().enumerate() {
             let value = value as u32;
             if let EValue::Tensor(tensor) = tensor
                 && super::tensor::is_marked_state(tensor)
-                && !inputs.contains(&value)
+                && !self.positions.contains_key(&value)
                 && !matches!(self.memory.find(&Place::of(value, tensor)), Found::Whole(_))
             {
                 self.begin_state(value, tensor)?;

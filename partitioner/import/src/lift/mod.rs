@@ -19,7 +19,7 @@ use crate::error::{ImportError, Result};
 use call::Callee;
 use delegraph_ir::{Bytes, Constant, ConstantId, Module, State, StateId, TensorType};
 use delegraph_pte::model::{Instruction, Plan, Storage, Tensor};
-use delegraph_pte::{DataFile, Verified};
+use delegraph_pte::{DataFile, DataTensor, Verified};
 use delegraph_types::DType;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -41,6 +41,12 @@ pub fn lift_program(program: &Verified, file: &Bytes, data: Option<(&DataFile, &
         module: Module::default(),
         constants: FxHashMap::default(),
         states: FxHashMap::default(),
+        state_names: FxHashMap::default(),
+        entries: data
+            .iter()
+            .flat_map(|(data, _)| &data.entries)
+            .map(|entry| (entry.name.as_str(), entry))
+            .collect(),
         callees: FxHashMap::default(),
         symbols: 0,
     };
@@ -91,6 +97,9 @@ pub(crate) struct Shared<'p> {
     constants: FxHashMap<(usize, DType, Vec<i64>, Vec<i64>), ConstantId>,
     /// By plan and value.
     states: FxHashMap<(usize, u32), StateId>,
+    state_names: FxHashMap<String, StateId>,
+    /// Entries of the data file.
+    entries: FxHashMap<&'p str, &'p DataTensor>,
     /// By full operator name.
     callees: FxHashMap<String, Rc<Callee>>,
     /// Number of the next symbol.
@@ -163,14 +172,16 @@ impl<'p> Shared<'p> {
 
     fn external(&self, tensor: &Tensor) -> Result<(Bytes, String)> {
         let name = tensor.name.as_deref().unwrap_or_default();
-        let Some((data, bytes)) = self.data else {
+        let Some((_, bytes)) = self.data else {
             return Err(
                 ImportError::unsupported(format!("constant `{name}` is in another file"))
                     .hint("give its data file, or run the program as it is"),
             );
         };
-        let entry = data.entries.iter().find(|entry| entry.name == name);
-        let entry = entry.ok_or_else(|| ImportError::malformed(format!("the data file has no constant `{name}`")))?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| ImportError::malformed(format!("the data file has no constant `{name}`")))?;
         let fits = match &entry.layout {
             Some((dtype, sizes, order)) => {
                 (*dtype, *sizes, order.as_slice()) == (tensor.dtype, tensor.sizes, tensor.dim_order.as_slice())
@@ -207,11 +218,12 @@ impl<'p> Shared<'p> {
             Some(name) => name.clone(),
             None => format!("{}.buffer_{value}", self.program.plans[plan].name),
         };
-        let same = self.module.states.iter().position(|state| state.name == name);
-        let id = match same.map(StateId::from) {
+        let id = match self.state_names.get(&name).copied() {
             None => {
+                let id = StateId::from(self.module.states.len());
+                self.state_names.insert(name.clone(), id);
                 self.module.states.push(State { name, ty, initial });
-                StateId::from(self.module.states.len() - 1)
+                id
             }
             Some(id) => {
                 let state = &self.module.states[id.index()];

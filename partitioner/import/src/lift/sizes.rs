@@ -13,11 +13,12 @@ use delegraph_pte::model::{Dynamism, Tensor};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Expressions of more parts than this are refused. Pooling that rounds up triples its size's expression, and three of them
-/// in a row occur where the dimension turns out not to change in the end.
-const MAX_PARTS: usize = 4096;
-/// All expressions of a method together, so that a program that is made to be slow is not.
-const MAX_WORK: usize = 1 << 24;
+/// Expressions of more parts than this are refused, as everywhere in the IR.
+const MAX_PARTS: usize = 1024;
+/// Parts of all expressions of a method together, so that a program that is made to be slow is not.
+const MAX_WORK: usize = 1 << 22;
+/// Dynamic dimensions of all inputs of a method.
+const MAX_SYMBOLS: usize = 1024;
 /// Symbols that may be fixed at once; see [`Sizes::guess`].
 const MAX_GUESS: usize = 5;
 
@@ -43,47 +44,45 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// The sizes of an input.
+    ///
+    /// # Errors
+    /// There are too many dynamic ones.
     pub(super) fn of_input(
         &mut self,
         value: u32,
         tensor: &Tensor,
         symbols: &mut Symbols,
         next: &mut usize,
-    ) -> Vec<Expr> {
-        let sizes = tensor.sizes.iter().enumerate();
-        sizes
-            .map(|(dim, &size)| {
-                let bounded = match tensor.dynamism {
-                    Dynamism::Static => return Expr::Int(size),
-                    Dynamism::Bounded => true,
-                    Dynamism::Unbounded => false,
+    ) -> Result<Vec<Expr>> {
+        let mut shape = Vec::with_capacity(tensor.sizes.rank());
+        for (dim, &size) in tensor.sizes.iter().enumerate() {
+            let bounded = tensor.dynamism == Dynamism::Bounded;
+            // A dimension that is at most 1 does not change: 0 is not a size that was exported.
+            if tensor.dynamism == Dynamism::Static || (bounded && size <= 1) {
+                shape.push(Expr::Int(size));
+                continue;
+            }
+            if self.inputs.len() >= MAX_SYMBOLS {
+                return Err(ImportError::unsupported(format!(
+                    "more than {MAX_SYMBOLS} dynamic sizes of inputs"
+                )));
+            }
+            let symbol = self.inputs.entry((value, dim)).or_insert_with(|| {
+                let range = SymbolRange {
+                    min: 1,
+                    max: bounded.then_some(size),
                 };
-                // A dimension that is at most 1 does not change: 0 is not a size that was exported.
-                if bounded && size <= 1 {
-                    return Expr::Int(size);
+                let symbol = fresh("s", symbols, next, range);
+                self.open.insert(symbol.clone());
+                if !bounded && size <= 1 {
+                    self.doubtful.insert(symbol.clone());
                 }
-                let symbol = self.inputs.entry((value, dim)).or_insert_with(|| {
-                    let symbol = fresh(
-                        "s",
-                        symbols,
-                        next,
-                        SymbolRange {
-                            min: 1,
-                            max: bounded.then_some(size),
-                        },
-                    );
-                    self.open.insert(symbol.clone());
-                    if !bounded && size <= 1 {
-                        self.doubtful.insert(symbol.clone());
-                    }
-                    symbol
-                });
-                self.known
-                    .get(symbol)
-                    .cloned()
-                    .unwrap_or_else(|| Expr::Symbol(symbol.clone()))
-            })
-            .collect()
+                symbol
+            });
+            let known = self.known.get(symbol).cloned();
+            shape.push(known.unwrap_or_else(|| Expr::Symbol(symbol.clone())));
+        }
+        Ok(shape)
     }
 
     /// The expression with everything that was found since the method was begun.
@@ -97,8 +96,11 @@ impl Sizes {
     /// Both are equal in every run that gets here: symbols are solved where that is possible. Where it is not, nothing is lost:
     /// the kernel that demands it checks it at run time.
     pub(super) fn equate(&mut self, a: &Expr, b: &Expr, symbols: &mut Symbols) {
+        if (a.is_constant() && b.is_constant()) || !self.spend(a, 1) || !self.spend(b, 1) {
+            return;
+        }
         let (a, b) = (self.resolve(a), self.resolve(b));
-        if a == b || (a.is_constant() && b.is_constant()) {
+        if a == b {
             return;
         }
         let difference = a.clone() - b.clone();
@@ -144,6 +146,9 @@ impl Sizes {
         let mut subsets: Vec<u32> = (1..1 << names.len()).collect();
         subsets.sort_by_key(|set| set.count_ones());
         for set in subsets {
+            if !self.spend(a, 4) || !self.spend(b, 4) {
+                return;
+            }
             let chosen = |symbol: &Symbol| {
                 let at = names.iter().position(|name| name == symbol)?;
                 let max = (set >> at & 1 == 1).then(|| symbols.range(symbol).max)??;
@@ -206,6 +211,14 @@ impl Sizes {
     /// # Errors
     /// It is.
     pub(super) fn check(&mut self, e: &Expr) -> Result<()> {
+        match self.spend(e, 1) {
+            true => Ok(()),
+            false => Err(ImportError::unsupported("a size that is computed in too many steps")),
+        }
+    }
+
+    /// Counts work on an expression, so many times its parts; false if that is too much.
+    fn spend(&mut self, e: &Expr, times: usize) -> bool {
         fn parts(e: &Expr, left: &mut usize) -> bool {
             if *left == 0 {
                 return false;
@@ -216,13 +229,13 @@ impl Sizes {
                 _ => true,
             }
         }
+        if matches!(e, Expr::Int(_)) {
+            return true;
+        }
         let mut left = MAX_PARTS;
         let short = parts(e, &mut left);
-        self.work += MAX_PARTS - left;
-        match short && self.work <= MAX_WORK {
-            true => Ok(()),
-            false => Err(ImportError::unsupported("a size that is computed in too many steps")),
-        }
+        self.work = self.work.saturating_add((MAX_PARTS - left) * times);
+        short && self.work <= MAX_WORK
     }
 
     /// Two sizes meet in broadcasting.
@@ -308,12 +321,12 @@ mod tests {
     fn demands_solve_symbols_and_the_next_round_knows_them() {
         let (mut sizes, mut symbols, mut next) = (Sizes::default(), Symbols::default(), 0);
         let tensor = input(Dynamism::Bounded, &[64, 16, 1]);
-        let dims = sizes.of_input(0, &tensor, &mut symbols, &mut next);
+        let dims = sizes.of_input(0, &tensor, &mut symbols, &mut next).unwrap();
         assert_eq!(dims, [Expr::symbol("s0"), Expr::symbol("s1"), Expr::Int(1)]);
         sizes.equate(&dims[1], &Expr::Int(16), &mut symbols);
         assert!(sizes.learn(&mut symbols));
         assert!(!sizes.learn(&mut symbols));
-        let dims = sizes.of_input(0, &tensor, &mut symbols, &mut next);
+        let dims = sizes.of_input(0, &tensor, &mut symbols, &mut next).unwrap();
         assert_eq!(dims, [Expr::symbol("s0"), Expr::Int(16), Expr::Int(1)]);
         assert_eq!(symbols.ranges.len(), 1);
     }
@@ -321,11 +334,17 @@ mod tests {
     #[test]
     fn equal_dimensions_become_one_symbol_with_both_bounds() {
         let (mut sizes, mut symbols, mut next) = (Sizes::default(), Symbols::default(), 0);
-        let a = sizes.of_input(0, &input(Dynamism::Bounded, &[64]), &mut symbols, &mut next);
-        let b = sizes.of_input(1, &input(Dynamism::Bounded, &[32]), &mut symbols, &mut next);
+        let a = sizes
+            .of_input(0, &input(Dynamism::Bounded, &[64]), &mut symbols, &mut next)
+            .unwrap();
+        let b = sizes
+            .of_input(1, &input(Dynamism::Bounded, &[32]), &mut symbols, &mut next)
+            .unwrap();
         sizes.broadcast(&a[0], &b[0], &mut symbols).unwrap();
         assert!(sizes.learn(&mut symbols));
-        let b = sizes.of_input(1, &input(Dynamism::Bounded, &[32]), &mut symbols, &mut next);
+        let b = sizes
+            .of_input(1, &input(Dynamism::Bounded, &[32]), &mut symbols, &mut next)
+            .unwrap();
         assert_eq!(a, b);
         assert_eq!(symbols.range(&Symbol::new("s0")).max, Some(32));
     }
@@ -333,13 +352,17 @@ mod tests {
     #[test]
     fn what_holds_at_the_bound_alone_fixes_the_dimension() {
         let (mut sizes, mut symbols, mut next) = (Sizes::default(), Symbols::default(), 0);
-        let dims = sizes.of_input(0, &input(Dynamism::Bounded, &[8, 1024]), &mut symbols, &mut next);
+        let dims = sizes
+            .of_input(0, &input(Dynamism::Bounded, &[8, 1024]), &mut symbols, &mut next)
+            .unwrap();
         let pooled = dims[1].clone().floor_div(Expr::Int(4)) + Expr::Int(1);
         let count = Expr::op(ExprOp::Mul, vec![dims[0].clone(), pooled]);
         let wanted = Expr::op(ExprOp::Mul, vec![dims[0].clone(), Expr::Int(257)]);
         sizes.equate(&count, &wanted, &mut symbols);
         assert!(sizes.learn(&mut symbols));
-        let dims = sizes.of_input(0, &input(Dynamism::Bounded, &[8, 1024]), &mut symbols, &mut next);
+        let dims = sizes
+            .of_input(0, &input(Dynamism::Bounded, &[8, 1024]), &mut symbols, &mut next)
+            .unwrap();
         assert_eq!(dims, [Expr::symbol("s0"), Expr::Int(1024)]);
         assert!(sizes.read(&dims[0]).is_ok());
         assert!(sizes.read(&dims[1]).is_err());
@@ -348,7 +371,9 @@ mod tests {
     #[test]
     fn a_hint_of_one_is_not_broadcast() {
         let (mut sizes, mut symbols, mut next) = (Sizes::default(), Symbols::default(), 0);
-        let dims = sizes.of_input(0, &input(Dynamism::Unbounded, &[1, 4]), &mut symbols, &mut next);
+        let dims = sizes
+            .of_input(0, &input(Dynamism::Unbounded, &[1, 4]), &mut symbols, &mut next)
+            .unwrap();
         assert!(sizes.broadcast(&dims[0], &Expr::Int(5), &mut symbols).is_err());
         assert!(sizes.broadcast(&dims[1], &Expr::Int(5), &mut symbols).is_ok());
     }
@@ -362,11 +387,10 @@ mod tests {
             sizes.check(&e).is_err()
         });
         assert!(refused);
-        let refused = (0..100_000).any(|_| {
-            sizes
-                .check(&Expr::op(ExprOp::Max, vec![Expr::symbol("s0"); 300]))
-                .is_err()
-        });
-        assert!(!refused, "a maximum of one symbol is that symbol");
+        let many = Expr::op(ExprOp::Max, (0..300).map(|i| Expr::symbol(&format!("s{i}"))).collect());
+        assert!(
+            (0..100_000).any(|_| sizes.check(&many).is_err()),
+            "all together are too many"
+        );
     }
 }

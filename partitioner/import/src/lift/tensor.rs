@@ -61,7 +61,7 @@ impl Lifter<'_, '_> {
                 "writes %{value}, which is a constant"
             )));
         }
-        let input = input.or_else(|| self.plan.inputs.iter().position(|i| *i == value).map(|i| i as u32));
+        let input = input.or_else(|| self.positions.get(&value).copied());
         self.memory.write(place, value, new, input);
         self.set_shape(value, tensor, new);
         Ok(())
