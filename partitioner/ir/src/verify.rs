@@ -5,7 +5,7 @@ use crate::{
     Arg, Constant, ConstantId, Def, Expr, Graph, InputKind, Module, MutationTarget, Node, Output, Quant, Symbol,
     TensorType, Type, Value, ValueId,
 };
-use delegraph_opset::{BaseType, Param};
+use delegraph_opset::{BaseType, Op, Param};
 use delegraph_types::MAX_RANK;
 use rustc_hash::FxHashSet;
 
@@ -499,6 +499,7 @@ impl<'m> Verifier<'m> {
                 types.len()
             ));
         }
+        let exact = sizes_are_given(node.op);
         for (id, want) in node.outputs.iter().zip(&types) {
             let value = self.value(*id)?;
             let agree = match (&value.ty, want) {
@@ -511,7 +512,7 @@ impl<'m> Verifier<'m> {
                             .shape
                             .iter()
                             .zip(&want.shape)
-                            .all(|(a, b)| sizes_agree(a, b, fresh))
+                            .all(|(a, b)| sizes_agree(a, b, fresh, exact))
                 }
                 (have, want) => std::mem::discriminant(have) == std::mem::discriminant(want),
             };
@@ -548,7 +549,7 @@ impl<'m> Verifier<'m> {
                 (Some(a), Some(b)) => {
                     a.dtype == b.dtype
                         && a.rank() == b.rank()
-                        && a.shape.iter().zip(&b.shape).all(|(a, b)| sizes_agree(a, b, &[]))
+                        && a.shape.iter().zip(&b.shape).all(|(a, b)| sizes_agree(a, b, &[], false))
                 }
                 _ => false,
             };
@@ -569,10 +570,18 @@ impl<'m> Verifier<'m> {
 }
 
 /// Different constants disagree; what a symbol stands for is not known here.
-fn sizes_agree(recorded: &Expr, inferred: &Expr, fresh: &[Symbol]) -> bool {
+/// True for operators that make a tensor of the sizes that they are given: they tell no symbol. (A slice may: PyTorch names
+/// the size of one whose ends depend on data.)
+fn sizes_are_given(op: Op) -> bool {
+    let base = op.name().strip_prefix("aten::").unwrap_or_default();
+    let base = base.split('.').next().unwrap_or(base);
+    base.starts_with("new_") || base.ends_with("_like") || matches!(base, "full" | "zeros" | "ones" | "empty")
+}
+
+fn sizes_agree(recorded: &Expr, inferred: &Expr, fresh: &[Symbol], exact: bool) -> bool {
     match (recorded.as_int(), inferred.as_int()) {
         (Some(a), Some(b)) => a == b,
-        (None, Some(_)) => {
+        (None, constant) if exact || constant.is_some() => {
             let mut known = true;
             recorded.for_each_symbol(&mut |symbol| known &= !fresh.contains(symbol));
             known
