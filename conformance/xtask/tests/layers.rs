@@ -64,6 +64,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "delegraph-cli",
         with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
     );
+    // It feeds every parser that there is.
+    table.insert(
+        "delegraph-hostile",
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+    );
     table
 }
 

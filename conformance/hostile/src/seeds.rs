@@ -1,0 +1,214 @@
+//! Seeds: small real files of this repository, and inputs that once failed.
+
+use delegraph::Source;
+use delegraph_abi::c::DType;
+use delegraph_abi::envelope::{Meta, Section, TensorSpec};
+use delegraph_config::Config;
+use delegraph_host::{Host, HostOptions};
+use delegraph_pte::Verified;
+use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, Overlay, Region};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// A program whose constants lie in a data file.
+pub(crate) const WITH_EXTERNAL_CONSTANTS: &str = "runtime/pte/tests/data/external-constants.pte";
+/// The program that overlays are bound to.
+pub(crate) const OVERLAID: &str = "runtime/pte/tests/data/arch-mlp-dynamic-batch.pte";
+
+/// Archives that are small, and between them use most of what the importer reads.
+const ARCHIVES: [&str; 14] = [
+    "arch-cond/model.pt2",
+    "arch-map/model.pt2",
+    "arch-scan/model.core.pt2",
+    "arch-while/model.pt2",
+    "arch-dynamic-shapes/model.pt2",
+    "import-bool-item/model.pt2",
+    "import-inputs/model.pt2",
+    "import-in-place-shape/model.pt2",
+    "import-items/model.pt2",
+    "import-nested/model.pt2",
+    "import-slices/model.pt2",
+    "import-tied/model.pt2",
+    "import-trained-norm/model.pt2",
+    // Pickled tensor subclasses.
+    "quant-torchao-8da4w/model.pt2",
+];
+
+/// Archives whose compiled form gives IR and graph images.
+const COMPILED: [&str; 6] = [
+    "arch-cond/model.pt2",
+    "arch-map/model.pt2",
+    "arch-dynamic-shapes/model.pt2",
+    "import-items/model.pt2",
+    "import-in-place-shape/model.pt2",
+    "import-tied/model.pt2",
+];
+
+/// The seeds of a target.
+pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
+    match target {
+        "pt2" => ARCHIVES.map(fixture).into(),
+        "pte" => programs(),
+        "ptd" => vec![named("runtime/pte/tests/data/external-constants.ptd")],
+        "bundled" => vec![named("runtime/pte/tests/data/bundled.bpte")],
+        "ir_segment" => COMPILED.iter().map(|name| (name.to_string(), ir(name))).collect(),
+        "overlay" => vec![("overlay".to_string(), overlay())],
+        "graph_image" => COMPILED.iter().flat_map(|name| images(name)).collect(),
+        "envelope" => vec![("envelope".to_string(), envelope())],
+        "manifest" => vec![
+            named("delegates/null/null.delegate.toml"),
+            ("every-key".to_string(), MANIFEST.into()),
+        ],
+        "config" => vec![named("runtime/config/tests/backends.toml")],
+        "safetensors" => [
+            "arch-cond/inputs.safetensors",
+            "import-dtypes/expected.safetensors",
+            "import-inputs/inputs.safetensors",
+            "arch-kv-cache/inputs.safetensors",
+        ]
+        .map(fixture)
+        .into(),
+        other => panic!("there is no target `{other}`"),
+    }
+}
+
+/// The files below `corpus/<target>`, by name.
+pub(crate) fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    paths.sort();
+    let read = |path: PathBuf| (path.display().to_string(), bytes(&path));
+    paths.into_iter().map(read).collect()
+}
+
+/// A file of the repository.
+pub(crate) fn file(path: &str) -> Vec<u8> {
+    bytes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path))
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn named(path: &str) -> (String, Vec<u8>) {
+    (path.to_string(), file(path))
+}
+
+fn fixture(name: &str) -> (String, Vec<u8>) {
+    (name.to_string(), file(&format!("conformance/fixtures/{name}")))
+}
+
+fn programs() -> Vec<(String, Vec<u8>)> {
+    let names = [
+        "arch-cond",
+        "arch-map",
+        "arch-mlp-dynamic-batch",
+        "arch-multi-output",
+        "arch-scan",
+        "arch-variety",
+        "dim-order",
+        "mutable-buffer-initialised",
+        "mutable-buffer",
+        "two-methods",
+    ];
+    let mut all = names
+        .map(|name| named(&format!("runtime/pte/tests/data/{name}.pte")))
+        .to_vec();
+    all.push(("compiled arch-map".to_string(), compile("arch-map/model.pt2")));
+    all
+}
+
+fn compile(name: &str) -> Vec<u8> {
+    let host = Host::discover(HostOptions {
+        no_load: true,
+        ..HostOptions::default()
+    });
+    let source = Source::from_bytes(fixture(name).1, name);
+    let module = delegraph::import(&source).expect("a fixture can be imported");
+    let compiled = delegraph::compile(module, &Config::default(), &host, &mut |_| {});
+    compiled.expect("a fixture can be compiled").bytes
+}
+
+fn ir(name: &str) -> Vec<u8> {
+    let file = compile(name);
+    let program = Verified::parse(&file).expect("a program that we wrote is valid");
+    program.named(&file, IR_KEY).expect("the IR rides along").to_vec()
+}
+
+fn images(name: &str) -> Vec<(String, Vec<u8>)> {
+    let source = Source::from_bytes(fixture(name).1, name);
+    let module = delegraph::import(&source).expect("a fixture can be imported");
+    let image = |graph| {
+        let offer = delegraph_lower::image::offer(&module, graph).expect("a fixture's graph makes an image");
+        (format!("{name} {}", graph.name), offer.image.bytes)
+    };
+    module.graphs.iter().map(image).collect()
+}
+
+fn overlay() -> Vec<u8> {
+    let file = file(OVERLAID);
+    let program = Verified::parse(&file).expect("the program of the overlay is valid");
+    let plan = &program.plans[0];
+    let whole = Region {
+        start: 0,
+        end: plan.instructions.len() as u32,
+        inputs: plan.inputs.clone(),
+        outputs: plan.outputs.clone(),
+        operators: vec![("aten::linear".to_string(), 2), ("aten::relu".to_string(), 1)],
+        candidates: vec![Candidate {
+            backend: "vulkan".to_string(),
+            target: String::new(),
+            precision: "f16".to_string(),
+            blob: "delegraph.blob.0".to_string(),
+            weights: vec![(0, 1), (1, 2)],
+        }],
+    };
+    let overlay = Overlay {
+        methods: vec![MethodOverlay {
+            method: plan.name.clone(),
+            regions: vec![whole],
+        }],
+    };
+    serde_json::to_vec(&overlay).expect("plain data can be written")
+}
+
+fn envelope() -> Vec<u8> {
+    let spec = |rank| TensorSpec {
+        dtype: DType::F32,
+        rank,
+    };
+    let meta = Meta {
+        delegate: "vulkan".to_string(),
+        delegate_version: "1.2.3".to_string(),
+        format: "vulkan.spirv".to_string(),
+        format_version: 4,
+        target: "any".to_string(),
+        precision: "f16".to_string(),
+        abi_minor: 0,
+        graph_hash: [7; 32],
+        inputs: vec![spec(4), spec(2)],
+        outputs: vec![spec(2)],
+    };
+    let section = |name, bytes| Section { name, bytes, align: 64 };
+    let sections = [section("code", &[1; 100][..]), section("data", &[2; 30][..])];
+    delegraph_abi::envelope::write(&meta, &sections, |bytes| Sha256::digest(bytes).into()).expect("a right envelope")
+}
+
+const MANIFEST: &str = r#"manifest_version = 1
+name = "vulkan"
+vendor = "Example"
+version = "1.2.0"
+licence = "Apache-2.0"
+library = "libvulkan_delegate.so"
+roles = ["compile", "run"]
+targets = ["sm8650", "sm8750"]
+options_schema = "vulkan.json"
+contact = "https://example.org"
+
+[abi]
+major = 0
+min_minor = 0
+"#;

@@ -1,0 +1,89 @@
+//! What crosses to a delegate and back: graph images and envelopes of blobs.
+
+use super::Outcome;
+use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
+use delegraph_abi::{envelope, image::Sizes};
+use sha2::{Digest, Sha256};
+use std::hint::black_box;
+
+/// An image is verified; then a reader may follow everything in it.
+pub fn graph_image(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let view = match image::verify(bytes) {
+        Ok(view) => view,
+        Err(error) => return Outcome::Refused(format!("{error:?}")),
+    };
+    black_box((view.name(), view.opset(), view.normal_form(), view.bytes().len()));
+    for value in view.values() {
+        black_box((
+            value.name(),
+            value.kind(),
+            value.dtype(),
+            value.rank(),
+            value.const_dims(),
+        ));
+        black_box((value.source(), value.quant()));
+        if let Some(weight) = value.weight() {
+            black_box((weight.id(), weight.dtype(), weight.byte_size(), weight.sizes().count()));
+        }
+    }
+    for node in view.nodes() {
+        black_box((node.name(), node.op(), node.debug(), node.inputs().count()));
+        for arg in node.args() {
+            black_box((
+                arg.value(),
+                arg.int(),
+                arg.bool(),
+                arg.float(),
+                arg.ints(),
+                arg.is_none(),
+            ));
+            match arg {
+                ArgView::Ints(ints) => drop(black_box((ints.exprs().len(), ints.constant()))),
+                other => drop(black_box(format!("{other:?}"))),
+            }
+        }
+        for output in node.outputs().iter() {
+            black_box(view.value(output).name());
+        }
+    }
+    for i in 0..view.expr_count() {
+        black_box((view.expr(ExprIndex(i)), view.const_int(ExprIndex(i))));
+    }
+    for i in 0..view.symbol_count() {
+        black_box(view.symbol(SymbolIndex(i)));
+    }
+    let mut sizes = Sizes::new(&view);
+    for size in [0, 1, 2, 8, i64::MAX] {
+        let given: Vec<Vec<i64>> = view
+            .inputs()
+            .iter()
+            .map(|input| {
+                let dims = view.value(input).dims();
+                dims.iter().map(|dim| view.const_int(dim).unwrap_or(size)).collect()
+            })
+            .collect();
+        black_box(sizes.bind(&view, given.iter().map(Vec::as_slice)).is_ok());
+        for value in view.values() {
+            black_box(sizes.dims(&view, value.index()));
+        }
+    }
+    for i in 0..view.symbol_count() {
+        sizes.set(&view, SymbolIndex(i), i64::MIN);
+    }
+    Outcome::Read
+}
+
+/// A blob's envelope is read, described, and written again.
+pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    black_box(delegraph::describe_blob(bytes));
+    let parsed = match envelope::parse(bytes) {
+        Ok(parsed) => parsed,
+        Err(error) => return Outcome::Refused(error.to_string()),
+    };
+    let written = envelope::write(&parsed.meta, &parsed.sections, |bytes| Sha256::digest(bytes).into());
+    let written = written.expect("what was read can be written");
+    let again = envelope::parse(&written).expect("what was written can be read");
+    assert_eq!(again.meta, parsed.meta);
+    assert_eq!(again.sections, parsed.sections);
+    Outcome::Read
+}

@@ -1,0 +1,4 @@
+//! Bundled programs.
+#![no_main]
+
+delegraph_fuzz::target!("bundled");

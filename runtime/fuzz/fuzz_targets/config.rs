@@ -1,0 +1,4 @@
+//! Configurations (`backends.toml`).
+#![no_main]
+
+delegraph_fuzz::target!("config");

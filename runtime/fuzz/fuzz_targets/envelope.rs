@@ -1,0 +1,4 @@
+//! Envelopes of blobs.
+#![no_main]
+
+delegraph_fuzz::target!("envelope");

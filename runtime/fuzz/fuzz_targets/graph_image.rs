@@ -1,0 +1,4 @@
+//! Graph images.
+#![no_main]
+
+delegraph_fuzz::target!("graph_image");

@@ -1,0 +1,4 @@
+//! Manifests of delegates.
+#![no_main]
+
+delegraph_fuzz::target!("manifest");

@@ -1,0 +1,4 @@
+//! Overlays: bound to a program.
+#![no_main]
+
+delegraph_fuzz::target!("overlay");

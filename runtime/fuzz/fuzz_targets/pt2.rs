@@ -1,0 +1,4 @@
+//! Archives of `torch.export.save`: imported, compiled, run.
+#![no_main]
+
+delegraph_fuzz::target!("pt2");
