@@ -351,6 +351,46 @@ fn sizes_are_computed_with_and_views_take_them() {
     );
 }
 
+/// As in networks for pictures of one size in batches: the file says of no dimension which it is.
+#[test]
+fn picture_sizes_behind_poolings_are_fixed_by_what_a_matrix_needs() {
+    let mut p = Program::default();
+    let x = p.any_tensor(DType::F32, &[8, 3, 48, 48], Dynamism::Bounded, 0);
+    p.input(x);
+    let (zero, rows) = (p.value(EValue::Int(0)), p.value(EValue::Int(0)));
+    p.call("aten::sym_size", "int", &[x, zero, rows]);
+    let pair = |p: &mut Program, i: i64| {
+        let item = p.value(EValue::Int(i));
+        p.value(EValue::IntList(vec![item, item]))
+    };
+    let (none, one, two) = (pair(&mut p, 0), pair(&mut p, 1), pair(&mut p, 2));
+    let ceil = p.value(EValue::Bool(true));
+    let mut last = x;
+    for (i, size) in [24i64, 12, 6].into_iter().enumerate() {
+        let offset = 300_000 + 100_000 * i as u64;
+        let out = p.any_tensor(DType::F32, &[8, 3, size, size], Dynamism::Bounded, offset);
+        let indices = p.any_tensor(DType::I64, &[8, 3, size, size], Dynamism::Bounded, 600_000);
+        let list = p.value(EValue::TensorList(vec![out, indices]));
+        let args = [last, two, two, none, one, ceil, out, indices, list];
+        p.call("aten::max_pool2d_with_indices", "out", &args);
+        last = out;
+    }
+    let rest = p.value(EValue::Int(-1));
+    let size = p.value(EValue::IntList(vec![rows, rest]));
+    let flat = p.any_tensor(DType::F32, &[8, 108], Dynamism::Bounded, 500_000);
+    p.call("executorch_prim::et_view", "default", &[last, size, flat]);
+    let weight = p.tensor(&[108, 2], 800_000);
+    let y = p.any_tensor(DType::F32, &[8, 2], Dynamism::Bounded, 900_000);
+    p.input(weight);
+    p.binary("aten::mm", flat, weight, y);
+    let module = lift(p.file(&[y])).unwrap();
+    let text = module.to_string();
+    assert!(
+        text.starts_with("symbol s0 in 1..8\nforward(%input_0: f32[s0,3,48,48]"),
+        "{text}"
+    );
+}
+
 #[test]
 fn what_has_no_functional_form_is_refused_with_the_reason() {
     type Break = fn(&mut Program, u32);

@@ -13,8 +13,11 @@ use delegraph_pte::model::{Dynamism, Tensor};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Expressions of more parts than this are refused, as everywhere in the IR.
-const MAX_PARTS: usize = 1024;
+/// Expressions of more parts than this are refused. The IR itself takes fewer, but pooling that rounds up makes a size of several
+/// of its input's, and three poolings in a row occur where the dimension turns out not to change in the end.
+const MAX_PARTS: usize = 4096;
+/// Expressions that are nested deeper are refused: the functions that walk over them call themselves.
+const MAX_DEPTH: usize = 128;
 /// Parts of all expressions of a method together, so that a program that is made to be slow is not.
 const MAX_WORK: usize = 1 << 22;
 /// Dynamic dimensions of all inputs of a method.
@@ -219,13 +222,13 @@ impl Sizes {
 
     /// Counts work on an expression, so many times its parts; false if that is too much.
     fn spend(&mut self, e: &Expr, times: usize) -> bool {
-        fn parts(e: &Expr, left: &mut usize) -> bool {
-            if *left == 0 {
+        fn parts(e: &Expr, depth: usize, left: &mut usize) -> bool {
+            if *left == 0 || depth == 0 {
                 return false;
             }
             *left -= 1;
             match e {
-                Expr::Op(_, args) => args.iter().all(|arg| parts(arg, left)),
+                Expr::Op(_, args) => args.iter().all(|arg| parts(arg, depth - 1, left)),
                 _ => true,
             }
         }
@@ -233,7 +236,7 @@ impl Sizes {
             return true;
         }
         let mut left = MAX_PARTS;
-        let short = parts(e, &mut left);
+        let short = parts(e, MAX_DEPTH, &mut left);
         self.work = self.work.saturating_add((MAX_PARTS - left) * times);
         short && self.work <= MAX_WORK
     }
