@@ -32,7 +32,8 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
         method: args.method.clone(),
         ..LoadOptions::default()
     };
-    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options)?;
+    let named = crate::of_model(&args.model);
+    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options).map_err(&named)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let inputs = match &args.inputs {
         Some(file) => arguments(&session, &[], Some(file))?,
@@ -47,7 +48,7 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     };
     let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
-    session.run(&values)?;
+    session.run(&values).map_err(&named)?;
     let first_ms = started.elapsed().as_secs_f64() * 1e3;
     for _ in 1..args.warmup {
         session.run(&values)?;

@@ -28,7 +28,7 @@ pub fn run(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
 }
 
 fn archive(source: &Source, args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
-    let module = delegraph::import(source)?;
+    let module = delegraph::import(source).map_err(crate::of_model(&args.file))?;
     let mut methods = Vec::new();
     for graph in &module.graphs {
         output.data(output.tint(
@@ -87,7 +87,7 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
     let overlay: Overlay = match verified.named(file, OVERLAY_KEY) {
         None => Overlay::default(),
         Some(json) => serde_json::from_slice(json)
-            .map_err(|error| crate::bad_input(format!("segment `{OVERLAY_KEY}`: {error}")))?,
+            .map_err(|error| crate::bad_input(format!("{}: segment `{OVERLAY_KEY}`: {error}", source.name())))?,
     };
     let mut methods = Vec::new();
     let mut foreign: BTreeMap<String, u64> = BTreeMap::new();
@@ -239,6 +239,9 @@ fn delegate(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
     let Some(candidate) = host.candidates().into_iter().next() else {
         return Err(crate::bad_input(format!("`{}` is no delegate", args.file.display())));
     };
+    if let Some(reason) = &candidate.refusal {
+        return Err(crate::bad_input(format!("`{}`: {reason}", args.file.display())));
+    }
     output.data(format!("backend  {}", candidate.backend));
     if let Some(library) = &candidate.library {
         output.data(format!("library  {}", library.display()));
@@ -259,12 +262,9 @@ fn delegate(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
     }
     output.json(&serde_json::json!({
         "schema": "delegraph.inspect/1", "format": "delegate", "backend": candidate.backend, "library": candidate.library,
-        "refusal": candidate.refusal, "exit_code": if candidate.refusal.is_some() { 3 } else { 0 },
+        "exit_code": 0,
     }))?;
-    match &candidate.refusal {
-        None => Ok(0),
-        Some(reason) => Err(crate::bad_input(reason.clone())),
-    }
+    Ok(0)
 }
 
 fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {

@@ -45,6 +45,15 @@ fn bad_input(message: impl Into<String>) -> anyhow::Error {
     .into()
 }
 
+/// An error of a model with the model's file: passes and the emitter, which see only its graph, do not name it.
+fn of_model(path: &std::path::Path) -> impl Fn(delegraph::Error) -> anyhow::Error {
+    let name = path.display().to_string();
+    move |error| match error.exit_code() == 3 && !error.to_string().contains(&name) {
+        true => anyhow::Error::new(error).context(name.clone()),
+        false => error.into(),
+    }
+}
+
 /// `delegraph 0.1.0`
 fn tool() -> String {
     format!("delegraph {}", env!("CARGO_PKG_VERSION"))
@@ -55,7 +64,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            if json_wanted_on_stdout() {
+                let text = error.to_string();
+                let message = text.trim().trim_start_matches("error: ");
+                println!("{}", error_object(2, "usage", message));
+            }
+            return ExitCode::from(2);
         }
     };
     let output = Output::new(&cli.global);
@@ -65,15 +82,31 @@ fn main() -> ExitCode {
             output.progress_done();
             let (code, kind) = classify(&error);
             eprintln!("{}: {error:#}", output.tint(Tint::Red, "error"));
-            let object = serde_json::json!({
-                "schema": "delegraph.error/1", "tool": tool(), "exit_code": code, "kind": kind, "message": format!("{error:#}"),
-            });
-            if let Err(second) = output.json(&object) {
+            if let Err(second) = output.json(&error_object(code, kind, &format!("{error:#}"))) {
                 eprintln!("error: {second:#}");
             }
             ExitCode::from(code)
         }
     }
+}
+
+fn error_object(code: u8, kind: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "schema": "delegraph.error/1", "tool": tool(), "exit_code": code, "kind": kind, "message": message,
+    })
+}
+
+/// Whether `--json` asks for standard output, where the command line as a whole cannot be understood.
+fn json_wanted_on_stdout() -> bool {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    words.iter().enumerate().any(|(i, word)| {
+        let bare = || {
+            words
+                .get(i + 1)
+                .is_none_or(|next| next.to_string_lossy().starts_with('-'))
+        };
+        word == "--json=-" || word == "--json" && bare()
+    })
 }
 
 fn dispatch(cli: &Cli, output: &Output) -> anyhow::Result<u8> {

@@ -16,8 +16,10 @@ pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyh
     let started = Instant::now();
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
     let host = crate::devices::discover(&config, global.no_load);
-    let mut module = delegraph::import(&Source::open(&args.model)?)?;
-    let report = delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step))?;
+    let named = crate::of_model(&args.model);
+    let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
+    let report =
+        delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?;
     output.progress_done();
     if let Some(folder) = &args.dump {
         dump(folder, &module, &report, output)?;
@@ -51,8 +53,9 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
     let started = Instant::now();
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
     let host = crate::devices::discover(&config, global.no_load);
-    let module = delegraph::import(&Source::open(&args.model)?)?;
-    let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step))?;
+    let named = crate::of_model(&args.model);
+    let module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
+    let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?;
     output.progress_done();
     write_atomically(&args.output, &compiled.bytes)?;
     let Compiled { purposes, report, .. } = &compiled;

@@ -31,7 +31,8 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
         data: args.data.as_deref().map(Source::open).transpose()?,
         ..LoadOptions::default()
     };
-    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options)?;
+    let named = crate::of_model(&args.model);
+    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options).map_err(&named)?;
     let loaded = started.elapsed().as_secs_f64();
     let inputs = arguments(&session, &args.input, args.inputs.as_deref())?;
     let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
@@ -39,7 +40,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
         session.start_trace();
     }
     let started = Instant::now();
-    session.run(&values)?;
+    session.run(&values).map_err(&named)?;
     let ran = started.elapsed().as_secs_f64();
     if let Some(path) = &args.trace {
         write_atomically(path, session.chrome_trace().as_bytes())?;
