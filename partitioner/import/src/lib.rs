@@ -4,7 +4,9 @@
 //! programs after `run_decompositions()` are read; the result is functional either way. Weights stay in the mapped file.
 //! What is not supported is refused with the node, its operator and shapes, and the source line where the file has it.
 //!
-//! This crate knows no delegate, no kernel and no output format.
+//! [`lift_program`] reads the other kind of model: a straight-line `.pte` program that Delegraph did not write.
+//!
+//! This crate knows no delegate and no kernel.
 //!
 //! ```no_run
 //! let module = delegraph_import::import("model.pt2".as_ref(), &Default::default())?;
