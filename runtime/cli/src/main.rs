@@ -81,13 +81,27 @@ fn main() -> ExitCode {
         Err(error) => {
             output.progress_done();
             let (code, kind) = classify(&error);
-            eprintln!("{}: {error:#}", output.tint(Tint::Red, "error"));
-            if let Err(second) = output.json(&error_object(code, kind, &format!("{error:#}"))) {
+            let message = message(&error);
+            eprintln!("{}: {message}", output.tint(Tint::Red, "error"));
+            if let Err(second) = output.json(&error_object(code, kind, &message)) {
                 eprintln!("error: {second:#}");
             }
             ExitCode::from(code)
         }
     }
+}
+
+/// An error with its causes; what a message says of its cause is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn error_object(code: u8, kind: &str, message: &str) -> serde_json::Value {

@@ -114,6 +114,10 @@ impl Place {
                 wrong(format!("`{part}` is not said: {}", ended.stderr));
             }
         }
+        let halves = ended.stderr.trim().rsplit_once(": ");
+        if halves.is_some_and(|(before, last)| before.ends_with(last)) {
+            wrong(format!("something is said twice: {}", ended.stderr));
+        }
         if ended.stderr.contains("panicked") {
             wrong(format!("a panic: {}", ended.stderr));
         }
