@@ -20,8 +20,12 @@ pub fn run(root: &Path) -> Result<()> {
             skipped += 1;
         }
     };
-    skip(!program("gcc"), "the C header under a C compiler: no gcc");
-    skip(!program("bindgen"), "the header read back by bindgen: no libclang");
+    for compiler in ["gcc", "g++", "clang", "clang++"] {
+        skip(
+            !program(compiler),
+            &format!("the C header under {compiler}: it is not here"),
+        );
+    }
     skip(
         super::provision::python(root).is_none(),
         "stock ExecuTorch as the referee: run `cargo xtask provision executorch`",

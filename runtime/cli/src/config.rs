@@ -31,11 +31,10 @@ pub fn layers(global: &Global, backends: &[String]) -> Result<Layers, ConfigErro
 /// A layer is wrong, or there is no such profile.
 pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyhow::Result<Config> {
     let layers = layers(global, backends)?;
-    let profile = global.profile_name.clone().or_else(|| {
-        let variable = std::env::var("DELEGRAPH_PROFILE").ok()?;
-        (!variable.is_empty() && !delegraph_config::is_elevated()).then_some(variable)
-    });
-    let mut config = layers.resolve(profile.as_deref())?;
+    let mut config = layers.resolve(profile(global).as_deref())?;
+    for warning in layers.warnings() {
+        eprintln!("warning: {warning}");
+    }
     for target in targets {
         let Some((backend, target)) = target.split_once(':') else {
             return Err(crate::usage(format!("`--target {target}` is not BACKEND:TARGET")));
@@ -43,6 +42,14 @@ pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyh
         config.backend.entry(backend.to_string()).or_default().target = Some(target.to_string());
     }
     Ok(config)
+}
+
+/// `--profile-name`, or `DELEGRAPH_PROFILE`.
+fn profile(global: &Global) -> Option<String> {
+    global.profile_name.clone().or_else(|| {
+        let variable = std::env::var("DELEGRAPH_PROFILE").ok()?;
+        (!variable.is_empty() && !delegraph_config::is_elevated()).then_some(variable)
+    })
 }
 
 /// Runs the command.
@@ -58,12 +65,14 @@ pub fn run(command: &ConfigCommand, global: &Global, output: &Output) -> anyhow:
                 Some(file) => layers.add_file(Origin::Project(file.clone()), file)?,
                 None => layers = standard_layers(global.config.as_deref())?,
             }
-            layers.resolve(global.profile_name.as_deref())?;
-            for warning in layers.warnings() {
+            let config = layers.resolve(profile(global).as_deref())?;
+            let mut warnings = layers.warnings().to_vec();
+            warnings.extend(delegraph::check_config(&config).err().map(|error| error.to_string()));
+            for warning in &warnings {
                 output.talk(format!("warning: {warning}"));
             }
             output.data("the configuration is valid");
-            output.json(&serde_json::json!({ "schema": "delegraph.config/1", "valid": true, "warnings": layers.warnings(), "exit_code": 0 }))?;
+            output.json(&serde_json::json!({ "schema": "delegraph.config/1", "valid": true, "warnings": warnings, "exit_code": 0 }))?;
             Ok(0)
         }
         ConfigCommand::Schema => {
@@ -84,9 +93,10 @@ pub fn run(command: &ConfigCommand, global: &Global, output: &Output) -> anyhow:
 
 fn show(origin: bool, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let layers = layers(global, &[])?;
-    let config = layers.resolve(global.profile_name.as_deref())?;
+    let profile = profile(global);
+    let config = layers.resolve(profile.as_deref())?;
     if origin {
-        for (key, value, origin) in layers.leaves() {
+        for (key, value, origin) in layers.leaves(profile.as_deref())? {
             output.data(format!(
                 "{key} = {value}  {}",
                 output.tint(Tint::Dim, format!("# {origin}"))

@@ -41,6 +41,10 @@ fn standard_folders() -> Vec<PathBuf> {
 /// The configuration is wrong.
 pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let config = crate::config::resolve(global, &[], &[])?;
+    if args.probe {
+        // Probing runs vendor code, which a setting that is not kept may have meant to prevent.
+        delegraph::check_config(&config)?;
+    }
     let host = discover(&config, global.no_load || !args.probe);
     let mut rows = Vec::new();
     for candidate in host.candidates() {

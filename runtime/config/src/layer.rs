@@ -3,7 +3,7 @@
 use crate::check::unknown_keys;
 use crate::error::ConfigError;
 use crate::model::Config;
-use delegraph_types::nearest;
+use delegraph_types::{DType, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,20 +41,67 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Layers in order, merged as they are added.
+/// Layers in order, lowest first.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
-    table: toml::Table,
-    origins: BTreeMap<String, Origin>,
+    layers: Vec<Layer>,
     warnings: Vec<String>,
 }
 
+#[derive(Debug, Clone)]
+struct Layer {
+    origin: Origin,
+    table: toml::Table,
+    /// A file: a chosen profile comes over it wherever it stands.
+    is_file: bool,
+}
+
+/// Layers merged, with the origin of every leaf.
+#[derive(Debug, Default)]
+struct Merged {
+    table: toml::Table,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Merged {
+    fn add(&mut self, table: &toml::Table, origin: &Origin) {
+        merge(
+            &mut self.table,
+            table.clone(),
+            &mut self.origins,
+            origin,
+            &mut String::new(),
+        );
+    }
+}
+
 impl Layers {
-    /// Adds a layer over those already there. `folder` is what relative paths in it are relative to.
+    /// Adds a text as a layer over those already there, and over a profile of theirs: flags, or an app's own bytes. A profile
+    /// that the text itself has comes over it. `folder` is what relative paths in it are relative to.
     ///
     /// # Errors
     /// Not TOML, an unknown key, another major schema, or a value of a wrong type.
     pub fn add_text(&mut self, origin: Origin, text: &str, folder: Option<&Path>) -> Result<(), ConfigError> {
+        self.add(origin, text, folder, false)
+    }
+
+    /// Adds a file as a layer.
+    ///
+    /// # Errors
+    /// It cannot be read; else as [`Layers::add_text`].
+    pub fn add_file(&mut self, origin: Origin, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        self.add(origin, &text, Some(folder), true)
+    }
+
+    fn add(&mut self, origin: Origin, text: &str, folder: Option<&Path>, is_file: bool) -> Result<(), ConfigError> {
         let place = origin.to_string();
         let mut table: toml::Table = text
             .parse()
@@ -74,82 +121,91 @@ impl Layers {
             remove(&mut table, &unknown.path);
         }
         // Types are checked on each layer by itself, so that the error names the right file.
-        toml::from_str::<Config>(&table.to_string()).map_err(|error| syntax(&place, text, &error))?;
+        let config: Config = toml::from_str(&table.to_string()).map_err(|error| syntax(&place, text, &error))?;
+        check_values(&place, &config)?;
         if let Some(folder) = folder {
             anchor_paths(&mut table, folder);
+            if let Some(toml::Value::Table(profiles)) = table.get_mut("profile") {
+                let tables = profiles.iter_mut().filter_map(|(_, profile)| profile.as_table_mut());
+                tables.for_each(|profile| anchor_paths(profile, folder));
+            }
         }
-        merge(&mut self.table, table, &mut self.origins, &origin, &mut String::new());
+        self.layers.push(Layer { origin, table, is_file });
         Ok(())
     }
 
-    /// Adds a file as a layer.
+    /// The configuration, with `profile` merged over the files and under everything else.
     ///
     /// # Errors
-    /// It cannot be read; else as [`Layers::add_text`].
-    pub fn add_file(&mut self, origin: Origin, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        self.add_text(origin, &text, Some(folder))
+    /// No such profile, or a value in it of a wrong type.
+    pub fn resolve(&self, profile: Option<&str>) -> Result<Config, ConfigError> {
+        let merged = self.merged(profile)?;
+        let text = merged.table.to_string();
+        let config: Config = toml::from_str(&text).map_err(|error| syntax("merged configuration", &text, &error))?;
+        check_values("merged configuration", &config)?;
+        Ok(config)
     }
 
-    /// The configuration, with `profile` merged over it.
-    ///
-    /// # Errors
-    /// No such profile.
-    pub fn resolve(&self, profile: Option<&str>) -> Result<Config, ConfigError> {
-        let mut layers = self.clone();
-        if let Some(name) = profile {
-            let profiles = layers
-                .table
-                .get("profile")
-                .and_then(toml::Value::as_table)
-                .cloned()
-                .unwrap_or_default();
-            let Some(chosen) = profiles.get(name).and_then(toml::Value::as_table) else {
-                return Err(ConfigError::UnknownProfile {
-                    name: name.to_string(),
-                    nearest: nearest(name, profiles.keys().map(String::as_str)).map(str::to_string),
-                });
-            };
-            let origin = Origin::Profile(name.to_string());
-            merge(
-                &mut layers.table,
-                chosen.clone(),
-                &mut layers.origins,
-                &origin,
-                &mut String::new(),
-            );
+    fn merged(&self, profile: Option<&str>) -> Result<Merged, ConfigError> {
+        let mut merged = Merged::default();
+        let profiles = |layer: &Layer| layer.table.get("profile").and_then(toml::Value::as_table).cloned();
+        let chosen = |layer: &Layer| profiles(layer)?.get(profile?)?.as_table().cloned();
+        // The last layer that a chosen profile comes over: a file, or a text that has the profile itself.
+        let under = self
+            .layers
+            .iter()
+            .rposition(|layer| layer.is_file || chosen(layer).is_some());
+        for (i, layer) in self.layers.iter().enumerate() {
+            merged.add(&layer.table, &layer.origin);
+            if Some(i) == under
+                && let Some(name) = profile
+            {
+                let origin = Origin::Profile(name.to_string());
+                self.layers[..=i]
+                    .iter()
+                    .filter_map(chosen)
+                    .for_each(|table| merged.add(&table, &origin));
+            }
         }
-        let text = layers.table.to_string();
-        toml::from_str(&text).map_err(|error| syntax("merged configuration", &text, &error))
+        match profile {
+            Some(name) if !self.layers.iter().any(|layer| chosen(layer).is_some()) => {
+                let names: Vec<String> = self
+                    .layers
+                    .iter()
+                    .filter_map(profiles)
+                    .flat_map(|p| p.into_iter().map(|(k, _)| k))
+                    .collect();
+                Err(ConfigError::UnknownProfile {
+                    name: name.to_string(),
+                    nearest: nearest(name, names.iter().map(String::as_str)).map(str::to_string),
+                })
+            }
+            _ => Ok(merged),
+        }
     }
 
     /// The layer that set a leaf (`select.order`); `None`: the default holds.
-    pub fn origin_of(&self, key: &str) -> Option<&Origin> {
-        self.origins.get(key)
+    pub fn origin_of(&self, key: &str) -> Option<Origin> {
+        self.merged(None).ok()?.origins.remove(key)
     }
 
     /// Every leaf that some layer set, with its value and origin.
-    pub fn leaves(&self) -> Vec<(String, String, Origin)> {
-        self.origins
-            .iter()
-            .filter_map(|(key, origin)| {
-                let mut value: Option<&toml::Value> = None;
-                for part in key.split('.') {
-                    value = match value {
-                        None => self.table.get(part),
-                        Some(v) => v.get(part),
-                    };
-                }
-                Some((key.clone(), value?.to_string(), origin.clone()))
-            })
-            .collect()
+    ///
+    /// # Errors
+    /// No such profile.
+    pub fn leaves(&self, profile: Option<&str>) -> Result<Vec<(String, String, Origin)>, ConfigError> {
+        let merged = self.merged(profile)?;
+        let leaf = |(key, origin): (&String, &Origin)| {
+            let mut value: Option<&toml::Value> = None;
+            for part in key.split('.') {
+                value = match value {
+                    None => merged.table.get(part),
+                    Some(v) => v.get(part),
+                };
+            }
+            Some((key.clone(), value?.to_string(), origin.clone()))
+        };
+        Ok(merged.origins.iter().filter_map(leaf).collect())
     }
 
     /// Warnings of the layers so far.
@@ -172,6 +228,42 @@ impl Layers {
             }),
         }
     }
+}
+
+/// What the types let through and no reader could act on.
+fn check_values(place: &str, config: &Config) -> Result<(), ConfigError> {
+    let wrong = |message: String| ConfigError::Syntax {
+        place: place.to_string(),
+        message,
+    };
+    let rules = config.rule.iter().chain(
+        config
+            .profile
+            .values()
+            .filter_map(|profile| profile.rule.as_ref())
+            .flatten(),
+    );
+    for rule in rules {
+        if let Some(dtype) = rule
+            .matches
+            .dtype
+            .as_deref()
+            .filter(|name| DType::from_name(name).is_none())
+        {
+            let hint = nearest(dtype, DType::all().map(DType::name))
+                .map_or(String::new(), |n| format!("\n  hint: did you mean `{n}`?"));
+            return Err(wrong(format!(
+                "there is no dtype `{dtype}` in the `match` of a rule{hint}"
+            )));
+        }
+    }
+    if !(0.0..=1.0).contains(&config.select.require_coverage) {
+        return Err(wrong(format!(
+            "`select.require_coverage` is {}, not from 0 to 1",
+            config.select.require_coverage
+        )));
+    }
+    Ok(())
 }
 
 /// Tables merge, everything else replaces.
@@ -341,6 +433,47 @@ mod tests {
         let layers = layers(&["schema = \"1.7\"\n[select]\nsomething_new = 1\nmin_nodes = 9\n"]).unwrap();
         assert_eq!(layers.warnings().len(), 1);
         assert_eq!(layers.resolve(None).unwrap().select.min_nodes, 9);
+    }
+
+    #[test]
+    fn flags_are_over_a_profile_and_its_paths_are_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backends.toml");
+        let text = "[select]\nmin_nodes = 2\n[profile.p.select]\norder = [\"a\"]\nmin_nodes = 4\n\
+                    [profile.p.delegates]\nsearch = [\"d\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let mut layers = Layers::default();
+        layers.add_file(Origin::Project(path.clone()), &path).unwrap();
+        layers
+            .add_text(Origin::Flag, "[select]\norder = [\"b\"]\n", None)
+            .unwrap();
+        let config = layers.resolve(Some("p")).unwrap();
+        assert_eq!(
+            (config.select.order, config.select.min_nodes),
+            (vec!["b".to_string()], 4)
+        );
+        assert_eq!(config.delegates.search, [folder.path().join("d")]);
+        let leaves = layers.leaves(Some("p")).unwrap();
+        let origin = |key: &str| {
+            leaves
+                .iter()
+                .find(|(k, ..)| k == key)
+                .map(|(.., origin)| origin.to_string())
+        };
+        assert_eq!(origin("select.order").as_deref(), Some("flag"));
+        assert_eq!(origin("select.min_nodes").as_deref(), Some("profile p"));
+    }
+
+    #[test]
+    fn values_that_nobody_could_act_on_are_refused() {
+        let cases = [
+            ("[[rule]]\nmatch = { dtype = \"f17\" }\n", "no dtype `f17`"),
+            ("[select]\nrequire_coverage = 85\n", "not from 0 to 1"),
+        ];
+        for (text, words) in cases {
+            let error = layers(&[text]).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

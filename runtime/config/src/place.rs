@@ -26,7 +26,8 @@ pub fn standard_layers(given: Option<&Path>) -> Result<Layers, ConfigError> {
         layers.add_file(Origin::User(user.clone()), &user)?;
     }
     let project = Path::new(FILE);
-    if given.is_none() && project.is_file() {
+    // With more rights than its user has, a process takes nothing from the folder that it was started in.
+    if given.is_none() && !is_elevated() && project.is_file() {
         layers.add_file(Origin::Project(project.to_path_buf()), project)?;
     }
     if let Some(path) = variable("DELEGRAPH_CONFIG") {

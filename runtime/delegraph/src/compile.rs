@@ -1,7 +1,7 @@
 //! A model to a `.pte`: import, simplify, lower over delegates, decompose, emit.
 
 use crate::Error;
-use crate::delegates::{supported, wanted};
+use crate::delegates::{check_config, wanted};
 use crate::source::{Format, Source};
 use delegraph_config::{Config, Fallback};
 use delegraph_emit::{Emitted, Input, Purposes};
@@ -130,7 +130,7 @@ pub fn partition(
     host: &Host,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
-    supported(config)?;
+    check_config(config)?;
     for (i, rule) in config.rule.iter().enumerate() {
         if let Some(dtype) = rule
             .matches

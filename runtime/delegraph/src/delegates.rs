@@ -71,7 +71,7 @@ pub fn wanted(config: &Config) -> Vec<String> {
 ///
 /// # Errors
 /// Names the first such key.
-pub(crate) fn supported(config: &Config) -> Result<(), Error> {
+pub fn check_config(config: &Config) -> Result<(), Error> {
     let delegates = &config.delegates;
     let mut unavailable: Vec<String> = Vec::new();
     if delegates.trust != Trust::Off || !delegates.keys.is_empty() {

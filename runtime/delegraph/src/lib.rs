@@ -35,7 +35,7 @@ mod value;
 
 pub use bind::describe_blob;
 pub use compile::{Compiled, compile, import, partition};
-pub use delegates::{PORTABLE, discover, wanted};
+pub use delegates::{PORTABLE, check_config, discover, wanted};
 pub use error::Error;
 pub use report::{RegionState, RunReport};
 pub use session::{InputInfo, InputKind, LoadOptions, Session};

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::bind::Binder;
 use crate::compile::{compile, import};
-use crate::delegates::{PORTABLE, discover, supported, wanted};
+use crate::delegates::{PORTABLE, check_config, discover, wanted};
 use crate::report::{RegionState, RunReport};
 use crate::source::{Format, Source};
 use crate::trace::Recorder;
@@ -134,7 +134,7 @@ impl Session {
     /// The file is malformed, holds what is not supported, has no such method; or a region is bound to nothing and
     /// `fallback = "deny"`.
     pub fn open(source: &Source, config: &Config, host: &Arc<Host>, options: LoadOptions) -> Result<Session, Error> {
-        supported(config)?;
+        check_config(config)?;
         match source.format()? {
             Format::Pt2 => {
                 let compiled = compile(import(source)?, config, host, &mut |_| {})?;
