@@ -577,3 +577,58 @@ fn is_real_enough<F: Format>(source: &Source, difference: DType) -> Result<bool,
     let exact = matches!(F::DTYPE, DType::F32 | DType::F64);
     Ok(largest == 0 || (narrow && exact && difference.size() >= 4 && largest <= EXACT))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_round_to_even_and_large_numbers_stay() {
+        for (x, want) in [
+            (0.5, 0.0),
+            (1.5, 2.0),
+            (-2.5, -2.0),
+            (-0.5, 0.0),
+            (8_388_607.5, 8_388_608.0),
+            (1e20, 1e20),
+        ] {
+            assert_eq!(InF32::whole(x), want, "{x}");
+            assert_eq!(InF64::whole(f64::from(x)), f64::from(want), "{x}");
+        }
+        assert!(InF32::whole(f32::NAN).is_nan());
+        assert_eq!(InF32::whole(f32::NEG_INFINITY), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn low_bits_are_those_of_the_integer() {
+        for x in [-32768i32, -129, -1, 0, 1, 255, 32767, 65535] {
+            assert_eq!(InF32::low_bits(x as f32), x as u16, "{x}");
+            assert_eq!(InF64::low_bits(f64::from(x)), x as u16, "{x}");
+        }
+        assert_eq!(InF32::low_bits(f32::NAN), 0);
+    }
+
+    #[test]
+    fn differences_wrap_in_their_dtype() {
+        assert_eq!(wrap(-128 - 100, DType::I8), 28);
+        assert_eq!(wrap(3 - 5, DType::U8), 254);
+        assert_eq!(wrap(-228, DType::I64), -228);
+    }
+
+    #[test]
+    fn loops_join_and_follow_the_output() {
+        let sizes = Dims::new(&[2, 3, 4]).unwrap();
+        let (whole, channel) = (sizes.contiguous_strides(), Dims::new(&[0, 1, 0]).unwrap());
+        let none = Dims::SCALAR;
+        assert_eq!(Grid::new(&sizes, [&whole, &whole, &none, &none]).len, 1);
+        let grid = Grid::new(&sizes, [&whole, &whole, &channel, &none]);
+        let mut starts = alloc::vec::Vec::new();
+        grid.each(|at, step, count| {
+            assert_eq!((step, count), ([1, 1, 0, 0], 4));
+            starts.push((at[INPUT], at[SCALE]));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(starts, [(0, 0), (4, 1), (8, 2), (12, 0), (16, 1), (20, 2)]);
+    }
+}

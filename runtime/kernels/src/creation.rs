@@ -15,6 +15,8 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::arange.start_out", |call| arange(call, 1, Some(2))),
     ("aten::empty.out", |call| constant(call, 0, Scalar::Int(0))),
     ("aten::empty_like.out", |call| like(call, Scalar::Int(0))),
+    // The strides are those of the output.
+    ("aten::empty_strided.out", |call| constant(call, 0, Scalar::Int(0))),
     ("aten::eye.m_out", eye),
     ("aten::eye.out", eye),
     ("aten::fill.Scalar_out", |call| like_value(call, 1)),

@@ -211,3 +211,19 @@ fn parameter<F: Format>(tensor: &Tensor, strides: &Dims, row: usize, group: usiz
     load(tensor, at, 1, &mut value)?;
     Ok(value[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row packed by `quant_fusion::_pack_embedding_weight`: `[-8, 7, 0, -1]` and `[-2, 1, 0, -1]`.
+    #[test]
+    fn narrow_numbers_come_out_of_their_bytes() {
+        let four = [0x0f, 0x87];
+        let row: [i32; 4] = core::array::from_fn(|column| Packing::Four.number(&four, 0, 1, column));
+        assert_eq!(row, [-8, 7, 0, -1]);
+        let two = [0b01_10_11_00];
+        let row: [i32; 4] = core::array::from_fn(|column| Packing::Two.number(&two, 0, 1, column));
+        assert_eq!(row, [-2, 1, 0, -1]);
+    }
+}

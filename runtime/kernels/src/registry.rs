@@ -9,6 +9,7 @@ pub type Kernel = fn(&mut Call) -> Result<(), KernelError>;
 const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::activation::KERNELS,
     crate::arg::KERNELS,
+    crate::backward::KERNELS,
     crate::binary::FLOATING,
     crate::binary::KERNELS,
     crate::compare::KERNELS,
@@ -20,7 +21,9 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::scatter::KERNELS,
     crate::embedding::KERNELS,
     crate::creation::KERNELS,
+    crate::distance::KERNELS,
     crate::fold::KERNELS,
+    crate::grid_sampler::KERNELS,
     crate::join::KERNELS,
     crate::matmul::KERNELS,
     crate::norm::KERNELS,
