@@ -317,6 +317,13 @@ fn own_results<'g>(schema: &Schema, node: &'g schema::Node) -> Result<Vec<&'g st
 pub(crate) fn twin(op: Op, schema: &Schema) -> Option<Op> {
     let (namespace, rest) = op.name().split_once("::")?;
     let (base, overload) = rest.split_once('.').unwrap_or((rest, ""));
+    // These change what memory a tensor has, which a value cannot: their functional forms say nothing of its elements.
+    if matches!(
+        base,
+        "resize_" | "resize_as_" | "resize_as_sparse_" | "_resize_output_" | "set_"
+    ) {
+        return None;
+    }
     let plain = match base.strip_prefix("__i").and_then(|b| b.strip_suffix("__")) {
         Some(inner) => format!("__{inner}__"),
         None => base.strip_suffix('_').unwrap_or(base).to_string(),

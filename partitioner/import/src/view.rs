@@ -259,10 +259,12 @@ fn viewable(shape: &[Expr], strides: &[Expr], new: &[Expr]) -> Option<bool> {
     }
     let mut view = new.len() as i64 - 1;
     let (mut old_count, mut new_count) = (1i64, 1i64);
+    // Stride of the innermost dimension of the run; dimensions of one element may lie anywhere.
+    let mut innermost = strides.last().copied().unwrap_or(1);
     for d in (0..old.len()).rev() {
         old_count = old_count.checked_mul(old[d])?;
         // The end of a run of dimensions that lie without gaps in memory.
-        let run_ends = d == 0 || (old[d - 1] != 1 && Some(strides[d - 1]) != old[d].checked_mul(strides[d]));
+        let run_ends = d == 0 || (old[d - 1] != 1 && Some(strides[d - 1]) != old_count.checked_mul(innermost));
         if run_ends {
             while view >= 0 && (new_count < old_count || new[view as usize] == 1) {
                 new_count = new_count.checked_mul(new[view as usize])?;
@@ -272,6 +274,7 @@ fn viewable(shape: &[Expr], strides: &[Expr], new: &[Expr]) -> Option<bool> {
                 return Some(false);
             }
             (old_count, new_count) = (1, 1);
+            innermost = if d > 0 { strides[d - 1] } else { 1 };
         }
     }
     Some(view == -1)
@@ -288,7 +291,10 @@ mod tests {
     #[test]
     fn reshapes_of_strided_memory() {
         // Expectations: torch.empty_strided(shape, strides).reshape(new)._is_view()
-        let cases: [(&[i64], &[i64], &[i64], bool); 6] = [
+        let cases: [(&[i64], &[i64], &[i64], bool); 9] = [
+            (&[1, 4], &[77, 1], &[4], true),
+            (&[3, 1], &[5, 9], &[3], true),
+            (&[2, 3, 1, 4], &[12, 4, 7, 1], &[6, 4], true),
             (&[4, 6], &[1, 4], &[24], false),
             (&[4, 6], &[12, 1], &[2, 2, 6], true),
             (&[4, 6], &[12, 1], &[4, 2, 3], true),

@@ -18,7 +18,8 @@ type Window = ((usize, usize), DType, Vec<i64>, Vec<i64>, usize);
 /// The constants of all programs of an archive, made when first asked for: what nothing reads costs nothing.
 #[derive(Default)]
 pub(crate) struct Weights {
-    windows: FxHashMap<Window, ConstantId>,
+    /// Windows of storage by its address, with the storage: while it is held, no other one lies at that address.
+    windows: FxHashMap<Window, (ConstantId, Bytes)>,
     names: FxHashMap<String, ConstantId>,
     pickles: FxHashMap<String, Pickled>,
 }
@@ -139,9 +140,10 @@ impl Weights {
         let address = constant.storage.address();
         let (sizes, strides) = (constant.sizes.as_slice().to_vec(), constant.strides.as_slice().to_vec());
         let window = (address, constant.dtype, sizes, strides, constant.offset);
-        if let Some(id) = self.windows.get(&window) {
+        if let Some((id, _)) = self.windows.get(&window) {
             return Ok(*id);
         }
+        let storage = constant.storage.clone();
         if !address.0.is_multiple_of(constant.dtype.size()) {
             // Only archives that PyTorch did not write are not aligned.
             constant.storage = Bytes::from(constant.storage.as_slice().to_vec());
@@ -150,7 +152,7 @@ impl Weights {
         if let Some(&id) = self.names.get(name) {
             // Another program of the archive has a weight of this name: one constant if it is the same.
             if same_elements(&into[id], &constant) {
-                self.windows.insert(window, id);
+                self.windows.insert(window, (id, storage));
                 return Ok(id);
             }
             let mut number = 1;
@@ -162,7 +164,7 @@ impl Weights {
         let key = constant.name.clone();
         let id = into.push(constant);
         self.names.insert(key, id);
-        self.windows.insert(window, id);
+        self.windows.insert(window, (id, storage));
         Ok(id)
     }
 }
