@@ -3,21 +3,24 @@
 Called by `run`, which compiles every recorded model and leaves in WORK/<folder>/<model>/<archive>/<backend>/:
 
     model.pte                        the compiled program (absent: compile.log says why)
+    compile.code                     the exit code of a compilation that failed
     inspect.json                     what is in it: operators, regions, whether sizes are unbounded
     portable/outputs.safetensors     what our own run with the portable kernels gave, keys CASE.STEP.outK
     delegated/outputs.safetensors    what our own run with the delegate gave
+    portable.json, delegated.json    the reports of these runs
 
 A program passes when stock ExecuTorch loads it and its outputs agree, within the model's recorded tolerance, with the recorded
 outputs, with both of our runs, and with what stock ExecuTorch makes of its own program of that model, where there is one. A
 program is skipped, with the reason, when its sizes are unbounded, when it uses an operator that stock ExecuTorch does not
-register, or when the Python binding cannot pass its arguments. Everything else is a failure.
+register, when the Python binding cannot pass its arguments, or when a kernel of stock ExecuTorch refuses what its operator
+allows. A program of ExecuTorch's own that cannot be lifted to our IR is skipped with our words. Everything else is a failure.
 
 Every program is loaded in a child process: the C++ runtime may abort.
 """
 
 import argparse
 import json
-import math
+import logging
 import os
 import re
 import signal
@@ -28,20 +31,26 @@ import tempfile
 from pathlib import Path
 
 import torch
-import executorch.kernels.quantized  # noqa: F401  registers ExecuTorch's own quantized kernels
-from executorch.extension.pybindings import portable_lib
-from executorch.runtime import Runtime
 
-# What stock ExecuTorch's *Python binding* cannot do, by its own words; the program itself is not at fault.
-BINDING_LIMITS = [
-    re.compile(r"Unsupported python type .*"),
+# Importing ExecuTorch makes PyTorch warn about a deprecation inside of it.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+
+import executorch.kernels.quantized  # noqa: E402, F401  registers ExecuTorch's own quantized kernels
+from executorch.extension.pybindings import portable_lib  # noqa: E402
+from executorch.runtime import Runtime  # noqa: E402
+
+# What stock ExecuTorch cannot do, by its own words, though the program is not at fault.
+LIMITS = [
+    ("the Python binding", re.compile(r"Unsupported python type [^.]*")),
+    # Its convolution has no third spatial dimension.
+    ("stock ExecuTorch's kernel", re.compile(r"Expect input tensor to be 3-D or 4-D, but got, 5")),
 ]
+
+# Exit code of `delegraph` for a file that it cannot read or does not support.
+UNSUPPORTED_FILE = 3
 
 # Seconds after which a child counts as hung.
 LIMIT = 300
-
-# Files with reference regions that have to run equal where the delegate can be had.
-WANTED_WITH_REGIONS = 15
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -194,12 +203,15 @@ class Fixture:
         outputs = {}
         for name, steps in self.cases:
             for index, (_, want) in enumerate(steps):
+                prefix = f"{name}.{index}.out"
+                given = {int(key[len(prefix) :]): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+                # A lifted program of ExecuTorch's may return changed inputs before the results.
+                extra = max(0, max(given, default=-1) + 1 - len(want))
                 leaves = []
                 for k, leaf in enumerate(want):
-                    key = f"{name}.{index}.out{k}"
-                    if key not in tensors and isinstance(as_tensor(leaf), torch.Tensor):
+                    if k + extra not in given and isinstance(as_tensor(leaf), torch.Tensor):
                         raise Mismatch(f"our own run gave no output {k} in case {name}, step {index}")
-                    leaves.append(tensors.get(key, leaf))
+                    leaves.append(given.get(k + extra, leaf))
                 outputs[name, index] = leaves
         return outputs
 
@@ -237,8 +249,12 @@ def judge_compiled(fixture_folder, folder):
             continue
         path = folder / run / "outputs.safetensors"
         if not path.is_file():
-            raise Mismatch(f"our own {run} run gave nothing: {last_line(folder / (run + '.log'))}")
+            raise Mismatch(f"our own {run} run gave nothing: {first_line(folder / (run + '.log'))}")
         differences[run] = fixture.compare(f"our own {run} run", stock, fixture.ours(path))
+        cases = json.loads((folder / f"{run}.json").read_text())["cases"]
+        nodes, fallbacks = (sum(case[key] for case in cases) for key in ("delegated_nodes", "fallbacks"))
+        if (run == "delegated") != (nodes > 0) or fallbacks > 0 and run == "delegated":
+            raise Mismatch(f"our own {run} run: {nodes} delegated nodes, {fallbacks} regions fell back")
     own = fixture.folder / "model.pte"
     if own.is_file():
         try:
@@ -309,10 +325,16 @@ def judge_sample(program, delegraph):
     return {"executorch": worst, "methods": names}
 
 
-def last_line(path):
+def first_line(path):
     """The first line of a log that says something."""
     lines = [line for line in Path(path).read_text().splitlines() if line.strip()] if Path(path).is_file() else []
     return lines[0] if lines else "no message"
+
+
+def runtime_lines(log):
+    """The first lines that the C++ runtime wrote to a log, without its looking around in the machine."""
+    lines = Path(log).read_text(errors="replace").splitlines()
+    return [line for line in lines if line.startswith("[") and "cpuinfo" not in line][:3]
 
 
 def in_child(judge):
@@ -334,12 +356,13 @@ def in_child(judge):
                 result = ["fail", str(reason), {}]
             except BaseException as error:  # the child's report is all that is left of it
                 text = f"{type(error).__name__}: {error}"
-                limit = next((found for limit in BINDING_LIMITS if (found := limit.search(text))), None)
-                result = ["skip", f"the Python binding: {limit.group(0)}", {}] if limit else ["fail", text, {}]
+                said = text + log.read_text(errors="replace")
+                found = [f"{whose}: {match.group(0)}" for whose, words in LIMITS if (match := words.search(said))]
+                result = ["skip", found[0], {}] if found else ["fail", text, {}]
             answer.write_text(json.dumps(result))
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        spoken = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("[")][:3]
+        spoken = runtime_lines(log)
         if not answer.is_file():
             return "fail", f"the runtime died (wait status {status}): {'; '.join(spoken)}", {}
         verdict, reason, differences = json.loads(answer.read_text())
@@ -368,7 +391,7 @@ def compiled_rows(index, folder, work):
     for fixture in fixtures:
         # As `run` names it: a link keeps its name, `.` does not.
         made = work / str(index) / fixture.name
-        for archive in ("model.pt2", "model.core.pt2"):
+        for archive in ("model.pt2", "model.core.pt2", "model.pte"):
             for backend in ("portable", "reference"):
                 place = made / archive / backend
                 if not place.is_dir():
@@ -376,8 +399,13 @@ def compiled_rows(index, folder, work):
                 file = f"{fixture.name}/{archive}"
                 program = place / "model.pte"
                 if not (place / "inspect.json").is_file():
-                    log = "inspect.log" if program.is_file() else "compile.log"
-                    yield row(file, backend, 0, 0, "fail", f"not compiled: {last_line(place / log)}", {})
+                    code = place / "compile.code"
+                    code = int(code.read_text()) if code.is_file() else 0
+                    log = "compile.log" if code else "inspect.log"
+                    # A foreign program need not be straight-line code; a recorded model has to compile.
+                    verdict = "skip" if archive == "model.pte" and code == UNSUPPORTED_FILE else "fail"
+                    said = first_line(place / log).replace(f"{fixture}/", "")
+                    yield row(file, backend, 0, 0, verdict, f"not compiled: {said}", {})
                     continue
                 regions = regions_of(json.loads((place / "inspect.json").read_text()))
                 outcome = in_child(lambda: judge_compiled(fixture, place))
@@ -436,7 +464,7 @@ def markdown(record):
         "outputs of eager PyTorch, our own portable run, our own delegated run, ExecuTorch's own program of that model in stock",
         "ExecuTorch (for ExecuTorch's samples: our run of them).",
         "",
-        *record["summary"],
+        *[f"- {text}" for text in record["summary"]],
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * len(HEADER),
@@ -450,6 +478,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="what `run` made")
     parser.add_argument("--delegraph", required=True, help="the binary")
     parser.add_argument("--record", type=Path, help="folder for record.json and record.md")
+    parser.add_argument("--wanted", type=int, default=0, help="files with reference regions that have to run equal")
     parser.add_argument("folders", nargs="+")
     arguments = parser.parse_args()
 
@@ -468,18 +497,19 @@ def main():
 
     count = lambda verdict: sum(entry["verdict"] == verdict for entry in rows)
     with_regions = [entry for entry in rows if entry["regions"] > 0]
-    equal = sum(entry["verdict"] == "pass" for entry in with_regions)
+    equal = [entry for entry in with_regions if entry["verdict"] == "pass"]
+    models = {entry["file"].split("/")[0] for entry in equal}
     devices = arguments.work / "devices.json"
     delegates = json.loads(devices.read_text())["delegates"] if devices.is_file() else []
     state = next((d["state"] for d in delegates if d["backend"] == "reference"), "absent")
     available = state.startswith("loaded")
 
     problems = []
-    summary = [f"{equal} files with reference regions ran equal (of {len(with_regions)})"]
+    summary = [f"{len(equal)} files with reference regions ran equal (of {len(with_regions)}), of {len(models)} models"]
     if not available:
         summary.append(f"the delegate `reference` took no part: {state}")
-    elif equal < WANTED_WITH_REGIONS:
-        problems.append(f"fewer than {WANTED_WITH_REGIONS} files with reference regions ran equal")
+    elif len(equal) < arguments.wanted:
+        problems.append(f"fewer than {arguments.wanted} files with reference regions ran equal")
     for report in conform:
         counts = report["summary"]
         told = ", ".join(f"{n} {name}" for name, n in counts.items() if name != "total" and isinstance(n, int) and n > 0)
@@ -490,11 +520,13 @@ def main():
     print()
     for text in summary + problems:
         print(text)
+    total = f"{count('pass')} passed, {count('fail')} failed, {count('skip')} skipped"
     if arguments.record:
+        summary.insert(0, total)
         record = {"schema": "delegraph.referee/1", "versions": versions, "summary": summary + problems, "files": rows}
         (arguments.record / "record.json").write_text(json.dumps(record, indent=1) + "\n")
         (arguments.record / "record.md").write_text(markdown(record))
-    print(f"{count('pass')} passed, {count('fail')} failed, {count('skip')} skipped")
+    print(total)
     sys.exit(1 if count("fail") or problems or not count("pass") else 0)
 
 
