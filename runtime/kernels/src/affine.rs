@@ -622,7 +622,7 @@ mod tests {
         let none = Dims::SCALAR;
         assert_eq!(Grid::new(&sizes, [&whole, &whole, &none, &none]).len, 1);
         let grid = Grid::new(&sizes, [&whole, &whole, &channel, &none]);
-        let mut starts = alloc::vec::Vec::new();
+        let mut starts = Vec::new();
         grid.each(|at, step, count| {
             assert_eq!((step, count), ([1, 1, 0, 0], 4));
             starts.push((at[INPUT], at[SCALE]));

@@ -48,7 +48,8 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::views::KERNELS,
 ];
 
-/// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`.
+/// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`. An
+/// operator without an out-variant goes by its own name: `quantized_decomposed::dequantize_per_channel_group`.
 pub fn find(name: &str) -> Option<Kernel> {
     all().find(|(have, _)| *have == name).map(|(_, kernel)| kernel)
 }
