@@ -8,7 +8,7 @@ use crate::fold::fold_constants;
 use crate::rewrite::{Replacement, Rewrite, Rule, rewrite};
 use crate::simplify::remove_identities;
 use crate::{PassError, args};
-use delegraph_ir::{Arg, Def, Graph, InputKind, Module, MutationTarget, Op, Output, ValueId};
+use delegraph_ir::{Arg, Def, Graph, InputKind, Module, MutationTarget, Node, Op, Output, ValueId};
 use delegraph_opset::BaseType;
 use delegraph_types::{DType, Scalar, bf16, f16};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -20,7 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// A node that has no portable form. The module is then only good to be dropped.
 pub fn to_portable(module: &mut Module) -> Result<(), PassError> {
     let given: Vec<FxHashSet<ValueId>> = module.graphs.iter().map(dce::region_outputs).collect();
-    decompose(module, &|_, _| false)?;
+    decompose(module, &stays_whole)?;
     remove_identities(module)?;
     fold_constants(module);
     module.graphs.iter_mut().for_each(separate_results);
@@ -32,6 +32,12 @@ pub fn to_portable(module: &mut Module) -> Result<(), PassError> {
         check(graph)?;
     }
     Ok(())
+}
+
+/// A linear layer reads its weight as it stands: its parts would want it transposed, and folding that gives the file a second
+/// copy of every weight.
+fn stays_whole(_: &Graph, node: &Node) -> bool {
+    node.op.name() == "aten::linear"
 }
 
 /// What is returned or written as it was before the run is copied first, where the run writes over it at its end.

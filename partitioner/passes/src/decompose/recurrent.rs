@@ -4,7 +4,7 @@ use super::{Replacement, Rules};
 use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
-use delegraph_ir::{Expr, ValueId};
+use delegraph_ir::{Arg, Expr, ValueId};
 
 pub(super) const RULES: Rules = &[
     ("aten::lstm.input", |rw| layer(rw, Cell::Lstm)),
@@ -102,13 +102,10 @@ fn layer(rw: &mut Rewrite, cell: Cell) -> Replacement {
             let own = &params[run * per_run..(run + 1) * per_run];
             let weights = Weights {
                 input: own[0],
-                hidden: rw.transpose_last(own[1])?,
+                hidden: own[1],
                 input_bias: has_biases.then(|| own[2]),
                 hidden_bias: has_biases.then(|| own[3]),
-                projection: match own.get(plain) {
-                    Some(&p) => Some(rw.transpose_last(p)?),
-                    None => None,
-                },
+                projection: own.get(plain).copied(),
             };
             let h = rw.select(hx[0], 0, run as i64)?;
             let c = match hx.get(1) {
@@ -154,7 +151,7 @@ fn single(rw: &mut Rewrite, cell: Cell, state: State) -> Result<State, PassError
     let weights = Weights {
         input: rw.tensor(2)?,
         input_bias: rw.optional_tensor(4)?,
-        hidden: rw.transpose_last(hidden)?,
+        hidden,
         hidden_bias: rw.optional_tensor(5)?,
         projection: None,
     };
@@ -181,10 +178,8 @@ fn single(rw: &mut Rewrite, cell: Cell, state: State) -> Result<State, PassError
 
 /// One step. `product` is `[batch, gates * hidden]`, biases of the input included.
 fn step(rw: &mut Rewrite, cell: Cell, product: ValueId, state: State, weights: &Weights) -> Result<State, PassError> {
-    let recurrent = match weights.hidden_bias {
-        Some(bias) => rw.emit("aten::addmm", args![bias, state.h, weights.hidden])?,
-        None => rw.binary("aten::mm", state.h, weights.hidden)?,
-    };
+    // Weights are read as they stand, so that a program holds them once.
+    let recurrent = rw.emit("aten::linear", args![state.h, weights.hidden, weights.hidden_bias])?;
     match cell {
         Cell::Tanh | Cell::Relu => {
             let sum = rw.add(product, recurrent)?;
@@ -205,7 +200,7 @@ fn step(rw: &mut Rewrite, cell: Cell, product: ValueId, state: State, weights: &
             let shown = rw.unary("aten::tanh", c)?;
             let mut h = rw.mul(output, shown)?;
             if let Some(projection) = weights.projection {
-                h = rw.binary("aten::mm", h, projection)?;
+                h = rw.emit("aten::linear", args![h, projection, Arg::None])?;
             }
             Ok(State { h, c: Some(c) })
         }
