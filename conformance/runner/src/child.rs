@@ -1,5 +1,6 @@
 //! A case in a process of its own: a crash or a hang is a verdict, not the end of the run.
 
+use crate::batch::last_words;
 use crate::record::{CaseRecord, Verdict};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -90,14 +91,7 @@ impl Launcher {
             .find_map(|line| serde_json::from_str::<CaseRecord>(line).ok());
         match record {
             Some(record) if status.success() && record.id == id => record,
-            _ => {
-                let last = stderr
-                    .lines()
-                    .rev()
-                    .find(|line| !line.trim().is_empty())
-                    .unwrap_or("no message");
-                CaseRecord::new(id, Verdict::Crash, format!("{status}: {last}"))
-            }
+            _ => CaseRecord::new(id, Verdict::Crash, format!("{status}: {}", last_words(&stderr))),
         }
     }
 }
@@ -105,7 +99,8 @@ impl Launcher {
 /// Most of a child's output that is kept.
 const KEPT: u64 = 1 << 20;
 
-fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+/// Reads a pipe to its end on a thread; of a long text the beginning and the end are kept.
+pub(crate) fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = pipe.by_ref().take(KEPT).read_to_end(&mut bytes);

@@ -1,6 +1,7 @@
 //! Tolerances.
 
 use crate::leaf::{Leaf, to_f64};
+use delegraph_types::DType;
 use serde::{Deserialize, Serialize};
 
 /// How far a result may be from what was recorded: `|got - want| <= atol + rtol * |want|`. Integers and booleans are exact;
@@ -59,11 +60,13 @@ pub fn compare(got: &Leaf, want: &Leaf, tolerance: Tolerance) -> Result<Differen
                         ..Difference::default()
                     });
                 }
-                return numbers(
-                    &to_f64(*dtype, bytes),
-                    &to_f64(*dtype, want_bytes),
-                    Tolerance { rtol: 0.0, atol: 0.0 },
-                );
+                let exact = Tolerance { rtol: 0.0, atol: 0.0 };
+                let difference = numbers(&to_f64(*dtype, bytes), &to_f64(*dtype, want_bytes), exact)?;
+                // Large 64-bit integers that differ may be the same f64; any byte but 0 is true.
+                return match dtype {
+                    DType::Bool => Ok(difference),
+                    _ => Err(format!("{} elements of 64 bits differ beyond 2^53", want.describe())),
+                };
             }
             numbers(&to_f64(*dtype, bytes), &to_f64(*dtype, want_bytes), tolerance)
         }
@@ -119,7 +122,6 @@ fn numbers(got: &[f64], want: &[f64], tolerance: Tolerance) -> Result<Difference
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delegraph_types::DType;
 
     fn tensor(values: &[f32]) -> Leaf {
         Leaf::Tensor {
@@ -165,5 +167,6 @@ mod tests {
         let loose = Tolerance { rtol: 1.0, atol: 10.0 };
         assert!(compare(&int(3), &int(3), loose).is_ok());
         assert!(compare(&int(3), &int(4), loose).is_err());
+        assert!(compare(&int((1 << 53) + 1), &int(1 << 53), loose).is_err());
     }
 }

@@ -149,6 +149,7 @@ impl Fixture {
 }
 
 /// The tensors of a safetensors file.
+#[derive(Debug, Default)]
 pub struct Tensors {
     path: PathBuf,
     items: BTreeMap<String, Leaf>,
@@ -194,6 +195,11 @@ impl Tensors {
     /// Every tensor by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Leaf)> {
         self.items.iter().map(|(name, leaf)| (name.as_str(), leaf))
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Leaf> {
+        self.items.get(name)
     }
 
     fn leaf(&self, key: &str) -> Result<Leaf, FixtureError> {
@@ -252,14 +258,14 @@ fn dtype_of(dtype: safetensors::Dtype) -> Option<DType> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FixtureError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FixtureError> {
     std::fs::read(path).map_err(|source| FixtureError::Read {
         path: path.to_path_buf(),
         source,
     })
 }
 
-fn format_error(path: &Path, problem: String) -> FixtureError {
+pub(crate) fn format_error(path: &Path, problem: String) -> FixtureError {
     FixtureError::Format {
         path: path.to_path_buf(),
         problem,

@@ -15,7 +15,7 @@ pub enum Verdict {
     Skip,
     /// The delegate's manifest claims it, the delegate refuses it.
     FailClaimed,
-    /// A known failure with a reason and an expiry date.
+    /// A known failure with a reason.
     Waived,
     /// The process died.
     Crash,
@@ -75,6 +75,12 @@ pub struct CaseRecord {
     /// Why, for everything but a pass.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The operator, where the case is a call of one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    /// The dtype of its first tensor.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dtype: String,
     /// Backends in order, or `portable`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub delegate: String,
@@ -120,6 +126,8 @@ impl CaseRecord {
             id: id.into(),
             verdict,
             reason: reason.into(),
+            op: String::new(),
+            dtype: String::new(),
             delegate: String::new(),
             mode: "test".to_string(),
             max_abs: 0.0,
