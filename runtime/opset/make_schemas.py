@@ -3,9 +3,10 @@
 Needs torch 2.15.0, torchao 0.18.0 and executorch 1.5.1:  python make_schemas.py > src/schemas.txt
 
 Columns, separated by a tab:  flags  signature
-flags: c = tagged core ATen, e = ExecuTorch 1.5.1's wheel registers this out-variant, i = CompositeImplicit (PyTorch
+flags: c = tagged core ATen, e = ExecuTorch 1.5.1's wheel registers this out-variant (its LLM extension included), i = CompositeImplicit (PyTorch
        decomposes it by itself), v = returns a view of its first argument, - = none of these.
-Left out: operators on quantized or sparse engines, backward and foreach operators, named-dimension overloads.
+Left out: operators on quantized or sparse engines, foreach operators, named-dimension overloads, and backward operators but
+those of pooling and norms. What is tagged core and what ExecuTorch registers is never left out, nor are its other variants.
 """
 import re
 import sys
@@ -16,14 +17,32 @@ import executorch.exir.passes.dim_order_ops_registry  # noqa: F401
 import torch.ao.quantization.fx._decomposed  # noqa: F401  quantized_decomposed
 import torchao.quantization.quant_primitives  # noqa: F401  torchao
 import executorch.kernels.quantized  # noqa: F401
+import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401  llama
 from executorch.extension.pybindings.portable_lib import _get_operator_names
 
 registered = set(_get_operator_names())
-NAMESPACES = {"aten", "quantized_decomposed", "torchao", "dim_order_ops", "executorch_prim", "et_copy"}
+NAMESPACES = {"aten", "quantized_decomposed", "torchao", "dim_order_ops", "executorch_prim", "et_copy", "llama"}
 SKIP = re.compile(
     r"aten::(_foreach|_fused|cudnn|miopen|mkldnn|_mkldnn|_sparse|sparse|_cudnn|fbgemm|_cslt|_nested|_jagged|_thnn|hspmm"
     r"|_validate|_test|_mps|_xnnpack|_nnpack|_make_dep|_coalesce|coalesce|to_sparse|_to_sparse|q_|qscheme|_coo|_csr)"
+    r"|llama::_quantized_moe_ffn_active"
 )
+
+
+def overload_of(schema):
+    namespace, name = schema.name.split("::")
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    return getattr(packet, schema.overload_name or "default", None) if packet is not None else None
+
+
+def is_core(schema):
+    overload = overload_of(schema)
+    return overload is not None and torch.Tag.core in overload.tags
+
+
+schemas = torch._C._jit_get_all_schemas()
+kept = {name.split(".")[0] for name in registered}
+kept |= {schema.name for schema in schemas if schema.name.startswith("aten::") and is_core(schema)}
 
 
 def wanted(schema):
@@ -33,17 +52,21 @@ def wanted(schema):
     text = str(schema)[len(schema.name):]  # the name itself may look like a type: `aten::t`
     if re.search(r"Dimname|Stream|Storage|QScheme|__torch__|Dict\(|str\[\]|Future|\bt1?\b|Any|complex\b|\.\.\.", text):
         return False
-    return not re.search(r"(_backward|_jvp|_forward_only)\b", schema.name) or "pool" in schema.name or "norm" in schema.name
+    return (
+        schema.name in kept
+        or not re.search(r"(_backward|_jvp)\b", schema.name)
+        or "pool" in schema.name
+        or "norm" in schema.name
+    )
 
 
 rows = {}
-for schema in torch._C._jit_get_all_schemas():
+for schema in schemas:
     if not wanted(schema):
         continue
     name = schema.name + ("." + schema.overload_name if schema.overload_name else "")
     flags = ""
-    packet = getattr(getattr(torch.ops, schema.name.split("::")[0]), schema.name.split("::")[1], None)
-    overload = getattr(packet, schema.overload_name or "default", None) if packet is not None else None
+    overload = overload_of(schema)
     if overload is not None:
         flags += "c" if torch.Tag.core in overload.tags else ""
         try:
