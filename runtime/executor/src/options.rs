@@ -22,8 +22,8 @@ pub struct Options {
     pub fallback: Fallback,
     /// Instructions that one run may execute: ends endless loops.
     pub max_steps: u64,
-    /// Bytes that arenas may take at load. `None`: 2 GiB and 16 times the file, so that a small hostile file cannot take
-    /// all memory.
+    /// Bytes that arenas may take at load, and each tensor whose size is only known at run time. `None`: 2 GiB and 16 times
+    /// the file, so that a small hostile file cannot take all memory.
     pub memory_limit: Option<u64>,
     /// Set from another thread to end a run at the next instruction.
     pub cancel: Option<Arc<AtomicBool>>,

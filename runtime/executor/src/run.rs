@@ -91,7 +91,7 @@ impl Executor {
             limit: usize::MAX as u64,
         };
         for (index, len) in loaded.tensors.memory_lens.iter().enumerate() {
-            let mut memory = Growable::default();
+            let mut memory = Growable::up_to(usize::try_from(limit).unwrap_or(usize::MAX));
             if !loaded.tensors.is_lazy(MemoryId(index as u32)) {
                 memory.reserve(*len).map_err(no_memory)?;
             }

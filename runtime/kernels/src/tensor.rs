@@ -91,17 +91,35 @@ impl<'a> Tensor<'a> {
 }
 
 /// Memory that grows at run time, aligned for every dtype.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Growable {
     words: Vec<u128>,
+    limit: usize,
+}
+
+impl Default for Growable {
+    fn default() -> Growable {
+        Growable::up_to(usize::MAX)
+    }
 }
 
 impl Growable {
+    /// Memory that grows up to this many bytes: a size that is only known at run time comes from the file, and so may be any.
+    pub fn up_to(limit: usize) -> Growable {
+        Growable {
+            words: Vec::new(),
+            limit,
+        }
+    }
+
     /// The first `len` bytes, grown and zeroed as needed.
     ///
     /// # Errors
-    /// The allocation fails.
+    /// The allocation fails, or is beyond the limit.
     pub fn reserve(&mut self, len: usize) -> Result<&mut [u8], KernelError> {
+        if len > self.limit {
+            return Err(KernelError::OutOfMemory(len));
+        }
         let words = len.div_ceil(16);
         if self.words.len() < words {
             let more = words - self.words.len();
@@ -262,4 +280,20 @@ fn extent(sizes: &Dims, strides: &Dims) -> Option<usize> {
         last = last.checked_add(stride.checked_mul(sizes[d] as usize - 1)?)?;
     }
     last.checked_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_grows_up_to_its_limit() {
+        let mut memory = Growable::up_to(100);
+        assert_eq!(memory.reserve(100).unwrap().len(), 100);
+        assert!(matches!(memory.reserve(101), Err(KernelError::OutOfMemory(101))));
+        assert!(matches!(
+            Growable::default().reserve(usize::MAX),
+            Err(KernelError::OutOfMemory(_))
+        ));
+    }
 }
