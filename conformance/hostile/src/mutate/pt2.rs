@@ -5,7 +5,7 @@ use crate::{Random, zip};
 
 /// Changes one member, or the set of them; the container stays right. `None` if it is no archive.
 pub fn mutate(seed: &[u8], random: &mut Random) -> Option<Vec<u8>> {
-    let mut members = zip::read(seed)?;
+    let mut members = zip::read(seed).filter(|members| !members.is_empty())?;
     let of =
         |wanted: fn(&str) -> bool| -> Vec<usize> { (0..members.len()).filter(|&i| wanted(&members[i].0)).collect() };
     let programs = of(|name| name.contains("/models/") && name.ends_with(".json"));
