@@ -166,10 +166,19 @@ impl Demo<'_> {
         for (name, count) in crate::partition::purposes_of(&compiled) {
             self.line(format!("{name:<10} {:>9}", bytes(count)));
         }
-        let total: u64 = crate::partition::purposes_of(&compiled).iter().map(|(_, n)| n).sum();
+        let read = delegraph_pte::Verified::parse(&compiled.bytes)?;
+        let found: u64 = read
+            .named_data
+            .iter()
+            .filter_map(|named| Some(read.named(&compiled.bytes, &named.key)?.len() as u64))
+            .sum();
+        let p = &compiled.purposes;
         self.claim(
-            total == compiled.bytes.len() as u64,
-            format!("that is all of its {}", bytes(compiled.bytes.len() as u64)),
+            found == p.blobs + p.overlay + p.ir,
+            format!(
+                "{} in all; a reader finds blobs, overlay and IR beside the program by name",
+                bytes(compiled.bytes.len() as u64)
+            ),
         );
 
         self.title("4. The result, with the delegate");

@@ -6,8 +6,8 @@ use delegraph_config::Config;
 use delegraph_host::Host;
 use std::path::{Path, PathBuf};
 
-/// Finds the delegates of a configuration, then those of this installation: `delegates.d` beside the executable, and the
-/// source tree that it was built in, so that a clone has its delegates at hand. `DELEGRAPH_DELEGATE_PATH` replaces both.
+/// Finds the delegates of a configuration, then those of this installation: `delegates.d` beside the executable, and, for a
+/// binary that runs in the source tree that it was built in, the tree's own, so that a clone has its delegates at hand. `DELEGRAPH_DELEGATE_PATH` replaces both.
 pub fn discover(config: &Config, no_load: bool) -> Host {
     let mut config = config.clone();
     if !delegraph_config::is_elevated() {
@@ -22,15 +22,19 @@ fn standard_folders() -> Vec<PathBuf> {
         .iter()
         .filter_map(|path| Some(path.parent()?.join("delegates.d")))
         .collect();
-    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../delegates");
-    let own = std::fs::read_dir(source_tree)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let mut own: Vec<PathBuf> = own.collect();
-    own.sort();
-    folders.extend(own);
+    // Only for a binary that runs where it was built: elsewhere the path could be anybody's.
+    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().ok();
+    let by_cargo = std::env::var_os("CARGO").is_some();
+    let at_home = |tree: &PathBuf| by_cargo || executable.as_ref().is_some_and(|path| path.starts_with(tree));
+    if let Some(tree) = source_tree.filter(at_home) {
+        let entries = std::fs::read_dir(tree.join("delegates"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut own: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        own.sort();
+        folders.extend(own);
+    }
     folders.retain(|folder| folder.is_dir());
     folders
 }

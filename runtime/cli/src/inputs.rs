@@ -60,7 +60,8 @@ pub fn arguments(session: &Session, given: &[String], file: Option<&Path>) -> an
     };
     if let Some(file) = file {
         let tensors = Tensors::read(file).map_err(|error| crate::bad_input(error.to_string()))?;
-        let all: Vec<(&str, &Leaf)> = tensors.iter().collect();
+        let mut all: Vec<(&str, &Leaf)> = tensors.iter().collect();
+        all.sort_by(|(a, _), (b, _)| natural_order(a, b));
         let wanted: Vec<usize> = (0..infos.len())
             .filter(|&i| !matches!(infos[i].kind, InputKind::Literal(_)))
             .collect();
@@ -70,7 +71,7 @@ pub fn arguments(session: &Session, given: &[String], file: Option<&Path>) -> an
                 by_position.insert(place(name)?, leaf.clone());
             }
         } else if all.len() == wanted.len() {
-            // Names of another naming: by their sorted order.
+            // Names of another naming, `case.in2` before `case.in10`: by their order.
             for (&position, (_, leaf)) in wanted.iter().zip(all) {
                 by_position.insert(position, leaf.clone());
             }
@@ -98,6 +99,31 @@ pub fn arguments(session: &Session, given: &[String], file: Option<&Path>) -> an
             ))),
         })
         .collect()
+}
+
+/// The order in which a person would put names: runs of digits count as numbers.
+pub fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let mut rest = (a, b);
+    loop {
+        let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (x, y) = (digits(rest.0), digits(rest.1));
+        let order = if x > 0 && y > 0 {
+            let (m, n) = (rest.0[..x].trim_start_matches('0'), rest.1[..y].trim_start_matches('0'));
+            rest = (&rest.0[x..], &rest.1[y..]);
+            m.len().cmp(&n.len()).then_with(|| m.cmp(n))
+        } else {
+            let mut chars = (rest.0.chars(), rest.1.chars());
+            let order = chars.0.next().cmp(&chars.1.next());
+            if rest.0.is_empty() || rest.1.is_empty() {
+                return order.then_with(|| a.cmp(b));
+            }
+            rest = (chars.0.as_str(), chars.1.as_str());
+            order
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
 }
 
 /// Reads a `.npy` file.
@@ -138,6 +164,9 @@ fn parse_npy(bytes: &[u8]) -> Option<Leaf> {
         "i4" => DType::I32,
         "i8" => DType::I64,
         "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
         "b1" => DType::Bool,
         _ => return None,
     };
@@ -247,6 +276,13 @@ pub fn to_safetensors(leaves: &[(String, Leaf)]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_put_in_the_order_of_their_numbers() {
+        let mut names = ["a.0.in10", "a.0.in2", "a.0.in1", "b", "a.0.in", "a.00.in2"];
+        names.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(names, ["a.0.in", "a.0.in1", "a.0.in2", "a.00.in2", "a.0.in10", "b"]);
+    }
 
     #[test]
     fn safetensors_round_trip() {

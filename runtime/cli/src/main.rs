@@ -18,6 +18,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use output::{Output, Tint};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An error of the command line itself, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,11 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(&cli.global);
+    LOUDNESS.store(
+        if cli.global.quiet { 0 } else { cli.global.verbose + 1 },
+        Ordering::Relaxed,
+    );
+    delegraph_host::set_logger(log_line);
     match dispatch(&cli, &output) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -88,6 +94,22 @@ fn main() -> ExitCode {
             }
             ExitCode::from(code)
         }
+    }
+}
+
+/// How much of the delegates' logs is shown: nothing, errors and warnings, information, everything.
+static LOUDNESS: AtomicU8 = AtomicU8::new(1);
+
+/// A delegate's log line, on standard error.
+fn log_line(backend: &str, level: delegraph_host::LogLevel, text: &str) {
+    let (name, needs) = match level {
+        delegraph_host::LogLevel::ERROR => ("error", 1),
+        delegraph_host::LogLevel::WARN => ("warning", 1),
+        delegraph_host::LogLevel::INFO => ("info", 2),
+        _ => ("debug", 3),
+    };
+    if LOUDNESS.load(Ordering::Relaxed) >= needs {
+        eprintln!("{backend}: {name}: {text}");
     }
 }
 

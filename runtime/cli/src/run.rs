@@ -111,7 +111,8 @@ pub fn warn_of_fallback(config: &delegraph_config::Config, report: &delegraph::R
 /// The largest difference of each expected tensor, or what is wrong with it.
 fn expected(path: &Path, outputs: &[Leaf], tolerance: Tolerance) -> anyhow::Result<Vec<(String, Result<f64, String>)>> {
     let tensors = Tensors::read(path).map_err(|error| crate::bad_input(error.to_string()))?;
-    let wanted: Vec<(&str, &Leaf)> = tensors.iter().collect();
+    let mut wanted: Vec<(&str, &Leaf)> = tensors.iter().collect();
+    wanted.sort_by(|(a, _), (b, _)| crate::inputs::natural_order(a, b));
     if wanted.is_empty() {
         return Err(crate::bad_input(format!("`{}` holds no tensors", path.display())));
     }
@@ -119,7 +120,11 @@ fn expected(path: &Path, outputs: &[Leaf], tolerance: Tolerance) -> anyhow::Resu
         .into_iter()
         .enumerate()
         .map(|(i, (name, want))| {
-            let position = name.trim_start_matches("output_").parse::<usize>().unwrap_or(i);
+            let position = name
+                .strip_prefix("output_")
+                .unwrap_or(name)
+                .parse::<usize>()
+                .unwrap_or(i);
             let verdict = match outputs.get(position) {
                 None => Err(format!("the model has no output {position}")),
                 Some(got) => compare(got, want, tolerance).map(|difference| difference.max_abs),
@@ -146,8 +151,10 @@ fn fixture(
     };
     let mut records: Vec<CaseRecord> = Vec::new();
     let mut outputs: Vec<(String, Leaf)> = Vec::new();
+    let program = args.model.extension().is_some_and(|extension| extension == "pte");
+    let form = if program { From::Pte } else { From::Pt2 };
     for case in &cases {
-        let record = models::run_file(&mut subject, case, &args.model, From::Pt2);
+        let record = models::run_file(&mut subject, case, &args.model, form);
         let detail = match record.verdict {
             Verdict::Pass => format!("max_abs {:.1e}", record.max_abs),
             _ => record.reason.clone(),

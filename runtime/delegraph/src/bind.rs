@@ -13,6 +13,7 @@ use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
 use delegraph_pte::overlay::{Candidate, MethodOverlay, Region};
 use delegraph_types::Dims;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What binding needs to know.
@@ -23,6 +24,38 @@ pub(crate) struct Binder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) config: &'a Config,
     pub(crate) host: &'a Host,
+    /// Where each constant buffer lies in the file.
+    pub(crate) constants: Vec<Range<u64>>,
+}
+
+/// The bytes of each constant buffer: as many as a tensor of the program says, else up to the next one.
+pub(crate) fn constant_ranges(program: &Verified) -> Vec<Range<u64>> {
+    let segment = program.constant_segment.and_then(|i| program.segments.get(i as usize));
+    let end = segment.map_or(0, |segment| segment.end);
+    let mut starts: Vec<u64> = program.constant_offsets.clone();
+    starts.push(end);
+    starts.sort_unstable();
+    let mut lengths: BTreeMap<u32, u64> = BTreeMap::new();
+    for value in program.plans.iter().flat_map(|plan| &plan.values) {
+        if let EValue::Tensor(tensor) = value
+            && let Storage::Constant(buffer) = tensor.storage
+            && let Some(bytes) = tensor.sizes.numel().and_then(|n| n.checked_mul(tensor.dtype.size()))
+        {
+            let length = lengths.entry(buffer).or_default();
+            *length = (*length).max(bytes as u64);
+        }
+    }
+    (0..)
+        .zip(&program.constant_offsets)
+        .map(|(buffer, &start)| {
+            let next = starts
+                .get(starts.partition_point(|&s| s <= start))
+                .copied()
+                .unwrap_or(end);
+            let stated = lengths.get(&buffer).and_then(|length| start.checked_add(*length));
+            start..stated.map_or(next, |stated| stated.min(next))
+        })
+        .collect()
 }
 
 impl Binder<'_> {
@@ -44,7 +77,9 @@ impl Binder<'_> {
                 delegated_runs: 0,
                 portable_runs: 0,
             };
-            for candidate in self.in_order(region, &mut state.refusals) {
+            let candidates = self.in_order(region, &mut state.refusals);
+            let absent = candidates.iter().all(|c| self.host.delegate(&c.backend).is_err());
+            for candidate in candidates {
                 match self.load(region, candidate) {
                     Ok(call) => {
                         state.backend = Some(candidate.backend.clone());
@@ -64,7 +99,7 @@ impl Binder<'_> {
             }
             let chosen_portable = self.config.select.order.iter().any(|name| name == PORTABLE);
             if state.backend.is_none() && self.config.select.fallback == Fallback::Deny && !chosen_portable {
-                return Err(self.denied(overlay, i, &state));
+                return Err(self.denied(overlay, i, &state, absent));
             }
             states.push(state);
         }
@@ -122,6 +157,9 @@ impl Binder<'_> {
             session,
             outputs,
             gathered: (0..region.inputs.len()).map(|_| Growable::default()).collect(),
+            given: Vec::with_capacity(region.inputs.len()),
+            taken: Vec::with_capacity(region.outputs.len()),
+            actual: Vec::with_capacity(region.outputs.len()),
         }))
     }
 
@@ -138,52 +176,22 @@ impl Binder<'_> {
 
     /// Where the weights that a blob takes by id lie in the file.
     fn weight_ranges(&self, candidate: &Candidate) -> Result<BTreeMap<u32, (usize, usize)>, String> {
-        let end = self
-            .program
-            .constant_segment
-            .and_then(|i| self.program.segments.get(i as usize))
-            .map_or(0, |segment| segment.end);
-        let mut starts: Vec<u64> = self.program.constant_offsets.clone();
-        starts.push(end);
-        starts.sort_unstable();
         let mut ranges = BTreeMap::new();
         for &(id, buffer) in &candidate.weights {
-            let start =
-                *self.program.constant_offsets.get(buffer as usize).ok_or_else(|| {
-                    format!("weight {id} names constant buffer {buffer}, which the file does not have")
-                })?;
-            let next = starts
-                .get(starts.partition_point(|&s| s <= start))
-                .copied()
-                .unwrap_or(end);
-            let room = next
-                .checked_sub(start)
-                .ok_or_else(|| format!("weight {id} lies outside the constant segment"))?;
-            let length = self.constant_length(buffer).map_or(room, |exact| exact.min(room));
+            let range = self
+                .constants
+                .get(buffer as usize)
+                .ok_or_else(|| format!("weight {id} names constant buffer {buffer}, which the file does not have"))?;
             let fits =
                 |n: u64| usize::try_from(n).map_err(|_| format!("weight {id} lies beyond this machine's addresses"));
-            ranges.insert(id, (fits(start)?, fits(length)?));
+            let length = range.end.checked_sub(range.start);
+            let length = length.ok_or_else(|| format!("weight {id} lies outside the constant segment"))?;
+            ranges.insert(id, (fits(range.start)?, fits(length)?));
         }
         Ok(ranges)
     }
 
-    /// Bytes of a constant buffer, where a tensor of the program says; else it reaches to the next one.
-    fn constant_length(&self, buffer: u32) -> Option<u64> {
-        let tensors = self
-            .program
-            .plans
-            .iter()
-            .flat_map(|plan| &plan.values)
-            .filter_map(|value| match value {
-                EValue::Tensor(tensor) if tensor.storage == Storage::Constant(buffer) => Some(tensor),
-                _ => None,
-            });
-        tensors
-            .filter_map(|t| Some(t.sizes.numel()?.checked_mul(t.dtype.size())? as u64))
-            .max()
-    }
-
-    fn denied(&self, overlay: &MethodOverlay, region: usize, state: &RegionState) -> Error {
+    fn denied(&self, overlay: &MethodOverlay, region: usize, state: &RegionState, absent: bool) -> Error {
         let operators: Vec<String> = state.operators.iter().map(|(op, n)| format!("{n} x {op}")).collect();
         let reasons: Vec<String> = state
             .refusals
@@ -199,6 +207,7 @@ impl Binder<'_> {
             } else {
                 reasons.join("; ")
             },
+            absent,
         }
     }
 }
@@ -230,6 +239,10 @@ struct SessionCall {
     outputs: Vec<Dims>,
     /// Row-major copies of inputs that lie otherwise; kept between runs.
     gathered: Vec<Growable>,
+    /// Empty between runs; kept for their allocations.
+    given: Vec<Input<'static>>,
+    taken: Vec<Output<'static>>,
+    actual: Vec<Dims>,
 }
 
 impl RegionCall for SessionCall {
@@ -240,7 +253,7 @@ impl RegionCall for SessionCall {
                 gather(tensor, copy).map_err(|error| failed(&error))?;
             }
         }
-        let mut given: Vec<Input<'_>> = Vec::with_capacity(inputs.len());
+        let mut given = emptied(std::mem::take(&mut self.given));
         for (tensor, copy) in inputs.iter().zip(&self.gathered) {
             let length = tensor.numel() * tensor.dtype().size();
             given.push(Input {
@@ -259,7 +272,7 @@ impl RegionCall for SessionCall {
                 return Err(RegionError::Failed("an output is not row-major".to_string()));
             }
         }
-        let mut taken: Vec<Output<'_>> = Vec::with_capacity(outputs.len());
+        let mut taken = emptied_outputs(std::mem::take(&mut self.taken));
         for out in outputs.iter_mut() {
             taken.push(Output {
                 dtype: out.dtype(),
@@ -267,20 +280,46 @@ impl RegionCall for SessionCall {
                 bytes: out.bytes_mut(),
             });
         }
-        self.session
-            .execute(&given, &mut taken)
-            .map_err(|error| match error.code {
-                Status::DEVICE_LOST => RegionError::Lost(error.to_string()),
-                _ => RegionError::Failed(error.to_string()),
-            })?;
-        let actual: Vec<Dims> = taken.iter().map(|output| output.sizes).collect();
-        for (out, sizes) in outputs.iter_mut().zip(&actual) {
+        let outcome = self.session.execute(&given, &mut taken);
+        // The sizes that the delegate gave, before its view of the bytes ends.
+        self.actual.clear();
+        self.actual.extend(taken.iter().map(|output| output.sizes));
+        self.given = emptied(given);
+        self.taken = emptied_outputs(taken);
+        outcome.map_err(|error| match error.code {
+            Status::DEVICE_LOST => RegionError::Lost(in_one_line(&error.to_string())),
+            _ => RegionError::Failed(in_one_line(&error.to_string())),
+        })?;
+        for (out, sizes) in outputs.iter_mut().zip(&self.actual) {
             out.resize(sizes).map_err(|error| failed(&error))?;
         }
         Ok(())
     }
 }
 
+/// The room of a list for the next run: collecting an emptied list in place keeps its allocation.
+fn emptied<'a>(mut list: Vec<Input<'_>>) -> Vec<Input<'a>> {
+    list.clear();
+    let none = |input: Input<'_>| Input {
+        dtype: input.dtype,
+        sizes: &[],
+        bytes: &[],
+    };
+    list.into_iter().map(none).collect()
+}
+
+/// As [`emptied`].
+fn emptied_outputs<'a>(mut list: Vec<Output<'_>>) -> Vec<Output<'a>> {
+    list.clear();
+    let none = |output: Output<'_>| Output {
+        dtype: output.dtype,
+        sizes: output.sizes,
+        bytes: &mut [],
+    };
+    list.into_iter().map(none).collect()
+}
+
+/// Copies a tensor's elements to row-major order.
 fn gather(tensor: &Tensor<'_>, into: &mut Growable) -> Result<(), delegraph_kernels::KernelError> {
     let view = crate::TensorView {
         dtype: tensor.dtype(),
@@ -288,8 +327,7 @@ fn gather(tensor: &Tensor<'_>, into: &mut Growable) -> Result<(), delegraph_kern
         strides: *tensor.strides(),
         bytes: tensor.bytes(),
     };
-    let bytes = view.to_contiguous();
-    into.reserve(bytes.len())?.copy_from_slice(&bytes);
+    view.write_contiguous(into.reserve(tensor.numel() * tensor.dtype().size())?);
     Ok(())
 }
 

@@ -131,6 +131,11 @@ pub fn partition(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
     check_config(config)?;
+    if config.select.fallback == Fallback::Deny {
+        for backend in wanted(config) {
+            host.delegate(&backend)?;
+        }
+    }
     for (i, rule) in config.rule.iter().enumerate() {
         if let Some(dtype) = rule
             .matches

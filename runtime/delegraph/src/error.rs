@@ -77,6 +77,8 @@ pub enum Error {
         operators: String,
         /// Why no delegate runs it.
         reason: String,
+        /// Every delegate that has a blob for it is absent: none was found, or none could be loaded.
+        absent: bool,
     },
     /// Less was delegated than the configuration asks for.
     #[error("{got:.1} % of the multiply-accumulates are delegated, `require_coverage` asks for {want:.1} %{}", hint_line(.hint))]
@@ -130,8 +132,11 @@ impl Error {
             | Error::Segment { .. }
             | Error::Load { .. }
             | Error::Pass(_) => 3,
-            Error::Absent(_) => 4,
+            Error::Absent(_) | Error::Denied { absent: true, .. } => 4,
+            // What has no decomposition or no image is the model's.
+            Error::Lower(LowerError::Decompose(_) | LowerError::Layout(_) | LowerError::Constant { .. }) => 3,
             Error::Denied { .. } | Error::Coverage { .. } | Error::Lower(_) => 5,
+            Error::Run(delegraph_executor::RunError::Region { .. }) => 5,
             Error::Run(_) => 3,
             // What no `.pte` can hold is the model's; that passes left the module in disorder is ours.
             Error::Emit(

@@ -7,8 +7,7 @@
 //! Reading order: [`Source`] (bytes of a model), [`import`] and [`compile`], [`Session`], [`RunReport`].
 //!
 //! ```no_run
-//! use delegraph::{Session, Value};
-//! use delegraph_types::{DType, Dims};
+//! use delegraph::{DType, Dims, Session, Value};
 //!
 //! # fn main() -> Result<(), delegraph::Error> {
 //! let config = delegraph::config_from_file("backends.toml".as_ref())?;
@@ -42,7 +41,10 @@ pub use session::{InputInfo, InputKind, LoadOptions, Session};
 pub use source::{Format, Source};
 pub use value::{TensorView, Value};
 
-use delegraph_config::{Config, Layers, Origin};
+pub use delegraph_config::Config;
+pub use delegraph_types::{DType, Dims};
+
+use delegraph_config::{Layers, Origin};
 use std::path::Path;
 
 /// The configuration of one file, over the defaults.

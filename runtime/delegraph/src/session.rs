@@ -1,7 +1,7 @@
 //! A loaded method, ready to run.
 
 use crate::Error;
-use crate::bind::Binder;
+use crate::bind::{Binder, constant_ranges};
 use crate::compile::{compile, import};
 use crate::delegates::{PORTABLE, check_config, discover, wanted};
 use crate::report::{RegionState, RunReport};
@@ -170,10 +170,14 @@ impl Session {
             source: error,
         };
         let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
-        let overlay = read_overlay(&program, &file, name)?;
-        let mut not_partitioned = None;
+        // The portable plan is whole without the overlay, so that a damaged one costs the delegates and no more.
+        let (overlay, mut not_partitioned) = match read_overlay(&program, &file, name) {
+            Ok(overlay) => (overlay, None),
+            Err(error) if config.select.fallback == Fallback::Deny => return Err(error),
+            Err(error) => (Overlay::default(), Some(error.to_string())),
+        };
         if should_recompile(&overlay, config, host) {
-            let source = Source::from_bytes(file.as_slice().to_vec(), name);
+            let source = Source::from_shared(file.clone(), name);
             match import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
                 Ok(compiled) => {
                     let file = Bytes::from(compiled.bytes);
@@ -230,14 +234,24 @@ impl Session {
                 plan: executor.plan(),
                 config,
                 host,
+                constants: constant_ranges(&program),
             };
             let (bound, states) = binder.bind(method)?;
-            executor.bind(bound).map_err(|error| Error::Segment {
-                name: name.to_string(),
-                key: OVERLAY_KEY.to_string(),
-                problem: error.to_string(),
-            })?;
             regions = states;
+            if let Err(error) = executor.bind(bound) {
+                let problem = error.to_string();
+                if config.select.fallback == Fallback::Deny {
+                    return Err(Error::Segment {
+                        name: name.to_string(),
+                        key: OVERLAY_KEY.to_string(),
+                        problem,
+                    });
+                }
+                for region in &mut regions {
+                    let lost = region.backend.take().map(|backend| (backend, problem.clone()));
+                    region.refusals.extend(lost);
+                }
+            }
         }
         let outside = executor
             .plan()
@@ -437,24 +451,27 @@ fn should_recompile(overlay: &Overlay, config: &Config, host: &Host) -> bool {
 
 /// Inputs that no instruction and no output reads: fixed when the model was exported.
 fn literal_inputs(plan: &delegraph_pte::model::Plan) -> Vec<u32> {
-    let reads = |value: u32| {
-        let direct = plan.instructions.iter().any(|instruction| match instruction {
-            Instruction::Kernel { args, .. } | Instruction::Delegate { args, .. } => args.contains(&value),
-            Instruction::Move { from, .. } => *from == value,
-            Instruction::JumpFalse { condition, .. } => *condition == value,
-            Instruction::Free { .. } => false,
-        });
-        let in_list = plan
-            .values
-            .iter()
-            .any(|v| matches!(v, EValue::IntList(items) if items.contains(&value)));
-        direct || in_list || plan.outputs.contains(&value)
-    };
+    let mut read = vec![false; plan.values.len()];
+    let mut mark = |values: &[u32]| values.iter().for_each(|&value| read[value as usize] = true);
+    for instruction in &plan.instructions {
+        match instruction {
+            Instruction::Kernel { args, .. } | Instruction::Delegate { args, .. } => mark(args),
+            Instruction::Move { from, .. } => mark(&[*from]),
+            Instruction::JumpFalse { condition, .. } => mark(&[*condition]),
+            Instruction::Free { .. } => {}
+        }
+    }
+    for value in &plan.values {
+        if let EValue::IntList(items) = value {
+            mark(items);
+        }
+    }
+    mark(&plan.outputs);
     let numbers = plan
         .inputs
         .iter()
         .filter(|&&i| !matches!(plan.values[i as usize], EValue::Tensor(_)));
-    numbers.copied().filter(|&value| !reads(value)).collect()
+    numbers.copied().filter(|&value| !read[value as usize]).collect()
 }
 
 /// The room of a list for the next run: collecting an emptied list in place keeps its allocation.

@@ -75,6 +75,14 @@ impl Source {
         }
     }
 
+    /// Bytes that are shared already.
+    pub(crate) fn from_shared(bytes: Bytes, name: impl Into<String>) -> Source {
+        Source {
+            name: name.into(),
+            bytes,
+        }
+    }
+
     /// For messages.
     pub fn name(&self) -> &str {
         &self.name

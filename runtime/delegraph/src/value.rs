@@ -26,16 +26,20 @@ impl<'a> TensorView<'a> {
         if row_major {
             return Cow::Borrowed(&self.bytes[..(count * item).min(self.bytes.len())]);
         }
-        let mut out = Vec::with_capacity(count * item);
+        let mut out = vec![0; count * item];
+        self.write_contiguous(&mut out);
+        Cow::Owned(out)
+    }
+
+    /// Writes the elements in row-major order.
+    pub(crate) fn write_contiguous(&self, out: &mut [u8]) {
+        let item = self.dtype.size();
         let mut index = Dims::filled(self.shape.rank(), 0);
-        for _ in 0..count {
+        for slot in out.chunks_exact_mut(item) {
             let at: i64 = index.iter().zip(self.strides.iter()).map(|(i, s)| i * s).sum();
-            out.extend_from_slice(
-                self.bytes
-                    .get(at as usize * item..)
-                    .and_then(|rest| rest.get(..item))
-                    .unwrap_or(&[]),
-            );
+            if let Some(element) = self.bytes.get(at as usize * item..).and_then(|rest| rest.get(..item)) {
+                slot.copy_from_slice(element);
+            }
             for d in (0..self.shape.rank()).rev() {
                 index[d] += 1;
                 if index[d] < self.shape[d] {
@@ -44,7 +48,6 @@ impl<'a> TensorView<'a> {
                 index[d] = 0;
             }
         }
-        Cow::Owned(out)
     }
 }
 

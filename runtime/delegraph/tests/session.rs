@@ -63,12 +63,14 @@ fn denied_fallback_names_the_operators() {
             text.contains("aten::conv2d") || text.contains("aten::convolution"),
             "{fault}: {text}"
         );
-        assert_eq!(error.exit_code(), 5);
+        assert_eq!(error.exit_code(), if fault == "start" { 4 } else { 5 });
     }
     let fixture = fixture("mtcnn-pnet");
     let mut session = open(&file, &strict, &host("always")).unwrap();
     let values: Vec<Value<'_>> = fixture.cases[0].steps[0].inputs.iter().map(value).collect();
-    let text = session.run(&values).unwrap_err().to_string();
+    let error = session.run(&values).unwrap_err();
+    assert_eq!(error.exit_code(), 5);
+    let text = error.to_string();
     assert!(
         text.contains("aten::conv") && text.contains("somebody else has the device"),
         "{text}"
@@ -150,6 +152,36 @@ fn a_damaged_blob_runs_portably() {
         session.report().why_portable()
     );
     check(&mut session, &fixture);
+}
+
+#[test]
+fn a_damaged_overlay_costs_the_delegates_and_no_more() {
+    let fixture = fixture("mtcnn-pnet");
+    let file = compiled("mtcnn-pnet", &order(&["reference"]), &host(""));
+    let bytes = file.bytes().as_slice();
+    let at = bytes
+        .windows(11)
+        .position(|w| w == b"\"regions\":[")
+        .expect("an overlay");
+    // No JSON any more; and JSON whose region ends past the plan.
+    let mut broken = bytes.to_vec();
+    broken[at] = b'?';
+    let end = at
+        + bytes[at..]
+            .windows(6)
+            .position(|w| w == b"\"end\":")
+            .expect("the end of a region");
+    let mut long = bytes.to_vec();
+    long[end + 6] = b'9';
+    for bad in [broken, long] {
+        let bad = Source::from_bytes(bad, "overlay.pte");
+        // Without a delegate at hand nothing is compiled again, so that the damage shows.
+        let mut session = open(&bad, &order(&["reference"]), &nobody()).unwrap();
+        assert_eq!(session.report().delegated_nodes(), 0);
+        check(&mut session, &fixture);
+        let strict = config("[select]\norder = [\"reference\"]\nfallback = \"deny\"\n");
+        assert!(open(&bad, &strict, &nobody()).is_err());
+    }
 }
 
 #[test]

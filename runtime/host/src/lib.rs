@@ -17,6 +17,7 @@ mod session;
 
 pub use api::{Logger, set_logger};
 pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
+pub use delegraph_abi::c::LogLevel;
 pub use delegraph_abi::{StaticEntry, Status};
 pub use discover::Candidate;
 pub use error::{DelegateError, HostError};
