@@ -205,9 +205,14 @@ fn judge(
     }
     if problem.is_none() {
         for (name, want) in &steps.buffers_after {
-            // A file without names cannot be asked; one that names other buffers is asked for those only.
-            let Some(got) = instance.buffer(name) else {
-                continue;
+            let got = match instance.buffer(name) {
+                Some(got) => got,
+                // Programs of others name their buffers or do not; everything else has the names.
+                None if source == Source::Pte => continue,
+                None => {
+                    problem = Some(format!("there is no buffer `{name}` to compare"));
+                    break;
+                }
             };
             match compare(&got, want, fixture.tolerance) {
                 Ok(difference) => worst = worst.join(difference),
