@@ -3,13 +3,14 @@
 //! A *subject* ([`Subject`]) is what is tested; the runner knows nothing of Delegraph's own crates, so that a case is judged
 //! the same whoever runs it. Reading order: [`record`] (what a verdict is), [`fixture`] (recorded models), [`compare`] (tolerances),
 //! [`models`] (the cases of a folder of models), [`corpus`] (recorded calls of operators), [`child`] (a case in a process of its own),
-//! [`batch`] (many small cases in one).
+//! [`batch`] (many small cases in one), [`known`] (failures with a reason).
 
 pub mod batch;
 pub mod child;
 pub mod compare;
 pub mod corpus;
 pub mod fixture;
+pub mod known;
 pub mod leaf;
 pub mod models;
 pub mod record;

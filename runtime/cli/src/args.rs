@@ -285,9 +285,52 @@ pub enum ConfigCommand {
 pub enum ConformCommand {
     /// Run the cases of recorded models
     Models(ModelsArgs),
+    /// Run recorded calls of operators
+    Ops(OpsArgs),
     /// One case in this process: the runner's child
     #[command(hide = true)]
     Case,
+    /// A batch of calls in this process: the child of `ops`
+    #[command(hide = true)]
+    Calls,
+}
+
+/// `conform ops`
+#[derive(Debug, Args)]
+pub struct OpsArgs {
+    /// A folder with index.jsonl and its shards
+    #[arg(long, value_name = "DIR")]
+    pub corpus: PathBuf,
+    /// Which backends.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+    /// Only operators that match one of these globs (aten::add.*)
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub op: Vec<String>,
+    /// Only cases whose first tensor has one of these dtypes
+    #[arg(long, value_name = "DTYPE", value_delimiter = ',')]
+    pub dtype: Vec<String>,
+    /// Only cases that match this glob (OP/KEY, or KEY)
+    #[arg(long, value_name = "GLOB")]
+    pub case: Option<String>,
+    /// Shard I of N, from 1
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// List the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Seconds after which a case counts as a hang
+    #[arg(long, default_value_t = 30)]
+    pub limit: u64,
+    /// Cases in one process
+    #[arg(long, default_value_t = 200, hide = true)]
+    pub batch: usize,
+    /// Known failures (TOML), in place of the corpus's or the built-in ones
+    #[arg(long, value_name = "FILE")]
+    pub waivers: Option<PathBuf>,
+    /// Folder for cases.jsonl and report.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// `conform models`

@@ -1,5 +1,8 @@
 //! `delegraph conform`
 
+mod call;
+mod ops;
+
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};
 use crate::output::{Output, Tint, write_atomically};
 use crate::subject::DelegraphSubject;
@@ -8,6 +11,7 @@ use delegraph_runner::models::{ModelCase, Source, list, run as run_case};
 use delegraph_runner::{CaseRecord, Report, Verdict};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 impl From<FromArg> for Source {
@@ -37,7 +41,9 @@ struct ChildCase {
 pub fn run(command: &ConformCommand, global: &Global, output: &Output) -> anyhow::Result<u8> {
     match command {
         ConformCommand::Models(args) => models(args, global, output),
+        ConformCommand::Ops(args) => ops::run(args, global, output),
         ConformCommand::Case => child(),
+        ConformCommand::Calls => ops::child(),
     }
 }
 
@@ -108,6 +114,12 @@ pub fn run_all(
         records.push(record);
     }
     let report = Report::new(records);
+    output.data(format!("{} cases: {}", report.summary.total, counts(&report)));
+    write(&report, args.output.as_deref(), output)
+}
+
+/// Every count that is not 0.
+fn counts(report: &Report) -> String {
     let counts: Vec<String> = report
         .summary
         .counts
@@ -115,24 +127,21 @@ pub fn run_all(
         .filter(|(_, n)| **n > 0)
         .map(|(verdict, n)| format!("{n} {verdict}"))
         .collect();
-    output.data(format!(
-        "{} cases: {}",
-        report.summary.total,
-        if counts.is_empty() {
-            "nothing was run".to_string()
-        } else {
-            counts.join(", ")
-        }
-    ));
-    if let Some(folder) = &args.output {
+    match counts.is_empty() {
+        true => "nothing was run".to_string(),
+        false => counts.join(", "),
+    }
+}
+
+/// The report as files and as the one JSON object; its exit code.
+fn write(report: &Report, folder: Option<&Path>, output: &Output) -> anyhow::Result<u8> {
+    let object = serde_json::to_value(report)?;
+    if let Some(folder) = folder {
         std::fs::create_dir_all(folder)?;
         write_atomically(&folder.join("cases.jsonl"), report.json_lines().as_bytes())?;
-        write_atomically(
-            &folder.join("report.json"),
-            format!("{:#}\n", serde_json::to_value(&report)?).as_bytes(),
-        )?;
+        write_atomically(&folder.join("report.json"), format!("{object:#}\n").as_bytes())?;
     }
-    output.json(&serde_json::to_value(&report)?)?;
+    output.json(&object)?;
     Ok(report.exit_code)
 }
 
