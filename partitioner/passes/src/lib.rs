@@ -8,6 +8,7 @@ pub mod decompose;
 mod error;
 mod fold;
 mod portable;
+pub mod quantize;
 pub mod rewrite;
 mod run;
 mod simplify;

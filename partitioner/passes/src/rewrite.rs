@@ -142,20 +142,20 @@ impl Aliases {
 }
 
 /// Names in use, and the last number given to each stem so that a long unrolling stays linear.
-struct Names {
+pub(crate) struct Names {
     used: FxHashSet<String>,
     next: FxHashMap<String, u32>,
 }
 
 impl Names {
-    fn of(nodes: &[Node]) -> Names {
+    pub fn of(nodes: &[Node]) -> Names {
         Names {
             used: nodes.iter().map(|n| n.name.clone()).collect(),
             next: FxHashMap::default(),
         }
     }
 
-    fn fresh(&mut self, stem: &str) -> String {
+    pub fn fresh(&mut self, stem: &str) -> String {
         let next = match self.next.get_mut(stem) {
             Some(next) => next,
             None => self.next.entry(stem.to_string()).or_insert(0),
