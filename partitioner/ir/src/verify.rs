@@ -801,7 +801,7 @@ mod tests {
                 m.graphs[0].inputs.push(input);
             }),
             ("writes to its arguments", |m| {
-                m.graphs[0].nodes[0].op = crate::Op::find("aten::add_.Tensor").unwrap();
+                m.graphs[0].nodes[0].op = Op::find("aten::add_.Tensor").unwrap();
             }),
         ];
         for (i, (want, breaks)) in cases.iter().enumerate() {

@@ -172,7 +172,11 @@ pub(super) fn run(source: &Source, method: &str, data: Option<Source>, running: 
                 tensor.to_contiguous();
             }
         }
-        (0..inputs.len()).for_each(|i| drop(session.input_after(i)));
+        for i in 0..inputs.len() {
+            if let Some(Value::Tensor(tensor)) = session.input_after(i) {
+                tensor.to_contiguous();
+            }
+        }
         let names: Vec<String> = session.state_names().map(str::to_string).collect();
         for name in names {
             if let Some(Value::Tensor(tensor)) = session.state(&name) {
