@@ -6,7 +6,7 @@ use crate::memory;
 use crate::size::Binding;
 use crate::values::{ARENA, REGION_INTERNALS, STATES, Values};
 use delegraph_ir::{
-    Arg, Def, Expr, Graph, InputKind, Module, MutationTarget, Node, Output, RegionId, Symbol, Type, ValueId,
+    Arg, Def, Expr, Graph, InputKind, Module, MutationTarget, Node, Output, RegionId, StateId, Symbol, Type, ValueId,
 };
 use delegraph_lower::CompiledRegion;
 use delegraph_pte::model::{EValue, Instruction, Operator, Plan, Storage};
@@ -275,8 +275,9 @@ impl Builder<'_, '_> {
         let graph = scope.graph;
         let mut ranges = Vec::new();
         let mut seen: FxHashSet<RegionId> = FxHashSet::default();
+        let index_of: FxHashMap<RegionId, usize> = regions.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
         for run in graph.nodes.chunk_by(|a, b| a.region == b.region) {
-            let compiled = run[0].region.and_then(|id| regions.iter().position(|r| r.id == id));
+            let compiled = run[0].region.and_then(|id| index_of.get(&id).copied());
             let Some(index) = compiled else {
                 for node in run {
                     self.node(scope, node)?;
@@ -347,14 +348,26 @@ impl Builder<'_, '_> {
     /// Outputs, then the writes of mutations.
     fn results(&mut self, scope: &mut Scope) -> Result<Vec<u32>, EmitError> {
         let graph = scope.graph;
-        let written: FxHashSet<ValueId> = graph
-            .values
-            .iter()
-            .enumerate()
-            .map(|(i, value)| (ValueId::from(i), value))
-            .filter(|(id, value)| graph.mutations.iter().any(|m| writes(graph, m.target, *id, value.def)))
-            .map(|(id, _)| id)
-            .collect();
+        let mut states: FxHashSet<StateId> = FxHashSet::default();
+        let mut written: FxHashSet<ValueId> = FxHashSet::default();
+        for mutation in &graph.mutations {
+            match mutation.target {
+                MutationTarget::State(state) => {
+                    states.insert(state);
+                }
+                MutationTarget::Input(position) => {
+                    if let Some(InputKind::Value(value)) = graph.inputs.get(position as usize).map(|input| &input.kind)
+                    {
+                        written.insert(*value);
+                    }
+                }
+            }
+        }
+        for (i, value) in graph.values.iter().enumerate() {
+            if matches!(value.def, Def::State(state) if states.contains(&state)) {
+                written.insert(ValueId::from(i));
+            }
+        }
         let mut outputs = Vec::new();
         for output in &graph.outputs {
             outputs.push(match output {
@@ -421,16 +434,6 @@ impl Builder<'_, '_> {
                 to: target,
             });
         }
-    }
-}
-
-fn writes(graph: &Graph, target: MutationTarget, id: ValueId, def: Def) -> bool {
-    match target {
-        MutationTarget::State(state) => def == Def::State(state),
-        MutationTarget::Input(position) => graph
-            .inputs
-            .get(position as usize)
-            .is_some_and(|input| input.kind == InputKind::Value(id)),
     }
 }
 

@@ -31,7 +31,20 @@ pub use model::{
 };
 pub use place::{is_elevated, standard_layers};
 
-/// The JSON schema of `backends.toml`, for editors.
+/// The JSON schema of `backends.toml`, for editors; published as `vendor-docs/backends.schema.json`.
 pub fn json_schema() -> serde_json::Value {
     check::schema().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_published_schema_is_that_of_the_code() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vendor-docs/backends.schema.json");
+        let published: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(
+            published == crate::json_schema(),
+            "stale: run `delegraph config schema > vendor-docs/backends.schema.json`"
+        );
+    }
 }
