@@ -1,12 +1,13 @@
 //! `convolution`: one to three dimensions, strided, dilated, grouped, transposed.
 //!
-//! Columns of the image times the weights, a strip of positions at a time so that the columns stay in the cache; a window of
-//! one element needs no columns, and a group of one input channel is summed directly.
+//! The weights times the columns of the image, which are packed as the product asks for them; a window of one element needs no
+//! columns, and a group of one input channel is summed directly. Transposed ones make columns and add them to the image, a strip
+//! of positions at a time so that they stay in the cache.
 
-use crate::fold::Windows;
+use crate::fold::{Columns, Windows};
+use crate::gemm::{self, Matrix, MatrixMut, Plain};
 use crate::registry::Kernel;
 use crate::stage::{Arena, bytes_of, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
-use crate::sys::{Matrix, Product};
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
@@ -74,12 +75,23 @@ impl Plan {
             .min(self.windows.positions_len().max(1))
     }
 
-    /// Elements that the columns take.
+    /// Elements that the columns of a transposed convolution take; others are packed straight from the image.
     fn column_len(&self) -> usize {
-        if self.is_pointwise() || self.is_depthwise() {
-            0
-        } else {
+        if self.transposed && !self.is_pointwise() {
             self.column_rows().saturating_mul(self.strip())
+        } else {
+            0
+        }
+    }
+
+    /// Elements that products need for their panels.
+    fn room<W: Plain>(&self) -> usize {
+        let (rows, positions) = (self.column_rows(), self.windows.positions_len());
+        match self.transposed {
+            _ if self.is_depthwise() => 0,
+            true if self.is_pointwise() => gemm::room::<W>(rows, self.inputs, positions),
+            true => gemm::room::<W>(rows, self.inputs, self.strip()),
+            false => gemm::room::<W>(self.outputs, rows, positions),
         }
     }
 }
@@ -108,12 +120,14 @@ fn convolution(call: &mut Call) -> Result<(), KernelError> {
             bias.as_ref().map_or(0, load_bytes::<W>),
             out_bytes::<W>(out),
             bytes_of::<W>(plan.column_len()),
+            bytes_of::<W>(plan.room::<W>()),
         ];
         let mut arena = Arena::new(scratch, total.into_iter().fold(0, usize::saturating_add))?;
         let (image, weight) = (arena.load::<W>(&input)?, arena.load::<W>(&weight)?);
         let bias = bias.as_ref().map(|bias| arena.load::<W>(bias)).transpose()?;
         let columns = arena.take::<W>(plan.column_len())?;
-        produce::<W>(out, &mut arena, |dst, _| run(&plan, image, weight, bias, columns, dst))
+        let panels = arena.take::<W>(plan.room::<W>())?;
+        produce::<W>(out, &mut arena, |dst, _| run(&plan, image, weight, bias, (columns, panels), dst))
     })
 }
 
@@ -238,12 +252,12 @@ fn spatial(tensor: &Tensor) -> [i64; 3] {
     result
 }
 
-fn run<W: Product>(
+fn run<W: Plain>(
     plan: &Plan,
     image: &[W],
     weight: &[W],
     bias: Option<&[W]>,
-    columns: &mut [W],
+    (columns, panels): (&mut [W], &mut [W]),
     dst: &mut [W],
 ) -> Result<(), KernelError> {
     let (in_plane, out_plane) = (plan.input_plane(), plan.output_plane());
@@ -257,7 +271,7 @@ fn run<W: Product>(
             plane.fill(bias.map_or(W::ZERO, |bias| bias[group * plan.outputs + channel]));
         }
         if plan.transposed {
-            transposed_group(plan, image, weight, columns, dst)?;
+            transposed_group(plan, image, weight, (columns, panels), dst)?;
         } else if plan.is_depthwise() {
             let kernel = plan.windows.kernel_len();
             for (channel, plane) in dst.chunks_exact_mut(out_plane.max(1)).enumerate() {
@@ -269,69 +283,54 @@ fn run<W: Product>(
                 );
             }
         } else {
-            group_by_columns(plan, image, weight, columns, dst)?;
+            group_by_columns(plan, image, weight, panels, dst)?;
         }
     }
     Ok(())
 }
 
-fn group_by_columns<W: Product>(
+fn group_by_columns<W: Plain>(
     plan: &Plan,
     image: &[W],
     weight: &[W],
-    columns: &mut [W],
+    panels: &mut [W],
     dst: &mut [W],
 ) -> Result<(), KernelError> {
-    let (rows, positions, strip) = (plan.column_rows(), plan.windows.positions_len(), plan.strip());
-    let weight = Matrix::rows(weight, rows);
+    let (rows, positions) = (plan.column_rows(), plan.windows.positions_len());
+    let weight = Matrix::dense(weight, plan.outputs, rows)?;
+    let dst = MatrixMut::dense(dst, plan.outputs, positions)?;
     if plan.is_pointwise() {
-        let dims = (plan.outputs, rows, positions);
-        return W::product(dims, weight, Matrix::rows(image, positions), (dst, positions), true);
+        let image = Matrix::dense(image, rows, positions)?;
+        return gemm::product(weight, image, dst, W::UNIT, true, panels);
     }
-    for start in (0..positions).step_by(strip) {
-        let end = (start + strip).min(positions);
-        let columns = &mut columns[..rows * (end - start)];
-        plan.windows.fill_columns(image, plan.inputs, columns, (start, end));
-        let dims = (plan.outputs, rows, end - start);
-        W::product(
-            dims,
-            weight,
-            Matrix::rows(columns, end - start),
-            (&mut dst[start..], positions),
-            true,
-        )?;
-    }
-    Ok(())
+    let columns = Columns {
+        windows: plan.windows,
+        image,
+        channels: plan.inputs,
+    };
+    gemm::product_of_panels(weight, &columns, dst, true, panels)
 }
 
-fn transposed_group<W: Product>(
+fn transposed_group<W: Plain>(
     plan: &Plan,
     image: &[W],
     weight: &[W],
-    columns: &mut [W],
+    (columns, panels): (&mut [W], &mut [W]),
     dst: &mut [W],
 ) -> Result<(), KernelError> {
     let (rows, positions, strip) = (plan.column_rows(), plan.windows.positions_len(), plan.strip());
-    let weight = Matrix::rows(weight, rows).transposed();
+    let weight = Matrix::dense(weight, plan.inputs, rows)?.transposed();
+    let image = Matrix::dense(image, plan.inputs, positions)?;
     if plan.is_pointwise() {
-        let dims = (rows, plan.inputs, positions);
-        return W::product(dims, weight, Matrix::rows(image, positions), (dst, positions), true);
+        let dst = MatrixMut::dense(dst, rows, positions)?;
+        return gemm::product(weight, image, dst, W::UNIT, true, panels);
     }
     for start in (0..positions).step_by(strip) {
         let end = (start + strip).min(positions);
-        let image = Matrix {
-            data: image.get(start..).unwrap_or(&[]),
-            row_stride: positions,
-            column_stride: 1,
-        };
+        let image = image.block((0, start), (plan.inputs, end - start));
         let columns = &mut columns[..rows * (end - start)];
-        W::product(
-            (rows, plan.inputs, end - start),
-            weight,
-            image,
-            (columns, end - start),
-            false,
-        )?;
+        let target = MatrixMut::dense(columns, rows, end - start)?;
+        gemm::product(weight, image, target, W::UNIT, false, panels)?;
         plan.windows.add_columns(columns, plan.outputs, dst, (start, end));
     }
     Ok(())

@@ -2,11 +2,13 @@
 //!
 //! A column matrix has one row for each (channel, kernel position) and one column for each position of the window.
 
+use crate::gemm::{Panels, Plain, Widths};
 use crate::registry::Kernel;
 use crate::stage::{Arena, count, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError};
 use alloc::format;
+use core::ops::Range;
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[("aten::im2col.out", im2col), ("aten::col2im.out", col2im)];
 
@@ -133,6 +135,70 @@ impl Windows {
                 }
             });
         }
+    }
+}
+
+/// The columns of an image as a factor of a product: they are never all in memory, but packed when they are asked for.
+pub(crate) struct Columns<'a, W> {
+    /// The windows.
+    pub windows: Windows,
+    /// Planes of the image.
+    pub image: &'a [W],
+    /// Number of planes.
+    pub channels: usize,
+}
+
+/// Positions are lanes; depth is (channel, element of the window).
+impl<W: Plain> Panels<W> for Columns<'_, W> {
+    fn dims(&self) -> (usize, usize) {
+        (
+            self.windows.positions_len(),
+            self.channels.saturating_mul(self.windows.kernel_len()),
+        )
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, widths: Widths, panels: &mut [W]) {
+        let (plane, kernel, step) = (
+            self.windows.image_len(),
+            self.windows.kernel_len().max(1),
+            self.windows.stride[2] as usize,
+        );
+        // Where the window leaves the image, and behind the last lane.
+        panels.fill(W::ZERO);
+        for start in lanes.clone().step_by(widths.full.max(1)) {
+            let end = lanes.end.min(start.saturating_add(widths.full));
+            let width = widths.of(lanes.end - start);
+            let panel = &mut panels[(start - lanes.start) * depth.len()..];
+            self.windows.stretches(start, end, |element, lane, at, steps| {
+                let first = depth.start.saturating_sub(element).div_ceil(kernel);
+                let last = depth.end.saturating_sub(element).div_ceil(kernel).min(self.channels);
+                for channel in first..last {
+                    let row = channel * kernel + element - depth.start;
+                    let target = &mut panel[row * width + lane..][..steps];
+                    let source = &self.image[channel * plane + at..];
+                    if step == 1 {
+                        copy_short(target, source);
+                    } else {
+                        for (slot, &value) in target.iter_mut().zip(source.iter().step_by(step)) {
+                            *slot = value;
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// A copy of a few elements: a call to copy memory costs more than they do.
+fn copy_short<W: Copy>(target: &mut [W], source: &[W]) {
+    let (target, rest) = target.as_chunks_mut::<8>();
+    let (source, source_rest) = source.as_chunks::<8>();
+    for (slot, values) in target.iter_mut().zip(source) {
+        *slot = *values;
+    }
+    let source_rest = source.get(target.len()).map_or(source_rest, |eight| eight.as_slice());
+    for (slot, &value) in rest.iter_mut().zip(source_rest) {
+        *slot = value;
     }
 }
 

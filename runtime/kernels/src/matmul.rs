@@ -2,15 +2,15 @@
 //!
 //! All are [`products`]: a batch of m x k by k x n, then `beta * self + alpha * product`.
 
+use crate::gemm::{self, Factor, Matrix, MatrixMut};
 use crate::registry::Kernel;
-use crate::stage::{Arena, count, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
+use crate::stage::{Arena, bytes_of, count, dims_of, expect_dtype, out_bytes, parts, produce};
 use crate::strided::Move;
-use crate::sys::{Matrix, Product};
 use crate::views::{View, expanded};
-use crate::wide::{Wide, convert, with_wide};
-use crate::{Call, KernelError, Tensor};
+use crate::wide::{Wide, convert};
+use crate::{Call, KernelError, Out, Scratch, Tensor};
 use alloc::format;
-use delegraph_types::{Element, Scalar};
+use delegraph_types::{DType, Element, Scalar, bf16, f16};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::mm.out", mm),
@@ -208,61 +208,159 @@ fn products(call: &mut Call, sizes: &[i64], task: Task) -> Result<(), KernelErro
     let (out, scratch) = parts(call, 0)?;
     expect_dtype(out, 0, dtype)?;
     out.resize(&sizes)?;
-    with_wide!(dtype, "self", W => {
-        // A fraction for a product of integers is truncated, as PyTorch does.
-        let number = |scalar: Scalar| W::of(scalar).unwrap_or(W::load(scalar.as_i64()));
-        let (alpha, beta) = (number(task.alpha), number(task.beta));
+    match dtype {
+        DType::F32 => compute::<f32>(out, scratch, &task),
+        DType::F16 => compute::<f16>(out, scratch, &task),
+        DType::BF16 => compute::<bf16>(out, scratch, &task),
+        DType::F64 => compute::<f64>(out, scratch, &task),
         // PyTorch multiplies bools as a logical or of ands: any nonzero sum is true, which the store to bool gives.
-        let bias_bytes = match &task.bias {
-            Some(_) => crate::stage::bytes_of::<W>(count(&sizes)),
-            None => 0,
-        };
-        let total = load_bytes::<W>(&task.a)
-            .saturating_add(load_bytes::<W>(&task.b))
-            .saturating_add(out_bytes::<W>(out))
-            .saturating_add(bias_bytes);
-        let mut arena = Arena::new(scratch, total)?;
-        let (a, b) = (arena.load::<W>(&task.a)?, arena.load::<W>(&task.b)?);
-        produce::<W>(out, &mut arena, |dst, arena| {
-            multiply(&task, a, b, dst)?;
-            if alpha != W::ONE {
-                dst.iter_mut().for_each(|x| *x = x.times(alpha));
+        other if !other.is_float() => compute::<i64>(out, scratch, &task),
+        other => Err(KernelError::unsupported("self", format!("dtype {other}"))),
+    }
+}
+
+/// Factors of type `T`, or converted to it.
+fn compute<T: Factor + Element>(out: &mut Out, scratch: &mut Scratch, task: &Task) -> Result<(), KernelError>
+where
+    T::Sum: Wide,
+{
+    // A fraction for a product of integers is truncated, as PyTorch does.
+    let number = |scalar: Scalar| T::Sum::of(scalar).unwrap_or(T::Sum::load(scalar.as_i64()));
+    let (alpha, beta) = (number(task.alpha), number(task.beta));
+    let (m, k, n) = (task.m, task.k, task.n);
+    let b_dims = if task.b_transposed {
+        [task.batch, n, k]
+    } else {
+        [task.batch, k, n]
+    };
+    let room = gemm::room::<T::Sum>(m, k, n);
+    let total = [
+        operand_bytes::<T>(&task.a, [task.batch, m, k]),
+        operand_bytes::<T>(&task.b, b_dims),
+        out_bytes::<T::Sum>(out),
+        bytes_of::<gemm::Packed<T>>(room),
+    ];
+    let mut arena = Arena::new(scratch, total.into_iter().fold(0, usize::saturating_add))?;
+    let a = operand::<T>(&mut arena, &task.a, [task.batch, m, k])?;
+    let b = operand::<T>(&mut arena, &task.b, b_dims)?;
+    let panels = arena.take::<gemm::Packed<T>>(room)?;
+    let sizes = *out.sizes();
+    produce::<T::Sum>(out, &mut arena, |dst, _| {
+        // With beta 0 the bias is not read: its NaN do not spread.
+        let bias = task.bias.as_ref().filter(|_| beta != <T::Sum as Wide>::ZERO);
+        if let Some(bias) = bias {
+            let view = expanded(&View::all(bias.sizes(), bias.strides()), &sizes)?;
+            let plan = Move::of(&view.sizes, &view.strides, &sizes.contiguous_strides())?;
+            let target = (T::Sum::DTYPE, bytemuck::cast_slice_mut(dst), 0);
+            convert(&plan, (bias.dtype(), bias.bytes(), 0), target)?;
+            if beta != <T::Sum as Wide>::ONE {
+                dst.iter_mut().for_each(|x| *x = beta.times(*x));
             }
-            // With beta 0 the bias is not read: its NaN do not spread.
-            if let Some(bias) = task.bias.as_ref().filter(|_| beta != W::ZERO) {
-                let view = expanded(&View::all(bias.sizes(), bias.strides()), &sizes)?;
-                let rows = arena.take::<W>(dst.len())?;
-                let plan = Move::of(&view.sizes, &view.strides, &sizes.contiguous_strides())?;
-                convert(&plan, (dtype, bias.bytes(), 0), (W::DTYPE, bytemuck::cast_slice_mut(rows), 0))?;
-                for (x, &add) in dst.iter_mut().zip(rows.iter()) {
-                    *x = x.plus(if beta == W::ONE { add } else { beta.times(add) });
-                }
-            }
-            Ok(())
-        })
+        } else if task.batch == 0 {
+            dst.fill(T::Sum::ZERO);
+        }
+        for i in 0..task.batch {
+            let (a, b) = (a.matrix(i)?, b.matrix(i)?);
+            let b = if task.b_transposed { b.transposed() } else { b };
+            let target = if task.summed { 0 } else { i * m * n };
+            let c = MatrixMut::dense(&mut dst[target..target + m * n], m, n)?;
+            gemm::product(a, b, c, alpha, bias.is_some() || (task.summed && i > 0), panels)?;
+        }
+        Ok(())
     })
 }
 
-fn multiply<W: Product>(task: &Task, a: &[W], b: &[W], dst: &mut [W]) -> Result<(), KernelError> {
-    let (m, k, n) = (task.m, task.k, task.n);
-    if task.batch == 0 {
-        dst.fill(W::ZERO);
+/// A batch of matrices in memory.
+struct Operand<'s, T> {
+    data: &'s [T],
+    dims: [usize; 3],
+    strides: [usize; 3],
+}
+
+impl<'s, T> Operand<'s, T> {
+    fn matrix(&self, index: usize) -> Result<Matrix<'s, T>, KernelError> {
+        let [_, rows, columns] = self.dims;
+        let data = self.data.get(index.saturating_mul(self.strides[0])..).unwrap_or(&[]);
+        Matrix::new(data, (rows, columns), (self.strides[1], self.strides[2]))
     }
-    for i in 0..task.batch {
-        let a = Matrix::rows(&a[i * m * k..(i + 1) * m * k], k);
-        let b = &b[i * k * n..(i + 1) * k * n];
-        let b = match task.b_transposed {
-            true => Matrix::rows(b, k).transposed(),
-            false => Matrix::rows(b, n),
+}
+
+/// The strides of a tensor of which the dimensions, in order, make up `dims`; `None` if they do not lie evenly in memory.
+fn collapsed(tensor: &Tensor, dims: [usize; 3]) -> Option<[usize; 3]> {
+    let mut strides = [0; 3];
+    if tensor.numel() == 0 {
+        return Some(strides);
+    }
+    let mut axes = tensor.sizes().iter().zip(tensor.strides().iter()).rev();
+    for (stride, &want) in strides.iter_mut().zip(&dims).rev() {
+        let mut size = 1usize;
+        while size < want {
+            let (&axis, &step) = axes.next()?;
+            let (axis, step) = (usize::try_from(axis).ok()?, usize::try_from(step).ok()?);
+            if axis == 1 {
+                continue;
+            }
+            if size == 1 {
+                *stride = step;
+            } else if stride.checked_mul(size) != Some(step) {
+                return None;
+            }
+            size = size.checked_mul(axis)?;
+        }
+        if size != want {
+            return None;
+        }
+    }
+    Some(strides)
+}
+
+fn operand_bytes<T: Element>(tensor: &Tensor, dims: [usize; 3]) -> usize {
+    if tensor.dtype() == T::DTYPE && collapsed(tensor, dims).is_some() {
+        0
+    } else {
+        bytes_of::<T>(tensor.numel())
+    }
+}
+
+/// The tensor where it lies, or a copy of it.
+fn operand<'s, T: Element>(
+    arena: &mut Arena<'s>,
+    tensor: &Tensor<'s>,
+    dims: [usize; 3],
+) -> Result<Operand<'s, T>, KernelError> {
+    if tensor.dtype() == T::DTYPE
+        && let (Some(data), Some(strides)) = (tensor.data::<T>(), collapsed(tensor, dims))
+    {
+        return Ok(Operand { data, dims, strides });
+    }
+    let copy = arena.take::<T>(tensor.numel())?;
+    let plan = Move::of(tensor.sizes(), tensor.strides(), &tensor.sizes().contiguous_strides())?;
+    let target = bytemuck::cast_slice_mut(copy);
+    convert(&plan, (tensor.dtype(), tensor.bytes(), 0), (T::DTYPE, target, 0))?;
+    Ok(Operand {
+        data: copy,
+        dims,
+        strides: [dims[1].saturating_mul(dims[2]), dims[2], 1],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delegraph_types::Dims;
+
+    #[test]
+    fn dimensions_that_lie_evenly_are_taken_together() {
+        let data = [0u8; 96];
+        let strides_of = |sizes: &[i64], strides: &[i64], dims| {
+            let (sizes, strides) = (Dims::new(sizes).unwrap(), Dims::new(strides).unwrap());
+            collapsed(&Tensor::new(DType::F32, sizes, strides, &data).unwrap(), dims)
         };
-        let target = if task.summed { 0 } else { i * m * n };
-        W::product(
-            (m, k, n),
-            a,
-            b,
-            (&mut dst[target..target + m * n], n),
-            task.summed && i > 0,
-        )?;
+        assert_eq!(strides_of(&[2, 3, 4], &[12, 4, 1], [1, 6, 4]), Some([0, 4, 1]));
+        assert_eq!(strides_of(&[2, 3, 4], &[12, 4, 1], [2, 3, 4]), Some([12, 4, 1]));
+        assert_eq!(strides_of(&[4, 6], &[1, 4], [1, 4, 6]), Some([0, 1, 4]));
+        assert_eq!(strides_of(&[2, 3, 4], &[4, 8, 1], [1, 6, 4]), None);
+        assert_eq!(strides_of(&[1, 3, 1, 4], &[99, 4, 7, 1], [1, 3, 4]), Some([0, 4, 1]));
+        assert_eq!(strides_of(&[0, 3], &[3, 1], [1, 0, 3]), Some([0, 0, 0]));
     }
-    Ok(())
 }

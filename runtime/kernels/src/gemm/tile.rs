@@ -1,0 +1,205 @@
+//! Tiles: the innermost loops, which multiply a panel of A by a panel of B into a few rows and columns of C.
+
+use super::number::Sum;
+use super::view::MatrixMut;
+
+/// Multiplies `groups` steps of depth: per step, a row count of groups from `a` and a few vectors of lanes from `b`, of which
+/// the steps start `b_stride` elements apart. Writes `alpha` times the sums to the rows at `c`, `c_stride` apart, or adds them.
+pub(super) type Tile<S> = unsafe fn(
+    groups: usize,
+    a: *const <S as Sum>::Packed,
+    b: *const <S as Sum>::Packed,
+    b_stride: usize,
+    c: *mut S,
+    c_stride: usize,
+    alpha: S,
+    accumulate: bool,
+);
+
+/// Elements of the largest tile.
+const MOST: usize = 14 * 32;
+
+/// The tiles for one type on one kind of machine: up to `height` rows and up to `vectors` vectors of `lanes` columns.
+pub(crate) struct Micro<S: Sum> {
+    height: usize,
+    lanes: usize,
+    /// Steps of depth after which sums go to memory, so that a panel of B stays in the first cache.
+    depth: usize,
+    /// By vectors - 1 and by rows - 1.
+    tiles: &'static [&'static [Tile<S>]],
+}
+
+/// All heights of a tile of `$vectors` vectors, as a row of [`Micro::new`].
+macro_rules! heights {
+    ($tile:ident, $vectors:literal: $($rows:literal)*) => {
+        &[$($tile::<$rows, $vectors> as _),*]
+    };
+}
+pub(super) use heights;
+
+impl<S: Sum> Micro<S> {
+    /// # Safety
+    /// `tiles[v - 1][r - 1]` is a [`Tile`] of `v` vectors of `lanes` columns and `r` rows that touches nothing beyond what
+    /// these say, and it is only had where the machine runs its instructions.
+    pub(super) const unsafe fn new(lanes: usize, depth: usize, tiles: &'static [&'static [Tile<S>]]) -> Micro<S> {
+        let height = tiles[0].len();
+        assert!(height * lanes * tiles.len() <= MOST);
+        Micro {
+            height,
+            lanes,
+            depth,
+            tiles,
+        }
+    }
+
+    /// Tiles of four rows and of `LANES` or twice as many columns in plain Rust, which compilers vectorize.
+    pub(super) const fn portable<const LANES: usize, const TWICE: usize>() -> Micro<S> {
+        let tiles: &'static [&'static [Tile<S>]] = const {
+            &[
+                &[
+                    tile::<S, 1, LANES>,
+                    tile::<S, 2, LANES>,
+                    tile::<S, 3, LANES>,
+                    tile::<S, 4, LANES>,
+                ],
+                &[
+                    tile::<S, 1, TWICE>,
+                    tile::<S, 2, TWICE>,
+                    tile::<S, 3, TWICE>,
+                    tile::<S, 4, TWICE>,
+                ],
+            ]
+        };
+        assert!(TWICE == 2 * LANES);
+        // SAFETY: they are tiles of one and two times LANES columns and of one to four rows, for any machine.
+        unsafe { Micro::new(LANES, 256, tiles) }
+    }
+
+    /// Most rows of a tile.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns of a vector: panels of B are multiples of this wide.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Most columns of a tile.
+    pub fn width(&self) -> usize {
+        self.lanes * self.tiles.len()
+    }
+
+    /// Most elements of depth of a panel.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// `c (+)= alpha * a * b` for a panel of A, as high as `c`, and a panel of B, as wide as `c` in whole vectors, both of
+    /// `groups` steps; the steps of `b` start `b_stride` elements apart.
+    pub fn run(
+        &self,
+        a: &[S::Packed],
+        (b, b_stride): (&[S::Packed], usize),
+        groups: usize,
+        mut c: MatrixMut<S>,
+        alpha: S,
+        accumulate: bool,
+    ) {
+        let (rows, columns) = (c.rows(), c.columns());
+        if rows == 0 || columns == 0 || groups == 0 {
+            return;
+        }
+        let vectors = columns.div_ceil(self.lanes);
+        let (width, step) = (vectors * self.lanes, vectors * self.lanes * S::GROUP);
+        let tile = self.tiles[vectors - 1][rows - 1];
+        // The callers packed the panels for these sizes; what they say is not believed, since the tile reads without checks.
+        let last = (groups - 1).saturating_mul(b_stride).saturating_add(step);
+        assert!(a.len() / rows / S::GROUP >= groups && b.len() >= last);
+        if columns == width && (c.column_stride() == 1) {
+            let stride = c.row_stride();
+            // SAFETY: the tile reads `groups` times `rows` groups of `a` and `step` elements every `b_stride` of `b`, which
+            // the lines above checked; it writes `rows` times `width` elements, which are those of `c`.
+            unsafe {
+                tile(
+                    groups,
+                    a.as_ptr(),
+                    b.as_ptr(),
+                    b_stride,
+                    c.pointer(),
+                    stride,
+                    alpha,
+                    accumulate,
+                )
+            };
+            return;
+        }
+        let mut local = [S::default(); MOST];
+        // SAFETY: as above; `new` made sure that `rows` times `width` elements are at most MOST.
+        unsafe {
+            tile(
+                groups,
+                a.as_ptr(),
+                b.as_ptr(),
+                b_stride,
+                local.as_mut_ptr(),
+                width,
+                alpha,
+                false,
+            )
+        };
+        for (row, sums) in local.chunks_exact(width).take(rows).enumerate() {
+            let sums = &sums[..columns];
+            match (c.row(row), accumulate) {
+                (Some(line), false) => line.copy_from_slice(sums),
+                (Some(line), true) => line.iter_mut().zip(sums).for_each(|(x, &sum)| *x = x.added(sum)),
+                (None, _) => {
+                    for (column, &sum) in sums.iter().enumerate() {
+                        c.change(row, column, |x| if accumulate { x.added(sum) } else { sum });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tile in plain Rust.
+///
+/// # Safety
+/// As [`Tile`] says, for `R` rows and `N` columns.
+unsafe fn tile<S: Sum, const R: usize, const N: usize>(
+    groups: usize,
+    a: *const S::Packed,
+    b: *const S::Packed,
+    b_stride: usize,
+    c: *mut S,
+    c_stride: usize,
+    alpha: S,
+    accumulate: bool,
+) {
+    let mut sums = [[S::default(); N]; R];
+    for group in 0..groups {
+        // SAFETY: the caller promised `groups` steps of both panels.
+        let (left, right) = unsafe {
+            (
+                core::slice::from_raw_parts(a.add(group * R * S::GROUP), R * S::GROUP),
+                core::slice::from_raw_parts(b.add(group * b_stride), N * S::GROUP),
+            )
+        };
+        for (row, left) in sums.iter_mut().zip(left.chunks_exact(S::GROUP)) {
+            for (sum, right) in row.iter_mut().zip(right.chunks_exact(S::GROUP)) {
+                for (&x, &y) in left.iter().zip(right) {
+                    *sum = sum.with(x, y);
+                }
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller promised R rows of N elements.
+        let line = unsafe { core::slice::from_raw_parts_mut(c.add(row * c_stride), N) };
+        for (x, sum) in line.iter_mut().zip(sums) {
+            let sum = sum.scaled(alpha);
+            *x = if accumulate { x.added(sum) } else { sum };
+        }
+    }
+}
