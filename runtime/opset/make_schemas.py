@@ -3,10 +3,13 @@
 Needs torch 2.15.0, torchao 0.18.0 and executorch 1.5.1:  python make_schemas.py > src/schemas.txt
 
 Columns, separated by a tab:  flags  signature
-flags: c = tagged core ATen, e = ExecuTorch 1.5.1's wheel registers this out-variant (its LLM extension included), i = CompositeImplicit (PyTorch
-       decomposes it by itself), v = returns a view of its first argument, - = none of these.
+flags: c = tagged core ATen, e = ExecuTorch 1.5.1's wheel registers this out-variant (its LLM extension included),
+       i = CompositeImplicit (PyTorch decomposes it by itself), r = draws random numbers, v = returns a view of its first
+       argument, - = none of these.
 Left out: operators on quantized or sparse engines, foreach operators, named-dimension overloads, and backward operators but
 those of pooling and norms. What is tagged core and what ExecuTorch registers is never left out, nor are its other variants.
+Added: out-variants for the operators of quantized_decomposed that have none, so that a program can call them. ExecuTorch
+does not know these, and no flag says that it does.
 """
 import re
 import sys
@@ -74,9 +77,26 @@ for schema in schemas:
                 overload.name(), "CompositeImplicitAutograd") else ""
         except Exception:
             pass
+        flags += "r" if torch.Tag.nondeterministic_seeded in overload.tags else ""
         flags += "v" if getattr(overload, "is_view", False) else ""
     flags += "e" if name in registered or name.removesuffix(".default") in registered else ""
     rows[name] = (flags or "-", str(schema))
+# Out-variants of our own.
+for name in [n for n in rows if n.startswith("quantized_decomposed::")]:
+    flags, text = rows[name]
+    base, _, overload = name.partition(".")
+    inputs, returned = text[len(name) + 1:].rsplit(") -> ", 1)
+    own = base + "." + (overload + "_out" if overload else "out")
+    if "!" in text or "Tensor" not in returned or own in rows:
+        continue
+    siblings = [rows[n][1].split("(", 1)[1] for n in rows if n.startswith(base + ".") and "!" in rows[n][1]]
+    if any(other.startswith(inputs) for other in siblings):
+        continue
+    count = returned.count("Tensor")
+    outs = [f"Tensor({chr(97 + i)}!)" for i in range(count)]
+    names = ["out"] if count == 1 else [f"out{i}" for i in range(count)]
+    given = inputs + (", " if "*" in inputs else ", *, ") + ", ".join(f"{ty} {name}" for ty, name in zip(outs, names))
+    rows[own] = ("-", f"{own}({given}) -> " + (outs[0] if count == 1 else "(" + ", ".join(outs) + ")"))
 # Operators without a schema object in torch: ExecuTorch's C++ primitives (prim_ops/register_prim_ops.cpp) and torch.export's
 # higher-order operators, whose operands are positional.
 for flags, text in [

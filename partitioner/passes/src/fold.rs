@@ -43,16 +43,7 @@ fn can_fold(node: &Node) -> bool {
     let aten = name
         .strip_prefix("aten::")
         .or_else(|| name.strip_prefix("dim_order_ops::"));
-    let Some(base) = aten.map(|name| name.split('.').next().unwrap_or(name)) else {
-        return false;
-    };
-    let random = base.starts_with("rand")
-        || base.contains("dropout")
-        || matches!(
-            base,
-            "bernoulli" | "normal" | "normal_functional" | "uniform" | "multinomial" | "rrelu" | "exponential"
-        );
-    node.region.is_none() && !node.outputs.is_empty() && !random
+    aten.is_some() && node.region.is_none() && !node.outputs.is_empty() && !node.op.is_random()
 }
 
 /// The constants that the node's outputs are; `None` if they cannot or should not be computed.

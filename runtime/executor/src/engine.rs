@@ -92,6 +92,13 @@ impl From<KernelError> for CallError {
 }
 
 impl Engine {
+    /// Without memories; random operators start with `seed`.
+    pub fn new(seed: u64) -> Engine {
+        let mut engine = Engine::default();
+        engine.scratch.seed(seed);
+        engine
+    }
+
     /// Borrows the tensors of `io` and calls. Returns the number that a kernel returns.
     pub fn call(&mut self, io: &Io, callee: Callee<'_>, context: &Context<'_>) -> Result<Option<Scalar>, CallError> {
         self.prepare(io, context.memory_lens)?;

@@ -25,6 +25,8 @@ pub struct Options {
     /// Bytes that arenas may take at load, and each tensor whose size is only known at run time. `None`: 2 GiB and 16 times
     /// the file, so that a small hostile file cannot take all memory.
     pub memory_limit: Option<u64>,
+    /// Where the random operators of each method begin: two executors of one seed draw the same numbers. 0 unless set.
+    pub seed: u64,
     /// Set from another thread to end a run at the next instruction.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -35,6 +37,7 @@ impl Default for Options {
             fallback: Fallback::default(),
             max_steps: 10_000_000,
             memory_limit: None,
+            seed: 0,
             cancel: None,
         }
     }

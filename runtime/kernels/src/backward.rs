@@ -8,6 +8,7 @@ use delegraph_types::{DType, Dims};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::_adaptive_avg_pool2d_backward.out", adaptive_average),
+    ("aten::avg_pool2d_backward.grad_input", average),
     ("aten::max_pool2d_with_indices_backward.grad_input", max_pool),
     ("aten::native_group_norm_backward.out", group_norm),
     ("aten::native_layer_norm_backward.out", layer_norm),
@@ -64,6 +65,74 @@ fn adaptive_average(call: &mut Call) -> Result<(), KernelError> {
         }
         Ok(())
     })
+}
+
+/// `(grad_output, self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)`
+fn average(call: &mut Call) -> Result<(), KernelError> {
+    let (gradient, input) = (call.tensor(0)?, call.tensor(1)?);
+    let (outer, rows, columns) = planes(&gradient, "grad_output")?;
+    let (same, height, width) = planes(&input, "self")?;
+    if outer != same || gradient.rank() != input.rank() {
+        return Err(shapes("grad_output", &gradient, &input));
+    }
+    let kernel = pair(call, 2, "kernel_size", [1, 1])?;
+    let stride = pair(call, 3, "stride", kernel)?;
+    let padding = pair(call, 4, "padding", [0, 0])?;
+    let (count_padding, divisor) = (call.bool(6)?, call.optional_int(7)?);
+    let positive = |sizes: [i64; 2]| sizes.iter().all(|&size| (1..1 << 31).contains(&size));
+    if !positive(kernel)
+        || !positive(stride)
+        || padding.iter().any(|&p| !(0..1 << 31).contains(&p))
+        || divisor == Some(0)
+    {
+        return Err(KernelError::invalid(
+            "kernel_size",
+            "a window that is empty or has no place",
+        ));
+    }
+    let (out, scratch) = parts(call, 0)?;
+    expect_dtype(out, 0, input.dtype())?;
+    out.resize(input.sizes())?;
+    let mut arena = Arena::new(
+        scratch,
+        load_bytes::<f64>(&gradient).saturating_add(out_bytes::<f64>(out)),
+    )?;
+    let gradient = arena.load::<f64>(&gradient)?;
+    let sizes = [height as i64, width as i64];
+    // The elements under the window at `at`, and how many count as averaged.
+    let window = |d: usize, at: usize| {
+        let start = (at as i64).saturating_mul(stride[d]) - padding[d];
+        let end = (start + kernel[d]).min(sizes[d] + padding[d]);
+        let (low, high) = (start.clamp(0, sizes[d]), end.clamp(0, sizes[d]));
+        let counted = if count_padding { end - start } else { high - low };
+        (low as usize..high.max(low) as usize, counted)
+    };
+    produce::<f64>(out, &mut arena, |slots, _| {
+        slots.fill(0.0);
+        let gradient = if slots.is_empty() { &[] } else { gradient };
+        for (at, &gradient) in gradient.iter().enumerate() {
+            let (plane, row, column) = (at / (rows * columns), at / columns % rows, at % columns);
+            let ((lines, tall), (places, wide)) = (window(0, row), window(1, column));
+            let share = gradient / divisor.unwrap_or(tall.saturating_mul(wide)) as f64;
+            for line in lines {
+                let start = (plane * height + line) * width;
+                for slot in &mut slots[start + places.start..start + places.end] {
+                    *slot += share;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A list of two, or of one for both; `absent` where there is none.
+fn pair(call: &Call, index: usize, argument: &'static str, absent: [i64; 2]) -> Result<[i64; 2], KernelError> {
+    match call.ints(index)? {
+        [] => Ok(absent),
+        [both] => Ok([*both; 2]),
+        [height, width] => Ok([*height, *width]),
+        _ => Err(KernelError::invalid(argument, "no list of two")),
+    }
 }
 
 /// `(grad_output, self, kernel_size, stride, padding, dilation, ceil_mode, indices)`: the indices say all.

@@ -1,5 +1,6 @@
 //! How a kernel is called.
 
+use crate::random::Random;
 use crate::{Growable, KernelError, Out, Tensor};
 use delegraph_types::{DType, Scalar};
 
@@ -32,13 +33,20 @@ pub enum Arg<'a> {
     OptionalTensors(&'a [Option<Tensor<'a>>]),
 }
 
-/// Memory that kernels may use while they run; kept between calls so that a steady run allocates nothing.
+/// What kernels keep between calls: memory that they may use while they run, so that a steady run allocates nothing, and how far
+/// the random operators have drawn.
 #[derive(Debug, Default)]
 pub struct Scratch {
     memory: Growable,
+    pub(crate) random: Random,
 }
 
 impl Scratch {
+    /// Lets the random operators draw from the start of the numbers of `seed`. They begin with seed 0.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
     /// `len` bytes, aligned for every dtype, contents unspecified.
     ///
     /// # Errors

@@ -27,7 +27,6 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     }),
     ("aten::full_like.out", |call| like_value(call, 1)),
     ("aten::linspace.out", linspace),
-    ("aten::native_dropout.out", dropout),
     ("aten::new_empty.out", |call| constant(call, 1, Scalar::Int(0))),
     ("aten::new_full.out", |call| {
         let value = call.scalar(2)?;
@@ -169,19 +168,4 @@ fn eye(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     out.resize(&dims_of(&[rows, columns], "n")?)?;
     sequence::<i64>(out, |i| i64::from(i / columns.max(1) == i % columns.max(1)))
-}
-
-/// `(input, p, train)`: the input and a mask of ones when not training; random numbers are not made here.
-fn dropout(call: &mut Call) -> Result<(), KernelError> {
-    let input = call.tensor(0)?;
-    let train = call.is_none(2) || call.bool(2)?;
-    if train && call.float(1)? != 0.0 {
-        return Err(KernelError::unsupported("train", "dropout while training"));
-    }
-    for out in call.outs.iter_mut() {
-        out.resize(input.sizes())?;
-    }
-    fill(call, Operand::Tensor(input))?;
-    let mask = call.out(1)?;
-    sequence::<u8>(mask, |_| 1)
 }

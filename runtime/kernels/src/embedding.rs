@@ -2,13 +2,16 @@
 
 use crate::registry::Kernel;
 use crate::remap::index_at;
-use crate::stage::{dims_of, expect_dtype};
+use crate::stage::{Arena, bytes_of, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
 use crate::strided::Move;
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
 use delegraph_types::{Dims, MAX_RANK};
 
-pub(crate) const KERNELS: &[(&str, Kernel)] = &[("aten::embedding.out", embedding)];
+pub(crate) const KERNELS: &[(&str, Kernel)] = &[
+    ("aten::embedding.out", embedding),
+    ("aten::embedding_dense_backward.out", gradient),
+];
 
 /// Walks the elements of a strided tensor in row-major order and gives their offsets.
 pub(crate) struct Offsets {
@@ -60,8 +63,7 @@ impl Iterator for Offsets {
 ///
 /// # Errors
 /// It is out of range.
-pub(crate) fn row_index(indices: &Tensor, offset: usize, size: i64) -> Result<i64, KernelError> {
-    let at = index_at(indices, offset, "indices")?;
+pub(crate) fn row_index(at: i64, size: i64) -> Result<i64, KernelError> {
     if (0..size).contains(&at) {
         return Ok(at);
     }
@@ -87,8 +89,9 @@ fn embedding(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     expect_dtype(out, 0, weight.dtype())?;
     out.resize(&sizes)?;
+    let row = |offset: usize| row_index(index_at(&indices, offset, "indices")?, rows);
     if sizes.numel() == Some(0) {
-        return Offsets::of(&indices).try_for_each(|at| row_index(&indices, at, rows).map(drop));
+        return Offsets::of(&indices).try_for_each(|at| row(at).map(drop));
     }
     let strides = out.strides();
     let Some((&column_stride, row_strides)) = strides.split_last() else {
@@ -98,9 +101,62 @@ fn embedding(call: &mut Call) -> Result<(), KernelError> {
     let row_strides = dims_of(row_strides, "out")?;
     let targets = Offsets::new(indices.sizes(), &row_strides);
     for (from, to) in Offsets::of(&indices).zip(targets) {
-        let row = row_index(&indices, from, rows)?;
-        let start = (row * weight.strides()[0]) as usize;
+        let start = (row(from)? * weight.strides()[0]) as usize;
         plan.copy_bytes(weight.dtype().size(), weight.bytes(), start, out.bytes_mut(), to)?;
     }
     Ok(())
+}
+
+/// `(grad_output, indices, num_weights, padding_idx, scale_grad_by_freq)`: each row's gradient is the sum of those of its uses,
+/// or their mean.
+fn gradient(call: &mut Call) -> Result<(), KernelError> {
+    let (gradient, indices) = (call.tensor(0)?, call.tensor(1)?);
+    let (rows, padding, mean) = (call.int(2)?, call.int(3)?, call.bool(4)?);
+    let (Some(&columns), true) = (
+        gradient.sizes().last(),
+        gradient.sizes().starts_with(indices.sizes()) && gradient.rank() == indices.rank() + 1,
+    ) else {
+        return Err(KernelError::invalid(
+            "grad_output",
+            format!("a tensor of {} for indices of {}", gradient.sizes(), indices.sizes()),
+        ));
+    };
+    let sizes = dims_of(&[rows, columns], "num_weights")?;
+    let (out, scratch) = parts(call, 0)?;
+    expect_dtype(out, 0, gradient.dtype())?;
+    out.resize(&sizes)?;
+    let uses = if mean { rows as usize } else { 0 };
+    let bytes = [
+        load_bytes::<f64>(&gradient),
+        load_bytes::<i64>(&indices),
+        out_bytes::<f64>(out),
+        bytes_of::<f64>(uses),
+    ];
+    let mut arena = Arena::new(scratch, bytes.into_iter().fold(0, usize::saturating_add))?;
+    let (gradient, indices) = (arena.load::<f64>(&gradient)?, arena.load::<i64>(&indices)?);
+    let uses = arena.take::<f64>(uses)?;
+    uses.fill(0.0);
+    let columns = columns as usize;
+    produce::<f64>(out, &mut arena, |slots, _| {
+        slots.fill(0.0);
+        for (at, &index) in indices.iter().enumerate() {
+            let row = row_index(index, rows)? as usize;
+            if index == padding {
+                continue;
+            }
+            if mean {
+                uses[row] += 1.0;
+            }
+            let slots = &mut slots[row * columns..(row + 1) * columns];
+            for (slot, x) in slots.iter_mut().zip(&gradient[at * columns..]) {
+                *slot += x;
+            }
+        }
+        for (row, &uses) in uses.iter().enumerate().filter(|(_, uses)| **uses > 1.0) {
+            slots[row * columns..(row + 1) * columns]
+                .iter_mut()
+                .for_each(|slot| *slot /= uses);
+        }
+        Ok(())
+    })
 }

@@ -1,13 +1,16 @@
-//! `grid_sampler_2d`: an image read at places that another tensor names.
+//! `grid_sampler_2d` and `grid_sampler_3d`: an image or a volume read at places that another tensor names.
 
 use crate::elementwise::with_real;
 use crate::math::Real;
 use crate::registry::Kernel;
-use crate::stage::{Arena, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
+use crate::stage::{Arena, count, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
 use crate::{Call, KernelError};
 use alloc::format;
 
-pub(crate) const KERNELS: &[(&str, Kernel)] = &[("aten::grid_sampler_2d.out", sample)];
+pub(crate) const KERNELS: &[(&str, Kernel)] = &[
+    ("aten::grid_sampler_2d.out", sample),
+    ("aten::grid_sampler_3d.out", sample),
+];
 
 /// How places outside are answered: PyTorch's `GridSamplerPadding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +115,7 @@ fn cubic<W: Real>(t: W) -> [W; 4] {
     [far(t.plus(W::ONE)), near(t), near(rest), far(rest.plus(W::ONE))]
 }
 
-/// `(input [n, c, h, w], grid [n, oh, ow, 2], interpolation, padding, align_corners)`
+/// `(input [n, c, d?, h, w], grid [n, od?, oh, ow, 2 or 3], interpolation, padding, align_corners)`; an image is a volume one deep.
 fn sample(call: &mut Call) -> Result<(), KernelError> {
     let (input, grid) = (call.tensor(0)?, call.tensor(1)?);
     let interpolation = match call.int(2)? {
@@ -128,51 +131,68 @@ fn sample(call: &mut Call) -> Result<(), KernelError> {
         other => return Err(KernelError::invalid("padding_mode", format!("mode {other}"))),
     };
     let align_corners = call.bool(4)?;
-    let (&[n, c, h, w], &[grids, oh, ow, 2]) = (input.sizes().as_slice(), grid.sizes().as_slice()) else {
-        return Err(KernelError::invalid(
-            "grid",
-            format!("a grid of {} for an input of {}", grid.sizes(), input.sizes()),
-        ));
+    let mismatch = || {
+        let (a, b) = (grid.sizes(), input.sizes());
+        let (x, y) = (grid.dtype(), input.dtype());
+        KernelError::invalid("grid", format!("a {x} grid of {a} for a {y} input of {b}"))
     };
-    if grids != n || h == 0 || w == 0 || grid.dtype() != input.dtype() {
+    let (&[n, c, ref sides @ ..], &[grids, ref places @ .., coordinates]) =
+        (input.sizes().as_slice(), grid.sizes().as_slice())
+    else {
+        return Err(mismatch());
+    };
+    let same = places.len() == sides.len() && coordinates as usize == sides.len() && (2..=3).contains(&sides.len());
+    if !same || grids != n || sides.contains(&0) || grid.dtype() != input.dtype() {
+        return Err(mismatch());
+    }
+    if sides.len() == 3 && interpolation == Interpolation::Bicubic {
         return Err(KernelError::invalid(
-            "grid",
-            format!(
-                "a {} grid of {} for a {} input of {}",
-                grid.dtype(),
-                grid.sizes(),
-                input.dtype(),
-                input.sizes()
-            ),
+            "interpolation_mode",
+            "cubic interpolation of a volume",
         ));
     }
+    let mut sizes = *input.sizes();
+    sizes[2..].copy_from_slice(places);
     let (out, scratch) = parts(call, 0)?;
     expect_dtype(out, 0, input.dtype())?;
-    out.resize(&dims_of(&[n, c, oh, ow], "grid")?)?;
-    let side = |size: i64| Side {
-        size: size as usize,
+    out.resize(&dims_of(&sizes, "grid")?)?;
+    let side = |d: usize| Side {
+        size: sides.len().checked_sub(d).map_or(1, |at| sides[at]) as usize,
         padding,
         align_corners,
     };
-    let (rows, columns) = (side(h), side(w));
-    let (n, c, places) = (n as usize, c as usize, (oh * ow) as usize);
+    let volume = Volume {
+        depths: side(3),
+        rows: side(2),
+        columns: side(1),
+    };
+    let flat = sides.len() == 2;
+    let size = count(sides);
+    let (c, places, coordinates) = (c as usize, count(places), sides.len());
     with_real!(input.dtype(), "input", W => {
         let bytes = load_bytes::<W>(&input).saturating_add(load_bytes::<W>(&grid));
         let mut arena = Arena::new(scratch, bytes.saturating_add(out_bytes::<W>(out)))?;
         let (image, grid) = (arena.load::<W>(&input)?, arena.load::<W>(&grid)?);
         produce::<W>(out, &mut arena, |slots, _| {
-            for i in 0..n * places {
+            for (i, at) in grid.chunks_exact(coordinates).enumerate() {
                 let (batch, place) = (i / places, i % places);
-                let (x, y) = (columns.place(grid[2 * i]), rows.place(grid[2 * i + 1]));
-                let taps = Taps::new(interpolation, &rows, &columns, x, y);
+                let (x, y) = (volume.columns.place(at[0]), volume.rows.place(at[1]));
+                let z = if flat { W::default() } else { volume.depths.place(at[2]) };
+                let taps = Taps::new(interpolation, &volume, x, y, z);
                 for channel in batch * c..(batch + 1) * c {
-                    let plane = &image[channel * rows.size * columns.size..][..rows.size * columns.size];
-                    slots[channel * places + place] = taps.read(plane);
+                    slots[channel * places + place] = taps.read(&image[channel * size..][..size]);
                 }
             }
             Ok(())
         })
     })
+}
+
+/// What is read.
+struct Volume {
+    depths: Side,
+    rows: Side,
+    columns: Side,
 }
 
 /// The elements that make one place, with their weights: the same in every channel.
@@ -182,23 +202,27 @@ struct Taps<W> {
 }
 
 impl<W: Real> Taps<W> {
-    fn new(interpolation: Interpolation, rows: &Side, columns: &Side, x: W, y: W) -> Taps<W> {
+    fn new(interpolation: Interpolation, volume: &Volume, x: W, y: W, z: W) -> Taps<W> {
+        let Volume { depths, rows, columns } = volume;
         let mut taps = Taps {
             taps: [(0, W::ZERO); 16],
             count: 0,
         };
         match interpolation {
             Interpolation::Nearest => {
-                let (x, y) = (columns.pad(x).round_even(), rows.pad(y).round_even());
-                taps.add(rows, columns, x, y, W::ONE);
+                let [x, y, z] = [columns.pad(x), rows.pad(y), depths.pad(z)].map(W::round_even);
+                taps.add(volume, [x, y, z], W::ONE);
             }
             Interpolation::Bilinear => {
-                let (x, y) = (columns.pad(x), rows.pad(y));
-                let (left, top) = (x.floor(), y.floor());
-                let (dx, dy) = (x.minus(left), y.minus(top));
-                for (row, weight) in [(top, W::ONE.minus(dy)), (top.plus(W::ONE), dy)] {
-                    taps.add(rows, columns, left, row, W::ONE.minus(dx).times(weight));
-                    taps.add(rows, columns, left.plus(W::ONE), row, dx.times(weight));
+                let (x, y, z) = (columns.pad(x), rows.pad(y), depths.pad(z));
+                let (left, top, front) = (x.floor(), y.floor(), z.floor());
+                let (dx, dy, dz) = (x.minus(left), y.minus(top), z.minus(front));
+                for (depth, part) in [(front, W::ONE.minus(dz)), (front.plus(W::ONE), dz)] {
+                    for (row, weight) in [(top, W::ONE.minus(dy)), (top.plus(W::ONE), dy)] {
+                        let weight = weight.times(part);
+                        taps.add(volume, [left, row, depth], W::ONE.minus(dx).times(weight));
+                        taps.add(volume, [left.plus(W::ONE), row, depth], dx.times(weight));
+                    }
                 }
             }
             Interpolation::Bicubic => {
@@ -208,7 +232,7 @@ impl<W: Real> Taps<W> {
                     let row = rows.pad(top.plus(W::from_f64(i as f64 - 1.0)));
                     for (j, &part) in across.iter().enumerate() {
                         let column = columns.pad(left.plus(W::from_f64(j as f64 - 1.0)));
-                        taps.add(rows, columns, column, row, part.times(weight));
+                        taps.add(volume, [column, row, W::ZERO], part.times(weight));
                     }
                 }
             }
@@ -216,10 +240,11 @@ impl<W: Real> Taps<W> {
         taps
     }
 
-    /// Adds an element with its weight, if it is in the image.
-    fn add(&mut self, rows: &Side, columns: &Side, x: W, y: W, weight: W) {
-        if let (Some(row), Some(column)) = (rows.element(y), columns.element(x)) {
-            self.taps[self.count] = (row * columns.size + column, weight);
+    /// Adds an element with its weight, if it is in the volume.
+    fn add(&mut self, volume: &Volume, [x, y, z]: [W; 3], weight: W) {
+        let Volume { depths, rows, columns } = volume;
+        if let (Some(depth), Some(row), Some(column)) = (depths.element(z), rows.element(y), columns.element(x)) {
+            self.taps[self.count] = ((depth * rows.size + row) * columns.size + column, weight);
             self.count += 1;
         }
     }

@@ -13,6 +13,7 @@ use delegraph_types::{Dims, Element};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::_native_batch_norm_legit.no_stats_out", batch_norm_of_batch),
+    ("aten::_native_batch_norm_legit.out", batch_norm_with_running),
     (
         "aten::_native_batch_norm_legit_no_training.out",
         batch_norm_of_statistics,
@@ -292,6 +293,64 @@ fn batch_norm_of_batch(call: &mut Call) -> Result<(), KernelError> {
         saved.0.push(call.out(1)?, mean)?;
         saved.1.push(call.out(2)?, deviation)?;
         Ok((mean, deviation))
+    })
+}
+
+/// `(input, weight, bias, running_mean, running_var, training, momentum, eps)`: the running statistics are the first two outputs,
+/// which training moves towards those of the batch.
+fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
+    let input = call.tensor(0)?;
+    check_float(&input)?;
+    let (weight, bias) = (call.optional_tensor(1)?, call.optional_tensor(2)?);
+    let (training, momentum, eps) = (call.bool(5)?, call.float(6)?, call.float(7)?);
+    let channels = input.sizes().get(1).copied().unwrap_or(0);
+    check_channels(channels, [("weight", weight), ("bias", bias)])?;
+    let inputs = call.args.len();
+    let Some(([mean, variance], outs)) = call.outs.split_first_chunk_mut() else {
+        return Err(KernelError::WrongKind {
+            index: inputs,
+            expected: "five output tensors",
+        });
+    };
+    for (name, running) in [("running_mean", &mut *mean), ("running_var", &mut *variance)] {
+        check_channels(channels, [(name, Some(running.as_tensor()?))])?;
+    }
+    let mut inner = Call {
+        args: call.args,
+        outs,
+        scratch: call.scratch,
+        result: None,
+    };
+    let saved = Dims::filled(1, if training { channels } else { 0 });
+    for index in 1..3 {
+        inner.out(index)?.resize(&saved)?;
+    }
+    let mut saved = (Writer::<f64>::whole(inner.out(1)?), Writer::<f64>::whole(inner.out(2)?));
+    let mut moved = (Writer::<f64>::whole(mean), Writer::<f64>::whole(variance));
+    let mut rows = Rows::<f64>::new(input, DimSet::one(1).others());
+    let mut channel = 0usize;
+    channelwise(&mut inner, input, weight, bias, |call| {
+        let mut old = [0.0; 2];
+        for (value, running) in old.iter_mut().zip([&mut *mean, &mut *variance]) {
+            let mut reader = Reader::<f64>::new(running.as_tensor()?, &[channels], &[1]);
+            reader.seek(channel);
+            *value = reader.read(1)?[0];
+        }
+        channel += 1;
+        if !training {
+            return Ok((old[0], 1.0 / Real::sqrt(old[1] + eps)));
+        }
+        rows.advance();
+        let (new, squares) = moments(&mut rows)?;
+        let count = rows.len() as f64;
+        let deviation = 1.0 / Real::sqrt(squares / count + eps);
+        saved.0.push(call.out(1)?, new)?;
+        saved.1.push(call.out(2)?, deviation)?;
+        moved.0.push(mean, (1.0 - momentum) * old[0] + momentum * new)?;
+        moved
+            .1
+            .push(variance, (1.0 - momentum) * old[1] + momentum * squares / (count - 1.0))?;
+        Ok((new, deviation))
     })
 }
 

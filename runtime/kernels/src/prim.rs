@@ -23,6 +23,37 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
         let size = size.ok_or_else(|| KernelError::invalid("dim", "a 0-dim tensor has no sizes"))?;
         give(call, Scalar::Int(size))
     }),
+    // Every tensor counts as contiguous: programs know nothing of the strides that eager mode would have.
+    ("aten::sym_stride.int", |call| {
+        let input = call.tensor(0)?;
+        let dim = dim_of(input.sizes(), call.int(1)?, "dim")?;
+        let stride = input.sizes().contiguous_strides().get(dim).copied();
+        let stride = stride.ok_or_else(|| KernelError::invalid("dim", "a 0-dim tensor has no strides"))?;
+        give(call, Scalar::Int(stride))
+    }),
+    ("aten::sym_storage_offset", |call| {
+        call.tensor(0)?;
+        give(call, Scalar::Int(0))
+    }),
+    ("aten::sym_is_contiguous", |call| {
+        let input = call.tensor(0)?;
+        // c10::MemoryFormat; the order of its dimensions from the innermost.
+        let order: &[usize] = match call.optional_int(1)?.unwrap_or(0) {
+            0 | 1 => return give(call, Scalar::Bool(true)),
+            2 => &[1, 3, 2, 0],
+            3 => &[1, 4, 3, 2, 0],
+            other => return Err(KernelError::invalid("memory_format", format!("format {other}"))),
+        };
+        let (sizes, strides) = (input.sizes(), input.sizes().contiguous_strides());
+        let mut expected = 1i64;
+        let same = sizes.rank() == order.len()
+            && order.iter().all(|&d| {
+                let fits = sizes[d] == 1 || strides[d] == expected;
+                expected = expected.saturating_mul(sizes[d]);
+                fits
+            });
+        give(call, Scalar::Bool(same))
+    }),
     ("executorch_prim::add.Scalar", |call| {
         arithmetic(call, i64::checked_add, |a, b| a + b)
     }),

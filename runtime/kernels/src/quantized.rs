@@ -16,11 +16,14 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
         "quantized_decomposed::quantize_per_tensor.Tensor_out",
         quantize_per_tensor,
     ),
-    ("quantized_decomposed::quantize_per_tensor.tensor2", quantize_per_tensor),
+    (
+        "quantized_decomposed::quantize_per_tensor.tensor2_out",
+        quantize_per_tensor,
+    ),
     ("quantized_decomposed::quantize_per_channel.out", quantize_per_channel),
     ("quantized_decomposed::quantize_per_token.out", quantize_per_token),
     (
-        "quantized_decomposed::quantize_per_channel_group",
+        "quantized_decomposed::quantize_per_channel_group.out",
         quantize_per_channel_group,
     ),
     ("quantized_decomposed::dequantize_per_tensor.out", dequantize_per_tensor),
@@ -29,7 +32,7 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
         dequantize_per_tensor,
     ),
     (
-        "quantized_decomposed::dequantize_per_tensor.tensor2",
+        "quantized_decomposed::dequantize_per_tensor.tensor2_out",
         dequantize_per_tensor,
     ),
     (
@@ -38,7 +41,7 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ),
     ("quantized_decomposed::dequantize_per_token.out", dequantize_per_token),
     (
-        "quantized_decomposed::dequantize_per_channel_group",
+        "quantized_decomposed::dequantize_per_channel_group.out",
         dequantize_per_channel_group,
     ),
 ];

@@ -15,10 +15,10 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("quantized_decomposed::choose_qparams.Tensor_out", |call| {
         per_tensor(call, false)
     }),
-    ("quantized_decomposed::choose_qparams_symmetric.tensor", |call| {
+    ("quantized_decomposed::choose_qparams_symmetric.tensor_out", |call| {
         per_tensor(call, true)
     }),
-    ("quantized_decomposed::choose_qparams_per_token", |call| {
+    ("quantized_decomposed::choose_qparams_per_token.out", |call| {
         if call.optional_dtype(1)? != Some(DType::I8) {
             return Err(KernelError::unsupported("dtype", "a dtype other than i8"));
         }
@@ -29,7 +29,7 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
         |call| per_token(call, false),
     ),
     (
-        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl",
+        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl.out",
         |call| per_token(call, false),
     ),
 ];

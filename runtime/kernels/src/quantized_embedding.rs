@@ -8,6 +8,7 @@ use crate::embedding::{Offsets, row_index};
 use crate::math::Num;
 use crate::quantized::groups;
 use crate::registry::Kernel;
+use crate::remap::index_at;
 use crate::stage::{dims_of, expect_dtype};
 use crate::wide::Wide;
 use crate::{Call, KernelError, Tensor};
@@ -98,7 +99,7 @@ fn lookup(call: &mut Call, packing: Packing) -> Result<(), KernelError> {
     let memory = out.bytes_mut();
     with_format!(table.scales.dtype(), "weight_scales", F => {
         for (from, to) in Offsets::of(&indices).zip(targets) {
-            let row = row_index(&indices, from, rows)?;
+            let row = row_index(index_at(&indices, from, "indices")?, rows)?;
             table.write_row::<F>(row as usize, dtype, memory, to, stride as usize)?;
         }
         Ok(())

@@ -14,8 +14,11 @@ use delegraph_types::{DType, Dims};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("quantized_decomposed::add.out", add),
-    ("quantized_decomposed::convert_element_type.no_fuse", convert),
-    ("quantized_decomposed::fake_quant_per_channel", fake_quant_per_channel),
+    ("quantized_decomposed::convert_element_type.no_fuse_out", convert),
+    (
+        "quantized_decomposed::fake_quant_per_channel.out",
+        fake_quant_per_channel,
+    ),
     ("quantized_decomposed::mixed_linear.out", mixed_linear),
     ("quantized_decomposed::mixed_mm.out", mixed_mm),
 ];

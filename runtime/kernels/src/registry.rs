@@ -15,11 +15,13 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::compare::KERNELS,
     crate::compare::LOGICAL,
     crate::convolution::KERNELS,
+    crate::convolution_backward::KERNELS,
     crate::copies::KERNELS,
     crate::masks::KERNELS,
     crate::indexing::KERNELS,
     crate::scatter::KERNELS,
     crate::embedding::KERNELS,
+    crate::embedding_bag::KERNELS,
     crate::creation::KERNELS,
     crate::distance::KERNELS,
     crate::fold::KERNELS,
@@ -33,8 +35,10 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::quantized_choose::KERNELS,
     crate::quantized_embedding::KERNELS,
     crate::quantized_fused::KERNELS,
+    crate::random::KERNELS,
     crate::reduce::KERNELS,
     crate::remap::KERNELS,
+    crate::resize::KERNELS,
     crate::scan::KERNELS,
     crate::softmax::KERNELS,
     crate::sort::KERNELS,
@@ -48,8 +52,7 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::views::KERNELS,
 ];
 
-/// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`. An
-/// operator without an out-variant goes by its own name: `quantized_decomposed::dequantize_per_channel_group`.
+/// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`.
 pub fn find(name: &str) -> Option<Kernel> {
     all().find(|(have, _)| *have == name).map(|(_, kernel)| kernel)
 }

@@ -1,23 +1,16 @@
 //! Operators that make tensors from sizes and numbers.
 
 use super::Rule;
-use super::call::{Call, Result};
+use super::call::{Call, Result, to_float};
 use crate::{Arg, Expr, ExprOp, Type};
 use delegraph_types::{DType, Operand, result_dtype};
 
-pub(super) fn rule(base: &str, _overload: &str) -> Option<Rule> {
+pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
     Some(match base {
         "full" => |c| c.one(c.dtype("dtype")?.map_or_else(|| fill_dtype(c), Ok)?, c.ints("size")?),
-        "zeros"
-        | "ones"
-        | "empty"
-        | "empty_strided"
-        | "empty_permuted"
-        | "rand"
-        | "randn"
-        | "randint"
-        | "normal"
-        | "_efficientzerotensor" => |c| c.one(c.dtype("dtype")?.unwrap_or(DType::F32), c.ints("size")?),
+        "zeros" | "ones" | "empty" | "empty_strided" | "empty_permuted" | "rand" | "randn" | "_efficientzerotensor" => {
+            |c| c.one(c.dtype("dtype")?.unwrap_or(DType::F32), c.ints("size")?)
+        }
         "full_like" | "zeros_like" | "ones_like" | "empty_like" | "rand_like" | "randn_like" | "randint_like" => |c| {
             let t = c.first()?;
             c.one(c.dtype("dtype")?.unwrap_or(t.dtype), t.shape.clone())
@@ -34,12 +27,37 @@ pub(super) fn rule(base: &str, _overload: &str) -> Option<Rule> {
             let columns = if c.has("m") { c.int("m")? } else { rows.clone() };
             c.one(c.dtype("dtype")?.unwrap_or(DType::F32), vec![rows, columns])
         },
+        "normal" if overload.starts_with("float_float") => {
+            |c| c.one(c.dtype("dtype")?.unwrap_or(DType::F32), c.ints("size")?)
+        }
+        "normal" => |c| {
+            c.one(
+                to_float(c.promoted(&["mean", "std"])?),
+                c.broadcast_of(&["mean", "std"])?,
+            )
+        },
+        "randint" => |c| c.one(c.dtype("dtype")?.unwrap_or(DType::I64), c.ints("size")?),
+        "resize" => |c| c.one(c.first()?.dtype, c.ints("size")?),
         "randperm" => |c| c.one(c.dtype("dtype")?.unwrap_or(DType::I64), vec![c.int("n")?]),
         "tril_indices" | "triu_indices" => triangle,
         "hann_window" | "hamming_window" | "blackman_window" | "bartlett_window" | "kaiser_window" => {
             |c| c.one(c.dtype("dtype")?.unwrap_or(DType::F32), vec![c.int("window_length")?])
         }
         "_local_scalar_dense" | "item" => scalar,
+        "sym_size" => |c| {
+            let t = c.first()?;
+            c.rank_at_least(t, 1)?;
+            Ok(vec![Type::Int(t.shape[c.dim("dim", t.rank())?].clone())])
+        },
+        "sym_numel" => |c| Ok(vec![Type::Int(Expr::product(&c.first()?.shape))]),
+        // Every tensor counts as contiguous.
+        "sym_stride" => |c| {
+            let t = c.first()?;
+            c.rank_at_least(t, 1)?;
+            Ok(vec![Type::Int(Expr::product(&t.shape[c.dim("dim", t.rank())? + 1..]))])
+        },
+        "sym_storage_offset" => |_| Ok(vec![Type::Int(Expr::Int(0))]),
+        "sym_is_contiguous" => |_| Ok(vec![Type::Bool]),
         "_shape_as_tensor" => |c| c.one(DType::I64, vec![Expr::Int(c.first()?.rank() as i64)]),
         "_cast_Byte" => |c| c.one(DType::U8, c.first()?.shape.clone()),
         "_cast_Char" => |c| c.one(DType::I8, c.first()?.shape.clone()),

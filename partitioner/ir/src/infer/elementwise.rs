@@ -16,7 +16,7 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         | "alpha_dropout" | "feature_alpha_dropout" | "rrelu" | "conj" | "conj_physical" | "_conj" | "_conj_physical"
         | "resolve_conj" | "resolve_neg" | "real" | "fake_quantize_per_tensor_affine"
         | "fake_quantize_per_channel_affine" | "renorm" | "pin_memory" | "_lazy_clone" | "bernoulli" | "uniform"
-        | "normal_functional" | "exponential" | "_neg_view" | "cauchy" | "log_normal" | "geometric" | "special_round"
+        | "normal_functional" | "exponential" | "_neg_view" | "cauchy" | "log_normal" | "geometric" | "random" | "special_round"
         // The weight is one a channel.
         | "prelu" | "_prelu_kernel" => same,
         "square" => square,

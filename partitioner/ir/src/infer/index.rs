@@ -17,6 +17,11 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             c.rank_at_least(weight, 1)?;
             c.one(weight.dtype, [&indices.shape[..], &weight.shape[1..]].concat())
         },
+        "embedding_dense_backward" => |c| {
+            let gradient = c.tensor("grad_output")?;
+            let width = gradient.shape.last().cloned().unwrap_or(Expr::Int(1));
+            c.one(gradient.dtype, vec![c.int("num_weights")?, width])
+        },
         "embedding_bag" | "_embedding_bag" | "_embedding_bag_forward_only" => embedding_bag,
         "index_put" | "_unsafe_index_put" | "_index_put_impl" | "scatter" | "scatter_add" | "scatter_reduce"
         | "index_add" | "index_copy" | "index_fill" | "index_reduce" | "put" | "select_scatter" | "slice_scatter"
@@ -30,6 +35,14 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             c.one(DType::I64, [&t.shape[..], &[classes]].concat())
         },
         "nonzero" | "masked_select" | "argwhere" | "where" | "nonzero_numpy" => |c| c.data_dependent(),
+        "multinomial" => |c| {
+            let t = c.first()?;
+            c.rank_at_least(t, 1)?;
+            let mut shape = t.shape.clone();
+            shape.pop();
+            shape.push(c.int("num_samples")?);
+            c.one(DType::I64, shape)
+        },
         "nonzero_static" => |c| {
             let rank = c.first()?.rank() as i64;
             c.one(DType::I64, vec![c.int("size")?, Expr::Int(rank)])
@@ -115,9 +128,15 @@ fn embedding_bag(c: &Call) -> Result<Vec<Type>> {
     }
     let dim = weight.shape[1].clone();
     let mode = c.fixed_int("mode")?;
-    // What the CPU implementation keeps for the backward pass (aten/src/ATen/native/EmbeddingBag.cpp): nothing for sums.
+    let padding = if c.given("padding_idx") {
+        c.fixed_int("padding_idx")?
+    } else {
+        -1
+    };
+    // What is kept for the backward pass, by PyTorch's meta function (torch/_meta_registrations.py): nothing for plain sums.
     let count = indices.shape.first().cloned().unwrap_or(Expr::Int(1));
-    let offset2bag = if mode == 0 { Expr::Int(0) } else { count };
+    let plain = mode == 0 && padding < 0 && matches!(weight.dtype, DType::F32 | DType::F16);
+    let offset2bag = if plain { Expr::Int(0) } else { count };
     let max_indices = if mode == 2 {
         vec![bags.clone(), dim.clone()]
     } else {

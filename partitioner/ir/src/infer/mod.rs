@@ -3,6 +3,7 @@
 //! One file a family. A rule is found by the operator's name without overload, and reads arguments by parameter name, so
 //! that one rule serves every overload of its operator and its `_copy` form.
 
+mod backward;
 mod call;
 mod conv;
 mod create;
@@ -10,6 +11,7 @@ mod elementwise;
 mod higher_order;
 mod index;
 mod join;
+mod llm;
 mod loss;
 mod matmul;
 mod norm;
@@ -99,10 +101,12 @@ fn rule(op: Op) -> Option<Rule> {
                     .or_else(|| resample::rule(base))
                     .or_else(|| recurrent::rule(base))
                     .or_else(|| loss::rule(base))
+                    .or_else(|| backward::rule(base))
             };
             find(base).or_else(|| find(base.strip_suffix("_copy")?))
         }
         "quantized_decomposed" | "torchao" => quantized::rule(base),
+        "llama" => llm::rule(base),
         "dim_order_ops" => create::dim_order_rule(base),
         "higher_order" => higher_order::rule(base),
         _ => None,

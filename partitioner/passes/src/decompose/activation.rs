@@ -81,13 +81,6 @@ pub(super) const RULES: Rules = &[
         let (x, weight) = (rw.tensor(0)?, rw.tensor(1)?);
         one(leaky(rw, x, weight))
     }),
-    ("aten::rrelu", |rw| {
-        if rw.bool(3)? {
-            return Err(rw.unsupported("training mode"));
-        }
-        let slope = (rw.float(1)? + rw.float(2)?) / 2.0;
-        one(rw.emit("aten::leaky_relu", args![rw.arg(0), slope]))
-    }),
     ("aten::threshold", |rw| {
         let x = rw.tensor(0)?;
         let low = rw.emit("aten::le.Scalar", args![x, rw.arg(1)])?;

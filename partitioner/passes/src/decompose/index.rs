@@ -46,6 +46,10 @@ pub(super) const RULES: Rules = &[
         common.insert(dim, sx[dim].clone());
         x = rw.expand(x, common.clone())?;
         common[dim] = si[dim].clone();
+        // With a dimension given, PyTorch takes every index modulo its size.
+        if sx[dim] != Expr::Int(0) {
+            index = rw.emit("aten::remainder.Scalar", args![index, sx[dim].clone()])?;
+        }
         index = rw.expand(index, common)?;
         one(rw.emit("aten::gather", args![x, dim as i64, index]))
     }),
@@ -125,7 +129,26 @@ pub(super) const RULES: Rules = &[
         }
         one(rw.permute(front, &back))
     }),
+    ("aten::embedding_bag", |rw| bags(rw, -1)),
+    ("aten::embedding_bag.padding_idx", |rw| {
+        let rows = rw.size(rw.tensor(0)?, 0)?;
+        match rw.optional_int(8)? {
+            None => bags(rw, -1),
+            Some(index @ 0..) => bags(rw, index),
+            Some(index) => match rows.as_int() {
+                Some(rows) => bags(rw, rows + index),
+                None => Err(rw.unsupported("a padding index counted from the end of a dynamic table")),
+            },
+        }
+    }),
 ];
+
+/// weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset
+fn bags(rw: &mut Rewrite, padding: i64) -> Replacement {
+    let mut args: Vec<Arg> = (0..8).map(|index| rw.arg(index)).collect();
+    args.push(Arg::int(padding));
+    rw.emit_many("aten::_embedding_bag", args).map(Some)
+}
 
 fn without(shape: &[Expr], dim: usize) -> Vec<Expr> {
     let mut rest = shape.to_vec();

@@ -18,6 +18,7 @@ mod matmul;
 mod norm;
 mod pad;
 mod pool;
+mod random;
 mod recurrent;
 mod reduce;
 mod resample;
@@ -47,6 +48,7 @@ const FAMILIES: &[Rules] = &[
     norm::RULES,
     pad::RULES,
     pool::RULES,
+    random::RULES,
     recurrent::RULES,
     reduce::RULES,
     resample::RULES,

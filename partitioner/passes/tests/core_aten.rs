@@ -1,0 +1,49 @@
+//! The operator set is closed: every core ATen operator runs, whole or in parts.
+
+use delegraph_ir::can_infer;
+use delegraph_opset::Op;
+use delegraph_passes::decompose::has_rule;
+
+/// A kernel that computes the operator: that of its out-variant, or its own.
+fn has_kernel(op: Op) -> bool {
+    let written = op.name().to_string() + if op.name().contains('.') { "_out" } else { ".out" };
+    let name = op.out_variant().map_or(op.name(), Op::name);
+    [name, &written]
+        .into_iter()
+        .any(|name| delegraph_kernels::find(name).is_some())
+}
+
+/// What cannot be: no graph and no program holds complex numbers.
+const COMPLEX: [&str; 2] = ["aten::_fft_c2r", "aten::_fft_r2c"];
+
+#[test]
+fn every_core_operator_has_a_kernel_or_a_decomposition_and_a_type_rule() {
+    let core: Vec<Op> = Op::all().filter(|op| op.is_core()).collect();
+    assert_eq!(core.len(), 193);
+    let names = |ops: Vec<&Op>| ops.into_iter().map(|op| op.name()).collect::<Vec<&str>>();
+    let lost = core.iter().filter(|op| !has_kernel(**op) && !has_rule(**op)).collect();
+    assert_eq!(names(lost), COMPLEX);
+    // Operators that write to their arguments are never in a graph.
+    let functional = core.iter().filter(|op| !op.schema().is_in_place());
+    assert_eq!(names(functional.filter(|op| !can_infer(**op)).collect()), COMPLEX);
+}
+
+#[test]
+#[ignore = "prints the list that a person reads"]
+fn list() {
+    for op in Op::all().filter(|op| op.is_core() || op.in_executorch()) {
+        let yes = |has: bool| if has { "yes" } else { "-" };
+        let tags = (
+            if op.is_core() { "core" } else { "-" },
+            if op.in_executorch() { "executorch" } else { "-" },
+        );
+        println!(
+            "{op}\t{}\t{}\tkernel {}\tdecomposition {}\ttype {}",
+            tags.0,
+            tags.1,
+            yes(has_kernel(op)),
+            yes(has_rule(op)),
+            yes(can_infer(op))
+        );
+    }
+}
