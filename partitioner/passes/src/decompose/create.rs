@@ -4,7 +4,7 @@ use super::{Replacement, Rules, one};
 use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
-use delegraph_ir::{Arg, Expr, ValueId};
+use delegraph_ir::{Arg, Expr, Type, ValueId};
 use delegraph_types::{DType, bf16, f16};
 
 pub(super) const RULES: Rules = &[
@@ -77,16 +77,29 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::one_hot", |rw| {
         let (x, classes) = (rw.tensor(0)?, rw.int(1)?);
-        if classes < 0 {
-            return Err(rw.unsupported("a number of classes that depends on the data"));
-        }
         let rank = rw.rank(x)?;
+        let classes = match classes {
+            0.. => Expr::Int(classes),
+            _ => classes_of(rw, x)?,
+        };
         let x = rw.unsqueeze(x, rank)?;
         let classes = rw.arange(0, classes)?;
         let hot = rw.binary("aten::eq.Tensor", x, classes)?;
         one(rw.cast(hot, DType::I64))
     }),
 ];
+
+/// One more than the largest class: read at run time, as the symbol that the result's type names it by.
+fn classes_of(rw: &mut Rewrite, x: ValueId) -> Result<Expr, PassError> {
+    let Some(classes @ Expr::Symbol(_)) = rw.output_type(0)?.shape.last().cloned() else {
+        return Err(rw.unsupported("a number of classes that depends on the data and has no symbol"));
+    };
+    let most = rw.emit("aten::amax", args![x, Vec::<i64>::new(), false])?;
+    let count = rw.add(most, 1)?;
+    let ty = Type::Int(classes.clone());
+    rw.emit_as("aten::_local_scalar_dense", args![count], vec![ty])?;
+    Ok(classes)
+}
 
 /// Constants of more elements than this would swell the file: they are refused.
 const MAX_CONSTANT: i64 = 1 << 20;

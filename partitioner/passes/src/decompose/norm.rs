@@ -22,6 +22,10 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::instance_norm", instance_norm),
     ("aten::batch_norm", |rw| {
+        // Nothing to normalize: PyTorch returns it as it is, whatever its rank.
+        if rw.shape(rw.tensor(0)?)?.contains(&Expr::Int(0)) {
+            return one(rw.emit("aten::clone", args![rw.arg(0)]));
+        }
         let parts = batch_norm(rw)?;
         Ok(Some(parts[..1].to_vec()))
     }),
@@ -93,6 +97,9 @@ pub(super) const RULES: Rules = &[
 ];
 
 /// input, weight, bias, running_mean, running_var, training, momentum, eps -> output, mean, 1/std
+///
+/// In training mode the batch's own statistics are used. PyTorch changes the running ones besides: importing has made writes of
+/// that, so a node here means the results alone.
 fn batch_norm(rw: &mut Rewrite) -> Result<Vec<ValueId>, PassError> {
     let training = rw.bool(5)?;
     let [x, weight, bias, mean, variance] = [0, 1, 2, 3, 4].map(|i| rw.arg(i));
@@ -103,11 +110,9 @@ fn batch_norm(rw: &mut Rewrite) -> Result<Vec<ValueId>, PassError> {
         }
         let op = "aten::_native_batch_norm_legit_no_training";
         rw.emit_many(op, vec![x, weight, bias, mean, variance, momentum, eps])?
-    } else if rw.is_none(3) && rw.is_none(4) {
+    } else {
         let op = "aten::_native_batch_norm_legit.no_stats";
         rw.emit_many(op, vec![x, weight, bias, Arg::Bool(true), momentum, eps])?
-    } else {
-        return Err(rw.unsupported("batch normalization in training mode"));
     };
     Ok(parts[..3].to_vec())
 }

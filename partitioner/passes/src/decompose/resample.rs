@@ -5,7 +5,7 @@ use crate::PassError;
 use crate::args;
 use crate::rewrite::Rewrite;
 use delegraph_ir::{Arg, Expr, ValueId};
-use delegraph_types::DType;
+use delegraph_types::{DType, bf16, f16};
 
 pub(super) const RULES: Rules = &[
     ("aten::upsample_nearest1d.vec", |rw| {
@@ -60,6 +60,14 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::_upsample_nearest_exact3d", |rw| {
         nearest_exact(rw, Scales::Separate(2))
+    }),
+    ("aten::grid_sampler", |rw| {
+        let op = match rw.rank(rw.tensor(0)?)? {
+            4 => "aten::grid_sampler_2d",
+            5 => "aten::grid_sampler_3d",
+            _ => return Err(rw.invalid("an image or a volume is expected")),
+        };
+        one(rw.emit(op, rw.node().args.clone()))
     }),
 ];
 
@@ -189,6 +197,10 @@ fn extents(rw: &Rewrite, x: ValueId) -> Result<Vec<(i64, i64)>, PassError> {
 fn bicubic(rw: &mut Rewrite, at: Scales) -> Replacement {
     let (x, corners) = (rw.tensor(0)?, rw.bool(2)?);
     let scales = scales(rw, at, 2)?;
+    let dtype = rw.dtype(x)?;
+    if dtype == DType::U8 {
+        return bicubic_bytes(rw, at, scales);
+    }
     let extents = extents(rw, x)?;
     let [height, width] = extents.as_slice() else {
         return Err(rw.invalid("an input of four dimensions is expected"));
@@ -210,14 +222,13 @@ fn bicubic(rw: &mut Rewrite, at: Scales) -> Replacement {
             for (k, weight) in cubic(t).into_iter().enumerate() {
                 let i = (low as i64 - 1 + k as i64).clamp(0, input - 1);
                 // [input, output]: the image is multiplied from the left.
-                items[(i * output + o) as usize] += weight as f32;
+                items[(i * output + o) as usize] += rounded(weight, dtype);
             }
         }
         rw.constant_f32(&[input, output], &items)
     };
     let across = matrix(rw, *width, scales.as_ref().map(|s| s[1]))?;
     let down = matrix(rw, *height, scales.as_ref().map(|s| s[0]))?;
-    let dtype = rw.dtype(x)?;
     if !dtype.is_float() || dtype == DType::F64 {
         return Err(rw.unsupported(format!("cubic interpolation of {dtype}")));
     }
@@ -226,6 +237,27 @@ fn bicubic(rw: &mut Rewrite, at: Scales) -> Replacement {
     let y = rw.transpose_last(y)?;
     let y = super::matmul::matmul(rw, y, down)?;
     one(rw.transpose_last(y))
+}
+
+/// Between the passes over bytes PyTorch rounds, which a product of matrices does not: the kernel does it whole.
+fn bicubic_bytes(rw: &mut Rewrite, at: Scales, scales: Option<Vec<f64>>) -> Replacement {
+    if let Scales::Separate(_) = at {
+        return Ok(None);
+    }
+    let ty = rw.output_type(0)?;
+    let size = ty.shape.get(2..).unwrap_or_default().to_vec();
+    let scale = |i: usize| scales.as_ref().map(|s| s[i]);
+    let args = args![rw.arg(0), size, rw.arg(2), scale(0), scale(1)];
+    rw.emit_as("aten::upsample_bicubic2d", args, vec![ty.into()]).map(Some)
+}
+
+/// PyTorch keeps the weights of an image in the image's dtype.
+fn rounded(weight: f64, dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f64(weight).to_f32(),
+        DType::BF16 => bf16::from_f64(weight).to_f32(),
+        _ => weight as f32,
+    }
 }
 
 fn cubic(t: f64) -> [f64; 4] {
