@@ -2,11 +2,19 @@
 
 use alloc::vec::Vec;
 
+/// Nobody types longer names, and comparing two takes time in proportion to the product of their lengths: a file from a
+/// stranger must not make a hint take minutes.
+const LONGEST: usize = 256;
+
 /// The name among `candidates` that is nearest to `name` by edit distance, if it is near enough to be a slip of the hand
 /// (at most a third of its letters differ).
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST {
+        return None;
+    }
     candidates
         .into_iter()
+        .filter(|c| c.len() <= LONGEST)
         .map(|c| (distance(name, c), c))
         .filter(|(d, c)| *d <= c.chars().count().max(3) / 3)
         .min()
@@ -39,5 +47,12 @@ mod tests {
         assert_eq!(nearest("falback", keys), Some("fallback"));
         assert_eq!(nearest("min_node", keys), Some("min_nodes"));
         assert_eq!(nearest("colour", keys), None);
+    }
+
+    #[test]
+    fn long_names_are_not_compared() {
+        let long = "x".repeat(1 << 24);
+        assert_eq!(nearest(&long, ["x", &long]), None);
+        assert_eq!(nearest("orde", [&long, "order"]), Some("order"));
     }
 }
