@@ -130,7 +130,11 @@ fn check(graph: &Graph) -> Result<(), PassError> {
                 check(subgraph)?;
             }
         }
-        if !control && kernel_of(node.op).is_none() {
+        // A region's own nodes are a way out that is taken only if its delegate fails.
+        let runs = |kernel: Op| {
+            node.region.is_some() || kernel.in_executorch() || delegraph_kernels::find(kernel.name()).is_some()
+        };
+        if !control && !kernel_of(node.op).is_some_and(runs) {
             return Err(PassError::unsupported(node, "the operator in a portable program"));
         }
     }
@@ -144,6 +148,7 @@ fn rule(rw: &mut Rewrite) -> Replacement {
             dim_order(rw, "dim_order_ops::_clone_dim_order", false)?
         }
         "aten::empty.memory_format" | "aten::empty_strided" | "aten::empty_permuted" => empty(rw)?,
+        "aten::add.Scalar" | "aten::sub.Scalar" | "aten::rsub.Scalar" => promoting(rw)?,
         _ => None,
     };
     match replaced {
@@ -170,6 +175,22 @@ fn dim_order(rw: &mut Rewrite, op: &str, cast: bool) -> Replacement {
             order,
         ],
         false => vec![source.into(), Arg::Bool(false), order],
+    };
+    rw.emit_as(op, args, vec![ty.into()]).map(Some)
+}
+
+/// A number that raises the dtype as a 0-dim tensor of the result's: ExecuTorch's `Scalar` kernels refuse such numbers.
+fn promoting(rw: &mut Rewrite) -> Replacement {
+    let (x, ty) = (rw.tensor(0)?, rw.output_type(0)?);
+    if rw.dtype(x)? == ty.dtype {
+        return Ok(None);
+    }
+    let (number, alpha) = (tensor_of(rw, rw.arg(1), ty.dtype)?, rw.arg(2));
+    let (op, args) = match rw.node().op.name() {
+        "aten::add.Scalar" => ("aten::add.Tensor", args![x, number, alpha]),
+        "aten::sub.Scalar" => ("aten::sub.Tensor", args![x, number, alpha]),
+        // rsub(x, number, alpha) = number - alpha * x
+        _ => ("aten::sub.Tensor", args![number, x, alpha]),
     };
     rw.emit_as(op, args, vec![ty.into()]).map(Some)
 }
@@ -474,6 +495,39 @@ mod tests {
             error.contains("`combinations_0`") && error.contains("aten::combinations"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_number_that_raises_the_dtype_is_a_tensor() {
+        for (op, number, dtype, want) in [
+            (
+                "aten::add.Scalar",
+                Arg::Float(0.5),
+                DType::I64,
+                "aten::add.Tensor(%x, %",
+            ),
+            ("aten::sub.Scalar", Arg::int(2), DType::Bool, "aten::sub.Tensor(%x, %"),
+            ("aten::rsub.Scalar", Arg::Float(0.5), DType::I64, ", %x, "),
+        ] {
+            let result = if dtype == DType::Bool { DType::I64 } else { DType::F32 };
+            let text = portable(op, dtype, |x| args![x, number.clone(), 1], ty(result));
+            assert!(text.contains(want), "{text}");
+        }
+        let text = portable("aten::add.Scalar", DType::F16, |x| args![x, 0.5, 1], ty(DType::F16));
+        assert!(text.contains("aten::add.Scalar(%x, 0.5)"), "{text}");
+    }
+
+    #[test]
+    fn an_operator_that_only_runs_here_is_foreign() {
+        let mut module = Module::default();
+        let mut graph = Graph::new("forward");
+        let x = graph.add_input("x", ty(DType::F32));
+        let y = graph.push("aten::cumprod", args![x, 1], vec![ty(DType::F32)]).unwrap()[0];
+        graph.add_output(y);
+        module.graphs.push(graph);
+        to_portable(&mut module).unwrap();
+        let foreign: Vec<String> = not_in_executorch(&module).into_iter().map(|f| f.operator).collect();
+        assert_eq!(foreign, ["aten::cumprod.out"]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod grid_sampler;
 mod indexing;
 mod join;
 mod lanes;
+mod llm;
 mod masks;
 mod math;
 mod matmul;

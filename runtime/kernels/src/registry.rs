@@ -27,6 +27,7 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::fold::KERNELS,
     crate::grid_sampler::KERNELS,
     crate::join::KERNELS,
+    crate::llm::KERNELS,
     crate::matmul::KERNELS,
     crate::norm::KERNELS,
     crate::pool::KERNELS,

@@ -176,20 +176,21 @@ fn kernels_never_panic() {
                 .zip(&lists)
                 .map(|(param, lists)| argument(&mut random, &memory, lists, sizes, param.ty))
                 .collect();
-            if schema.is_in_place() {
-                args[0] = Arg::None;
+            for (arg, param) in args.iter_mut().zip(schema.inputs()) {
+                if param.mutated {
+                    *arg = Arg::None;
+                }
             }
+            let changed = schema.inputs().filter(|param| param.mutated).count();
             let mut memories: Vec<Growable> = (0..8).map(|_| Growable::default()).collect();
             let mut fixed = vec![0u128; 64];
-            // Operators without an out-variant are called by their own name, with an output for each tensor they return.
-            let returned = schema.returns.iter().filter(|r| r.ty.base == BaseType::Tensor);
-            let outs = schema.outs().count().max(returned.count());
+            let outs = changed + schema.outs().count();
             let outs = if schema.outs().any(|p| p.ty.list) {
                 random.below(6) as usize
             } else {
                 outs
             };
-            let same = schema.returns.len() == 1 && random.below(3) > 0;
+            let same = (schema.returns.len() == 1 || changed > 0) && random.below(3) > 0;
             let natural = args.iter().find_map(|arg| match arg {
                 Arg::Tensor(tensor) if same => Some(tensor.dtype()),
                 _ => None,
@@ -207,7 +208,7 @@ fn kernels_never_panic() {
                         Dims::new(&order).unwrap(),
                         Buffer::Growable(memory),
                     );
-                    if i == 0 && schema.is_in_place() {
+                    if i < changed {
                         out.resize(&sizes).unwrap();
                         out.bytes_mut().fill(0);
                     }
