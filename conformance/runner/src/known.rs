@@ -14,8 +14,11 @@ pub struct Known {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// Cases by their ids (`aten::roll/0123456789abcdef`); `*` stands for any text.
+    /// Cases by globs of their ids (`aten::roll/0123456789abcdef`).
     cases: Vec<String>,
+    /// Only those whose first tensor has this dtype.
+    #[serde(default)]
+    dtype: Option<String>,
     /// Why it is no defect to be mended now.
     reason: String,
     /// The page of PyTorch's documentation that says so.
@@ -39,13 +42,14 @@ impl Known {
         }
     }
 
-    /// A failure that is known is waived, with the reason; a known failure that passes fails.
-    pub fn judge(&self, record: &mut CaseRecord) {
-        let entry = self.known.iter().find(|e| {
-            e.cases
-                .iter()
-                .any(|glob| matches(glob.as_bytes(), record.id.as_bytes()))
-        });
+    /// A failure that is known is waived, with the reason; a known failure that passes fails. `matches` tells whether a glob
+    /// matches a text.
+    pub fn judge(&self, record: &mut CaseRecord, matches: impl Fn(&str, &str) -> bool) {
+        let listed = |entry: &&Entry| {
+            let dtype = entry.dtype.as_ref().is_none_or(|dtype| *dtype == record.dtype);
+            dtype && entry.cases.iter().any(|glob| matches(glob, &record.id))
+        };
+        let entry = self.known.iter().find(listed);
         let Some(entry) = entry else { return };
         match record.verdict {
             Verdict::Fail => {
@@ -58,17 +62,6 @@ impl Known {
             }
             _ => {}
         }
-    }
-}
-
-/// `*` stands for any text.
-fn matches(glob: &[u8], text: &[u8]) -> bool {
-    match glob.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|i| matches(rest, &text[i..])),
-        Some((c, rest)) => text
-            .split_first()
-            .is_some_and(|(t, tail)| t == c && matches(rest, tail)),
     }
 }
 
@@ -88,8 +81,19 @@ mod tests {
             ("aten::ab/1", Verdict::Pass, Verdict::Pass),
         ] {
             let mut record = CaseRecord::new(id, before, "");
-            known.judge(&mut record);
+            known.judge(&mut record, |glob, text| text.starts_with(glob.trim_end_matches('*')));
             assert_eq!(record.verdict, after, "{id} {before:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_may_name_a_dtype() {
+        let known = Known::parse("[[known]]\ncases = ['a']\ndtype = 'f16'\nreason = 'r'\nsource = 's'\n").unwrap();
+        for (dtype, after) in [("f16", Verdict::Waived), ("f32", Verdict::Fail), ("", Verdict::Fail)] {
+            let mut record = CaseRecord::new("a", Verdict::Fail, "");
+            record.dtype = dtype.to_string();
+            known.judge(&mut record, |glob, text| glob == text);
+            assert_eq!(record.verdict, after, "{dtype}");
         }
     }
 

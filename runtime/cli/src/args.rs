@@ -287,12 +287,22 @@ pub enum ConformCommand {
     Models(ModelsArgs),
     /// Run recorded calls of operators
     Ops(OpsArgs),
+    /// Print which operators of core ATen run, from a corpus, as a table in Markdown
+    Coverage(CoverageArgs),
     /// One case in this process: the runner's child
     #[command(hide = true)]
     Case,
     /// A batch of calls in this process: the child of `ops`
     #[command(hide = true)]
     Calls,
+}
+
+/// `conform coverage`
+#[derive(Debug, Args)]
+pub struct CoverageArgs {
+    /// A folder with index.jsonl and its shards
+    #[arg(long, value_name = "DIR")]
+    pub corpus: PathBuf,
 }
 
 /// `conform ops`
@@ -320,10 +330,10 @@ pub struct OpsArgs {
     #[arg(long)]
     pub list: bool,
     /// Seconds after which a case counts as a hang
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = LIMIT)]
     pub limit: u64,
     /// Cases in one process
-    #[arg(long, default_value_t = 200, hide = true)]
+    #[arg(long, default_value_t = BATCH, hide = true)]
     pub batch: usize,
     /// Known failures (TOML), in place of the corpus's or the built-in ones
     #[arg(long, value_name = "FILE")]
@@ -363,6 +373,30 @@ pub struct ModelsArgs {
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
+
+impl Default for OpsArgs {
+    fn default() -> OpsArgs {
+        OpsArgs {
+            corpus: PathBuf::new(),
+            backends: BackendArgs::default(),
+            op: Vec::new(),
+            dtype: Vec::new(),
+            case: None,
+            shard: None,
+            list: false,
+            limit: LIMIT,
+            batch: BATCH,
+            waivers: None,
+            output: None,
+        }
+    }
+}
+
+/// Seconds after which a call counts as a hang.
+const LIMIT: u64 = 30;
+
+/// Calls in one process.
+const BATCH: usize = 200;
 
 /// `--from`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

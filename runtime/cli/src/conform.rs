@@ -1,6 +1,7 @@
 //! `delegraph conform`
 
 mod call;
+mod coverage;
 mod ops;
 
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};
@@ -42,6 +43,7 @@ pub fn run(command: &ConformCommand, global: &Global, output: &Output) -> anyhow
     match command {
         ConformCommand::Models(args) => models(args, global, output),
         ConformCommand::Ops(args) => ops::run(args, global, output),
+        ConformCommand::Coverage(args) => coverage::run(args, global, output),
         ConformCommand::Case => child(),
         ConformCommand::Calls => ops::child(),
     }

@@ -90,9 +90,8 @@ fn program<'t>(case: &OpCase, tensors: &'t Tensors) -> Result<(Module, Vec<&'t L
     if case.is_complex() {
         return Err("complex tensors are not supported".to_string());
     }
-    let op = Op::find(&case.op).ok_or("the operator is not in the table")?;
-    // A graph holds no out-variants: importing makes them functional.
-    let op = op.functional().unwrap_or(op);
+    let called = Op::find(&case.op).ok_or("the operator is not in the table")?;
+    let op = functional(called).ok_or("the operator writes to its arguments, and has no functional form")?;
     let mut maker = Maker {
         tensors,
         module: Module::default(),
@@ -111,9 +110,30 @@ fn program<'t>(case: &OpCase, tensors: &'t Tensors) -> Result<(Module, Vec<&'t L
     }
     let types = maker.result_types(case, op, &args)?;
     let results = maker.graph.push(op.name(), args, types).map_err(text)?;
-    results.iter().for_each(|&result| maker.graph.add_output(result));
+    // A functional form returns the new values of arguments besides, which are not recorded.
+    let written = op.schema().returns.len().saturating_sub(called.schema().returns.len());
+    for &result in &results[..results.len() - written.min(results.len())] {
+        maker.graph.add_output(result);
+    }
     maker.module.graphs.push(maker.graph);
     Ok((maker.module, maker.inputs))
+}
+
+/// The operator as it stands in a graph, which holds nothing that writes to its arguments: importing sees to that.
+pub fn functional(op: Op) -> Option<Op> {
+    let schema = op.schema();
+    if schema.outs().next().is_some() {
+        return op.functional();
+    }
+    if !schema.params.iter().any(|param| param.mutated) {
+        return Some(op);
+    }
+    let (base, overload) = op.name().split_once('.').unwrap_or((op.name(), ""));
+    let dot = if overload.is_empty() { "" } else { "." };
+    match base.strip_suffix('_') {
+        Some(base) => Op::find(&format!("{base}{dot}{overload}")),
+        None => Op::find(&format!("{base}_functional{dot}{overload}")),
+    }
 }
 
 struct Maker<'t> {
@@ -196,6 +216,10 @@ impl<'t> Maker<'t> {
         }
         match infer(op, args, &self.graph, &self.module.symbols) {
             Ok(inferred) => {
+                // New values of arguments come last, and are not recorded.
+                if Some(op) != Op::find(&case.op) && wanted.len() < inferred.len() {
+                    wanted.resize(inferred.len(), None);
+                }
                 let agree = inferred.len() == wanted.len()
                     && inferred
                         .iter()

@@ -35,36 +35,50 @@ struct Request {
 /// # Errors
 /// Wrong use, or a corpus that cannot be read.
 pub fn run(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
-    let mut corpus = Corpus::open(&args.corpus).map_err(|error| crate::bad_input(error.to_string()))?;
-    let known = known(args)?;
-    let mut chosen = choose(&mut corpus, args)?;
-    if let Some(shard) = &args.shard {
-        let (index, count) = shard_of(shard)?;
-        chosen = chosen.into_iter().skip(index - 1).step_by(count).collect();
-    }
+    let started = Instant::now();
     if args.list {
+        let (corpus, chosen) = chosen(args)?;
         for &case in &chosen {
             output.data(corpus.cases[case].id());
         }
         return Ok(u8::from(chosen.is_empty()));
     }
+    let report = Report::new(records(args, global, output)?);
+    show(&report, started.elapsed(), output);
+    super::write(&report, args.output.as_deref(), output)
+}
+
+/// Runs the cases that the flags ask for.
+///
+/// # Errors
+/// As [`run`].
+pub fn records(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Result<Vec<CaseRecord>> {
+    let (corpus, chosen) = chosen(args)?;
+    let known = known(args)?;
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    let started = Instant::now();
     let mut records = run_all(&corpus, &chosen, &config, args, global, output)?;
     let delegate = match config.select.order.is_empty() {
         true => delegraph::PORTABLE.to_string(),
         false => config.select.order.join(","),
     };
     for (record, &case) in records.iter_mut().zip(&chosen) {
-        let case = &corpus.cases[case];
-        record.op = case.op.clone();
+        record.op = corpus.cases[case].op.clone();
         record.delegate = delegate.clone();
         record.repro = repro(args, &record.id, &config, global);
-        known.judge(record);
+        known.judge(record, glob_match);
     }
-    let report = Report::new(records);
-    show(&report, started.elapsed(), output);
-    super::write(&report, args.output.as_deref(), output)
+    Ok(records)
+}
+
+/// The corpus, and the cases of this shard that the flags ask for.
+fn chosen(args: &OpsArgs) -> anyhow::Result<(Corpus, Vec<usize>)> {
+    let mut corpus = Corpus::open(&args.corpus).map_err(|error| crate::bad_input(error.to_string()))?;
+    let mut chosen = choose(&mut corpus, args)?;
+    if let Some(shard) = &args.shard {
+        let (index, count) = shard_of(shard)?;
+        chosen = chosen.into_iter().skip(index - 1).step_by(count).collect();
+    }
+    Ok((corpus, chosen))
 }
 
 /// The child: a batch of cases, a line each.
