@@ -1,5 +1,6 @@
 //! One evaluation of a node: its arguments as an operator reads them, and its outputs as the image declares them.
 
+use crate::quant;
 use crate::tensor::{Data, Tensor};
 use crate::walk::to_sizes;
 use delegraph_sdk::image::{ArgView, ExprIndex, NodeView, Number, Sizes, ValueIndex};
@@ -231,9 +232,10 @@ impl<'a> Call<'a> {
         output.ok_or_else(|| Error::internal(format!("`{}` has no output {i}", self.node.op())))
     }
 
-    /// Element type of an output: PyTorch's type promotion is in the image already.
+    /// Element type of an output: PyTorch's type promotion is in the image already. Of a quantized one it is f32: the integers
+    /// are made of what the operator gives.
     pub fn out_dtype(&self, i: usize) -> Result<DType, Error> {
-        let dtype = self.node.image().value(self.output(i)?).dtype();
+        let dtype = quant::real_dtype(&self.node, self.output(i)?);
         dtype.ok_or_else(|| Error::internal("an output is no tensor"))
     }
 

@@ -6,6 +6,7 @@
 use crate::call::Call;
 use crate::number::is_known;
 use crate::ops;
+use crate::quant;
 use crate::tensor::Tensor;
 use delegraph_sdk::image::{ArgView, Kind, NodeView, ValueIndex};
 use delegraph_sdk::{DType, Error, Reason, Verdict};
@@ -152,10 +153,7 @@ fn accept_value(node: &NodeView<'_>, index: ValueIndex) -> Result<(), Refusal> {
     let value = node.image().value(index);
     match value.kind() {
         Kind::Tensor(dtype) if !is_known(dtype) => Err(Refusal::dtype(format!("it does not compute with {dtype}"))),
-        Kind::Tensor(_) if value.quant().is_some() => Err(Refusal {
-            reason: Reason::QUANTIZATION,
-            text: "it takes quantized tensors with explicit quantize and dequantize operators only".to_string(),
-        }),
+        Kind::Tensor(_) if value.quant().is_some() => quant::accept(&node.image(), index),
         Kind::Tensor(_) => Ok(()),
         _ => Err(Refusal {
             reason: Reason::OTHER,
@@ -230,7 +228,7 @@ pub fn no_bool(node: &NodeView<'_>) -> Result<(), Refusal> {
 
 fn dtypes(node: &NodeView<'_>, which: &str, is_fit: fn(DType) -> bool) -> Result<(), Refusal> {
     let all = node.inputs().chain(node.outputs().iter());
-    for dtype in all.filter_map(|v| node.image().value(v).dtype()) {
+    for dtype in all.filter_map(|v| quant::real_dtype(node, v)) {
         if !is_fit(dtype) {
             return Err(Refusal::dtype(format!(
                 "`{}` takes {which} only, not {dtype}",
@@ -241,9 +239,9 @@ fn dtypes(node: &NodeView<'_>, which: &str, is_fit: fn(DType) -> bool) -> Result
     Ok(())
 }
 
-/// Element type of the tensor at an argument.
+/// Element type of the tensor at an argument; that of the numbers, where it is quantized.
 pub fn dtype(node: &NodeView<'_>, i: usize) -> Option<DType> {
-    node.image().value(node.arg(i).value()?).dtype()
+    quant::real_dtype(node, node.arg(i).value()?)
 }
 
 /// Number of dimensions of the tensor at an argument.
@@ -251,9 +249,9 @@ pub fn rank(node: &NodeView<'_>, i: usize) -> Option<usize> {
     Some(node.image().value(node.arg(i).value()?).rank())
 }
 
-/// Element type of the first output.
+/// Element type of the first output; that of the numbers, where it is quantized.
 pub fn output_dtype(node: &NodeView<'_>) -> Option<DType> {
-    node.image().value(node.outputs().get(0)?).dtype()
+    quant::real_dtype(node, node.outputs().get(0)?)
 }
 
 #[cfg(test)]

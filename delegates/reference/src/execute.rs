@@ -3,9 +3,10 @@
 use crate::call::Call;
 use crate::caps::Operator;
 use crate::compile::{self, SECTION};
+use crate::quant;
 use crate::tensor::Tensor;
 use crate::walk::to_sizes;
-use delegraph_sdk::image::{ImageView, Sizes, Source, ValueIndex, verify};
+use delegraph_sdk::image::{ImageView, NodeView, Sizes, Source, ValueIndex, verify};
 use delegraph_sdk::{Blob, DType, Error, KeptWeights, Session, TensorOut, TensorView, Weights};
 use std::rc::Rc;
 
@@ -69,12 +70,17 @@ impl Program {
             for index in node.inputs() {
                 weigh(&view, index, &mut values, weights).map_err(|e| e.at(node.index()))?;
             }
+            let integers = unfold(&node, &mut values, weights).map_err(|e| e.at(node.index()))?;
             let call = Call {
                 node,
                 sizes: &*sizes,
                 values: &values,
             };
-            let made = evaluate(operator, &call).map_err(|e| e.at(node.index()))?;
+            let made = evaluate(operator, &call).and_then(|made| fold(&node, made, weights));
+            let made = made.map_err(|e| e.at(node.index()))?;
+            for (index, tensor) in integers {
+                values[index.0 as usize] = Some(tensor);
+            }
             for (output, tensor) in node.outputs().iter().zip(made) {
                 values[output.0 as usize] = Some(Rc::new(tensor));
             }
@@ -89,6 +95,38 @@ impl Program {
         };
         view.outputs().iter().map(give).collect()
     }
+}
+
+/// Puts the numbers that quantized inputs of a node stand for in their places; gives the integers back.
+fn unfold(
+    node: &NodeView<'_>,
+    values: &mut [Option<Rc<Tensor>>],
+    weights: &dyn WeightBytes,
+) -> Result<Vec<(ValueIndex, Rc<Tensor>)>, Error> {
+    let mut integers: Vec<(ValueIndex, Rc<Tensor>)> = Vec::new();
+    if quant::is_explicit(node) {
+        return Ok(integers);
+    }
+    let image = node.image();
+    for index in node.inputs().filter(|v| image.value(*v).quant().is_some()) {
+        let slot = &mut values[index.0 as usize];
+        // What a node reads twice is unfolded once: by then it holds floats.
+        if let Some(tensor) = slot.clone().filter(|t| !t.dtype().is_float()) {
+            *slot = Some(Rc::new(quant::dequantize(&image, index, &tensor, weights)?));
+            integers.push((index, tensor));
+        }
+    }
+    Ok(integers)
+}
+
+/// Quantizes what a node made, where its type says so.
+fn fold(node: &NodeView<'_>, made: Vec<Tensor>, weights: &dyn WeightBytes) -> Result<Vec<Tensor>, Error> {
+    let image = node.image();
+    let each = |(index, tensor): (ValueIndex, Tensor)| match image.value(index).quant() {
+        Some(_) if !quant::is_explicit(node) => quant::quantize(&image, index, &tensor, weights),
+        _ => Ok(tensor),
+    };
+    node.outputs().iter().zip(made).map(each).collect()
 }
 
 /// Runs an operator, and holds what it makes against what the image declares: a difference is a mistake, here or there, and

@@ -43,6 +43,7 @@ mod math;
 mod number;
 pub mod ops;
 mod promote;
+mod quant;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

@@ -1,15 +1,20 @@
 //! A delegate as lowering sees it.
 
-use crate::image::{LayoutError, Offer, offer};
-use delegraph_host::{Delegate, DelegateError, Partition, Weights};
-use delegraph_ir::{Graph, Module, NodeId};
-use delegraph_tag::{Answer, AskError, Asker, Verdict};
+use crate::image::Offer;
+use delegraph_host::{Delegate, DelegateError, Partition, Pass, Weights};
+use delegraph_ir::NodeId;
+use delegraph_tag::{Answer, Verdict};
 use std::sync::Arc;
 
 /// Somebody who partitions and compiles graph images: a loaded delegate, or one made up by a test.
 pub trait Backend {
     /// Backend id.
     fn name(&self) -> &str;
+
+    /// What is to be done to a graph before it is asked about it.
+    fn passes(&self) -> &[Pass] {
+        &[]
+    }
 
     /// Verdicts and reasons for every node of an image.
     ///
@@ -29,26 +34,16 @@ impl Backend for Arc<Delegate> {
         self.backend()
     }
 
+    fn passes(&self) -> &[Pass] {
+        Delegate::passes(self)
+    }
+
     fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
         Delegate::partition(self, image)
     }
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
         Delegate::compile(self, image, weights, target)
-    }
-}
-
-/// Asks a backend about whole graphs.
-pub struct HostAsker<'a>(pub &'a dyn Backend);
-
-impl Asker for HostAsker<'_> {
-    fn backend(&self) -> &str {
-        self.0.name()
-    }
-
-    fn ask(&self, module: &Module, graph: &Graph) -> Result<Answer, AskError> {
-        let offer = offer(module, graph).map_err(|error: LayoutError| AskError(error.to_string()))?;
-        ask(self.0, &offer).map_err(|error| AskError(error.to_string()))
     }
 }
 

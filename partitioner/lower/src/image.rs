@@ -17,6 +17,8 @@ pub struct Image {
     pub bytes: Vec<u8>,
     /// The node of the graph that each node of the image is.
     pub nodes: Vec<NodeId>,
+    /// The operator of each node of the image.
+    pub operators: Vec<&'static str>,
     /// In the order of the image's inputs.
     pub inputs: Vec<ValueId>,
     /// In the order of the image's outputs.
@@ -40,6 +42,12 @@ pub enum LayoutError {
     /// A node with a subgraph in a region: tagging never makes one.
     #[error("node `{node}` has a subgraph, which an image cannot hold")]
     Subgraph {
+        /// The node's name.
+        node: String,
+    },
+    /// A region of which a folded node is only partly in, or whose border is another one in the view: tagging never makes one.
+    #[error("node `{node}` does not make an image: its region and its folded form have other borders")]
+    Torn {
         /// The node's name.
         node: String,
     },
@@ -95,7 +103,16 @@ pub fn offer(module: &Module, graph: &Graph) -> Result<Offer, LayoutError> {
 /// # Errors
 /// See [`LayoutError`].
 pub fn of_nodes(module: &Module, graph: &Graph, nodes: &[NodeId], reads: &Reads) -> Result<Image, LayoutError> {
-    let boundary = Boundary::of(graph, nodes, reads);
+    write(module, graph, nodes, Boundary::of(graph, nodes, reads))
+}
+
+/// Writes some nodes with inputs and outputs in a given order.
+pub(crate) fn write(
+    module: &Module,
+    graph: &Graph,
+    nodes: &[NodeId],
+    boundary: Boundary,
+) -> Result<Image, LayoutError> {
     let mut writer = Writer {
         module,
         graph,
@@ -134,6 +151,7 @@ pub fn of_nodes(module: &Module, graph: &Graph, nodes: &[NodeId], reads: &Reads)
             error,
         })?,
         nodes: nodes.to_vec(),
+        operators: nodes.iter().map(|id| graph.node(*id).op.name()).collect(),
         inputs: boundary.inputs,
         outputs: boundary.outputs,
         weights: writer.weights,

@@ -5,13 +5,15 @@ use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
+use crate::view::{Refused, View, ask_view};
 use crate::{CompiledCandidate, CompiledRegion};
-use delegraph_host::{DelegateError, Host};
-use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op};
+use delegraph_host::{DelegateError, Host, Pass};
+use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op, ValueId};
 use delegraph_passes::PassError;
 use delegraph_passes::decompose::{decompose_once, has_rule};
+use delegraph_passes::quantize::{Copies, Folder, rejoin, separate};
 use delegraph_tag::{Answer, Exclusion, Policy, Reads, TaggedRegion, Tagging, Verdict, apply, live, plan, work};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 
 /// What to lower to.
@@ -128,7 +130,11 @@ pub fn lower_with(
         progress,
         problems: Vec::new(),
         blobs: FxHashMap::default(),
+        folder: Folder::default(),
+        folded: Vec::new(),
     };
+    let slots = lowering.slots.len();
+    lowering.folded = module.graphs.iter().map(|_| FoldedGraph::new(slots)).collect();
     lowering.problems = lowering
         .slots
         .iter()
@@ -163,6 +169,34 @@ struct Lowering<'a> {
     problems: Vec<Option<String>>,
     /// Blobs by backend, image and weights: regions that stay as they were when others are tagged again.
     blobs: FxHashMap<(usize, Vec<u8>, Vec<ConstantId>), Vec<u8>>,
+    folder: Folder,
+    /// By graph.
+    folded: Vec<FoldedGraph>,
+}
+
+/// What backends that ask for quantized types see of a graph.
+#[derive(Default)]
+struct FoldedGraph {
+    /// Dequantizations that were copied so that each operator has its own.
+    copies: Copies,
+    /// By backend; `None`: it sees the graph as it is.
+    views: Vec<Option<View>>,
+    refused: Vec<Refused>,
+}
+
+impl FoldedGraph {
+    fn new(slots: usize) -> FoldedGraph {
+        FoldedGraph {
+            copies: Copies::default(),
+            views: vec![None; slots],
+            refused: (0..slots).map(|_| Refused::default()).collect(),
+        }
+    }
+
+    /// Whether a view relies on what a node is.
+    fn holds(&self, node: NodeId) -> bool {
+        self.views.iter().flatten().any(|view| view.holds(node))
+    }
 }
 
 impl Lowering<'_> {
@@ -195,7 +229,7 @@ impl Lowering<'_> {
             let mut todo: FxHashMap<String, FxHashMap<String, Op>> = FxHashMap::default();
             let mut reports: Vec<Vec<NodeReport>> = Vec::with_capacity(module.graphs.len());
             for (i, graph) in module.graphs.iter().enumerate() {
-                let unclaimed = unclaimed(graph, &answers[i], &tried[i]);
+                let unclaimed = unclaimed(graph, &answers[i], &tried[i], &self.folded[i]);
                 let names = unclaimed
                     .iter()
                     .map(|id| (graph.node(*id).name.clone(), graph.node(*id).op));
@@ -233,32 +267,97 @@ impl Lowering<'_> {
     }
 
     /// Every backend's answer about one graph; one that cannot answer refuses every node and is not asked again.
-    fn ask_all(&mut self, module: &Module, graph: usize) -> Result<Answers, LowerError> {
-        let graph = &module.graphs[graph];
-        let offer = offer(module, graph)?;
+    fn ask_all(&mut self, module: &mut Module, index: usize) -> Result<Answers, LowerError> {
+        let takes_part = |(i, slot): (usize, &Slot)| self.problems[i].is_none() && folds(slot);
+        if self.slots.iter().enumerate().any(takes_part) {
+            let Module { graphs, constants, .. } = &mut *module;
+            separate(&mut graphs[index], constants, &mut self.folded[index].copies);
+        }
+        let mut plain = None;
         let mut answers = Vec::with_capacity(self.slots.len());
         for i in 0..self.slots.len() {
             let (name, slot) = &self.slots[i];
             let mut answer = None;
             if let (Ok(backend), None) = (slot, &self.problems[i]) {
+                let nodes = module.graphs[index].nodes.len();
                 (self.progress)(Progress::Asking {
                     backend: name,
-                    graph: &graph.name,
-                    nodes: offer.image.nodes.len(),
+                    graph: &module.graphs[index].name,
+                    nodes,
                 });
-                match ask(backend.as_ref(), &offer) {
+                let given = if folds(&self.slots[i]) {
+                    let FoldedGraph { views, refused, .. } = &mut self.folded[index];
+                    views[i] = None;
+                    let rounds = self.options.policy.max_rounds;
+                    let asked = ask_view(
+                        backend.as_ref(),
+                        module,
+                        index,
+                        &mut self.folder,
+                        &mut refused[i],
+                        rounds,
+                    )?;
+                    asked.map(|(answer, view)| {
+                        views[i] = Some(view);
+                        answer
+                    })
+                } else {
+                    let offer = match plain.take() {
+                        Some(offer) => offer,
+                        None => offer(module, &module.graphs[index])?,
+                    };
+                    ask(backend.as_ref(), plain.insert(offer))
+                };
+                match given {
                     Ok(given) => answer = Some(given),
                     Err(error) => self.problems[i] = Some(error.to_string()),
                 }
                 self.check_strict(i)?;
             }
             let refuse_all = || Answer {
-                verdicts: vec![Verdict::no(self.problems[i].clone().unwrap_or_default()); graph.nodes.len()],
+                verdicts: vec![
+                    Verdict::no(self.problems[i].clone().unwrap_or_default());
+                    module.graphs[index].nodes.len()
+                ],
                 atomic_sets: Vec::new(),
             };
             answers.push((self.slots[i].0.clone(), answer.unwrap_or_else(refuse_all)));
         }
         Ok(answers)
+    }
+
+    /// A region as a backend sees it. `None`: only where another backend made the region.
+    fn image(
+        &self,
+        module: &Module,
+        index: usize,
+        backend: &str,
+        nodes: &[NodeId],
+        reads: &Reads,
+    ) -> Result<Option<Image>, LowerError> {
+        let slot = self.slots.iter().position(|(name, _)| name == backend);
+        let graph = &module.graphs[index];
+        Ok(match slot.and_then(|i| self.folded[index].views[i].as_ref()) {
+            Some(view) => view.image(module, graph, nodes, reads)?,
+            None => Some(of_nodes(module, graph, nodes, reads)?),
+        })
+    }
+
+    /// For each node of a region that its owner sees as part of another, the name of that one.
+    fn folded_into(&self, graph: &Graph, index: usize, tagging: &Tagging) -> FxHashMap<String, String> {
+        let mut into = FxHashMap::default();
+        for region in &tagging.regions {
+            let slot = self.slots.iter().position(|(name, _)| *name == region.backend);
+            let Some(view) = slot.and_then(|i| self.folded[index].views[i].as_ref()) else {
+                continue;
+            };
+            for id in &region.nodes {
+                if let Some(main) = view.folded_into(*id) {
+                    into.insert(graph.node(*id).name.clone(), graph.node(main).name.clone());
+                }
+            }
+        }
+        into
     }
 
     /// Tags a graph and compiles its regions until none is refused; then applies the tags.
@@ -281,15 +380,17 @@ impl Lowering<'_> {
             }
             attempt += 1;
         };
+        let reads = Reads::of(&module.graphs[index]);
+        let folded_into = self.folded_into(&module.graphs[index], index, &tagging);
         let mut regions = Vec::with_capacity(compiled.len());
         for (region, (image, blob)) in tagging.regions.iter().zip(compiled) {
-            let mut compiled = compiled_region(&module.graphs[index], region, &image);
+            let mut compiled = compiled_region(region, &image);
             compiled.candidates.push(self.candidate(&region.backend, &image, blob));
             self.add_alternatives(
                 module,
                 index,
                 region,
-                &image,
+                &reads,
                 answers,
                 &excluded,
                 &mut compiled,
@@ -298,11 +399,29 @@ impl Lowering<'_> {
             regions.push(compiled);
         }
         let tagging = apply(&mut module.graphs[index], tagging);
+        let mut nodes = node_reports(module, &module.graphs[index], &tagging);
+        for node in &mut nodes {
+            node.folded_into = folded_into.get(&node.name).cloned();
+        }
+        let copies = &self.folded[index].copies;
+        if !copies.is_empty() {
+            let border: FxHashSet<ValueId> = regions
+                .iter()
+                .flat_map(|r| r.inputs.iter().chain(&r.outputs))
+                .copied()
+                .collect();
+            let remaining = rejoin(&mut module.graphs[index], copies, &border);
+            let mut old: Vec<Option<NodeReport>> = nodes.into_iter().map(Some).collect();
+            nodes = remaining.iter().filter_map(|i| old[*i].take()).collect();
+            for (report, node) in nodes.iter_mut().zip(&module.graphs[index].nodes) {
+                report.name.clone_from(&node.name);
+            }
+        }
         let graph = &module.graphs[index];
         Ok(LoweredGraph {
             name: graph.name.clone(),
             regions,
-            nodes: node_reports(module, graph, &tagging),
+            nodes,
             decomposed: Vec::new(),
             problems,
             coverage: Coverage::of(graph, &module.symbols),
@@ -325,7 +444,10 @@ impl Lowering<'_> {
         let reads = Reads::of(graph);
         let mut compiled = Vec::with_capacity(tagging.regions.len());
         for region in &tagging.regions {
-            let image = of_nodes(module, graph, &region.nodes, &reads)?;
+            let image = self.image(module, index, &region.backend, &region.nodes, &reads)?;
+            let image = image.ok_or_else(|| LayoutError::Torn {
+                node: graph.node(region.nodes[0]).name.clone(),
+            })?;
             let error = match self.compile(module, graph, &region.backend, &image)? {
                 Ok(blob) => {
                     compiled.push((image, blob));
@@ -412,7 +534,7 @@ impl Lowering<'_> {
         module: &Module,
         index: usize,
         region: &TaggedRegion,
-        image: &Image,
+        reads: &Reads,
         answers: &Answers,
         excluded: &[Exclusion],
         compiled: &mut CompiledRegion,
@@ -431,16 +553,19 @@ impl Lowering<'_> {
             let Some((_, Ok(delegate))) = slot.filter(|_| !failed && region.nodes.iter().all(allowed)) else {
                 continue;
             };
+            let Some(image) = self.image(module, index, backend, &region.nodes, reads)? else {
+                continue;
+            };
             let asked = delegate.partition(&image.bytes);
             let result = match asked {
                 Ok(partition) if partition.verdicts.iter().all(|v| v.supported) => {
-                    self.compile(module, graph, backend, image)?
+                    self.compile(module, graph, backend, &image)?
                 }
                 Ok(_) => continue,
                 Err(error) => Err(error),
             };
             match result {
-                Ok(blob) => compiled.candidates.push(self.candidate(backend, image, blob)),
+                Ok(blob) => compiled.candidates.push(self.candidate(backend, &image, blob)),
                 Err(error) => {
                     let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
                     problems.push(problem(graph, region, named, &error));
@@ -465,7 +590,7 @@ impl Lowering<'_> {
 }
 
 /// Nodes that no backend takes whole, for which there is a decomposition, and where that was not tried.
-fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>) -> Vec<NodeId> {
+fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, folded: &FoldedGraph) -> Vec<NodeId> {
     let claimed = |id: NodeId| {
         answers
             .iter()
@@ -475,9 +600,14 @@ fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>) ->
     let live = live(graph);
     let wanted = |id: &NodeId| {
         let node = graph.node(*id);
-        live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node)
+        live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node) && !folded.holds(*id)
     };
     graph.node_ids().filter(wanted).collect()
+}
+
+/// Whether a backend asks for quantized types.
+fn folds((_, backend): &Slot) -> bool {
+    backend.as_ref().is_ok_and(|b| b.passes().contains(&Pass::FoldQdq))
 }
 
 /// The report of a node that is about to be decomposed.
@@ -493,15 +623,16 @@ fn whole_report(module: &Module, graph: &Graph, id: NodeId, answers: &Answers) -
         source: node.source.clone(),
         owner: None,
         region: None,
+        folded_into: None,
         macs: work(graph, node, &module.symbols).macs,
         refusals: refusals(&answers.iter().map(reason).collect::<Vec<_>>()),
     }
 }
 
-fn compiled_region(graph: &Graph, region: &TaggedRegion, image: &Image) -> CompiledRegion {
+fn compiled_region(region: &TaggedRegion, image: &Image) -> CompiledRegion {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for id in &region.nodes {
-        *counts.entry(graph.node(*id).op.name()).or_default() += 1;
+    for operator in &image.operators {
+        *counts.entry(operator).or_default() += 1;
     }
     let mut operators: Vec<(String, u32)> = counts.into_iter().map(|(op, n)| (op.to_string(), n)).collect();
     operators.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
@@ -510,6 +641,7 @@ fn compiled_region(graph: &Graph, region: &TaggedRegion, image: &Image) -> Compi
         inputs: image.inputs.clone(),
         outputs: image.outputs.clone(),
         operators,
+        image: image.bytes.clone(),
         candidates: Vec::new(),
     }
 }

@@ -13,6 +13,8 @@ pub struct CompiledRegion {
     pub outputs: Vec<ValueId>,
     /// Operators as the delegates saw them, with counts, most frequent first.
     pub operators: Vec<(String, u32)>,
+    /// The graph image that its owner compiled.
+    pub image: Vec<u8>,
     /// In order of preference.
     pub candidates: Vec<CompiledCandidate>,
 }

@@ -78,6 +78,9 @@ pub struct NodeReport {
     pub owner: Option<String>,
     /// Its region.
     pub region: Option<RegionId>,
+    /// The node that the owner sees in its place, which covers it: its work is in that node's quantized types.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folded_into: Option<String>,
     /// Estimated multiply-accumulates.
     pub macs: u64,
     /// Who was asked before the owner and why they do not have it.
@@ -176,6 +179,7 @@ pub(crate) fn node_reports(module: &Module, graph: &Graph, tagging: &Tagging) ->
         source: node.source.clone(),
         owner: report.owner.map(|r| tagging.regions[r.index()].backend.clone()),
         region: report.owner,
+        folded_into: None,
         macs: work(graph, node, &module.symbols).macs,
         refusals: refusals(&report.refusals),
     };

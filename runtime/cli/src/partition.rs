@@ -211,10 +211,10 @@ fn node_line(graph: &LoweredGraph, node: &NodeReport, output: &Output) -> String
         node.name,
         node.op,
         region,
-        if node.owner.is_none() {
-            reasons.join("; ")
-        } else {
-            String::new()
+        match (&node.owner, &node.folded_into) {
+            (None, _) => reasons.join("; "),
+            (Some(_), Some(into)) => format!("folded into {into}"),
+            (Some(_), None) => String::new(),
         }
     )
     .trim_end()
@@ -239,6 +239,9 @@ fn why(name: &str, report: &Lowered, output: &Output) -> anyhow::Result<u8> {
             output.data(format!("  from {source}"));
         }
         output.data(format!("  owner: {}", node.owner.as_deref().unwrap_or("portable")));
+        if let Some(into) = &node.folded_into {
+            output.data(format!("  folded into {into}"));
+        }
         for refusal in &node.refusals {
             output.data(format!("  {}: {}", refusal.backend, refusal.reason));
         }
@@ -333,15 +336,9 @@ fn dump(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     for (graph, lowered) in module.graphs.iter().zip(&report.graphs) {
-        let reads = delegraph_tag::Reads::of(graph);
         for region in &lowered.regions {
-            let nodes: Vec<_> = graph
-                .node_ids()
-                .filter(|id| graph.node(*id).region == Some(region.id))
-                .collect();
-            let image = delegraph_lower::image::of_nodes(module, graph, &nodes, &reads)?;
             let path = folder.join(format!("{}.{}.dgg", graph.name, region.id));
-            write_atomically(&path, &image.bytes)?;
+            write_atomically(&path, &region.image)?;
             output.detail(format!("wrote {}", path.display()));
         }
     }

@@ -3,7 +3,7 @@
 use crate::api::{BlobSink, CheckSink, HostCall, PartSink, WeightsHandle};
 use crate::loader::Handshake;
 use crate::raw::{read, text};
-use crate::{DelegateError, Session};
+use crate::{DelegateError, Pass, Session};
 use delegraph_abi::envelope::{self, Envelope, Meta, Section, TensorSpec};
 use delegraph_abi::image::{ImageView, Kind, List, ValueIndex, verify};
 use delegraph_abi::{Status, c};
@@ -117,6 +117,7 @@ pub struct Delegate {
     handle: *mut c::Delegate,
     /// Held during every call into a delegate that asked for it (`DG_FEATURE_SERIALIZED`).
     serial: Option<Mutex<()>>,
+    passes: Vec<Pass>,
 }
 
 // SAFETY: the contract lets a delegate be called from any thread, from several at once unless it asks for `serial`.
@@ -126,7 +127,11 @@ unsafe impl Sync for Delegate {}
 
 impl Delegate {
     /// Starts a delegate whose table passed the handshake.
-    pub(crate) fn start(handshake: Handshake, options: Option<&serde_json::Value>) -> Result<Delegate, DelegateError> {
+    pub(crate) fn start(
+        handshake: Handshake,
+        options: Option<&serde_json::Value>,
+        passes: Vec<Pass>,
+    ) -> Result<Delegate, DelegateError> {
         let Handshake { api, info } = handshake;
         let backend: Arc<str> = info.name.as_str().into();
         let serial = api.features[0] & c::Feature::SERIALIZED.0 != 0;
@@ -136,6 +141,7 @@ impl Delegate {
             api,
             handle: std::ptr::null_mut(),
             serial: serial.then(Mutex::default),
+            passes,
         };
         let options = plain_options(options).map_err(|problem| delegate.error(Status::INVALID_ARGUMENT, problem))?;
         let entries: Vec<c::Kv> = options.iter().map(PlainOption::entry).collect();
@@ -163,6 +169,11 @@ impl Delegate {
     /// Backend id.
     pub fn backend(&self) -> &str {
         &self.backend
+    }
+
+    /// What the host is to do to a graph before this delegate sees it.
+    pub fn passes(&self) -> &[Pass] {
+        &self.passes
     }
 
     /// What it says of itself.

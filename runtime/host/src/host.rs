@@ -2,7 +2,7 @@
 
 use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, load, shake_hands};
-use crate::{Delegate, HostError, HostOptions};
+use crate::{Delegate, HostError, HostOptions, Pass};
 use delegraph_abi::StaticEntry;
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct Host {
 #[derive(Default)]
 struct State {
     candidates: Vec<Candidate>,
-    statics: BTreeMap<String, StaticEntry>,
+    statics: BTreeMap<String, (StaticEntry, Vec<Pass>)>,
     /// What became of each backend that was asked for.
     loaded: BTreeMap<String, Result<Arc<Delegate>, HostError>>,
 }
@@ -42,13 +42,21 @@ impl Host {
     /// # Errors
     /// The backend was registered already, or has been loaded.
     pub fn register_static(&self, backend: &str, entry: StaticEntry) -> Result<(), HostError> {
+        self.register_static_with(backend, entry, Vec::new())
+    }
+
+    /// [`Host::register_static`] of a delegate that asks for passes: it has no manifest that could.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_static_with(&self, backend: &str, entry: StaticEntry, passes: Vec<Pass>) -> Result<(), HostError> {
         let mut state = self.state();
         if state.statics.contains_key(backend) || state.loaded.contains_key(backend) {
             return Err(HostError::Duplicate {
                 backend: backend.to_string(),
             });
         }
-        state.statics.insert(backend.to_string(), entry);
+        state.statics.insert(backend.to_string(), (entry, passes));
         Ok(())
     }
 
@@ -86,14 +94,14 @@ impl Host {
             return Err(refused(None, "no library is loaded (`no_load`)".to_string()));
         }
         let options = self.options.options.get(backend);
-        if let Some(entry) = state.statics.get(backend) {
+        if let Some((entry, passes)) = state.statics.get(backend) {
             if let Some(reason) = discover::not_wanted(backend, &self.options) {
                 return Err(refused(None, reason));
             }
             // SAFETY: whoever made the static entry vouched for it.
             let handshake = unsafe { shake_hands(entry.entry(), None) };
             return handshake
-                .and_then(|h| start(backend, h, options))
+                .and_then(|h| start(backend, h, options, passes.clone()))
                 .map_err(|reason| refused(None, reason));
         }
         let mut reasons = Vec::new();
@@ -145,14 +153,20 @@ fn use_candidate(candidate: &Candidate, options: Option<&serde_json::Value>) -> 
     let entry = load(library)?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
     let handshake = unsafe { shake_hands(entry, candidate.manifest.as_ref()) }?;
-    start(&candidate.backend, handshake, options)
+    let passes = candidate.manifest.as_ref().map(|m| m.passes.clone());
+    start(&candidate.backend, handshake, options, passes.unwrap_or_default())
 }
 
-fn start(backend: &str, handshake: Handshake, options: Option<&serde_json::Value>) -> Result<Arc<Delegate>, String> {
+fn start(
+    backend: &str,
+    handshake: Handshake,
+    options: Option<&serde_json::Value>,
+    passes: Vec<Pass>,
+) -> Result<Arc<Delegate>, String> {
     if handshake.info.name != backend {
         return Err(format!("it is the delegate `{}`, not `{backend}`", handshake.info.name));
     }
-    let delegate = Delegate::start(handshake, options).map_err(|error| {
+    let delegate = Delegate::start(handshake, options, passes).map_err(|error| {
         let hint = if error.hint.is_empty() {
             String::new()
         } else {

@@ -20,6 +20,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// targets = ["sm8650"]             # optional: what `compile` can be asked for
 /// options_schema = "vulkan.json"   # optional: JSON Schema of its options
 /// contact = "https://example.org"
+/// passes = ["fold-qdq"]            # optional: what the host does to a graph before the delegate sees it
 ///
 /// [library]                        # or `library = "libvulkan_delegate.so"` for every machine
 /// x86_64-unknown-linux-gnu = "libvulkan_delegate.so"
@@ -28,6 +29,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// major = 0
 /// min_minor = 0
 /// ```
+///
+/// Of the passes, `fold-qdq` is done: quantize and dequantize operators become quantized types. `nhwc`, `fold-batchnorm` and
+/// `keep:OPERATOR` are kept names that no host does yet, and a manifest that asks for one is refused.
 ///
 /// A library's path is relative to the manifest. A library without a folder is looked for beside the manifest, then beside
 /// the executable.
@@ -59,9 +63,46 @@ pub struct Manifest {
     pub options_schema: Option<PathBuf>,
     /// Where to report problems.
     pub contact: String,
+    /// What the host does to a graph before the delegate sees it.
+    pub passes: Vec<Pass>,
 }
 
-const KEYS: [&str; 11] = [
+/// Something that the host does to a graph before a delegate sees it, because the delegate's manifest asks for it. The program
+/// that runs where the delegate does not stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pass {
+    /// `fold-qdq`: quantize and dequantize operators become quantized types.
+    FoldQdq,
+}
+
+impl Pass {
+    /// As the manifest names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::FoldQdq => "fold-qdq",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Pass, String> {
+        if name == Pass::FoldQdq.name() {
+            return Ok(Pass::FoldQdq);
+        }
+        if KEPT_PASSES.contains(&name) || name.strip_prefix("keep:").is_some_and(|op| !op.is_empty()) {
+            return Err(format!(
+                "`passes` asks for `{name}`, which this version does not do; remove it, the graph would not be so"
+            ));
+        }
+        let known = KEPT_PASSES.iter().copied().chain([Pass::FoldQdq.name()]);
+        let hint = nearest(name, known).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+        Err(format!("`passes` asks for `{name}`, which is no pass{hint}"))
+    }
+}
+
+/// Passes that have a name and are not done.
+const KEPT_PASSES: [&str; 2] = ["nhwc", "fold-batchnorm"];
+
+const KEYS: [&str; 12] = [
     "manifest_version",
     "name",
     "vendor",
@@ -73,6 +114,7 @@ const KEYS: [&str; 11] = [
     "targets",
     "options_schema",
     "contact",
+    "passes",
 ];
 
 impl Manifest {
@@ -148,6 +190,10 @@ impl Manifest {
                 None => String::new(),
                 Some(_) => string(&table, "contact")?,
             },
+            passes: strings(&table, "passes")?
+                .iter()
+                .map(|name| Pass::parse(name))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -237,6 +283,9 @@ mod tests {
         let manifest = Manifest::parse(GOOD).unwrap();
         assert_eq!(manifest.library, Some(PathBuf::from("libx.so")));
         assert_eq!((manifest.abi_major, manifest.contact.as_str()), (0, ""));
+        assert_eq!(manifest.passes, []);
+        let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
+        assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
         let by_triple = GOOD.replace("library = 'libx.so'\n", "") + "[library]\nother-triple = 'a.so'\n";
         assert_eq!(Manifest::parse(&by_triple).unwrap().library, None);
         let here = by_triple.replace("other-triple", &host_triple());
@@ -270,6 +319,26 @@ mod tests {
                 "min_minor = 0",
                 "min_minr = 0",
                 "unknown key `abi.min_minr`; did you mean `min_minor`?",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\npasses = 'fold-qdq'",
+                "`passes` in the manifest is not a list",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\npasses = ['fold-qd']",
+                "`fold-qd`, which is no pass; did you mean `fold-qdq`?",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\npasses = ['nhwc']",
+                "`nhwc`, which this version does not do",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\npasses = ['keep:aten::linear']",
+                "`keep:aten::linear`, which this version does not do",
             ),
             ("name = 'x'", "name = ", "is not TOML"),
         ];
