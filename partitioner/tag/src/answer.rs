@@ -1,6 +1,6 @@
 //! What a delegate says about the nodes of a graph, and what the host says before it asks.
 
-use delegraph_ir::{Arg, Graph, Module, Node, NodeId, Type};
+use delegraph_ir::{Arg, Graph, Node, NodeId, Type};
 
 /// What a delegate says about one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,23 +36,6 @@ pub struct Answer {
     pub verdicts: Vec<Verdict>,
     /// Nodes that are taken together, in one region, or not at all.
     pub atomic_sets: Vec<Vec<NodeId>>,
-}
-
-/// A delegate could not be asked; the text says why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AskError(pub String);
-
-/// Somebody who can be asked which nodes of a graph a delegate takes.
-pub trait Asker {
-    /// Backend id (`vulkan`).
-    fn backend(&self) -> &str;
-
-    /// Asks about every node.
-    ///
-    /// # Errors
-    /// The delegate cannot be loaded, or answered out of contract.
-    fn ask(&self, module: &Module, graph: &Graph) -> Result<Answer, AskError>;
 }
 
 /// Why a node is never offered to any delegate, if it is not.

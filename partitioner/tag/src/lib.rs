@@ -5,7 +5,7 @@
 //! never in a cycle with each other, so that each is one atomic step. [`apply`] writes them into the graph and orders it so
 //! that each region is one contiguous range; [`tag`] does both.
 //!
-//! This crate knows no host and no delegate: [`Asker`] is all it sees of one.
+//! This crate knows no host and no delegate: an [`Answer`] is all it sees of one.
 //!
 //! ```
 //! use delegraph_ir::{Arg, Graph, Module, TensorType};
@@ -35,9 +35,9 @@ mod policy;
 mod sizes;
 mod work;
 
-pub use answer::{Answer, AskError, Asker, Verdict, builtin_refusal};
+pub use answer::{Answer, Verdict, builtin_refusal};
 pub use boundary::{Boundary, Reads, live};
 pub use plan::{Exclusion, NodeReport, TaggedRegion, Tagging, apply, plan, tag};
-pub use policy::{Policy, Rule, glob};
+pub use policy::{Policy, Rule};
 pub use sizes::BorderSizes;
 pub use work::{Work, moves_only, work};

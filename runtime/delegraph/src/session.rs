@@ -378,6 +378,12 @@ impl Session {
         self.executor.state_names()
     }
 
+    /// Takes the present values of the mutable buffers that another session has under the same name, dtype and shape: two
+    /// methods of one model are two sessions, and this is how what one did shows in the other. Gives the number taken.
+    pub fn adopt_state(&mut self, other: &Session) -> usize {
+        self.executor.adopt_state(&other.executor)
+    }
+
     /// Gives every mutable buffer its initial value again.
     pub fn reset(&mut self) {
         self.executor.reset();

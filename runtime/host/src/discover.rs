@@ -175,7 +175,10 @@ fn library_of(manifest: &Manifest, path: &Path) -> Result<PathBuf, String> {
             "its library `{}` is neither beside its manifest nor beside the executable",
             library.display()
         )),
-        None => Err(format!("its library `{}` does not exist beside its manifest", library.display())),
+        None => Err(format!(
+            "its library `{}` does not exist beside its manifest",
+            library.display()
+        )),
     }
 }
 
