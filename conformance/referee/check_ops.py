@@ -2,7 +2,8 @@
 
     PYTHON check_ops.py CORPUS PROGRAMS [--samples]
 
-CORPUS is a corpus of recorded operator calls, PROGRAMS what `cargo run -p delegraph-emit --example corpus_programs` made of it.
+CORPUS is a corpus of recorded operator calls (`conformance/corpus` is one), PROGRAMS what `delegraph conform ops --corpus CORPUS --programs
+PROGRAMS` made of it.
 Prints a line for each operator and reason, and a last line of counts:
 
     unregistered  stock ExecuTorch has no such kernel
@@ -11,7 +12,7 @@ Prints a line for each operator and reason, and a last line of counts:
     differs       the result is not PyTorch's, beyond the corpus's tolerance
     not written   Delegraph has no portable form of it
 
-`--samples` adds a program and its arguments. Exit 1 when the loader refuses a program, which is never a kernel's fault.
+`--samples` adds a program. Exit 1 when the loader refuses a program, which is never a kernel's fault.
 """
 
 import collections
@@ -108,7 +109,7 @@ def main():
                 case, reason = group[0]
                 print(f"{op}: {verdict} {len(group)} of {total}: {reason}")
                 if samples:
-                    print(f"    {case.get('file', '')} {json.dumps(case['args'])[:300]}")
+                    print(f"    {case.get('file', '')}")
     print(", ".join(f"{number} {verdict}" for verdict, number in counts.most_common()))
     sys.exit(1 if any("Failed to load" in reason for kinds in by_op.values() for _, reason in kinds["refused"]) else 0)
 

@@ -182,6 +182,19 @@ impl OpCase {
         keys
     }
 
+    /// Keys of the tensors that come out, in order; `None` where a result is no tensor or is not determined.
+    pub fn outputs(&self) -> Option<Vec<&str>> {
+        let mut keys = Vec::new();
+        for want in &self.out {
+            match want {
+                Want::Tensor(key) => keys.push(key.as_str()),
+                Want::Tensors(items) => keys.extend(items.iter().map(String::as_str)),
+                _ => return None,
+            }
+        }
+        Some(keys)
+    }
+
     /// Whether a complex tensor goes in or comes out.
     pub fn is_complex(&self) -> bool {
         let goes_in = self.args.iter().any(|(_, arg)| matches!(arg, Argument::Complex(_)));
@@ -449,6 +462,7 @@ mod tests {
             ]
         );
         assert_eq!(case.inputs(), ["k", "k", "k"]);
+        assert_eq!(case.outputs(), None, "a number is among them");
         assert_eq!(case.out.len(), 5);
         assert_eq!((case.tolerance.rtol, case.tolerance.atol), (0.5, 0.0));
         assert_eq!(case.id(), "aten::x/00");

@@ -335,6 +335,9 @@ pub struct OpsArgs {
     /// Cases in one process
     #[arg(long, default_value_t = BATCH, hide = true)]
     pub batch: usize,
+    /// Write the program of each case into this folder, with a cases.jsonl, and run nothing
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
     /// Known failures (TOML), in place of the corpus's or the built-in ones
     #[arg(long, value_name = "FILE")]
     pub waivers: Option<PathBuf>,
@@ -386,6 +389,7 @@ impl Default for OpsArgs {
             list: false,
             limit: LIMIT,
             batch: BATCH,
+            programs: None,
             waivers: None,
             output: None,
         }

@@ -43,6 +43,9 @@ pub fn run(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Result<u
         }
         return Ok(u8::from(chosen.is_empty()));
     }
+    if let Some(folder) = &args.programs {
+        return programs(args, folder, global, output);
+    }
     let report = Report::new(records(args, global, output)?);
     show(&report, started.elapsed(), output);
     super::write(&report, args.output.as_deref(), output)
@@ -68,6 +71,47 @@ pub fn records(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Resu
         known.judge(record, glob_match);
     }
     Ok(records)
+}
+
+/// Writes the program of each case, `KEY.pte`, for another runtime to run: `conformance/referee/check_ops.py` does. `cases.jsonl`
+/// has a line a case, with `file` or `error`, and the keys of the tensors that go in and have to come out.
+fn programs(args: &OpsArgs, folder: &Path, global: &Global, output: &Output) -> anyhow::Result<u8> {
+    let (mut corpus, chosen) = chosen(args)?;
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let caller = Caller::new(config, global.no_load);
+    std::fs::create_dir_all(folder)?;
+    let (mut lines, mut written) = (String::new(), 0);
+    for &i in &chosen {
+        let case = corpus.cases[i].clone();
+        let tensors = corpus.tensors(i).map_err(|error| crate::bad_input(error.to_string()))?;
+        let mut line = serde_json::json!({
+            "id": case.key, "op": case.op, "shard": case.shard, "inputs": case.inputs(),
+            "rtol": case.tolerance.rtol, "atol": case.tolerance.atol,
+        });
+        match case
+            .outputs()
+            .ok_or("results that are no tensors".to_string())
+            .and_then(|outputs| {
+                line["outputs"] = outputs.into();
+                Ok(caller.compile(&case, tensors)?.0)
+            }) {
+            Ok(bytes) => {
+                let file = format!("{}.pte", case.key);
+                std::fs::write(folder.join(&file), bytes)?;
+                line["file"] = file.into();
+                written += 1;
+            }
+            Err(problem) => line["error"] = problem.into(),
+        }
+        lines += &format!("{line}\n");
+    }
+    crate::output::write_atomically(&folder.join("cases.jsonl"), lines.as_bytes())?;
+    output.data(format!("{written} programs of {} cases", chosen.len()));
+    output.json(&serde_json::json!({
+        "schema": "delegraph.programs/1", "tool": crate::tool(), "cases": chosen.len(), "programs": written,
+        "exit_code": u8::from(written == 0),
+    }))?;
+    Ok(u8::from(written == 0))
 }
 
 /// The corpus, and the cases of this shard that the flags ask for.
