@@ -1,4 +1,5 @@
-//! `gen abi`: the C header, the Rust mirror and the golden layouts, from `delegate-sdk/abi/abi.toml`.
+//! `gen abi`: the C header, the Rust mirror and the golden layouts, from `delegate-sdk/abi/abi.toml`. `gen coverage`: the table of
+//! operators, from a run of the committed corpus.
 
 mod c;
 mod golden;
@@ -6,25 +7,62 @@ mod layout;
 mod model;
 mod rust;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use model::Description;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const DESCRIPTION: &str = "delegate-sdk/abi/abi.toml";
 
-/// Writes every generated file under `root`.
+/// Writes every file that the ABI's description gives.
 pub fn run(root: &Path) -> Result<()> {
     for (path, text) in files(root)? {
-        let path = root.join(path);
-        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
-            continue;
-        }
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        println!("wrote {}", path.display());
+        write(root, &path, &text)?;
     }
+    Ok(())
+}
+
+const COVERAGE: &str = "vendor-docs/coverage.md";
+
+/// Writes the table of operators: what the command prints. `runtime/cli/tests/ops.rs` compares it.
+///
+/// # Errors
+/// The command cannot be built, or a case fails.
+pub fn coverage(root: &Path) -> Result<()> {
+    // The default members: the command line and the delegates that the table asks.
+    crate::test::cargo(root, &["build"])?;
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "delegraph-cli",
+            "--",
+            "conform",
+            "coverage",
+        ])
+        .args(["--corpus", "conformance/corpus"])
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("a case fails: `delegraph conform ops --corpus conformance/corpus` says which");
+    }
+    write(root, COVERAGE, &String::from_utf8(output.stdout)?)
+}
+
+/// Writes a file unless it is so already.
+fn write(root: &Path, path: &str, text: &str) -> Result<()> {
+    let path = root.join(path);
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    println!("wrote {}", path.display());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ const USAGE: &str = "usage:
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask provision NAME   fetches an optional real component: executorch";
 
+  cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");
+        ["gen", "coverage"] => r#gen::coverage(&root()),
             Ok(())
         }
         _ => bail!("there is no task `{}`\n{USAGE}", words.join(" ")),
