@@ -1,8 +1,9 @@
-//! Project tasks: test, check, gen, provision.
+//! Project tasks: test, check, sanitize, gen, provision.
 
 mod check;
 mod r#gen;
 mod provision;
+mod sanitize;
 mod test;
 
 use anyhow::{Result, bail};
@@ -11,21 +12,23 @@ use std::path::{Path, PathBuf};
 const USAGE: &str = "usage:
   cargo xtask test             runs every test that can run here, and prints what it skipped
   cargo xtask check            formatting, lints, builds without std
+  cargo xtask sanitize         runs the tests of kernels and ABI under AddressSanitizer
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
+  cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
   cargo xtask provision NAME   fetches an optional real component: executorch";
 
-  cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["test"] => test::run(&root()),
         ["check"] => check::run(&root()),
+        ["sanitize"] => sanitize::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
+        ["gen", "coverage"] => r#gen::coverage(&root()),
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");
-        ["gen", "coverage"] => r#gen::coverage(&root()),
             Ok(())
         }
         _ => bail!("there is no task `{}`\n{USAGE}", words.join(" ")),

@@ -226,7 +226,7 @@ fn compile_inspect_run_and_compare() {
         &trace,
     ]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stdout.contains("output 0: f32[1x4x7x7]"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("output 0: f32[1,4,7,7]"), "{}", ended.stdout);
     assert!(std::fs::read(expected).unwrap().starts_with(b"\x93NUMPY"));
     let events: Value = serde_json::from_str(&std::fs::read_to_string(&trace).unwrap()).unwrap();
     assert!(!events["traceEvents"].as_array().unwrap().is_empty());

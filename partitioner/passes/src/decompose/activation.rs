@@ -117,14 +117,11 @@ pub(super) const RULES: Rules = &[
         };
         one(super::attention::safe_softmax(rw, x, dim))
     }),
-    ("aten::dropout", dropout),
-    ("aten::feature_dropout", dropout),
-    ("aten::alpha_dropout", dropout),
-    ("aten::feature_alpha_dropout", dropout),
     ("aten::native_dropout", |rw| {
         let x = rw.tensor(0)?;
         if rw.arg(2).as_bool() != Some(false) && rw.float(1)? != 0.0 {
-            return Err(rw.unsupported("training mode"));
+            // The kernel draws the mask.
+            return Ok(None);
         }
         let shape = rw.shape(x)?;
         let mask = rw.full(shape, true, DType::Bool)?;
@@ -173,12 +170,4 @@ fn softmax(rw: &mut Rewrite, op: &str) -> Replacement {
         None => x,
     };
     one(rw.emit(op, args![x, dim, false]))
-}
-
-/// Inference: the input. A dropout that would drop something has no determined result.
-fn dropout(rw: &mut Rewrite) -> Replacement {
-    if rw.bool(2)? && rw.float(1)? != 0.0 {
-        return Err(rw.unsupported("training mode"));
-    }
-    Ok(Some(vec![rw.tensor(0)?]))
 }
