@@ -507,7 +507,12 @@ mod tests {
                 "aten::add.Tensor(%x, %",
             ),
             ("aten::sub.Scalar", Arg::int(2), DType::Bool, "aten::sub.Tensor(%x, %"),
-            ("aten::rsub.Scalar", Arg::Float(0.5), DType::I64, ", %x, "),
+            (
+                "aten::rsub.Scalar",
+                Arg::Float(0.5),
+                DType::I64,
+                "aten::sub.Tensor(%rsub_0.0, %x)",
+            ),
         ] {
             let result = if dtype == DType::Bool { DType::I64 } else { DType::F32 };
             let text = portable(op, dtype, |x| args![x, number.clone(), 1], ty(result));
