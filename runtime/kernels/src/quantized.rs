@@ -78,7 +78,7 @@ fn limits_and_dtype(call: &Call, index: usize) -> Result<((i64, i64), DType), Ke
     let limits = (whole(call, index, "quant_min")?, whole(call, index + 1, "quant_max")?);
     let dtype = call
         .optional_dtype(index + 2)?
-        .ok_or(KernelError::invalid("dtype", "no dtype"))?;
+        .ok_or_else(|| KernelError::invalid("dtype", "no dtype"))?;
     Ok((limits, dtype))
 }
 
