@@ -107,7 +107,7 @@ mod tests {
     fn longest_pieces_win_and_unknown_words_are_counted() {
         // Greedy as BERT's: what the longest piece leaves over is not tried otherwise.
         assert_eq!(
-            self::list(&["eat", "##ing", "eati"]).encode("eating", 8),
+            list(&["eat", "##ing", "eati"]).encode("eating", 8),
             (vec![101, 100, 102], 1)
         );
         let list = list(&["eat", "##ing", "##in", "a", "."]);
