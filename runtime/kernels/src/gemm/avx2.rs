@@ -4,7 +4,7 @@
     reason = "the indices are those of registers, of which several arrays are used"
 )]
 
-use super::tile::{Micro, Tile, heights};
+use super::tile::{MOST_ROWS, Micro, Tile, heights, unrolled};
 use core::arch::x86_64::*;
 
 /// True if the machine has AVX2, FMA and conversions of half precision.
@@ -34,11 +34,11 @@ const TILES_F64: &[&[Tile<f64>]] = &[heights!(tile_f64, 1: 1 2 3 4 5 6), heights
 const TILES_I32: &[&[Tile<i32>]] = &[heights!(tile_i32, 1: 1 2 3 4 5 6), heights!(tile_i32, 2: 1 2 3 4 5 6)];
 
 // SAFETY: the tiles below have one and two vectors of that many lanes and one to six rows, and `number` asks `have` first.
-pub(super) const F32: Micro<f32> = unsafe { Micro::new(8, 256, TILES_F32) };
+pub(super) const F32: Micro<f32> = unsafe { Micro::new(8, 256, 12, TILES_F32) };
 // SAFETY: as above.
-pub(super) const F64: Micro<f64> = unsafe { Micro::new(4, 256, TILES_F64) };
+pub(super) const F64: Micro<f64> = unsafe { Micro::new(4, 256, 12, TILES_F64) };
 // SAFETY: as above.
-pub(super) const I32: Micro<i32> = unsafe { Micro::new(8, 512, TILES_I32) };
+pub(super) const I32: Micro<i32> = unsafe { Micro::new(8, 512, 12, TILES_I32) };
 
 /// A tile of `R` rows and `V` vectors.
 macro_rules! float_tile {
@@ -49,7 +49,7 @@ macro_rules! float_tile {
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const V: usize>(
             groups: usize,
-            mut a: *const $ty,
+            (a, a_row, a_step): (*const $ty, usize, usize),
             mut b: *const $ty,
             b_stride: usize,
             c: *mut $ty,
@@ -58,27 +58,34 @@ macro_rules! float_tile {
             accumulate: bool,
         ) {
             let mut sums = [[$zero(); V]; R];
+            // Three rows share a pointer, so that all fit the registers.
+            let mut rows = [a; MOST_ROWS];
+            unrolled!(i < R.div_ceil(3) => {
+                rows[i] = a.wrapping_add(3 * i * a_row);
+            });
+            // C comes while the sums are made.
+            unrolled!(r < R => {
+                unrolled!(v < V => {
+                    _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_stride + v * $lanes).cast());
+                });
+            });
             for _ in 0..groups {
                 // SAFETY: each of `groups` steps reads R elements of `a` and V vectors of `b`. The pointers may end up to a
-                // stride behind the panels, where they are not read: hence the wrapping sums.
+                // step behind the panels, where they are not read: hence the wrapping sums.
                 unsafe {
                     let mut right = [$zero(); V];
-                    for v in 0..V {
-                        right[v] = $load(b.add(v * $lanes));
-                    }
-                    for r in 0..R {
-                        let left = $set(*a.add(r));
-                        for v in 0..V {
-                            sums[r][v] = $fma(left, right[v], sums[r][v]);
-                        }
-                    }
+                    unrolled!(v < V => { right[v] = $load(b.add(v * $lanes)); });
+                    unrolled!(r < R => {
+                        let left = $set(*rows[r / 3].add(r % 3 * a_row));
+                        unrolled!(v < V => { sums[r][v] = $fma(left, right[v], sums[r][v]); });
+                    });
                 }
-                a = a.wrapping_add(R);
+                unrolled!(i < R.div_ceil(3) => { rows[i] = rows[i].wrapping_add(a_step); });
                 b = b.wrapping_add(b_stride);
             }
             let alpha = $set(alpha);
-            for r in 0..R {
-                for v in 0..V {
+            unrolled!(r < R => {
+                unrolled!(v < V => {
                     // SAFETY: C has R rows of V vectors.
                     unsafe {
                         let place = c.add(r * c_stride + v * $lanes);
@@ -89,8 +96,8 @@ macro_rules! float_tile {
                         };
                         $store(place, sum);
                     }
-                }
-            }
+                });
+            });
         }
     };
 }
@@ -130,7 +137,7 @@ float_tile!(
 #[target_feature(enable = "avx2")]
 unsafe fn tile_i32<const R: usize, const V: usize>(
     groups: usize,
-    mut a: *const i16,
+    (mut a, a_row, a_step): (*const i16, usize, usize),
     mut b: *const i16,
     b_stride: usize,
     c: *mut i32,
@@ -147,13 +154,13 @@ unsafe fn tile_i32<const R: usize, const V: usize>(
                 right[v] = _mm256_loadu_si256(b.add(v * 16).cast());
             }
             for r in 0..R {
-                let left = _mm256_set1_epi32(a.add(2 * r).cast::<i32>().read_unaligned());
+                let left = _mm256_set1_epi32(a.add(r * a_row).cast::<i32>().read_unaligned());
                 for v in 0..V {
                     sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(left, right[v]));
                 }
             }
         }
-        a = a.wrapping_add(2 * R);
+        a = a.wrapping_add(a_step);
         b = b.wrapping_add(b_stride);
     }
     let alpha = _mm256_set1_epi32(alpha);

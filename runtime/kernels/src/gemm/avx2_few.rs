@@ -6,6 +6,7 @@
 
 use super::few::{CHUNK, Few, PAD, ROWS, lines};
 use super::number::{Factor, Packed};
+use super::tile::unrolled;
 use core::arch::x86_64::*;
 use delegraph_types::{bf16, f16};
 
@@ -124,7 +125,7 @@ unsafe fn dots<T: Units>(
     out: &mut [[T::Sum; CHUNK]; ROWS],
 ) {
     // Several runs at once: the memory serves several streams better than one, and their sums do not wait for each other.
-    let together = if rows == 4 { 3 } else { 4 };
+    let together = if rows > 2 { 3 } else { 4 };
     let mut column = 0;
     while column < columns {
         // SAFETY: the caller promised `columns` runs, and `rows` rows, of `depth` elements.
@@ -134,7 +135,7 @@ unsafe fn dots<T: Units>(
             match (rows, single) {
                 (1, false) => dot::<T, 1, 4, 2>(a, b, depth, column, out),
                 (2, false) => dot::<T, 2, 4, 1>(a, b, depth, column, out),
-                (3, false) => dot::<T, 3, 4, 1>(a, b, depth, column, out),
+                (3, false) => dot::<T, 3, 3, 1>(a, b, depth, column, out),
                 (4, false) => dot::<T, 4, 3, 1>(a, b, depth, column, out),
                 (1, true) => dot::<T, 1, 1, 2>(a, b, depth, column, out),
                 (2, true) => dot::<T, 2, 1, 2>(a, b, depth, column, out),
@@ -166,17 +167,17 @@ unsafe fn dot<T: Units, const M: usize, const Q: usize, const U: usize>(
     let whole = depth / (each * U) * (each * U);
     let mut at = 0;
     while at < whole {
-        for u in 0..U {
-            for q in 0..Q {
-                // SAFETY: `at + each * U` is at most `depth`.
-                unsafe {
-                    let right = T::load(b.add(q * b_stride + at + u * each));
-                    for m in 0..M {
-                        sums[m][q][u] = T::with(sums[m][q][u], a.add(m * a_stride + at + u * each), right);
-                    }
-                }
+        unrolled!(u < U => {
+            // SAFETY: `at + each * U` is at most `depth`.
+            unsafe {
+                let mut right = [_mm256_setzero_ps(); Q];
+                unrolled!(q < Q => { right[q] = T::load(b.add(q * b_stride + at + u * each)); });
+                unrolled!(m < M => {
+                    let left = a.add(m * a_stride + at + u * each);
+                    unrolled!(q < Q => { sums[m][q][u] = T::with(sums[m][q][u], left, right[q]); });
+                });
             }
-        }
+        });
         at += each * U;
     }
     while at < depth {
@@ -257,28 +258,20 @@ unsafe fn float_line<T: Units<Sum = f32>, const M: usize, const D: usize, const 
         let mut sums = [[_mm256_setzero_ps(); V]; M];
         // SAFETY: `at + 8 * V` is at most `columns`.
         unsafe {
-            for m in 0..M {
-                for v in 0..V {
-                    sums[m][v] = _mm256_loadu_ps(c.add(m * c_stride + at + 8 * v));
-                }
-            }
-            for d in 0..D {
+            unrolled!(m < M => {
+                unrolled!(v < V => { sums[m][v] = _mm256_loadu_ps(c.add(m * c_stride + at + 8 * v)); });
+            });
+            unrolled!(d < D => {
                 let mut right = [_mm256_setzero_ps(); V];
-                for v in 0..V {
-                    right[v] = T::load(b.add(d * b_stride + at + 8 * v));
-                }
-                for m in 0..M {
+                unrolled!(v < V => { right[v] = T::load(b.add(d * b_stride + at + 8 * v)); });
+                unrolled!(m < M => {
                     let left = _mm256_set1_ps(*a.add(m * a_stride + d));
-                    for v in 0..V {
-                        sums[m][v] = _mm256_fmadd_ps(left, right[v], sums[m][v]);
-                    }
-                }
-            }
-            for m in 0..M {
-                for v in 0..V {
-                    _mm256_storeu_ps(c.add(m * c_stride + at + 8 * v), sums[m][v]);
-                }
-            }
+                    unrolled!(v < V => { sums[m][v] = _mm256_fmadd_ps(left, right[v], sums[m][v]); });
+                });
+            });
+            unrolled!(m < M => {
+                unrolled!(v < V => { _mm256_storeu_ps(c.add(m * c_stride + at + 8 * v), sums[m][v]); });
+            });
         }
         at += 8 * V;
     }
@@ -324,38 +317,61 @@ unsafe fn interleave<T: Units>(
 ) -> usize {
     // In units from here on: a unit is 32 bits of the panel.
     let (panel, len) = (panel.cast::<f32>(), len / T::EACH);
-    let mut done = 0;
     if width == 0 || width > 16 && !width.is_multiple_of(8) {
         return 0;
     }
     // Eight steps are stored eight lanes at a time: where the width is no multiple of that, a store runs into the next step,
     // which is stored afterwards. The last steps, where there is none, are left to the caller.
-    while (done + 8) * T::EACH <= depth && (done + 7) * width + width.next_multiple_of(8) <= len {
-        let mut first = 0;
-        while first < width {
-            let mut lanes = [[_mm256_setzero_ps(); 8]; 2];
-            let together = if width.is_multiple_of(8) { 1 } else { width.div_ceil(8) };
-            for (eight, rows) in lanes.iter_mut().take(together).enumerate() {
-                for (i, row) in rows.iter_mut().enumerate() {
-                    let lane = first + eight * 8 + i;
-                    if lane < have {
-                        // SAFETY: the run has `depth` elements, of which eight units are left.
-                        *row = unsafe { T::load(runs.add(lane * stride + done * T::EACH)) };
-                    }
-                }
-                *rows = transposed(*rows);
-            }
-            for step in 0..8 {
-                for (eight, rows) in lanes.iter().take(together).enumerate() {
-                    // SAFETY: at most `(done + 7) * width + width` rounded up to eight, which is at most `len`.
-                    unsafe { _mm256_storeu_ps(panel.add((done + step) * width + first + eight * 8), rows[step]) };
+    let over = width.next_multiple_of(8) - width;
+    let steps = (depth / T::EACH).min((len / width).saturating_sub(usize::from(over > 0))) / 8 * 8;
+    let together = if over == 0 { 1 } else { width.div_ceil(8) };
+    // A few lanes to the end, then the next: the lines that they share with later steps are still in the cache.
+    for first in (0..width).step_by(8 * together) {
+        for done in (0..steps).step_by(8) {
+            // SAFETY: eight units are left of each run, and eight steps of the panel, or nine if this runs over.
+            unsafe {
+                let from = (runs.add(first * stride + done * T::EACH), stride);
+                let to = (panel.add(done * width + first), width);
+                let have = have.saturating_sub(first);
+                match (together, have) {
+                    (1, 8..) => eight_steps::<T, 1, true>(from, have, to),
+                    (1, _) => eight_steps::<T, 1, false>(from, have, to),
+                    (_, 16..) => eight_steps::<T, 2, true>(from, have, to),
+                    _ => eight_steps::<T, 2, false>(from, have, to),
                 }
             }
-            first += 8 * together;
         }
-        done += 8;
     }
-    done * T::EACH
+    steps * T::EACH
+}
+
+/// Transposes eight units of `8 * G` runs, of which there are only `have` if not `ALL`.
+///
+/// # Safety
+/// The runs have eight units each; eight steps of `8 * G` lanes can be written; the machine has what `avx2::have` asks for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn eight_steps<T: Units, const G: usize, const ALL: bool>(
+    (runs, stride): (*const T, usize),
+    have: usize,
+    (panel, width): (*mut f32, usize),
+) {
+    let mut lanes = [[_mm256_setzero_ps(); 8]; G];
+    unrolled!(eight < G => {
+        unrolled!(i < 8 => {
+            if ALL || eight * 8 + i < have {
+                // SAFETY: there is such a run.
+                lanes[eight][i] = unsafe { T::load(runs.add((eight * 8 + i) * stride)) };
+            }
+        });
+        lanes[eight] = transposed(lanes[eight]);
+    });
+    unrolled!(step < 8 => {
+        unrolled!(eight < G => {
+            // SAFETY: the caller promised eight steps.
+            unsafe { _mm256_storeu_ps(panel.add(step * width + eight * 8), lanes[eight][step]) };
+        });
+    });
 }
 
 /// Rows and columns of eight by eight units exchanged.

@@ -5,7 +5,7 @@
 )]
 
 use super::avx2::float_tile;
-use super::tile::{Micro, Tile, heights};
+use super::tile::{MOST_ROWS, Micro, Tile, heights, unrolled};
 use core::arch::x86_64::*;
 
 /// True if the machine has AVX-512.
@@ -50,11 +50,11 @@ const TILES_I32: &[&[Tile<i32>]] = &[
 ];
 
 // SAFETY: the tiles below have one and two vectors of that many lanes and one to fourteen rows, and `number` asks `have` first.
-pub(super) const F32: Micro<f32> = unsafe { Micro::new(16, 256, TILES_F32) };
+pub(super) const F32: Micro<f32> = unsafe { Micro::new(16, 384, 56, TILES_F32) };
 // SAFETY: as above.
-pub(super) const F64: Micro<f64> = unsafe { Micro::new(8, 256, TILES_F64) };
+pub(super) const F64: Micro<f64> = unsafe { Micro::new(8, 256, 56, TILES_F64) };
 // SAFETY: as above; `number` asks `have_vnni` first.
-pub(super) const I32: Micro<i32> = unsafe { Micro::new(16, 512, TILES_I32) };
+pub(super) const I32: Micro<i32> = unsafe { Micro::new(16, 512, 56, TILES_I32) };
 
 float_tile!(
     tile_f32,
@@ -90,7 +90,7 @@ float_tile!(
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn tile_i32<const R: usize, const V: usize>(
     groups: usize,
-    mut a: *const i16,
+    (mut a, a_row, a_step): (*const i16, usize, usize),
     mut b: *const i16,
     b_stride: usize,
     c: *mut i32,
@@ -107,13 +107,13 @@ unsafe fn tile_i32<const R: usize, const V: usize>(
                 right[v] = _mm512_loadu_si512(b.add(v * 32).cast());
             }
             for r in 0..R {
-                let left = _mm512_set1_epi32(a.add(2 * r).cast::<i32>().read_unaligned());
+                let left = _mm512_set1_epi32(a.add(r * a_row).cast::<i32>().read_unaligned());
                 for v in 0..V {
                     sums[r][v] = _mm512_dpwssd_epi32(sums[r][v], left, right[v]);
                 }
             }
         }
-        a = a.wrapping_add(2 * R);
+        a = a.wrapping_add(a_step);
         b = b.wrapping_add(b_stride);
     }
     let alpha = _mm512_set1_epi32(alpha);

@@ -8,12 +8,16 @@ use super::view::{Matrix, MatrixMut};
 pub(super) const ROWS: usize = 4;
 /// Most rows of a product for which dot products are faster than panels.
 const MOST: usize = 16;
+/// Bytes of a B that is still in a cache close by when it is needed again.
+const IN_CACHE: usize = 1 << 20;
 /// Columns that [`Few::dots`] takes at a time: a multiple of three and of four, which are taken together.
 pub(super) const CHUNK: usize = 24;
-/// Elements of depth that are taken at a time, so that the rows of A stay in the cache.
+/// Elements of the rows of A that are taken at a time, so that they stay in the first cache while B passes through it.
 const DEPTH: usize = 2048;
 /// Columns that are added up at a time, so that they stay in the first cache.
 const LINE: usize = 2048;
+/// Rows of B that are added up at a time, so that they are still in the cache for further rows of A.
+const LINES: usize = 16;
 /// Rows of A are padded to multiples of this.
 pub(super) const PAD: usize = 16;
 
@@ -87,17 +91,37 @@ impl<T: Factor> Few<T> {
     }
 }
 
+/// Elements of depth that are taken at a time.
+fn depth_of(m: usize) -> usize {
+    DEPTH / m.clamp(1, 2)
+}
+
+/// How far apart rows of A of that depth start: never a power of two, which would put them all in the same lines of the cache.
+fn stride_of(depth: usize) -> usize {
+    depth.next_multiple_of(2 * PAD) + PAD
+}
+
 /// Elements of panels that [`product`] needs if it is used for m rows.
 pub(super) fn room(m: usize, k: usize) -> usize {
     if m > MOST {
         return 0;
     }
-    m * k.min(DEPTH).next_multiple_of(PAD)
+    m * stride_of(k.min(depth_of(m)))
 }
 
 /// True if [`product`] can do it and is faster than blocks.
 pub(super) fn suits<T: Factor>(m: usize, b: &Matrix<T>, c: &MatrixMut<T::Sum>, alpha: T::Sum) -> bool {
-    m <= ROWS && (is_runs(b) || is_lines(b, c, alpha)) || m <= MOST && is_runs(b)
+    if is_runs(b) {
+        return m <= MOST;
+    }
+    // Tiles read B where it lies too, but from top to bottom, which is slow when it comes from memory; high tiles do it once.
+    let from_memory = b.rows().saturating_mul(b.columns()).saturating_mul(size_of::<T>()) > IN_CACHE;
+    let most = match from_memory {
+        true if T::Sum::micro().height() > 2 * ROWS => ROWS,
+        true => 2 * ROWS,
+        false => 1,
+    };
+    m <= most && is_lines(b, c, alpha)
 }
 
 fn is_runs<T>(b: &Matrix<T>) -> bool {
@@ -119,9 +143,9 @@ pub(super) fn product<A: Factor, B: Factor<Sum = A::Sum>>(
 ) {
     let (m, k) = (a.rows(), a.columns());
     let few = B::few();
-    for start in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - start);
-        let stride = depth.next_multiple_of(PAD);
+    for start in (0..k).step_by(depth_of(m)) {
+        let depth = depth_of(m).min(k - start);
+        let stride = stride_of(depth);
         for row in 0..m {
             let line = &mut room[row * stride..(row + 1) * stride];
             let source = a.block((row, start), (1, depth));
@@ -197,14 +221,17 @@ fn by_dots<T: Factor>(
 }
 
 fn by_lines<T: Factor>(few: &Few<T>, a: &[Packed<T>], stride: usize, b: Matrix<T>, c: &mut MatrixMut<T::Sum>) {
-    for first in (0..b.columns()).step_by(LINE) {
-        let b = b.block((0, first), (b.rows(), LINE));
+    for (first, front) in (0..b.columns())
+        .step_by(LINE)
+        .flat_map(|first| (0..b.rows()).step_by(LINES).map(move |front| (first, front)))
+    {
+        let b = b.block((front, first), (LINES, LINE));
         for top in (0..c.rows()).step_by(ROWS) {
             let mut c = c.block((top, first), (ROWS, LINE));
             let (rows, columns, c_stride) = (c.rows(), c.columns(), c.row_stride());
-            let a = &a[top * stride..(top + rows) * stride];
-            // SAFETY: `a` has `rows` rows of `stride` elements, at least the depth; the rows of B and C are contiguous
-            // (`is_lines`), lie in their memory and have `columns` elements each.
+            let a = &a[top * stride + front..(top + rows) * stride];
+            // SAFETY: `a` has `rows` rows, `stride` apart, of at least B's depth; the rows of B and C are contiguous (`is_lines`),
+            // lie in their memory and have `columns` elements each.
             unsafe {
                 (few.lines)(
                     (a.as_ptr(), stride),

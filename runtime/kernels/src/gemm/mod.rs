@@ -30,8 +30,11 @@ use crate::KernelError;
 const ROWS: usize = 192;
 /// Columns of B in a block, which stays in the last cache.
 const COLUMNS: usize = 1024;
-/// Up to this many tiles above each other, B is read where it lies if it can be: a copy would cost more than it gives.
-const DIRECT: usize = 2;
+/// Steps of depth of a block of a B that is read where it lies: each is in another page of memory, and machines know the places
+/// of few pages at a time.
+const B_DIRECT_DEPTH: usize = 64;
+/// Up to this many tiles beside each other, A is read where it lies.
+const A_DIRECT: usize = 4;
 
 /// Sizes of blocks.
 #[derive(Debug, Clone, Copy)]
@@ -61,20 +64,23 @@ impl Blocks {
             depth: even(k, micro.depth(), S::GROUP),
         }
     }
+
+    /// Elements of the panels of B; a multiple of what is aligned, as the lanes are.
+    fn b_len(&self, n: usize, lanes: usize) -> usize {
+        n.min(self.columns).next_multiple_of(lanes).saturating_mul(self.depth)
+    }
 }
 
 /// Elements of panels that a product of m x k by k x n needs at most.
 pub(crate) fn room<S: Sum>(m: usize, k: usize, n: usize) -> usize {
     let blocks = Blocks::of::<S>(m, k, n);
-    let lanes = n
-        .min(blocks.columns)
-        .next_multiple_of(S::micro().lanes())
-        .saturating_add(m.min(blocks.rows));
+    let (a, b) = (
+        m.min(blocks.rows).saturating_mul(blocks.depth),
+        blocks.b_len(n, S::micro().lanes()),
+    );
+    let blocks = a.saturating_add(b).saturating_add(ALIGN / size_of::<S::Packed>());
     // Either factor may be the one with few rows.
-    lanes
-        .saturating_mul(blocks.depth)
-        .max(few::room(m, k))
-        .max(few::room(n, k))
+    blocks.max(few::room(m, k)).max(few::room(n, k))
 }
 
 fn differ() -> KernelError {
@@ -132,7 +138,7 @@ pub(crate) fn product_of_panels<A: Factor>(
     if panels.len() < room::<A::Sum>(a.rows(), k, n) {
         return Err(KernelError::OutOfMemory(panels.len()));
     }
-    by_blocks(a, b, c, A::Sum::UNIT, accumulate, panels);
+    by_blocks(&a, b, c, A::Sum::UNIT, accumulate, panels);
     Ok(())
 }
 
@@ -147,32 +153,37 @@ fn straight<A: Factor, B: Factor<Sum = A::Sum>>(
     if a.columns() > 0 && few::suits(a.rows(), &b, &c, alpha) {
         few::product(a, b, c, alpha, accumulate, panels);
     } else {
-        by_blocks(a, &b.transposed(), c, alpha, accumulate, panels);
+        by_blocks(&a, &b.transposed(), c, alpha, accumulate, panels);
     }
 }
 
-fn by_blocks<A: Factor>(
-    a: Matrix<A>,
-    b: &impl Panels<A::Sum>,
-    mut c: MatrixMut<A::Sum>,
-    alpha: A::Sum,
+fn by_blocks<S: Sum>(
+    a: &impl Panels<S>,
+    b: &impl Panels<S>,
+    mut c: MatrixMut<S>,
+    alpha: S,
     accumulate: bool,
-    panels: &mut [Packed<A>],
+    panels: &mut [S::Packed],
 ) {
-    let (m, k, n) = (a.rows(), a.columns(), c.columns());
+    let ((m, k), n) = (a.dims(), c.columns());
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
         if !accumulate {
             for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
-                c.change(row, column, |_| A::Sum::default());
+                c.change(row, column, |_| S::default());
             }
         }
         return;
     }
-    let (micro, group) = (A::Sum::micro(), A::Sum::GROUP);
-    let blocks = Blocks::of::<A::Sum>(m, k, n);
+    let (micro, group) = (S::micro(), S::GROUP);
+    let mut blocks = Blocks::of::<S>(m, k, n);
+    // Whole panels of B may be read where they are.
+    let b_direct = m <= micro.direct() && matches!(b.direct(0, 0), Some((_, 1, _)));
+    if b_direct {
+        blocks.depth = even(k, B_DIRECT_DEPTH, group);
+    }
     let (height, width, lanes) = (blocks.height, micro.width(), micro.lanes());
     let (a_widths, b_widths) = (
         Widths {
@@ -184,8 +195,7 @@ fn by_blocks<A: Factor>(
             multiple: lanes,
         },
     );
-    let (a_room, b_room) = panels.split_at_mut(m.min(blocks.rows) * blocks.depth);
-    let direct = group == 1 && m <= DIRECT * micro.height();
+    let (b_room, a_room) = aligned::<S>(panels).split_at_mut(blocks.b_len(n, lanes));
     for left in (0..n).step_by(blocks.columns) {
         let columns = blocks.columns.min(n - left);
         for front in (0..k).step_by(blocks.depth) {
@@ -193,49 +203,54 @@ fn by_blocks<A: Factor>(
             let groups = depth.div_ceil(group);
             let accumulate = accumulate || front > 0;
             let steps = groups * group;
-            // Whole panels may be read where they are, not the last one if it is narrower.
-            let lines = b.direct(left, front).filter(|_| direct && columns >= width);
+            // Not the last panel if it is narrower.
+            let lines = b.direct(left, front).filter(|_| b_direct && columns >= width);
             let packed_from = if lines.is_some() { columns / width * width } else { 0 };
             let b_len = (columns - packed_from).next_multiple_of(lanes) * steps;
             if packed_from < columns {
-                b.pack(
-                    left + packed_from..left + columns,
-                    front..front + depth,
-                    b_widths,
-                    &mut b_room[..b_len],
-                );
+                let packed = left + packed_from..left + columns;
+                b.pack(packed, front..front + depth, b_widths, &mut b_room[..b_len]);
             }
             for top in (0..m).step_by(blocks.rows) {
                 let rows = blocks.rows.min(m - top);
-                Panels::pack(
-                    &a,
-                    top..top + rows,
-                    front..front + depth,
-                    a_widths,
-                    &mut a_room[..rows * steps],
-                );
+                let rows_where_they_are = a.direct(top, front).filter(|_| n <= A_DIRECT * width);
+                if rows_where_they_are.is_none() {
+                    a.pack(
+                        top..top + rows,
+                        front..front + depth,
+                        a_widths,
+                        &mut a_room[..rows * steps],
+                    );
+                }
                 for column in (0..columns).step_by(width) {
                     let have = width.min(columns - column);
-                    let (panel, stride) = match lines {
-                        Some((lines, stride)) if column < packed_from => (&lines[column..], stride),
-                        _ => {
-                            let at = (column - packed_from) * steps;
-                            (&b_room[at..b_len], b_widths.of(have) * group)
-                        }
+                    let b = match lines {
+                        Some((lines, _, step)) if column < packed_from => (&lines[column..], step),
+                        _ => (
+                            &b_room[(column - packed_from) * steps..b_len],
+                            b_widths.of(have) * group,
+                        ),
                     };
                     for row in (0..rows).step_by(height) {
                         let high = height.min(rows - row);
-                        micro.run(
-                            &a_room[row * steps..(row + high) * steps],
-                            (panel, stride),
-                            groups,
-                            c.block((top + row, left + column), (high, have)),
-                            alpha,
-                            accumulate,
-                        );
+                        let a = match rows_where_they_are {
+                            Some((data, lane, step)) => (&data[row * lane..], lane, step),
+                            None => (&a_room[row * steps..(row + high) * steps], group, high * group),
+                        };
+                        let c = c.block((top + row, left + column), (high, have));
+                        micro.run(a, b, groups, c, alpha, accumulate);
                     }
                 }
             }
         }
     }
+}
+
+/// Bytes of the vectors that tiles load, which should not straddle two lines of the cache.
+const ALIGN: usize = 64;
+
+/// The panels from the first place on that is aligned.
+fn aligned<S: Sum>(panels: &mut [S::Packed]) -> &mut [S::Packed] {
+    let skip = panels.as_ptr().align_offset(ALIGN).min(ALIGN / size_of::<S::Packed>());
+    panels.get_mut(skip..).unwrap_or(&mut [])
 }

@@ -2,6 +2,8 @@
 
 use super::few::Few;
 use super::tile::Micro;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx2_few, avx512};
 use crate::wide::Wide;
 use bytemuck::Pod;
 use delegraph_types::{bf16, f16};
@@ -80,8 +82,6 @@ macro_rules! float_sum {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx2_few, avx512};
 float_sum!(f32, 4, avx512::have => avx512::F32, avx2::have => avx2::F32);
 float_sum!(f64, 2, avx512::have => avx512::F64, avx2::have => avx2::F64);
 

@@ -29,8 +29,9 @@ pub(crate) trait Panels<S: Sum> {
     fn dims(&self) -> (usize, usize);
     /// Writes lanes and depth of a block in panels of `widths`; all of `panels` is written.
     fn pack(&self, lanes: Range<usize>, depth: Range<usize>, widths: Widths, panels: &mut [S::Packed]);
-    /// Memory from the given element on in which the lanes of a step lie one after the other, and how far apart the steps are.
-    fn direct(&self, _lane: usize, _depth: usize) -> Option<(&[S::Packed], usize)> {
+    /// The elements where they lie, from the given one on, and how far apart lanes and steps of depth are, if they need not be
+    /// packed.
+    fn direct(&self, _lane: usize, _depth: usize) -> Option<(&[S::Packed], usize, usize)> {
         None
     }
 }
@@ -62,12 +63,12 @@ impl<T: Factor> Panels<T::Sum> for Matrix<'_, T> {
         }
     }
 
-    fn direct(&self, lane: usize, depth: usize) -> Option<(&[Packed<T>], usize)> {
-        if self.row_stride() != 1 {
+    fn direct(&self, lane: usize, depth: usize) -> Option<(&[Packed<T>], usize, usize)> {
+        if T::Sum::GROUP > 1 {
             return None;
         }
         let block = self.block((lane, depth), (usize::MAX, usize::MAX));
-        Some((T::packed(block.data())?, self.column_stride()))
+        Some((T::packed(block.data())?, self.row_stride(), self.column_stride()))
     }
 }
 

@@ -3,11 +3,12 @@
 use super::number::Sum;
 use super::view::MatrixMut;
 
-/// Multiplies `groups` steps of depth: per step, a row count of groups from `a` and a few vectors of lanes from `b`, of which
-/// the steps start `b_stride` elements apart. Writes `alpha` times the sums to the rows at `c`, `c_stride` apart, or adds them.
+/// Multiplies `groups` steps of depth: per step, a group for each row from `a`, and a few vectors of groups from `b`. In `a`,
+/// rows and steps start as far apart as the two numbers say, in `b` the steps `b_stride`. Writes `alpha` times the sums to the
+/// rows at `c`, `c_stride` apart, or adds them.
 pub(super) type Tile<S> = unsafe fn(
     groups: usize,
-    a: *const <S as Sum>::Packed,
+    a: (*const <S as Sum>::Packed, usize, usize),
     b: *const <S as Sum>::Packed,
     b_stride: usize,
     c: *mut S,
@@ -16,8 +17,10 @@ pub(super) type Tile<S> = unsafe fn(
     accumulate: bool,
 );
 
+/// Rows of the highest tile.
+pub(super) const MOST_ROWS: usize = 14;
 /// Elements of the largest tile.
-const MOST: usize = 14 * 32;
+const MOST: usize = MOST_ROWS * 32;
 
 /// The tiles for one type on one kind of machine: up to `height` rows and up to `vectors` vectors of `lanes` columns.
 pub(crate) struct Micro<S: Sum> {
@@ -25,6 +28,8 @@ pub(crate) struct Micro<S: Sum> {
     lanes: usize,
     /// Steps of depth after which sums go to memory, so that a panel of B stays in the first cache.
     depth: usize,
+    /// Most rows of C for which B is read where it lies: a copy of it would cost more than it gives.
+    direct: usize,
     /// By vectors - 1 and by rows - 1.
     tiles: &'static [&'static [Tile<S>]],
 }
@@ -37,17 +42,38 @@ macro_rules! heights {
 }
 pub(super) use heights;
 
+/// Does something for each number below a constant of up to [`MOST_ROWS`]. A loop would do, but compilers do not unroll those
+/// of the larger tiles, and then their sums are in memory.
+macro_rules! unrolled {
+    ($index:ident < $count:expr => $body:block) => {
+        unrolled!(@ $index $count, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $index:ident $count:expr, $body:block, $($number:literal)*) => {
+        $(if $number < $count {
+            let $index: usize = $number;
+            $body
+        })*
+    };
+}
+pub(super) use unrolled;
+
 impl<S: Sum> Micro<S> {
     /// # Safety
     /// `tiles[v - 1][r - 1]` is a [`Tile`] of `v` vectors of `lanes` columns and `r` rows that touches nothing beyond what
     /// these say, and it is only had where the machine runs its instructions.
-    pub(super) const unsafe fn new(lanes: usize, depth: usize, tiles: &'static [&'static [Tile<S>]]) -> Micro<S> {
+    pub(super) const unsafe fn new(
+        lanes: usize,
+        depth: usize,
+        direct: usize,
+        tiles: &'static [&'static [Tile<S>]],
+    ) -> Micro<S> {
         let height = tiles[0].len();
         assert!(height * lanes * tiles.len() <= MOST);
         Micro {
             height,
             lanes,
             depth,
+            direct,
             tiles,
         }
     }
@@ -72,7 +98,7 @@ impl<S: Sum> Micro<S> {
         };
         assert!(TWICE == 2 * LANES);
         // SAFETY: they are tiles of one and two times LANES columns and of one to four rows, for any machine.
-        unsafe { Micro::new(LANES, 256, tiles) }
+        unsafe { Micro::new(LANES, 256, 8, tiles) }
     }
 
     /// Most rows of a tile.
@@ -95,11 +121,16 @@ impl<S: Sum> Micro<S> {
         self.depth
     }
 
+    /// Most rows of C for which B is read where it lies.
+    pub fn direct(&self) -> usize {
+        self.direct
+    }
+
     /// `c (+)= alpha * a * b` for a panel of A, as high as `c`, and a panel of B, as wide as `c` in whole vectors, both of
-    /// `groups` steps; the steps of `b` start `b_stride` elements apart.
+    /// `groups` steps; the rows and the steps of `a`, and the steps of `b`, start as far apart as their numbers say.
     pub fn run(
         &self,
-        a: &[S::Packed],
+        (a, a_row, a_step): (&[S::Packed], usize, usize),
         (b, b_stride): (&[S::Packed], usize),
         groups: usize,
         mut c: MatrixMut<S>,
@@ -114,40 +145,22 @@ impl<S: Sum> Micro<S> {
         let (width, step) = (vectors * self.lanes, vectors * self.lanes * S::GROUP);
         let tile = self.tiles[vectors - 1][rows - 1];
         // The callers packed the panels for these sizes; what they say is not believed, since the tile reads without checks.
-        let last = (groups - 1).saturating_mul(b_stride).saturating_add(step);
-        assert!(a.len() / rows / S::GROUP >= groups && b.len() >= last);
+        let end = |last: usize, stride: usize, len: usize| last.saturating_mul(stride).saturating_add(len);
+        assert!(
+            a.len() >= end(groups - 1, a_step, end(rows - 1, a_row, S::GROUP))
+                && b.len() >= end(groups - 1, b_stride, step)
+        );
+        let a = (a.as_ptr(), a_row, a_step);
         if columns == width && (c.column_stride() == 1) {
             let stride = c.row_stride();
-            // SAFETY: the tile reads `groups` times `rows` groups of `a` and `step` elements every `b_stride` of `b`, which
-            // the lines above checked; it writes `rows` times `width` elements, which are those of `c`.
-            unsafe {
-                tile(
-                    groups,
-                    a.as_ptr(),
-                    b.as_ptr(),
-                    b_stride,
-                    c.pointer(),
-                    stride,
-                    alpha,
-                    accumulate,
-                )
-            };
+            // SAFETY: the tile reads `groups` times `rows` groups of `a`, at its strides, and `step` elements every `b_stride` of
+            // `b`, which the lines above checked; it writes `rows` times `width` elements, which are those of `c`.
+            unsafe { tile(groups, a, b.as_ptr(), b_stride, c.pointer(), stride, alpha, accumulate) };
             return;
         }
         let mut local = [S::default(); MOST];
         // SAFETY: as above; `new` made sure that `rows` times `width` elements are at most MOST.
-        unsafe {
-            tile(
-                groups,
-                a.as_ptr(),
-                b.as_ptr(),
-                b_stride,
-                local.as_mut_ptr(),
-                width,
-                alpha,
-                false,
-            )
-        };
+        unsafe { tile(groups, a, b.as_ptr(), b_stride, local.as_mut_ptr(), width, alpha, false) };
         for (row, sums) in local.chunks_exact(width).take(rows).enumerate() {
             let sums = &sums[..columns];
             match (c.row(row), accumulate) {
@@ -169,7 +182,7 @@ impl<S: Sum> Micro<S> {
 /// As [`Tile`] says, for `R` rows and `N` columns.
 unsafe fn tile<S: Sum, const R: usize, const N: usize>(
     groups: usize,
-    a: *const S::Packed,
+    (a, a_row, a_step): (*const S::Packed, usize, usize),
     b: *const S::Packed,
     b_stride: usize,
     c: *mut S,
@@ -180,14 +193,11 @@ unsafe fn tile<S: Sum, const R: usize, const N: usize>(
     let mut sums = [[S::default(); N]; R];
     for group in 0..groups {
         // SAFETY: the caller promised `groups` steps of both panels.
-        let (left, right) = unsafe {
-            (
-                core::slice::from_raw_parts(a.add(group * R * S::GROUP), R * S::GROUP),
-                core::slice::from_raw_parts(b.add(group * b_stride), N * S::GROUP),
-            )
-        };
-        for (row, left) in sums.iter_mut().zip(left.chunks_exact(S::GROUP)) {
-            for (sum, right) in row.iter_mut().zip(right.chunks_exact(S::GROUP)) {
+        let right = unsafe { core::slice::from_raw_parts(b.add(group * b_stride), N * S::GROUP) };
+        for (row, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as above, for R rows.
+            let left = unsafe { core::slice::from_raw_parts(a.add(group * a_step + row * a_row), S::GROUP) };
+            for (sum, right) in sums.iter_mut().zip(right.chunks_exact(S::GROUP)) {
                 for (&x, &y) in left.iter().zip(right) {
                     *sum = sum.with(x, y);
                 }
