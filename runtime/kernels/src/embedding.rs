@@ -1,36 +1,39 @@
 //! Rows looked up by index.
 
+use crate::lanes::Walk;
 use crate::registry::Kernel;
 use crate::remap::index_at;
 use crate::stage::{Arena, bytes_of, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
 use crate::strided::Move;
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
-use delegraph_types::{Dims, MAX_RANK};
+use delegraph_types::Dims;
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::embedding.out", embedding),
     ("aten::embedding_dense_backward.out", gradient),
 ];
 
-/// Walks the elements of a strided tensor in row-major order and gives their offsets.
+/// The offsets of the elements of a strided tensor in row-major order.
 pub(crate) struct Offsets {
-    sizes: Dims,
-    strides: Dims,
-    index: [i64; MAX_RANK],
-    at: i64,
+    walk: Walk,
+    /// Elements after the present run.
     left: usize,
+    /// Where the next element of the run is, how far apart they are, and how many are left of it.
+    at: usize,
+    stride: usize,
+    run: usize,
 }
 
 impl Offsets {
     /// Over `sizes` with `strides` of one length.
     pub fn new(sizes: &Dims, strides: &Dims) -> Offsets {
         Offsets {
-            sizes: *sizes,
-            strides: *strides,
-            index: [0; MAX_RANK],
-            at: 0,
+            walk: Walk::new(sizes, strides),
             left: sizes.numel().unwrap_or(0),
+            at: 0,
+            stride: 0,
+            run: 0,
         }
     }
 
@@ -44,18 +47,17 @@ impl Iterator for Offsets {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        self.left = self.left.checked_sub(1)?;
-        let now = self.at;
-        for d in (0..self.sizes.rank()).rev() {
-            self.index[d] += 1;
-            self.at += self.strides[d];
-            if self.index[d] < self.sizes[d] {
-                break;
+        if self.run == 0 {
+            if self.left == 0 {
+                return None;
             }
-            self.at -= self.strides[d] * self.sizes[d];
-            self.index[d] = 0;
+            (self.at, self.stride, self.run) = self.walk.run(self.left);
+            self.left -= self.run;
         }
-        Some(now as usize)
+        let now = self.at;
+        self.run -= 1;
+        self.at = self.at.wrapping_add(self.stride);
+        Some(now)
     }
 }
 

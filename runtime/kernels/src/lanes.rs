@@ -69,19 +69,26 @@ impl Walk {
 
     /// Goes over the next `count` elements, calling `run(offset, stride, count)` for each piece of an innermost run.
     fn advance(&mut self, count: usize, mut run: impl FnMut(usize, usize, usize)) {
+        let mut left = count;
+        while left > 0 && self.sizes[self.rank - 1] > 0 {
+            let (offset, stride, take) = self.run(left);
+            run(offset, stride, take);
+            left -= take;
+        }
+    }
+
+    /// The next elements of the present innermost run, at most `limit`: offset, stride and how many.
+    pub fn run(&mut self, limit: usize) -> (usize, usize, usize) {
         let inner = self.rank - 1;
         let (size, stride) = (self.sizes[inner], self.strides[inner]);
-        let mut left = count;
-        while left > 0 && size > 0 {
-            let take = left.min(size - self.done);
-            run(self.at + self.done * stride, stride, take);
-            self.done += take;
-            left -= take;
-            if self.done == size {
-                self.done = 0;
-                self.carry(inner);
-            }
+        let take = limit.min(size - self.done);
+        let offset = self.at + self.done * stride;
+        self.done += take;
+        if self.done == size {
+            self.done = 0;
+            self.carry(inner);
         }
+        (offset, stride, take)
     }
 
     fn carry(&mut self, inner: usize) {
