@@ -59,6 +59,7 @@ mod ternary;
 mod unary;
 mod upsample;
 mod variance;
+mod vector;
 mod views;
 mod wide;
 
