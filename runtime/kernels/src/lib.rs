@@ -13,6 +13,7 @@ mod arg;
 mod backward;
 mod binary;
 mod call;
+mod columns;
 mod combine;
 mod compare;
 mod convolution;

@@ -1,12 +1,13 @@
 //! Reductions to one number: sums, products, extremes, truth, norms, counts.
 
+use crate::columns::Columns;
 use crate::elementwise::{check_category, float_dtype};
 use crate::lanes::{Lane, Operand, Writer};
 use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, shape_reduced, with_accumulator};
 use crate::wide::Wide;
-use crate::{Call, KernelError, Out, Tensor};
+use crate::{Call, KernelError, Out, Tensor, vector};
 use alloc::format;
 use delegraph_types::{DType, Scalar};
 
@@ -130,7 +131,39 @@ fn sum(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let dtype = sum_dtype(call, &input, dtype_index(dims))?;
     let out = call.out(0)?;
     shape_reduced(out, &input, set, keepdim)?;
+    if dtype.is_float() && float_sums(input, set, out, 1.0)? {
+        return Ok(());
+    }
     with_accumulator!(dtype, "dtype", W => each_row::<W, W>(input, set, out, |rows| row_sum(rows, |x| x)))
+}
+
+/// Sums of single precision divided by `count`, where rows lie straight or side by side; false where they do not.
+fn float_sums(input: Tensor, set: DimSet, out: &mut Out, count: f64) -> Result<bool, KernelError> {
+    if input.dtype() != DType::F32 {
+        return Ok(false);
+    }
+    let mut writer = Writer::<f64>::whole(out);
+    if let Some(columns) = Columns::<f32>::of(input, set) {
+        columns.fold(0.0, vector::add_to, |sums| {
+            writer.write(out, sums.len(), |slots| {
+                for (slot, &sum) in slots.iter_mut().zip(sums) {
+                    *slot = sum / count;
+                }
+            })
+        })?;
+        return Ok(true);
+    }
+    let inside = set.inside(input.sizes());
+    let last = (input.rank().saturating_sub(inside.rank())..input.rank()).all(|d| set.has(d));
+    match (input.data::<f32>(), inside.numel()) {
+        (Some(data), Some(len @ 1..)) if input.is_contiguous() && last => {
+            for row in data.chunks_exact(len) {
+                writer.push(out, vector::sum(row) / count)?;
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 fn nansum(call: &mut Call) -> Result<(), KernelError> {
@@ -163,7 +196,11 @@ fn mean(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let out = call.out(0)?;
     check_category(out, 0, dtype)?;
     shape_reduced(out, &input, set, keepdim)?;
-    each_row::<f64, f64>(input, set, out, |rows| Ok(row_sum(rows, |x| x)? / rows.len() as f64))
+    let count = set.inside(input.sizes()).numel().unwrap_or(0) as f64;
+    if float_sums(input, set, out, count)? {
+        return Ok(());
+    }
+    each_row::<f64, f64>(input, set, out, |rows| Ok(row_sum(rows, |x| x)? / count))
 }
 
 /// `any` starts from false and `all` from true; both keep `u8` outputs as PyTorch does for `u8` inputs.
