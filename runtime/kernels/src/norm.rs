@@ -7,7 +7,7 @@ use crate::math::Real;
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, Starts};
 use crate::variance::moments;
-use crate::{Call, KernelError, Tensor};
+use crate::{Call, KernelError, Out, Tensor, vector};
 use alloc::format;
 use delegraph_types::{Dims, Element};
 
@@ -21,6 +21,9 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::native_group_norm.out", group_norm),
     ("aten::native_layer_norm.out", layer_norm),
 ];
+
+/// Elements from which on each plane of a channel is a loop of its own.
+const LEAST_PLANE: i64 = 16;
 
 fn check_float(input: &Tensor) -> Result<(), KernelError> {
     match input.dtype().is_float() {
@@ -52,6 +55,9 @@ struct Layout<'a> {
 /// Writes the first output normalized row by row, mean and reciprocal deviation to the second and third.
 fn normalize(call: &mut Call, layout: &Layout) -> Result<(), KernelError> {
     let row_sizes = layout.set.inside(&layout.sizes);
+    if let Some(straight) = Straight::of(layout, call.out(0)?) {
+        return straight.normalize(call);
+    }
     let mut rows = Rows::<f64>::new(layout.input, layout.set);
     let len = rows.len();
     let mut starts = Starts::new(&layout.sizes, &layout.strides, layout.set);
@@ -86,6 +92,48 @@ fn normalize(call: &mut Call, layout: &Layout) -> Result<(), KernelError> {
         deviations.push(call.out(2)?, deviation)?;
     }
     Ok(())
+}
+
+/// Rows of `f32` that lie one after the other, with a weight and a bias for each element of one.
+struct Straight<'a> {
+    input: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f64,
+}
+
+impl<'a> Straight<'a> {
+    fn of(layout: &Layout<'a>, out: &Out) -> Option<Straight<'a>> {
+        let plain = |tensor: Tensor<'a>| tensor.data::<f32>().filter(|_| tensor.is_contiguous());
+        let row_sizes = layout.set.inside(&layout.sizes);
+        let len = row_sizes.numel()?;
+        let (weight, bias) = (plain(layout.weight?)?, plain(layout.bias?)?);
+        let own = weight.len() == len && bias.len() == len && layout.row_strides == row_sizes.contiguous_strides();
+        let straight = own && layout.groups == 1 && out.is_contiguous() && out.dtype() == f32::DTYPE && len > 0;
+        straight.then_some(Straight {
+            input: plain(layout.input)?,
+            weight,
+            bias,
+            eps: layout.eps,
+        })
+    }
+
+    fn normalize(&self, call: &mut Call) -> Result<(), KernelError> {
+        let len = self.weight.len();
+        let mut means = Writer::<f64>::whole(call.out(1)?);
+        let mut deviations = Writer::<f64>::whole(call.out(2)?);
+        for (i, row) in self.input.chunks_exact(len).enumerate() {
+            let mean = vector::sum(row) / len as f64;
+            let deviation = 1.0 / Real::sqrt(vector::squares(row, mean) / len as f64 + self.eps);
+            if let Some(out) = call.out(0)?.data_mut::<f32>() {
+                let to = &mut out[i * len..][..len];
+                vector::normalized(row, mean, deviation, self.weight, self.bias, to);
+            }
+            means.push(call.out(1)?, mean)?;
+            deviations.push(call.out(2)?, deviation)?;
+        }
+        Ok(())
+    }
 }
 
 /// `(x - mean) * deviation * weight + bias` of one piece.
@@ -385,6 +433,21 @@ fn channelwise<'a>(
         check_category(out, 0, input.dtype())?;
         out.resize(input.sizes())?;
         let values: &[f64] = values;
+        let plane: i64 = input.sizes()[2..].iter().product();
+        if input.dtype() == f32::DTYPE
+            && input.is_contiguous()
+            && out.dtype() == f32::DTYPE
+            && out.is_contiguous()
+            && plane >= LEAST_PLANE
+            && let (Some(from), Some(to)) = (input.data::<f32>(), out.data_mut::<f32>())
+        {
+            let planes = from.chunks_exact(plane as usize).zip(to.chunks_exact_mut(plane as usize));
+            let channels = values[..count].iter().zip(&values[count..]).cycle();
+            for ((from, to), (&factor, &shift)) in planes.zip(channels) {
+                vector::affine(from, factor as f32, shift as f32, to);
+            }
+            return Ok(());
+        }
         let along = |values| -> Result<Operand, KernelError> {
             let sizes = Dims::filled(1, channels);
             let vector = Tensor::contiguous(f64::DTYPE, sizes, bytemuck::cast_slice(values))?;
