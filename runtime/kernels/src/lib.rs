@@ -14,6 +14,7 @@ mod arg;
 mod backward;
 mod binary;
 mod call;
+mod columns;
 mod combine;
 mod compare;
 mod convolution;
@@ -61,6 +62,7 @@ mod ternary;
 mod unary;
 mod upsample;
 mod variance;
+mod vector;
 mod views;
 mod wide;
 

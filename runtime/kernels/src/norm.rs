@@ -9,6 +9,7 @@ use crate::registry::Kernel;
 use crate::rows::{self, DimSet};
 use crate::stage::{Arena, bytes_of, count, load_bytes, out_bytes, produce};
 use crate::variance::moments;
+use crate::vector::{self, Bulk};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
 use delegraph_types::{Dims, Element};
@@ -110,30 +111,14 @@ fn some_of<T>(vector: Option<&[T]>, first: usize, count: usize) -> Option<&[T]> 
 }
 
 /// The mean, and the reciprocal of the deviation.
-fn statistics<W: Real>(row: &[W], eps: f64) -> (f64, f64) {
+fn statistics<W: Bulk>(row: &[W], eps: f64) -> (f64, f64) {
     let count = row.len() as f64;
-    let mean = sum(row, |x| x) / count;
-    let squares = sum(row, |x| (x - mean) * (x - mean));
-    (mean, 1.0 / Real::sqrt(squares / count + eps))
-}
-
-/// Eight sums side by side, so that additions need not wait for each other.
-fn sum<W: Real>(row: &[W], of: impl Fn(f64) -> f64) -> f64 {
-    let mut sums = [0f64; 8];
-    let mut chunks = row.chunks_exact(8);
-    for chunk in &mut chunks {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum += of(x.to_f64());
-        }
-    }
-    for (sum, &x) in sums.iter_mut().zip(chunks.remainder()) {
-        *sum += of(x.to_f64());
-    }
-    sums.iter().sum()
+    let mean = W::sum(row) / count;
+    (mean, 1.0 / Real::sqrt(W::squares(row, mean) / count + eps))
 }
 
 /// `(x - mean) * deviation * weight + bias`, of which `shared` neighbours have the same weight and bias.
-fn scale<W: Real>(
+fn scale<W: Bulk>(
     dst: &mut [W],
     src: &[W],
     (mean, deviation): (f64, f64),
@@ -154,11 +139,7 @@ fn scale<W: Real>(
         return;
     }
     match (weight, bias) {
-        (Some(weight), Some(bias)) => {
-            for (((slot, &x), &w), &b) in dst.iter_mut().zip(src).zip(weight).zip(bias) {
-                *slot = W::from_f64(normal(x) * w.to_f64() + b.to_f64());
-            }
-        }
+        (Some(weight), Some(bias)) => W::normalized(src, (mean, deviation), weight, bias, dst),
         (Some(weight), None) => {
             for ((slot, &x), &w) in dst.iter_mut().zip(src).zip(weight) {
                 *slot = W::from_f64(normal(x) * w.to_f64());
@@ -380,6 +361,9 @@ fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
     })
 }
 
+/// Elements of a plane from which on it is worth a loop of its own.
+const LEAST_PLANE: usize = 16;
+
 /// Multiplies and shifts each channel; `statistics` gives the mean and reciprocal deviation of one channel after the other.
 fn channelwise<'a>(
     call: &mut Call<'a, '_>,
@@ -411,6 +395,30 @@ fn channelwise<'a>(
         check_category(out, 0, input.dtype())?;
         out.resize(input.sizes())?;
         let values: &[f64] = values;
+        let plane: usize = input.sizes()[2..].iter().product::<i64>() as usize;
+        if input.dtype() == f32::DTYPE
+            && out.dtype() == f32::DTYPE
+            && input.is_contiguous()
+            && out.is_contiguous()
+            && plane >= LEAST_PLANE
+            && let Some(from) = input.data::<f32>()
+        {
+            let parallel = out.parallel();
+            let planes = portion(parallel, from.len() / plane, plane, 1);
+            let parts = out.data_mut::<f32>().unwrap_or(&mut []).chunks_mut(planes * plane);
+            return each(
+                parallel,
+                parts.zip(from.chunks(planes * plane)).enumerate(),
+                |(i, (to, from))| {
+                    let planes_of = from.chunks_exact(plane).zip(to.chunks_exact_mut(plane));
+                    for (k, (from, to)) in planes_of.enumerate() {
+                        let channel = (i * planes + k) % count;
+                        vector::affine(from, values[channel] as f32, values[count + channel] as f32, to);
+                    }
+                    Ok(())
+                },
+            );
+        }
         let along = |values| -> Result<Operand, KernelError> {
             let sizes = Dims::filled(1, channels);
             let vector = Tensor::contiguous(f64::DTYPE, sizes, bytemuck::cast_slice(values))?;

@@ -46,6 +46,7 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::ternary::KERNELS,
     crate::unary::ASKING,
     crate::unary::FLOATING,
+    crate::unary::IN_BULK,
     crate::unary::KEEPING,
     crate::unary::KERNELS,
     crate::upsample::KERNELS,

@@ -5,6 +5,7 @@ use crate::math::Real;
 use crate::parallel::{each, portion};
 use crate::registry::Kernel;
 use crate::stage::{Arena, count, dim_of, load_bytes, out_bytes, parts, produce};
+use crate::vector::Bulk;
 use crate::{Call, KernelError};
 use delegraph_types::DType;
 
@@ -60,25 +61,16 @@ fn softmax(call: &mut Call, dtype: DType, logarithm: bool) -> Result<(), KernelE
 }
 
 /// Along the elements, which lie one after the other.
-fn row<W: Real>(dst: &mut [W], src: &[W], logarithm: bool) {
-    let largest = src.iter().fold(W::LOWEST, |have, &x| have.larger(x));
-    for (slot, &x) in dst.iter_mut().zip(src) {
-        *slot = Real::exp(x.minus(largest));
-    }
-    let mut sums = [0f64; 8];
-    for chunk in dst.chunks(8) {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x.to_f64();
-        }
-    }
-    let sum = sums.iter().sum::<f64>();
+fn row<W: Bulk>(dst: &mut [W], src: &[W], logarithm: bool) {
+    let largest = W::largest(src);
     if logarithm {
-        let shift = W::from_f64(Real::ln(sum));
+        let shift = W::from_f64(Real::ln(W::sum_of_exps(src, largest)));
         for (slot, &x) in dst.iter_mut().zip(src) {
             *slot = x.minus(largest).minus(shift);
         }
     } else {
-        let scale = W::from_f64(1.0 / sum);
+        dst.copy_from_slice(src);
+        let scale = W::from_f64(1.0 / W::shifted_exps(dst, largest));
         dst.iter_mut().for_each(|x| *x = x.times(scale));
     }
 }
@@ -87,11 +79,11 @@ fn row<W: Real>(dst: &mut [W], src: &[W], logarithm: bool) {
 const TILE: usize = 64;
 
 /// Along columns: `inner` elements lie between two of one column. Neighbouring columns are done together.
-fn columns<W: Real>(dst: &mut [W], src: &[W], inner: usize, logarithm: bool) {
+fn columns<W: Bulk>(dst: &mut [W], src: &[W], inner: usize, logarithm: bool) {
     for first in (0..inner).step_by(TILE) {
         let have = TILE.min(inner - first);
         let lines = || src.chunks_exact(inner).map(|line| &line[first..first + have]);
-        let (mut largest, mut sums) = ([W::LOWEST; TILE], [0f64; TILE]);
+        let (mut largest, mut shifted, mut sums) = ([W::LOWEST; TILE], [W::ZERO; TILE], [0f64; TILE]);
         for line in lines() {
             for (most, &x) in largest.iter_mut().zip(line) {
                 *most = most.larger(x);
@@ -99,9 +91,10 @@ fn columns<W: Real>(dst: &mut [W], src: &[W], inner: usize, logarithm: bool) {
         }
         let targets = dst.chunks_exact_mut(inner).map(|line| &mut line[first..first + have]);
         for (target, line) in targets.zip(lines()) {
-            for ((slot, &x), &most) in target.iter_mut().zip(line).zip(&largest) {
-                *slot = Real::exp(x.minus(most));
+            for ((slot, &x), &most) in shifted.iter_mut().zip(line).zip(&largest) {
+                *slot = x.minus(most);
             }
+            W::exps(&shifted[..have], target);
             for (sum, x) in sums.iter_mut().zip(target) {
                 *sum += x.to_f64();
             }

@@ -21,6 +21,8 @@ mod avx2_few;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::have as have_avx2;
 pub(crate) use divide::room_on;
 pub(crate) use number::{Factor, Packed, Plain, Sum};
 pub(crate) use pack::{Panels, Widths};
