@@ -68,8 +68,9 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             Ok(vec![c.made(t.dtype, t.shape.clone())?, c.made(DType::Bool, t.shape.clone())?])
         },
         "log_sigmoid_forward" => |c| {
+            // The second is for the backward pass; other devices than the CPU leave it empty.
             let t = c.first()?;
-            Ok(vec![c.made(t.dtype, t.shape.clone())?, c.made(t.dtype, vec![0.into()])?])
+            Ok(vec![c.made(t.dtype, t.shape.clone())?, c.made(t.dtype, t.shape.clone())?])
         },
         "glu" => glu,
         "frexp" => |c| {

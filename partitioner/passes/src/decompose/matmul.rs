@@ -195,9 +195,9 @@ fn contract(
     for (&da, &db) in dims_a.iter().zip(dims_b) {
         let (sa, sb) = (rw.size(a, da)?.as_int(), rw.size(b, db)?.as_int());
         if sa == Some(1) && sb != Some(1) {
-            b = rw.sum(b, vec![db as i64], true)?;
+            b = sum_as_is(rw, b, db)?;
         } else if sb == Some(1) && sa != Some(1) {
-            a = rw.sum(a, vec![da as i64], true)?;
+            a = sum_as_is(rw, a, da)?;
         }
     }
     let (sa, sb) = (rw.shape(a)?, rw.shape(b)?);
@@ -211,6 +211,12 @@ fn contract(
     let right = rw.view(right, vec![inner, Expr::product(&sizes(&sb, &rest_b))])?;
     let product = rw.binary("aten::mm", left, right)?;
     rw.view(product, [sizes(&sa, &rest_a), sizes(&sb, &rest_b)].concat())
+}
+
+/// A sum that keeps the dtype, where a plain one makes `i64` of integers.
+fn sum_as_is(rw: &mut Rewrite, x: ValueId, dim: usize) -> Result<ValueId, PassError> {
+    let dtype = rw.dtype(x)?;
+    rw.emit("aten::sum.dim_IntList", args![x, vec![dim as i64], true, dtype])
 }
 
 /// `beta * self + alpha * product`; a `beta` of 0 drops `self`, NaN and all. Arguments 3 and 4 are `beta` and `alpha`, which
