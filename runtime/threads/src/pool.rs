@@ -193,8 +193,8 @@ impl fmt::Debug for Pool {
 mod tests {
     use super::*;
     use delegraph_types::Parallel;
-    use std::sync::atomic::AtomicUsize;
     use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
 
     /// More threads than some machines have, so that the system interrupts parts anywhere.
     fn parallel(threads: usize) -> Parallel {

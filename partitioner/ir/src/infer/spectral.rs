@@ -193,7 +193,11 @@ fn stft(c: &Call) -> Result<Vec<Type>> {
     shape.push(if onesided { half(&size) } else { size.clone() });
     shape.push((length - size).floor_div(hop) + Expr::Int(1));
     let dtype = complex(c, t.dtype)?;
-    match c.bool("return_complex")? {
+    let whole = match c.arg("return_complex") {
+        Arg::None => both,
+        _ => c.bool("return_complex")?,
+    };
+    match whole {
         true => c.one(dtype, shape),
         false => {
             shape.push(Expr::Int(2));

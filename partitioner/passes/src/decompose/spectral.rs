@@ -391,7 +391,11 @@ fn stft(rw: &mut Rewrite, x: ValueId, at: usize) -> Result<ValueId, PassError> {
         false => rw.emit("aten::_fft_r2c", args![cut, vec![dim], mode, onesided])?,
     };
     let y = rw.transpose_last(y)?;
-    match !rw.is_none(at + 2) && rw.bool(at + 2)? {
+    let whole = match rw.is_none(at + 2) {
+        true => complex,
+        false => rw.bool(at + 2)?,
+    };
+    match whole {
         true => Ok(y),
         false => rw.unary("aten::view_as_real", y),
     }
