@@ -19,10 +19,8 @@ const MAX_ELEMENTS: usize = 1 << 30;
 /// # Errors
 /// The model cannot be loaded or run.
 pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
-    if args.threads.is_some_and(|threads| threads != 1) {
-        return Err(crate::usage(
-            "the portable kernels run on one thread, and there is no CPU backend yet: `--threads 1`",
-        ));
+    if args.threads == Some(0) {
+        return Err(crate::usage("`--threads 0` leaves nobody to run the model"));
     }
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
     let host = Arc::new(crate::devices::discover(&config, global.no_load));
@@ -30,6 +28,7 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     let started = Instant::now();
     let options = LoadOptions {
         method: args.method.clone(),
+        threads: args.threads.map(|threads| threads as usize),
         ..LoadOptions::default()
     };
     let named = crate::of_model(&args.model);

@@ -8,7 +8,7 @@ use crate::registry::Kernel;
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Out};
 use alloc::format;
-use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering};
 use delegraph_types::{DType, Scalar, bf16, f16};
 
 /// The Scalar forms are the Tensor forms with a number at the second place.
@@ -201,13 +201,13 @@ enum Division {
 fn divide(call: &mut Call, division: Division) -> Result<(), KernelError> {
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
-    let by_zero = Cell::new(false);
+    let by_zero = AtomicBool::new(false);
     with_wide!(dtype, "self", W => {
         let whole = !dtype.is_float();
         let run = |f: fn(W, W) -> W, out| {
             map2::<W, W>(&operands, Some(dtype), out, |a, b| {
                 if whole && b == W::ZERO {
-                    by_zero.set(true);
+                    by_zero.store(true, Ordering::Relaxed);
                 }
                 f(a, b)
             })
@@ -219,7 +219,7 @@ fn divide(call: &mut Call, division: Division) -> Result<(), KernelError> {
             Division::Fmod => run(Num::fmod, out),
         }
     })?;
-    match by_zero.get() {
+    match by_zero.into_inner() {
         true => Err(KernelError::invalid("other", "an integer is divided by zero")),
         false => Ok(()),
     }

@@ -181,12 +181,12 @@ fn begin<'a, const N: usize>(
     Ok(all)
 }
 
-fn map_one(input: Operand, out: &mut Out, f: impl Fn(C) -> C) -> Result<(), KernelError> {
+fn map_one(input: Operand, out: &mut Out, f: impl Fn(C) -> C + Sync) -> Result<(), KernelError> {
     let [parts] = begin([input], &[input], out)?;
     map2::<f64, C>(&parts, None, out, |re, im| f(C::new(re, im)))
 }
 
-fn map_two(operands: [Operand; 2], out: &mut Out, f: impl Fn(C, C) -> C) -> Result<(), KernelError> {
+fn map_two(operands: [Operand; 2], out: &mut Out, f: impl Fn(C, C) -> C + Sync) -> Result<(), KernelError> {
     let [[a, b], [c, d]] = begin(operands, &operands, out)?;
     map::<f64, C, 4>(&[a, b, c, d], None, out, &|[a, b, c, d], slots| {
         for ((((slot, &a), &b), &c), &d) in slots.iter_mut().zip(a).zip(b).zip(c).zip(d) {
@@ -220,7 +220,7 @@ fn unsupported(input: &Operand) -> KernelError {
 }
 
 /// A real number of each complex one.
-fn real_of(input: Operand, out: &mut Out, f: impl Fn(C) -> f64) -> Result<(), KernelError> {
+fn real_of(input: Operand, out: &mut Out, f: impl Fn(C) -> f64 + Sync) -> Result<(), KernelError> {
     let dtype = common_dtype(&[input])?.real();
     shape_out(out, &[input], if dtype.is_float() { dtype } else { DType::F32 })?;
     let parts = [part(&input, 0)?, part(&input, 1)?];
@@ -365,7 +365,7 @@ fn is_complex(operand: &Operand) -> bool {
 }
 
 /// Complex numbers from two real ones each.
-fn from_two(call: &mut Call, names: [&'static str; 2], f: impl Fn(f64, f64) -> C) -> Result<(), KernelError> {
+fn from_two(call: &mut Call, names: [&'static str; 2], f: impl Fn(f64, f64) -> C + Sync) -> Result<(), KernelError> {
     let (a, b) = (call.tensor(0)?, call.tensor(1)?);
     let dtype = complex_dtype(&a, names[0])?;
     if a.dtype() != b.dtype() {

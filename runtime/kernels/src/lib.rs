@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod accumulate;
 mod activation;
 mod affine;
 mod arg;
@@ -37,6 +38,7 @@ mod masks;
 mod math;
 mod matmul;
 mod norm;
+mod parallel;
 mod pool;
 mod prim;
 mod quantized;

@@ -14,6 +14,8 @@ pub(crate) trait Wide: Element + PartialOrd + Default {
     const ONE: Self;
     /// The smallest value, minus infinity for floats.
     const LOWEST: Self;
+    /// Above or equal to every other value but NaN.
+    const HIGHEST: Self;
     /// `self + other`, wrapping for integers.
     fn plus(self, other: Self) -> Self;
     /// `self * other`, wrapping for integers.
@@ -40,6 +42,7 @@ macro_rules! wide_float {
             const ZERO: $ty = 0.0;
             const ONE: $ty = 1.0;
             const LOWEST: $ty = <$ty>::NEG_INFINITY;
+            const HIGHEST: $ty = <$ty>::INFINITY;
             fn plus(self, other: $ty) -> $ty {
                 self + other
             }
@@ -77,6 +80,7 @@ impl Wide for i64 {
     const ZERO: i64 = 0;
     const ONE: i64 = 1;
     const LOWEST: i64 = i64::MIN;
+    const HIGHEST: i64 = i64::MAX;
     fn plus(self, other: i64) -> i64 {
         self.wrapping_add(other)
     }

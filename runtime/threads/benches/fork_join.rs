@@ -36,7 +36,15 @@ fn main() {
         let parallel = Parallel::new(delegraph_threads::pool(), threads);
         let arrived = AtomicUsize::new(0);
         for (pause, rounds) in [(0, 20_000), (20, 5_000), (1_000, 500)] {
-            let empty = time(parallel, pause, rounds, |part| drop(black_box(part)), || {});
+            let empty = time(
+                parallel,
+                pause,
+                rounds,
+                |part| {
+                    black_box(part);
+                },
+                || {},
+            );
             let meet = |_| {
                 arrived.fetch_add(1, Ordering::AcqRel);
                 while arrived.load(Ordering::Acquire) < threads {
