@@ -97,6 +97,8 @@ typedef uint32_t dg_dtype;
 #define DG_DTYPE_F16 ((dg_dtype)5)
 #define DG_DTYPE_F32 ((dg_dtype)6)
 #define DG_DTYPE_F64 ((dg_dtype)7)
+#define DG_DTYPE_C64 ((dg_dtype)9) /* Real and imaginary part, each F32. */
+#define DG_DTYPE_C128 ((dg_dtype)10) /* Real and imaginary part, each F64. */
 #define DG_DTYPE_BOOL ((dg_dtype)11) /* One byte; anything but 0 is true, 1 is written. */
 #define DG_DTYPE_BF16 ((dg_dtype)15)
 #define DG_DTYPE_F8E5M2 ((dg_dtype)23)

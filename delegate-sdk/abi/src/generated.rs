@@ -150,6 +150,10 @@ impl DType {
     pub const F16: DType = DType(5);
     pub const F32: DType = DType(6);
     pub const F64: DType = DType(7);
+    /// Real and imaginary part, each F32.
+    pub const C64: DType = DType(9);
+    /// Real and imaginary part, each F64.
+    pub const C128: DType = DType(10);
     /// One byte; anything but 0 is true, 1 is written.
     pub const BOOL: DType = DType(11);
     pub const BF16: DType = DType(15);
@@ -171,6 +175,8 @@ impl DType {
             5 => Some("F16"),
             6 => Some("F32"),
             7 => Some("F64"),
+            9 => Some("C64"),
+            10 => Some("C128"),
             11 => Some("BOOL"),
             15 => Some("BF16"),
             23 => Some("F8E5M2"),

@@ -194,6 +194,8 @@ fn element(dtype: DType, i: usize) -> Vec<u8> {
     let x = ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5;
     match dtype {
         DType::F32 => x.to_le_bytes().to_vec(),
+        DType::C64 => [element(DType::F32, 2 * i), element(DType::F32, 2 * i + 1)].concat(),
+        DType::C128 => [element(DType::F64, 2 * i), element(DType::F64, 2 * i + 1)].concat(),
         DType::F64 => f64::from(x).to_le_bytes().to_vec(),
         DType::F16 => delegraph_types::f16::from_f32(x).to_le_bytes().to_vec(),
         DType::BF16 => delegraph_types::bf16::from_f32(x).to_le_bytes().to_vec(),

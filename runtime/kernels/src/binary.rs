@@ -1,5 +1,6 @@
 //! Elementwise arithmetic of two tensors, or of a tensor and a number.
 
+use crate::complex;
 use crate::elementwise::{common_dtype, float_dtype, map2, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::{Num, Real};
@@ -102,6 +103,9 @@ fn alpha<W: Wide>(alpha: Scalar) -> Result<W, KernelError> {
 
 fn add(call: &mut Call) -> Result<(), KernelError> {
     let factor = call.optional_scalar(2)?.unwrap_or(Scalar::Int(1));
+    if complex::is_any(call, [0, 1]) {
+        return complex::add(call, factor);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     if let (DType::F16 | DType::BF16, Scalar::Float(_)) = (dtype, factor) {
@@ -134,6 +138,12 @@ fn rsub(call: &mut Call) -> Result<(), KernelError> {
 
 fn subtract(call: &mut Call, reversed: bool) -> Result<(), KernelError> {
     let factor = call.optional_scalar(2)?.unwrap_or(Scalar::Int(1));
+    if complex::is_any(call, [0, 1]) {
+        return match reversed {
+            true => complex::rsub(call, factor),
+            false => complex::add(call, Scalar::Float(-factor.as_f64())),
+        };
+    }
     let (mut operands, dtype) = begin(call, false)?;
     if dtype == DType::Bool {
         return Err(KernelError::invalid("self", "subtraction of two bool tensors"));
@@ -149,12 +159,18 @@ fn subtract(call: &mut Call, reversed: bool) -> Result<(), KernelError> {
 }
 
 fn mul(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::mul(call);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     with_wide!(dtype, "self", W => map2::<W, W>(&operands, None, out, W::times))
 }
 
 fn div(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::div(call);
+    }
     let (operands, dtype) = begin(call, true)?;
     let out = call.out(0)?;
     with_real!(dtype, "self", W => map2::<W, W>(&operands, None, out, W::over))
@@ -210,6 +226,9 @@ fn divide(call: &mut Call, division: Division) -> Result<(), KernelError> {
 }
 
 fn pow(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::pow(call);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     if let (Operand::Number(exponent), true) = (&operands[1], dtype.is_float()) {

@@ -51,12 +51,18 @@ pub(crate) fn common_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
     }
 }
 
-/// The dtype of an operator that always gives floats: that of its operands, or `f32` for integers.
+/// The dtype of an operator that always gives floats: that of its operands, or `f32` for integers. It may be complex.
 ///
 /// # Errors
 /// As [`common_dtype`].
 pub(crate) fn float_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
-    common_dtype(operands).map(|dtype| if dtype.is_float() { dtype } else { DType::F32 })
+    common_dtype(operands).map(|dtype| {
+        if dtype.is_float() || dtype.is_complex() {
+            dtype
+        } else {
+            DType::F32
+        }
+    })
 }
 
 /// Sizes the output for the operands broadcast together, and checks that `result` may be stored in its dtype.

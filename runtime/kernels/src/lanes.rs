@@ -5,7 +5,7 @@
 
 use crate::wide::{Stored, Wide, with_stored};
 use crate::{KernelError, Out, Tensor};
-use delegraph_types::{DType, Dims, Element, MAX_RANK, Scalar};
+use delegraph_types::{Complex, DType, Dims, Element, MAX_RANK, Scalar};
 
 /// Elements of a piece.
 pub(crate) const LANES: usize = 512;
@@ -352,6 +352,8 @@ pub(crate) trait Lane: Element + Default {
     fn narrow<T: Stored>(self) -> T;
     /// Not zero.
     fn is_true(self) -> bool;
+    /// Real and imaginary part.
+    fn parts(self) -> [f64; 2];
 }
 
 macro_rules! wide_lane {
@@ -363,6 +365,9 @@ macro_rules! wide_lane {
             }
             fn is_true(self) -> bool {
                 self != <$ty as Wide>::ZERO
+            }
+            fn parts(self) -> [f64; 2] {
+                [Wide::to_f64(self), 0.0]
             }
         })*
     };
@@ -376,6 +381,23 @@ impl Lane for u8 {
     }
     fn is_true(self) -> bool {
         self != 0
+    }
+    fn parts(self) -> [f64; 2] {
+        [f64::from(self), 0.0]
+    }
+}
+
+/// The imaginary part is lost in a real dtype: kernels refuse such an output before.
+impl Lane for Complex<f64> {
+    const PLAIN: DType = DType::C128;
+    fn narrow<T: Stored>(self) -> T {
+        T::from_wide(self.re)
+    }
+    fn is_true(self) -> bool {
+        self.re != 0.0 || self.im != 0.0
+    }
+    fn parts(self) -> [f64; 2] {
+        [self.re, self.im]
     }
 }
 
@@ -423,6 +445,25 @@ impl<R: Lane> Writer<R> {
             let data = out.data_mut::<u8>().unwrap_or(&mut []);
             scatter(&mut self.walk, values, data, |value| u8::from(value.is_true()));
             return Ok(());
+        }
+        match out.dtype() {
+            DType::C64 => {
+                let data = out.data_mut::<Complex<f32>>().unwrap_or(&mut []);
+                scatter(&mut self.walk, values, data, |value| {
+                    let [re, im] = value.parts();
+                    Complex::new(re as f32, im as f32)
+                });
+                return Ok(());
+            }
+            DType::C128 => {
+                let data = out.data_mut::<Complex<f64>>().unwrap_or(&mut []);
+                scatter(&mut self.walk, values, data, |value| {
+                    let [re, im] = value.parts();
+                    Complex::new(re, im)
+                });
+                return Ok(());
+            }
+            _ => {}
         }
         with_stored!(out.dtype(), "out", T => {
             let data = out.data_mut::<T>().unwrap_or(&mut []);

@@ -215,9 +215,23 @@ fn products(call: &mut Call, sizes: &[i64], task: Task) -> Result<(), KernelErro
         DType::BF16 => compute::<bf16>(out, scratch, &task),
         DType::F64 => compute::<f64>(out, scratch, &task),
         // PyTorch multiplies bools as a logical or of ands: any nonzero sum is true, which the store to bool gives.
+        other if other.is_complex() => complex(out, scratch, &task),
         other if !other.is_float() => compute::<i64>(out, scratch, &task),
         other => Err(KernelError::unsupported("self", format!("dtype {other}"))),
     }
+}
+
+/// Complex factors, with nothing added.
+fn complex(out: &mut Out, scratch: &mut Scratch, task: &Task) -> Result<(), KernelError> {
+    if task.bias.is_some() || task.summed {
+        let dtype = out.dtype();
+        return Err(KernelError::unsupported(
+            "self",
+            format!("a sum with products of dtype {dtype}"),
+        ));
+    }
+    let dims = (task.batch, task.m, task.k, task.n);
+    crate::complex::products((&task.a, &task.b), dims, task.b_transposed, (out, scratch))
 }
 
 /// Factors of type `T`, or converted to it.

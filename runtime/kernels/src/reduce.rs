@@ -109,7 +109,7 @@ fn dtype_index(dims: Dims) -> usize {
 
 /// Checks the output's dtype against `dtype` or what the operator gives by default: integers and bools give `i64`.
 fn sum_dtype(call: &mut Call, input: &Tensor, index: usize) -> Result<DType, KernelError> {
-    let natural = if input.dtype().is_float() {
+    let natural = if input.dtype().is_float() || input.dtype().is_complex() {
         input.dtype()
     } else {
         DType::I64
@@ -124,6 +124,9 @@ fn sum(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let (set, keepdim) = dims_at(call, &input, dims, 1)?;
     let dtype = sum_dtype(call, &input, dtype_index(dims))?;
     let out = call.out(0)?;
+    if dtype.is_complex() {
+        return crate::complex::sum(&input, set, keepdim, false, out);
+    }
     shape_reduced(out, &input, set, keepdim)?;
     with_accumulator!(dtype, "dtype", W => total::<W>(input, set, out, |x| x, |sum| sum))
 }
@@ -160,6 +163,11 @@ fn mean(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     let (set, keepdim) = dims_at(call, &input, dims, 1)?;
     let dtype = call.optional_dtype(dtype_index(dims))?.unwrap_or(input.dtype());
+    if dtype.is_complex() {
+        let out = call.out(0)?;
+        check_category(out, 0, dtype)?;
+        return crate::complex::sum(&input, set, keepdim, true, out);
+    }
     if !dtype.is_float() {
         return Err(KernelError::invalid("dtype", format!("a mean in dtype {dtype}")));
     }

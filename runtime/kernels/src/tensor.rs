@@ -22,12 +22,14 @@ impl<'a> Tensor<'a> {
     pub fn new(dtype: DType, sizes: Dims, strides: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
         let extent = extent(&sizes, &strides).and_then(|n| n.checked_mul(dtype.size()));
         match extent {
-            Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.size()) => Ok(Tensor {
-                dtype,
-                sizes,
-                strides,
-                data: &data[..bytes],
-            }),
+            Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.align()) => {
+                Ok(Tensor {
+                    dtype,
+                    sizes,
+                    strides,
+                    data: &data[..bytes],
+                })
+            }
             _ => Err(KernelError::invalid(
                 "self",
                 alloc::format!("{dtype} tensor of {sizes} does not lie in its {} bytes", data.len()),

@@ -33,3 +33,4 @@ pub use promote::{Category, Operand, result_dtype};
 pub use scalar::Scalar;
 
 pub use half::{bf16, f16};
+pub use num_complex::Complex;
