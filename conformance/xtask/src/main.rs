@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const USAGE: &str = "usage:
   cargo xtask test             runs every test that can run here, and prints what it skipped
   cargo xtask check            formatting, lints, builds without std
-  cargo xtask sanitize         runs the tests of kernels and ABI under AddressSanitizer
+  cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
   cargo xtask provision NAME   fetches an optional real component: executorch";
