@@ -4,7 +4,7 @@
 use crate::lanes::{LANES, Reader};
 use crate::rows::{DimSet, Starts};
 use crate::wide::Wide;
-use crate::{KernelError, Tensor};
+use crate::{KernelError, Tensor, vector};
 use delegraph_types::Dims;
 
 /// Neighbours from which on it is worth while.
@@ -79,29 +79,6 @@ impl<'a, W: Wide> Columns<'a, W> {
         })
     }
 
-    /// Adds up (or whatever `step` does) each row from `start`, and gives a piece of results after the other, in row-major order.
-    ///
-    /// # Errors
-    /// The dtype has no conversion; what `done` gives.
-    pub fn fold<A: Copy>(
-        mut self,
-        start: A,
-        step: impl Fn(&mut [A], &[W]),
-        mut done: impl FnMut(&[A]) -> Result<(), KernelError>,
-    ) -> Result<(), KernelError> {
-        let mut values = [start; LANES];
-        let (reader, layout) = (&mut self.reader, &self.layout);
-        layout.groups(LANES, |at, count| {
-            let values = &mut values[..count];
-            values.fill(start);
-            for offset in layout.steps {
-                reader.seek(at + offset);
-                step(values, reader.read(count)?);
-            }
-            done(values)
-        })
-    }
-
     /// How many neighbours there are.
     pub fn width(&self) -> usize {
         self.layout.width()
@@ -134,6 +111,41 @@ impl<'a, W: Wide> Columns<'a, W> {
     }
 }
 
+impl Columns<'_, f32> {
+    /// Adds up each row, and gives a piece of sums after the other, in row-major order.
+    ///
+    /// # Errors
+    /// The dtype has no conversion; what `done` gives.
+    pub fn sums(mut self, mut done: impl FnMut(&[f64]) -> Result<(), KernelError>) -> Result<(), KernelError> {
+        let mut sums = [0f64; LANES];
+        let (reader, layout) = (&mut self.reader, &self.layout);
+        layout.groups(LANES, |at, count| {
+            let sums = &mut sums[..count];
+            sums.fill(0.0);
+            let mut four: [&[f32]; 4] = [&[]; 4];
+            let mut have = 0usize;
+            for offset in layout.steps {
+                reader.seek(at + offset);
+                match reader.load(count)? {
+                    Some(row) => {
+                        four[have] = row;
+                        have += 1;
+                    }
+                    None => vector::add_to(sums, reader.piece(count)),
+                }
+                if have == four.len() {
+                    vector::add_four_to(sums, four);
+                    have = 0;
+                }
+            }
+            for row in &four[..have] {
+                vector::add_to(sums, row);
+            }
+            done(sums)
+        })
+    }
+}
+
 /// Where the first of some neighbours begins, and its steps.
 pub(crate) type Place = (usize, Starts);
 
@@ -148,15 +160,12 @@ mod tests {
         let tensor = Tensor::contiguous(DType::F32, sizes, bytemuck::cast_slice(&data)).unwrap();
         let set = DimSet::list(&sizes, dims).unwrap();
         let mut all = Vec::new();
-        Columns::<f64>::of(tensor, set)?
-            .fold(
-                0.0,
-                |sums, x| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x),
-                |sums| {
-                    all.extend_from_slice(sums);
-                    Ok(())
-                },
-            )
+        let columns = Columns::<f32>::of(tensor, set)?;
+        columns
+            .sums(|sums| {
+                all.extend_from_slice(sums);
+                Ok(())
+            })
             .unwrap();
         Some(all)
     }

@@ -106,16 +106,26 @@ fn embedding(call: &mut Call) -> Result<(), KernelError> {
     if weight.strides()[1] == 1 && column_stride == 1 {
         // Whole rows, of which a plan would cost as much as the copy.
         let width = columns as usize * size;
-        for (from, to) in Offsets::of(&indices).zip(targets) {
-            let start = (row(from)? * weight.strides()[0]) as usize * size;
-            let source = weight.bytes().get(start..start.saturating_add(width));
-            let target = out.bytes_mut().get_mut(to * size..(to * size).saturating_add(width));
+        let (table, memory) = (weight.bytes(), out.bytes_mut());
+        let mut copy = |row: i64, to: usize| {
+            let start = (row * weight.strides()[0]) as usize * size;
+            let source = table.get(start..start.saturating_add(width));
+            let target = memory.get_mut(to * size..(to * size).saturating_add(width));
             let (Some(source), Some(target)) = (source, target) else {
                 return Err(KernelError::invalid("weight", "a row that leaves the memory"));
             };
             target.copy_from_slice(source);
+            Ok(())
+        };
+        if let Some(plain) = indices.data::<i64>().filter(|_| indices.is_contiguous()) {
+            return plain
+                .iter()
+                .zip(targets)
+                .try_for_each(|(&at, to)| copy(row_index(at, rows)?, to));
         }
-        return Ok(());
+        return Offsets::of(&indices)
+            .zip(targets)
+            .try_for_each(|(from, to)| copy(row(from)?, to));
     }
     for (from, to) in Offsets::of(&indices).zip(targets) {
         let start = (row(from)? * weight.strides()[0]) as usize;

@@ -144,7 +144,7 @@ fn float_sums(input: Tensor, set: DimSet, out: &mut Out, count: f64) -> Result<b
     }
     let mut writer = Writer::<f64>::whole(out);
     if let Some(columns) = Columns::<f32>::of(input, set) {
-        columns.fold(0.0, vector::add_to, |sums| {
+        columns.sums(|sums| {
             writer.write(out, sums.len(), |slots| {
                 for (slot, &sum) in slots.iter_mut().zip(sums) {
                     *slot = sum / count;

@@ -173,6 +173,13 @@ mod loops {
                 *sum += f64::from(x);
             }
         }
+        /// [`add_to`] of four rows of as many elements as there are sums, which are then read and written a fourth as often.
+        pub fn add_four_to(sums: &mut [f64], rows: [&[f32]; 4]) {
+            let [a, b, c, d] = rows;
+            for ((((sum, &a), &b), &c), &d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *sum += (f64::from(a) + f64::from(b)) + (f64::from(c) + f64::from(d));
+            }
+        }
         /// `(x - zero) * scale`
         pub fn dequantized_i8(x: &[i8], zero: f32, scale: f32, to: &mut [f32]) {
             each!(x, to, |x: i8| (f32::from(x) - zero) * scale)
@@ -193,7 +200,7 @@ mod loops {
         }
     }
 }
-pub(crate) use loops::{add_to, affine, dequantized_i8, dequantized_u8, normalized, squares, sum};
+pub(crate) use loops::{add_four_to, add_to, affine, dequantized_i8, dequantized_u8, normalized, squares, sum};
 
 impl Bulk for f32 {
     fn exps(x: &[f32], to: &mut [f32]) {
