@@ -192,6 +192,11 @@ impl Tensors {
         })
     }
 
+    /// Adds a tensor.
+    pub fn insert(&mut self, name: &str, leaf: Leaf) {
+        self.items.insert(name.to_string(), leaf);
+    }
+
     /// Every tensor by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Leaf)> {
         self.items.iter().map(|(name, leaf)| (name.as_str(), leaf))
@@ -254,6 +259,7 @@ fn dtype_of(dtype: safetensors::Dtype) -> Option<DType> {
         S::F64 => DType::F64,
         S::I64 => DType::I64,
         S::U64 => DType::U64,
+        S::C64 => DType::C64,
         _ => return None,
     })
 }

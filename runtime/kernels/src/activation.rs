@@ -73,7 +73,9 @@ fn gelu(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     match approximate {
         "none" => with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::gelus(x, to))),
-        "tanh" => with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::gelus_by_tanh(x, to))),
+        "tanh" => {
+            with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::gelus_by_tanh(x, to)))
+        }
         other => Err(KernelError::invalid(
             "approximate",
             format!("`{other}` is neither `none` nor `tanh`"),

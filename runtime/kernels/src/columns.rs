@@ -1,10 +1,10 @@
 //! Rows that lie across memory, as those along any dimension but the last: neighbours are worked on side by side, so that memory is
 //! read in its order.
 
-use crate::lanes::{LANES, Reader};
+use crate::lanes::Reader;
 use crate::rows::{DimSet, Starts};
 use crate::wide::Wide;
-use crate::{KernelError, Tensor, vector};
+use crate::{KernelError, Tensor};
 use delegraph_types::Dims;
 
 /// Neighbours from which on it is worth while.
@@ -34,9 +34,12 @@ impl Layout {
             columns = columns.checked_mul(sizes[first])?;
         }
         // Dimensions of neither kind: rows begin in these.
-        let outside = (0..first).fold(DimSet::none(), |outside, d| {
-            if set.has(d) { outside } else { outside.with(d) }
-        });
+        let outside = (0..first).fold(
+            DimSet::none(),
+            |outside, d| {
+                if set.has(d) { outside } else { outside.with(d) }
+            },
+        );
         let columns = usize::try_from(columns).ok().filter(|&columns| columns >= LEAST)?;
         Some(Layout {
             starts: Starts::new(sizes, strides, outside.others()),
@@ -106,96 +109,15 @@ impl<'a, W: Wide> Columns<'a, W> {
             }
             let done = begun.unwrap_or(0);
             begun = Some(done + count);
-            f(&mut self.reader, (start, layout.steps), (there + done, other.steps), count)
-        })
-    }
-}
-
-impl Columns<'_, f32> {
-    /// Adds up each row, and gives a piece of sums after the other, in row-major order.
-    ///
-    /// # Errors
-    /// The dtype has no conversion; what `done` gives.
-    pub fn sums(mut self, mut done: impl FnMut(&[f64]) -> Result<(), KernelError>) -> Result<(), KernelError> {
-        let mut sums = [0f64; LANES];
-        let (reader, layout) = (&mut self.reader, &self.layout);
-        layout.groups(LANES, |at, count| {
-            let sums = &mut sums[..count];
-            sums.fill(0.0);
-            let mut four: [&[f32]; 4] = [&[]; 4];
-            let mut have = 0usize;
-            for offset in layout.steps {
-                reader.seek(at + offset);
-                match reader.load(count)? {
-                    Some(row) => {
-                        four[have] = row;
-                        have += 1;
-                    }
-                    None => vector::add_to(sums, reader.piece(count)),
-                }
-                if have == four.len() {
-                    vector::add_four_to(sums, four);
-                    have = 0;
-                }
-            }
-            for row in &four[..have] {
-                vector::add_to(sums, row);
-            }
-            done(sums)
+            f(
+                &mut self.reader,
+                (start, layout.steps),
+                (there + done, other.steps),
+                count,
+            )
         })
     }
 }
 
 /// Where the first of some neighbours begins, and its steps.
 pub(crate) type Place = (usize, Starts);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use delegraph_types::DType;
-
-    fn sums(sizes: &[i64], dims: &[i64]) -> Option<Vec<f64>> {
-        let sizes = Dims::new(sizes).unwrap();
-        let data: Vec<f32> = (0..sizes.numel().unwrap()).map(|i| i as f32).collect();
-        let tensor = Tensor::contiguous(DType::F32, sizes, bytemuck::cast_slice(&data)).unwrap();
-        let set = DimSet::list(&sizes, dims).unwrap();
-        let mut all = Vec::new();
-        let columns = Columns::<f32>::of(tensor, set)?;
-        columns
-            .sums(|sums| {
-                all.extend_from_slice(sums);
-                Ok(())
-            })
-            .unwrap();
-        Some(all)
-    }
-
-    #[test]
-    fn sums_are_those_of_rows_in_order() {
-        for (sizes, dims) in [
-            (&[3i64, 9][..], &[0i64][..]),
-            (&[2, 3, 700], &[1]),
-            (&[2, 3, 4, 5], &[1]),
-            (&[2, 3, 2, 9], &[0, 2]),
-        ] {
-            let shape = Dims::new(sizes).unwrap();
-            let mut want = std::collections::BTreeMap::new();
-            for i in 0..shape.numel().unwrap() {
-                let mut rest = i;
-                let mut key = Vec::new();
-                for d in (0..sizes.len()).rev() {
-                    let index = rest % sizes[d] as usize;
-                    rest /= sizes[d] as usize;
-                    if !dims.contains(&(d as i64)) {
-                        key.insert(0, index);
-                    }
-                }
-                *want.entry(key).or_insert(0.0) += i as f64;
-            }
-            let want: Vec<f64> = want.into_values().collect();
-            assert_eq!(sums(sizes, dims), Some(want), "{sizes:?} {dims:?}");
-        }
-        assert_eq!(sums(&[9, 3], &[0]), None);
-        assert_eq!(sums(&[3, 9], &[1]), None);
-    }
-}

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod accumulate;
 mod activation;
 mod affine;
 mod arg;
@@ -16,6 +17,7 @@ mod call;
 mod columns;
 mod combine;
 mod compare;
+mod complex;
 mod convolution;
 mod convolution_backward;
 mod copies;
@@ -25,6 +27,7 @@ mod elementwise;
 mod embedding;
 mod embedding_bag;
 mod error;
+mod fft;
 mod fold;
 mod gemm;
 mod grid_sampler;
@@ -36,6 +39,7 @@ mod masks;
 mod math;
 mod matmul;
 mod norm;
+mod parallel;
 mod pool;
 mod prim;
 mod quantized;

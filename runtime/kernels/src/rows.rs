@@ -227,7 +227,7 @@ macro_rules! with_accumulator {
                 type $W = f64;
                 $body
             }
-            other if !other.is_float() && other != delegraph_types::DType::U64 => {
+            other if !other.is_float() && !other.is_complex() && other != delegraph_types::DType::U64 => {
                 type $W = i64;
                 $body
             }

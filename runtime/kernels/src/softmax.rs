@@ -1,14 +1,12 @@
 //! Softmax and its logarithm along one dimension.
 
-use crate::columns::{Columns, Layout};
 use crate::elementwise::{check_category, with_real};
-use crate::lanes::{Lane, Writer};
 use crate::math::Real;
+use crate::parallel::{each, portion};
 use crate::registry::Kernel;
-use crate::rows::{DimSet, Rows, Starts, pieces};
-use crate::stage::{dim_of, parts};
+use crate::stage::{Arena, count, dim_of, load_bytes, out_bytes, parts, produce};
 use crate::vector::Bulk;
-use crate::{Call, KernelError, Out, Scratch};
+use crate::{Call, KernelError};
 use delegraph_types::DType;
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
@@ -34,99 +32,88 @@ fn to_dtype(call: &mut Call, logarithm: bool) -> Result<(), KernelError> {
 fn softmax(call: &mut Call, dtype: DType, logarithm: bool) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     let dim = dim_of(input.sizes(), call.int(1)?, "dim")?;
-    let set = DimSet::one(dim);
     let (out, scratch) = parts(call, 0)?;
     check_category(out, 0, dtype)?;
     out.resize(input.sizes())?;
+    // A tensor without dimensions is a row of one element.
+    let len = input.sizes().get(dim).map_or(1, |&size| size as usize);
+    let inner = input.sizes().get(dim + 1..).map_or(1, count);
+    let parallel = out.parallel();
     with_real!(dtype, "self", W => {
-        if let Some(columns) = Columns::<W>::of(input, set)
-            && let Some(targets) = Layout::of(out.sizes(), &out.strides(), set)
-            && columns.width() == targets.width()
-        {
-            return across(columns, targets, set, out, scratch, logarithm);
-        }
-        let mut rows = Rows::<W>::new(input, set);
-        let len = rows.len();
-        let row = scratch.elements::<W>(len)?;
-        let (sizes, strides) = (*out.sizes(), out.strides());
-        let mut starts = Starts::new(&sizes, &strides, set);
-        let mut writer = Writer::<W>::new(&set.inside(&sizes), &set.inside(&strides));
-        while rows.advance() {
-            rows.copy_to(row)?;
-            let largest = W::largest(row);
-            writer.seek(starts.next().unwrap_or(0));
-            if logarithm {
-                let shift = Real::ln(W::sum_of_exps(row, largest)) as W;
-                pieces(len, |from, count| writer.write(out, count, |slots| {
-                    for (slot, &x) in slots.iter_mut().zip(&row[from..]) {
-                        *slot = x - largest - shift;
+        let mut arena = Arena::new(scratch, load_bytes::<W>(&input).saturating_add(out_bytes::<W>(out)))?;
+        let src = arena.load::<W>(&input)?;
+        produce::<W>(out, &mut arena, |dst, _| {
+            let block = (len * inner).max(1);
+            // An exponential takes some nanoseconds.
+            let blocks = portion(parallel, src.len() / block, block.saturating_mul(4), 1);
+            let parts = dst.chunks_mut(blocks * block).zip(src.chunks(blocks * block));
+            each(parallel, parts, |(dst, src)| {
+                for (dst, src) in dst.chunks_exact_mut(block).zip(src.chunks_exact(block)) {
+                    match inner {
+                        1 => row(dst, src, logarithm),
+                        _ => columns(dst, src, inner, logarithm),
                     }
-                }))?;
-            } else {
-                let scale = (1.0 / W::shifted_exps(row, largest)) as W;
-                pieces(len, |from, count| writer.write(out, count, |slots| {
-                    for (slot, &x) in slots.iter_mut().zip(&row[from..]) {
-                        *slot = x * scale;
-                    }
-                }))?;
-            }
-        }
-        Ok(())
+                }
+                Ok(())
+            })
+        })
     })
 }
 
-/// Neighbours that are worked on together: a few lines of the first cache for each element of a row.
-const GROUP: usize = 64;
+/// Along the elements, which lie one after the other.
+fn row<W: Bulk>(dst: &mut [W], src: &[W], logarithm: bool) {
+    let largest = W::largest(src);
+    if logarithm {
+        let shift = W::from_f64(Real::ln(W::sum_of_exps(src, largest)));
+        for (slot, &x) in dst.iter_mut().zip(src) {
+            *slot = x.minus(largest).minus(shift);
+        }
+    } else {
+        dst.copy_from_slice(src);
+        let scale = W::from_f64(1.0 / W::shifted_exps(dst, largest));
+        dst.iter_mut().for_each(|x| *x = x.times(scale));
+    }
+}
 
-/// Along a dimension that is not the last.
-fn across<W: Bulk + Lane>(
-    columns: Columns<W>,
-    targets: Layout,
-    set: DimSet,
-    out: &mut Out,
-    scratch: &mut Scratch,
-    logarithm: bool,
-) -> Result<(), KernelError> {
-    let len = set.inside(out.sizes()).numel().unwrap_or(0);
-    let width = columns.width().min(GROUP);
-    let block = scratch.elements::<W>(len.saturating_add(1).saturating_mul(width))?;
-    let (block, row) = block.split_at_mut(len * width);
-    let mut writer = Writer::<W>::new(&[columns.width() as i64], &[1]);
-    columns.groups_with(targets, GROUP, |reader, (start, steps), (to, to_steps), count| {
-        let (mut largest, mut sums) = ([W::LOWEST; GROUP], [0f64; GROUP]);
-        let row = &mut row[..count];
-        for (slots, offset) in block.chunks_exact_mut(width).zip(steps) {
-            reader.seek(start + offset);
-            slots[..count].copy_from_slice(reader.read(count)?);
-            for (most, &x) in largest.iter_mut().zip(&slots[..count]) {
+/// Columns that are done at a time, so that all their elements stay in a cache.
+const TILE: usize = 64;
+
+/// Along columns: `inner` elements lie between two of one column. Neighbouring columns are done together.
+fn columns<W: Bulk>(dst: &mut [W], src: &[W], inner: usize, logarithm: bool) {
+    for first in (0..inner).step_by(TILE) {
+        let have = TILE.min(inner - first);
+        let lines = || src.chunks_exact(inner).map(|line| &line[first..first + have]);
+        let (mut largest, mut shifted, mut sums) = ([W::LOWEST; TILE], [W::ZERO; TILE], [0f64; TILE]);
+        for line in lines() {
+            for (most, &x) in largest.iter_mut().zip(line) {
                 *most = most.larger(x);
             }
         }
-        for slots in block.chunks_exact_mut(width) {
-            let slots = &mut slots[..count];
-            for (x, &most) in slots.iter_mut().zip(&largest) {
-                *x = x.minus(most);
+        let targets = dst.chunks_exact_mut(inner).map(|line| &mut line[first..first + have]);
+        for (target, line) in targets.zip(lines()) {
+            for ((slot, &x), &most) in shifted.iter_mut().zip(line).zip(&largest) {
+                *slot = x.minus(most);
             }
-            W::exps(slots, row);
-            for (sum, &x) in sums.iter_mut().zip(&*row) {
+            W::exps(&shifted[..have], target);
+            for (sum, x) in sums.iter_mut().zip(target) {
                 *sum += x.to_f64();
             }
-            if !logarithm {
-                slots.copy_from_slice(row);
+        }
+        let mut factors = [W::ZERO; TILE];
+        for (factor, &sum) in factors.iter_mut().zip(&sums) {
+            *factor = W::from_f64(if logarithm { Real::ln(sum) } else { 1.0 / sum });
+        }
+        let targets = dst.chunks_exact_mut(inner).map(|line| &mut line[first..first + have]);
+        for (target, line) in targets.zip(lines()) {
+            if logarithm {
+                for (((slot, &x), &most), &shift) in target.iter_mut().zip(line).zip(&largest).zip(&factors) {
+                    *slot = x.minus(most).minus(shift);
+                }
+            } else {
+                for (slot, &scale) in target.iter_mut().zip(&factors) {
+                    *slot = slot.times(scale);
+                }
             }
         }
-        for sum in &mut sums {
-            *sum = if logarithm { Real::ln(*sum) } else { 1.0 / *sum };
-        }
-        for (slots, offset) in block.chunks_exact(width).zip(to_steps) {
-            writer.seek(to + offset);
-            writer.write(out, count, |results| {
-                for ((result, &x), &sum) in results.iter_mut().zip(slots).zip(&sums) {
-                    let sum = W::from_f64(sum);
-                    *result = if logarithm { x.minus(sum) } else { x.times(sum) };
-                }
-            })?;
-        }
-        Ok(())
-    })
+    }
 }

@@ -1,5 +1,6 @@
 //! Elementwise operators of one tensor.
 
+use crate::complex;
 use crate::elementwise::{check_category, float_dtype, map, map1, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::{Num, Real};
@@ -16,6 +17,9 @@ macro_rules! floating {
         &[$(($name, |call| {
             fn one<W: Real>($x: W) -> W {
                 $body
+            }
+            if complex::is_any(call, [0]) {
+                return complex::unary($name, call);
             }
             let (input, dtype) = begin(call, true)?;
             with_real!(dtype, "self", W => map1::<W, W>(input, None, call.out(0)?, one::<W>))
@@ -39,6 +43,9 @@ macro_rules! keeping {
         &[$(($name, |call| {
             fn one<W: Real>($x: W) -> W {
                 $body
+            }
+            if complex::is_any(call, [0]) {
+                return complex::unary($name, call);
             }
             let (input, dtype) = begin(call, false)?;
             let out = call.out(0)?;
@@ -182,17 +189,10 @@ pub(crate) const ASKING: &[(&str, Kernel)] = asking! {
 };
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
-    ("aten::_conj_physical.out", copy),
     ("aten::bitwise_not.out", bitwise_not),
     ("aten::nan_to_num.out", nan_to_num),
     ("aten::round.decimals_out", round_decimals),
 ];
-
-/// The conjugate of what is not complex.
-fn copy(call: &mut Call) -> Result<(), KernelError> {
-    let (input, dtype) = begin(call, false)?;
-    with_wide!(dtype, "self", W => map1::<W, W>(input, None, call.out(0)?, |x| x))
-}
 
 fn bitwise_not(call: &mut Call) -> Result<(), KernelError> {
     let (input, dtype) = begin(call, false)?;

@@ -394,7 +394,10 @@ fn pass<W: Wide>(src: &[W], dst: &mut [W], taps: &Taps<W>, (outer, from, inner):
 /// [`pass`] along rows with two taps.
 fn pass_of_pairs<W: Wide>(src: &[W], dst: &mut [W], taps: &Taps<W>, from: usize) {
     let (index, weight) = (taps.index.as_chunks::<2>().0, taps.weight.as_chunks::<2>().0);
-    for (line, row) in src.chunks_exact(from.max(1)).zip(dst.chunks_exact_mut(index.len().max(1))) {
+    for (line, row) in src
+        .chunks_exact(from.max(1))
+        .zip(dst.chunks_exact_mut(index.len().max(1)))
+    {
         for ((slot, &[a, b]), &[first, second]) in row.iter_mut().zip(index).zip(weight) {
             *slot = first.times(line[a]).plus(second.times(line[b]));
         }

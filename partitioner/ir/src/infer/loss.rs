@@ -16,7 +16,14 @@ pub(super) fn rule(base: &str) -> Option<Rule> {
         | "soft_margin_loss"
         | "hinge_embedding_loss"
         | "poisson_nll_loss" => elementwise,
-        "cross_entropy_loss" | "nll_loss" | "nll_loss2d" | "nll_loss_nd" => class_loss,
+        "cross_entropy_loss" | "nll_loss" | "nll_loss2d" | "nll_loss_nd" => |c| {
+            let t = c.first()?;
+            c.one(t.dtype, class_shape(c)?)
+        },
+        "nll_loss_forward" | "nll_loss2d_forward" => |c| {
+            let t = c.first()?;
+            Ok(vec![c.made(t.dtype, class_shape(c)?)?, c.made(t.dtype, Vec::new())?])
+        },
         _ => return None,
     })
 }
@@ -36,14 +43,14 @@ fn elementwise(c: &Call) -> Result<Vec<Type>> {
     c.one(c.promoted(&names)?, shape)
 }
 
-fn class_loss(c: &Call) -> Result<Vec<Type>> {
-    let t = c.first()?;
+/// The sizes without that of the classes, unless the loss is reduced to one number.
+fn class_shape(c: &Call) -> Result<Vec<Expr>> {
     let mut shape: Vec<Expr> = Vec::new();
     if !reduces(c)? {
-        shape = t.shape.clone();
+        shape = c.first()?.shape.clone();
         if !shape.is_empty() {
             shape.remove(usize::from(shape.len() > 1));
         }
     }
-    c.one(t.dtype, shape)
+    Ok(shape)
 }

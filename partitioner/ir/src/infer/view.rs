@@ -27,7 +27,7 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         "select" => select,
         "diagonal" | "linalg_diagonal" => diagonal,
         "unfold" => unfold,
-        "as_strided" => |c| c.one(c.first()?.dtype, c.ints("size")?),
+        "as_strided" | "sum_to_size" => |c| c.one(c.first()?.dtype, c.ints("size")?),
         "repeat" => |c| repeat(c, "repeats"),
         "tile" => |c| repeat(c, "dims"),
         "flip" | "fliplr" | "flipud" | "roll" | "tril" | "triu" | "fft_fftshift" | "fft_ifftshift" => {
@@ -42,6 +42,11 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         "atleast_3d" => |c| atleast(c, 3),
         "diag_embed" => diag_embed,
         "diag" => diag,
+        "diagflat" => |c| {
+            let t = c.first()?;
+            let side = Expr::product(&t.shape) + Expr::Int(c.fixed_int("offset")?.saturating_abs());
+            c.one(t.dtype, vec![side.clone(), side])
+        },
         "expand_dims" => unsqueeze,
         _ => return None,
     })

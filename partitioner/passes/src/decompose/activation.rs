@@ -56,7 +56,7 @@ pub(super) const RULES: Rules = &[
         one(log_sigmoid(rw, x))
     }),
     ("aten::log_sigmoid_forward", |rw| {
-        // The second output is a buffer for the backward pass, empty on the CPU's decomposition.
+        // The second output is a buffer for the backward pass, which nobody reads here.
         let x = rw.tensor(0)?;
         let y = log_sigmoid(rw, x)?;
         let buffer = rw.output_type(1)?;

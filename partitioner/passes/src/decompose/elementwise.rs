@@ -50,7 +50,10 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::nan_to_num", nan_to_num),
     ("aten::isfinite", |rw| {
-        let x = rw.tensor(0)?;
+        let mut x = rw.tensor(0)?;
+        if rw.dtype(x)?.is_complex() {
+            x = rw.unary("aten::abs", x)?;
+        }
         match rw.dtype(x)?.is_float() {
             true => one(is_finite(rw, x)),
             false => {
@@ -290,7 +293,7 @@ fn nan_to_num(rw: &mut Rewrite) -> Replacement {
         DType::BF16 => f64::from_bits(0x47ef_e000_0000_0000),
         DType::F32 => f64::from(f32::MAX),
         DType::F64 => f64::MAX,
-        dtype if dtype.is_float() => return Err(rw.unsupported(format!("dtype {dtype}"))),
+        dtype if dtype.is_float() || dtype.is_complex() => return Err(rw.unsupported(format!("dtype {dtype}"))),
         _ => return Ok(Some(vec![x])),
     };
     let nan = rw.optional_float(1)?.unwrap_or(0.0);

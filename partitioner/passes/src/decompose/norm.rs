@@ -214,6 +214,11 @@ pub(super) fn vector_norm(
     dims: Vec<i64>,
     keepdim: bool,
 ) -> Result<ValueId, PassError> {
+    // Of complex numbers it is that of their lengths.
+    let x = match rw.dtype(x)?.is_complex() {
+        true => rw.unary("aten::abs", x)?,
+        false => x,
+    };
     let wide = rw.upcast(x)?;
     if dims.is_empty() {
         // A 0-dim tensor.
