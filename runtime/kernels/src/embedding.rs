@@ -99,24 +99,23 @@ fn embedding(call: &mut Call) -> Result<(), KernelError> {
     let Some((&column_stride, row_strides)) = strides.split_last() else {
         return Ok(());
     };
-    let plan = Move::of(&[columns], &weight.strides()[1..], &[column_stride])?;
-    let row_strides = dims_of(row_strides, "out")?;
-    let targets = Offsets::new(indices.sizes(), &row_strides);
     let size = weight.dtype().size();
-    if weight.strides()[1] == 1 && column_stride == 1 {
-        // Whole rows, of which a plan would cost as much as the copy.
+    // Whole rows one after the other: a plan would cost as much as the copy.
+    if weight.is_contiguous()
+        && out.is_contiguous()
+        && indices.is_contiguous()
+        && let Some(plain) = indices.data::<i64>()
+    {
         let width = columns as usize * size;
-        for (from, to) in Offsets::of(&indices).zip(targets) {
-            let start = (row(from)? * weight.strides()[0]) as usize * size;
-            let source = weight.bytes().get(start..start.saturating_add(width));
-            let target = out.bytes_mut().get_mut(to * size..(to * size).saturating_add(width));
-            let (Some(source), Some(target)) = (source, target) else {
-                return Err(KernelError::invalid("weight", "a row that leaves the memory"));
-            };
-            target.copy_from_slice(source);
+        for (&at, target) in plain.iter().zip(out.bytes_mut().chunks_exact_mut(width)) {
+            let start = row_index(at, rows)? as usize * width;
+            target.copy_from_slice(&weight.bytes()[start..start + width]);
         }
         return Ok(());
     }
+    let plan = Move::of(&[columns], &weight.strides()[1..], &[column_stride])?;
+    let row_strides = dims_of(row_strides, "out")?;
+    let targets = Offsets::new(indices.sizes(), &row_strides);
     for (from, to) in Offsets::of(&indices).zip(targets) {
         let start = (row(from)? * weight.strides()[0]) as usize;
         plan.copy_bytes(size, weight.bytes(), start, out.bytes_mut(), to)?;

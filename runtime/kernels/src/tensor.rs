@@ -46,43 +46,51 @@ impl<'a> Tensor<'a> {
     }
 
     /// Element type.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// Sizes.
+    #[inline]
     pub fn sizes(&self) -> &Dims {
         &self.sizes
     }
 
     /// Strides in elements, never negative.
+    #[inline]
     pub fn strides(&self) -> &Dims {
         &self.strides
     }
 
     /// Number of dimensions.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.sizes.rank()
     }
 
     /// Number of elements.
+    #[inline]
     pub fn numel(&self) -> usize {
         self.sizes.numel().unwrap_or(0)
     }
 
     /// True if the elements lie in row-major order.
+    #[inline]
     pub fn is_contiguous(&self) -> bool {
         let want = self.sizes.contiguous_strides();
         (0..self.rank()).all(|d| self.sizes[d] <= 1 || self.strides[d] == want[d])
     }
 
     /// The bytes of the strided extent.
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.data
     }
 
     /// The elements of the strided extent; index it with [`Tensor::strides`]. `bool` tensors are read as `u8`.
     /// `None` if the dtype is another one.
+    #[inline]
     pub fn data<T: Element>(&self) -> Option<&'a [T]> {
         let matches = T::DTYPE == self.dtype || (self.dtype == DType::Bool && T::DTYPE == DType::U8);
         if !matches {
@@ -134,11 +142,13 @@ impl Growable {
     }
 
     /// All bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.words)
     }
 
     /// All bytes, to write to.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(&mut self.words)
     }
@@ -192,16 +202,19 @@ impl<'a> Out<'a> {
     }
 
     /// Element type.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// Present sizes.
+    #[inline]
     pub fn sizes(&self) -> &Dims {
         &self.sizes
     }
 
     /// Strides in elements that follow from the present sizes and the dim_order.
+    #[inline]
     pub fn strides(&self) -> Dims {
         let mut order = [0u8; delegraph_types::MAX_RANK];
         for (slot, d) in order.iter_mut().zip(self.dim_order.iter()) {
@@ -213,6 +226,7 @@ impl<'a> Out<'a> {
     }
 
     /// True if the memory is row-major.
+    #[inline]
     pub fn is_contiguous(&self) -> bool {
         let (have, want) = (self.strides(), self.sizes.contiguous_strides());
         (0..self.sizes.rank()).all(|d| self.sizes[d] <= 1 || have[d] == want[d])
@@ -245,6 +259,7 @@ impl<'a> Out<'a> {
     }
 
     /// Bytes of the present sizes.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let bytes = self.sizes.numel().unwrap_or(0) * self.dtype.size();
         match &mut self.buffer {
@@ -262,6 +277,7 @@ impl<'a> Out<'a> {
 
     /// Elements of the present sizes; index them with [`Out::strides`]. `bool` tensors are written as `u8` 0 or 1.
     /// `None` if the dtype is another one.
+    #[inline]
     pub fn data_mut<T: Element>(&mut self) -> Option<&mut [T]> {
         let matches = T::DTYPE == self.dtype || (self.dtype == DType::Bool && T::DTYPE == DType::U8);
         if !matches {

@@ -124,9 +124,15 @@ mod loops {
                     *sum += f64::from(*x);
                 }
             }
-            for (sum, x) in sums.iter_mut().zip(rest) {
-                *x = exp(*x - shift);
-                *sum += f64::from(*x);
+            // What is left in a register's company: `exp` of what fills it up is 0.
+            let mut last = [f32::NEG_INFINITY; SUMS];
+            last[..rest.len()].copy_from_slice(rest);
+            if !rest.is_empty() {
+                for (sum, x) in sums.iter_mut().zip(&mut last) {
+                    *x = exp(*x - shift);
+                    *sum += f64::from(*x);
+                }
+                rest.copy_from_slice(&last[..rest.len()]);
             }
             sums.iter().sum()
         }
@@ -138,8 +144,13 @@ mod loops {
                     *sum += f64::from(exp(x - shift));
                 }
             }
-            for (sum, &x) in sums.iter_mut().zip(rest) {
-                *sum += f64::from(exp(x - shift));
+            // As above.
+            let mut last = [f32::NEG_INFINITY; SUMS];
+            last[..rest.len()].copy_from_slice(rest);
+            if !rest.is_empty() {
+                for (sum, x) in sums.iter_mut().zip(last) {
+                    *sum += f64::from(exp(x - shift));
+                }
             }
             sums.iter().sum()
         }

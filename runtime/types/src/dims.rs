@@ -36,6 +36,7 @@ impl Dims {
     ///
     /// # Errors
     /// More than [`MAX_RANK`] of them.
+    #[inline]
     pub fn new(sizes: &[i64]) -> Result<Dims, RankError> {
         if sizes.len() > MAX_RANK {
             return Err(RankError(sizes.len()));
@@ -52,6 +53,7 @@ impl Dims {
     ///
     /// # Panics
     /// If `len` is above [`MAX_RANK`].
+    #[inline]
     pub fn filled(len: usize, value: i64) -> Dims {
         assert!(len <= MAX_RANK);
         let mut items = [0; MAX_RANK];
@@ -60,11 +62,13 @@ impl Dims {
     }
 
     /// The dimensions as a slice.
+    #[inline]
     pub fn as_slice(&self) -> &[i64] {
         &self.items[..self.len as usize]
     }
 
     /// Number of dimensions.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.len as usize
     }
@@ -73,6 +77,7 @@ impl Dims {
     ///
     /// # Errors
     /// The rank is already [`MAX_RANK`].
+    #[inline]
     pub fn push(&mut self, size: i64) -> Result<(), RankError> {
         if self.rank() == MAX_RANK {
             return Err(RankError(MAX_RANK + 1));
@@ -112,6 +117,7 @@ impl Dims {
     }
 
     /// Number of elements of a tensor of these sizes: 1 for a 0-dim tensor; `None` on overflow or a negative size.
+    #[inline]
     pub fn numel(&self) -> Option<usize> {
         let mut count = 1usize;
         let mut empty = false;
@@ -127,6 +133,7 @@ impl Dims {
     }
 
     /// Row-major strides in elements. Sizes of 0 count as 1, as in PyTorch.
+    #[inline]
     pub fn contiguous_strides(&self) -> Dims {
         let mut strides = Dims::filled(self.rank(), 0);
         let mut step = 1i64;
@@ -159,6 +166,7 @@ impl Dims {
     }
 
     /// Resolves a possibly negative dimension index as PyTorch does (a 0-dim tensor accepts 0 and -1).
+    #[inline]
     pub fn resolve_dim(&self, dim: i64) -> Option<usize> {
         let rank = self.rank().max(1) as i64;
         let dim = if dim < 0 { dim + rank } else { dim };
@@ -185,18 +193,21 @@ impl Dims {
 
 impl Deref for Dims {
     type Target = [i64];
+    #[inline]
     fn deref(&self) -> &[i64] {
         self.as_slice()
     }
 }
 
 impl DerefMut for Dims {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [i64] {
         &mut self.items[..self.len as usize]
     }
 }
 
 impl PartialEq for Dims {
+    #[inline]
     fn eq(&self, other: &Dims) -> bool {
         self.as_slice() == other.as_slice()
     }
