@@ -220,7 +220,7 @@ impl Move {
             2 => self.copy::<u16>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
             4 => self.copy::<u32>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
             // A complex number of two floats need not be aligned as a `u64`.
-            8 if (src.as_ptr() as usize | dst.as_ptr() as usize) % 8 != 0 => {
+            8 if !(src.as_ptr() as usize | dst.as_ptr() as usize).is_multiple_of(8) => {
                 self.copy::<[u32; 2]>(words(src)?, src_offset, words_mut(dst)?, dst_offset)
             }
             8 => self.copy::<u64>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
