@@ -7,6 +7,7 @@
 use crate::lanes::{LANES, Lane, Reader, Walk, Writer};
 use crate::parallel::{each, portion};
 use crate::rows::DimSet;
+use crate::vector::vectorized;
 use crate::wide::Wide;
 use crate::{KernelError, Out, Tensor};
 use delegraph_types::Parallel;
@@ -38,6 +39,8 @@ struct Rows<'a> {
     len: usize,
     /// Neighbouring rows lie side by side, while the elements of a row do not.
     across: bool,
+    /// The elements, where they are the commonest type: they need no copy that is converted.
+    floats: Option<&'a [f32]>,
 }
 
 impl<'a> Rows<'a> {
@@ -53,6 +56,7 @@ impl<'a> Rows<'a> {
             count: outer_sizes.numel().unwrap_or(0),
             len: inner_sizes.numel().unwrap_or(0),
             across: starts.is_straight() && !inside.is_straight(),
+            floats: input.data::<f32>(),
             starts,
             inside,
         }
@@ -122,10 +126,16 @@ fn span<W: Wide, S: Copy + Send + Sync, R: Lane>(
             let states = &mut states[..take];
             let mut inside = rows.inside;
             inside.seek(start);
-            for _ in 0..rows.len {
-                reader.seek(inside.step());
-                for (state, &x) in states.iter_mut().zip(reader.read(take)?) {
-                    *state = (fold.step)(*state, x);
+            if let Some(data) = rows.floats {
+                lines(states, data, &mut inside, rows.len, |state, x| {
+                    (fold.step)(state, W::load(x))
+                });
+            } else {
+                for _ in 0..rows.len {
+                    reader.seek(inside.step());
+                    for (state, &x) in states.iter_mut().zip(reader.read(take)?) {
+                        *state = (fold.step)(*state, x);
+                    }
                 }
             }
             for (value, &state) in values.iter_mut().zip(&*states) {
@@ -143,9 +153,7 @@ fn span<W: Wide, S: Copy + Send + Sync, R: Lane>(
             let start = starts.step();
             let mut state = None;
             for (from, len) in cuts(rows.len) {
-                reader.seek(start);
-                reader.skip(from);
-                let piece = along(&mut reader, len, fold)?;
+                let piece = piece(rows, &mut reader, (start, from, len), fold)?;
                 state = Some(state.map_or(piece, |have| (fold.join)(have, piece)));
             }
             *value = (fold.finish)(state.unwrap_or(fold.start));
@@ -179,9 +187,7 @@ fn long_row<W: Wide, S: Copy + Send + Sync, R>(
         states[..count].iter_mut().zip(cuts(rows.len)),
         |(state, (from, len))| {
             let mut reader = Reader::<W>::walking(rows.input, rows.inside);
-            reader.seek(start);
-            reader.skip(from);
-            *state = along(&mut reader, len, fold)?;
+            *state = piece(rows, &mut reader, (start, from, len), fold)?;
             Ok(())
         },
     )?;
@@ -190,29 +196,74 @@ fn long_row<W: Wide, S: Copy + Send + Sync, R>(
         .fold(states[0], |have, &piece| (fold.join)(have, piece)))
 }
 
-/// Folds the next `len` elements.
-fn along<W: Wide, S: Copy + Send + Sync, R>(
+/// Folds `len` elements of the row that starts at `start`, from its element `from` on.
+fn piece<W: Wide, S: Copy + Send + Sync, R>(
+    rows: &Rows,
     reader: &mut Reader<W>,
-    len: usize,
+    (start, from, len): (usize, usize, usize),
     fold: &Fold<S, impl Fn(S, W) -> S + Sync, impl Fn(S, S) -> S + Sync, impl Fn(S) -> R + Sync>,
 ) -> Result<S, KernelError> {
     let mut states = [fold.start; SIDE];
-    let mut done = 0usize;
-    while done < len {
-        let take = LANES.min(len - done);
-        let piece = reader.read(take)?;
-        let mut chunks = piece.chunks_exact(SIDE);
-        for chunk in &mut chunks {
-            for (state, &x) in states.iter_mut().zip(chunk) {
-                *state = (fold.step)(*state, x);
+    match rows.floats {
+        Some(data) if rows.inside.is_line() => {
+            let first = start + from;
+            along(&mut states, &data[first..first + len], |state, x| {
+                (fold.step)(state, W::load(x))
+            });
+        }
+        _ => {
+            reader.seek(start);
+            reader.skip(from);
+            let mut done = 0usize;
+            while done < len {
+                let take = LANES.min(len - done);
+                along(&mut states, reader.read(take)?, &fold.step);
+                done += take;
             }
         }
-        for (state, &x) in states.iter_mut().zip(chunks.remainder()) {
-            *state = (fold.step)(*state, x);
-        }
-        done += take;
     }
     Ok(states[1..]
         .iter()
         .fold(states[0], |have, &state| (fold.join)(have, state)))
+}
+
+/// Folds neighbours into states side by side.
+fn along<T: Copy, S: Copy>(states: &mut [S; SIDE], data: &[T], step: impl Fn(S, T) -> S) {
+    vectorized(|| {
+        let (chunks, rest) = data.as_chunks::<SIDE>();
+        for chunk in chunks {
+            for (state, &x) in states.iter_mut().zip(chunk) {
+                *state = step(*state, x);
+            }
+        }
+        for (state, &x) in states.iter_mut().zip(rest) {
+            *state = step(*state, x);
+        }
+    });
+}
+
+/// Folds `count` lines, which start where `inside` says, each element into the state beside it.
+fn lines<T: Copy, S: Copy>(states: &mut [S], data: &[T], inside: &mut Walk, count: usize, step: impl Fn(S, T) -> S) {
+    vectorized(|| {
+        let mut left = count;
+        while left > 0 {
+            let take = left.min(4);
+            left -= take;
+            let width = states.len();
+            let mut next = || &data[inside.step()..][..width];
+            // Four at a time: a state is read and written once for all of them.
+            if take == 4 {
+                let (a, b, c, d) = (next(), next(), next(), next());
+                for ((((state, &a), &b), &c), &d) in states.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *state = step(step(step(step(*state, a), b), c), d);
+                }
+                continue;
+            }
+            for _ in 0..take {
+                for (state, &x) in states.iter_mut().zip(next()) {
+                    *state = step(*state, x);
+                }
+            }
+        }
+    });
 }

@@ -66,6 +66,11 @@ impl Walk {
         self.strides[self.rank - 1] == 1 && self.sizes[self.rank - 1] > 1
     }
 
+    /// All elements one after the other.
+    pub fn is_line(&self) -> bool {
+        self.rank == 1 && self.strides[0] == 1
+    }
+
     /// Starts again at offset 0, before the element of this number.
     pub fn skip_to(&mut self, element: usize) {
         self.seek(0);

@@ -37,8 +37,25 @@ pub(crate) trait Bulk: Real {
     fn normalized(x: &[Self], moments: (f64, f64), weight: &[Self], bias: &[Self], to: &mut [Self]);
 }
 
+/// Runs `body` compiled for AVX2 where the machine has it. Whatever it calls has to be small enough to be inlined.
+#[inline(always)]
+pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+            body()
+        }
+        if crate::gemm::have_avx2() {
+            // SAFETY: the machine has AVX2; the line before asks.
+            return unsafe { with_avx2(body) };
+        }
+    }
+    body()
+}
+
 /// Functions that are compiled for AVX2 as well, and run so where the machine has it.
-macro_rules! vectorized {
+macro_rules! loops {
     ($($(#[$attribute:meta])* $pub:vis fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
         $($(#[$attribute])* $pub fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
@@ -73,7 +90,7 @@ macro_rules! each {
 mod loops {
     use super::{SUMS, erf, exp, sigmoid, tanh};
 
-    vectorized! {
+    loops! {
         pub fn exps(x: &[f32], to: &mut [f32]) {
             each!(x, to, exp)
         }
