@@ -4,7 +4,7 @@ use crate::error::RegionError;
 use crate::memory::{Carved, carve, no_bytes, no_bytes_mut, recycle};
 use crate::region::RegionCall;
 use crate::step::{Io, KernelStep, Operand, Source};
-use crate::tensors::Slot;
+use crate::tensors::{Slot, SlotId};
 use alloc::vec::Vec;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, KernelError, Out, Scratch, Tensor};
 use delegraph_pte::model::{Dynamism, EValue, Plan};
@@ -61,6 +61,18 @@ pub(crate) struct Context<'c> {
     pub file: &'c [u8],
     pub external: &'c [&'c [u8]],
     pub numbers: &'c [Number],
+    /// By tensor: the input that it is, if it may be lent.
+    pub lendable: &'c [Option<u32>],
+    /// By input: the bytes that the caller lends for this run.
+    pub lent: &'c [Option<&'c [u8]>],
+}
+
+impl<'c> Context<'c> {
+    /// The caller's bytes of a tensor that is read where it lies.
+    fn lent(&self, slot: SlotId) -> Option<&'c [u8]> {
+        let input = (*self.lendable.get(slot.0 as usize)?)?;
+        *self.lent.get(input as usize)?
+    }
 }
 
 /// Who is called.
@@ -133,7 +145,7 @@ impl Engine {
         }
         let mut tensors = recycle(core::mem::take(&mut pools.tensors));
         for read in &io.reads {
-            let bytes = match &read.source {
+            let here = || match &read.source {
                 Source::Empty => Some(no_bytes()),
                 Source::Constant(range) => context.file.get(range.clone()),
                 Source::External(index) => context.external.get(*index as usize).copied(),
@@ -143,6 +155,7 @@ impl Engine {
                     _ => None,
                 },
             };
+            let bytes = context.lent(read.slot).or_else(here);
             let bytes = bytes.ok_or(CallError::Bug("input has no bytes"))?;
             let slot = &context.slots[read.slot.0 as usize];
             let present = sizes[read.slot.0 as usize];

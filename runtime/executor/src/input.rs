@@ -13,7 +13,8 @@ use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue};
 use delegraph_types::{DType, Dims};
 
-/// An input, in the order of the method's flattened arguments. Data is copied once, into the method's memory.
+/// An input, in the order of the method's flattened arguments. Data that the method reads only is read where it lies, if its layout is
+/// that of the plan and planners gave its memory to nobody else; other data is copied once, into the method's memory.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
     /// A tensor of any strides.
@@ -67,13 +68,73 @@ pub(crate) fn kept(loaded: &Loaded) -> Vec<bool> {
     kept
 }
 
-/// Gives every input to the method.
-pub(crate) fn accept(
+/// For each tensor of the method the input that it is, if a run may read that where the caller has it: nothing writes to it, and
+/// no other tensor has bytes of its memory, as views of it and what is put there later do.
+pub(crate) fn lendable(loaded: &Loaded) -> Vec<Option<u32>> {
+    let tensors = &loaded.tensors;
+    let plan = loaded.plan();
+    let mut lendable = alloc::vec![None; tensors.slots.len()];
+    // Ranges of every arena in order, so that neighbours show what overlaps.
+    let mut ranges: Vec<_> = tensors
+        .slots
+        .iter()
+        .enumerate()
+        .filter_map(|(slot, tensor)| {
+            tensor
+                .arena_range()
+                .map(|(memory, range)| (memory, range.start, range.end, slot))
+        })
+        .filter(|(_, start, end, _)| start < end)
+        .collect();
+    ranges.sort_unstable();
+    let mut alone = alloc::vec![false; tensors.slots.len()];
+    let mut reach = None;
+    for (i, &(memory, start, end, slot)) in ranges.iter().enumerate() {
+        let before = reach.filter(|(home, _)| *home == memory).map_or(0, |(_, end)| end);
+        let after = ranges
+            .get(i + 1)
+            .filter(|next| next.0 == memory)
+            .map_or(usize::MAX, |next| next.1);
+        alone[slot] = before <= start && end <= after;
+        reach = Some((memory, before.max(end)));
+    }
+    let mut inputs = plan.inputs.clone();
+    inputs.sort_unstable();
+    for (index, &value) in plan.inputs.iter().enumerate() {
+        let once = inputs.partition_point(|v| *v <= value) - inputs.partition_point(|v| *v < value) == 1;
+        let slot = tensors.slot(value).map(|slot| slot.0 as usize);
+        if let Some(slot) = slot.filter(|&slot| once && alone[slot]) {
+            lendable[slot] = Some(index as u32);
+        }
+    }
+    let written = loaded
+        .steps
+        .iter()
+        .filter_map(Step::io)
+        .flat_map(|io| &io.writes)
+        .map(|write| write.slot);
+    let viewed = loaded.steps.iter().filter_map(|step| match step {
+        Step::View { from, .. } | Step::MoveTensor { from, io: None, .. } => Some(*from),
+        _ => None,
+    });
+    let given_back = plan.outputs.iter().filter_map(|&value| tensors.slot(value));
+    for slot in written.chain(viewed).chain(given_back) {
+        lendable[slot.0 as usize] = None;
+    }
+    lendable
+}
+
+/// Gives every input to the method; those that are read where they lie are put in `lent`, by input.
+pub(crate) fn accept<'i>(
     loaded: &Loaded,
     engine: &mut Engine,
     numbers: &mut [Number],
-    inputs: &[Input<'_>],
+    inputs: &[Input<'i>],
+    lendable: &[Option<u32>],
+    lent: &mut Vec<Option<&'i [u8]>>,
 ) -> Result<(), RunError> {
+    lent.clear();
+    lent.resize(inputs.len(), None);
     let plan = loaded.plan();
     if inputs.len() != plan.inputs.len() {
         return Err(RunError::InputCount {
@@ -114,6 +175,16 @@ pub(crate) fn accept(
                 return Err(fail(expected_tensor(target)));
             }
             let len = len.ok_or_else(|| fail(expected_tensor(target)))?;
+            if lendable[slot.0 as usize].is_some()
+                && len > 0
+                && strides == target.strides(&sizes)
+                && (bytes.as_ptr() as usize).is_multiple_of(dtype.align())
+                && let Some(bytes) = bytes.get(..len)
+            {
+                lent[index] = Some(bytes);
+                engine.sizes[slot.0 as usize] = sizes;
+                continue;
+            }
             let memory = match &target.place {
                 Place::Arena { memory, start } => {
                     let all = engine.memories[memory.0 as usize].bytes_mut();

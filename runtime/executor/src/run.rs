@@ -39,6 +39,12 @@ pub struct Executor {
     options: Options,
     trace: Option<Box<dyn Trace>>,
     external: Vec<&'static [u8]>,
+    /// By tensor, see [`input::lendable`].
+    lendable: Vec<Option<u32>>,
+    /// Empty between runs; kept for its allocation.
+    lent: Vec<Option<&'static [u8]>>,
+    /// By input: the last run read it where the caller had it.
+    was_lent: Vec<bool>,
 }
 
 /// Where a run goes on.
@@ -109,6 +115,9 @@ impl Executor {
             numbers: loaded.numbers.clone(),
             region_at: alloc::vec![None; loaded.steps.len()],
             inputs_kept: input::kept(&loaded),
+            lendable: input::lendable(&loaded),
+            lent: Vec::new(),
+            was_lent: Vec::new(),
             state,
             loaded,
             data,
@@ -164,7 +173,21 @@ impl Executor {
         for &value in &self.loaded.volatile {
             self.numbers[value as usize] = self.loaded.numbers[value as usize];
         }
-        input::accept(&self.loaded, &mut self.engine, &mut self.numbers, inputs)?;
+        let mut lent = recycle(core::mem::take(&mut self.lent));
+        let accepted = input::accept(
+            &self.loaded,
+            &mut self.engine,
+            &mut self.numbers,
+            inputs,
+            &self.lendable,
+            &mut lent,
+        );
+        self.was_lent.clear();
+        self.was_lent.extend(lent.iter().map(Option::is_some));
+        if let Err(error) = accepted {
+            self.lent = recycle(lent);
+            return Err(error);
+        }
         let data = Arc::clone(&self.data);
         let mut external = recycle(core::mem::take(&mut self.external));
         for &value in &self.loaded.tensors.externals {
@@ -174,8 +197,9 @@ impl Executor {
             let name = tensor.name.as_deref().unwrap_or_default();
             external.push(data.external(name).unwrap_or_default());
         }
-        let done = self.walk(data.bytes(), &external);
+        let done = self.walk(data.bytes(), &external, &lent);
         self.external = recycle(external);
+        self.lent = recycle(lent);
         self.state.finish(&mut self.engine, done.is_err());
         done
     }
@@ -216,6 +240,11 @@ impl Executor {
         let Some(&value) = self.plan().inputs.get(index) else {
             return Err(fail(format!("the method has {} inputs", self.plan().inputs.len())));
         };
+        if self.was_lent.get(index) == Some(&true) {
+            return Err(fail(
+                "the method does not change it, and read it where it was given".into(),
+            ));
+        }
         if !self.inputs_kept[index] {
             return Err(fail("its memory serves other tensors later in the run".into()));
         }
@@ -303,7 +332,7 @@ impl Executor {
         }
     }
 
-    fn walk(&mut self, file: &[u8], external: &[&[u8]]) -> Result<(), RunError> {
+    fn walk(&mut self, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<(), RunError> {
         let (mut at, mut steps) = (0usize, 0u64);
         // The region whose instructions run in the delegate's stead: a loop inside may pass its start again.
         let mut portable = 0..0;
@@ -323,7 +352,7 @@ impl Executor {
                 && !portable.contains(&at)
             {
                 let end = self.regions[region as usize].bound.end as usize;
-                let done = self.region(region as usize, file, external);
+                let done = self.region(region as usize, file, external, lent);
                 if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
                     let region = &self.regions[region as usize];
                     record(trace, at, end, &region.bound.backend, start);
@@ -337,7 +366,7 @@ impl Executor {
                 portable = 0..0;
             }
             let start = self.trace.as_mut().map(|trace| trace.now());
-            let next = self.step(at, file, external);
+            let next = self.step(at, file, external, lent);
             if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
                 record(trace, at, at + 1, self.loaded.name_of(at), start);
             }
@@ -350,7 +379,13 @@ impl Executor {
     }
 
     /// Asks the delegate of a region; false if the instructions must run instead.
-    fn region(&mut self, index: usize, file: &[u8], external: &[&[u8]]) -> Result<bool, RunError> {
+    fn region(
+        &mut self,
+        index: usize,
+        file: &[u8],
+        external: &[&[u8]],
+        lent: &[Option<&[u8]>],
+    ) -> Result<bool, RunError> {
         let region = &mut self.regions[index];
         if region.report.quarantined {
             region.report.portable += 1;
@@ -363,6 +398,8 @@ impl Executor {
             file,
             external,
             numbers: &self.numbers,
+            lendable: &self.lendable,
+            lent,
         };
         let called = self
             .engine
@@ -389,7 +426,7 @@ impl Executor {
         })
     }
 
-    fn step(&mut self, at: usize, file: &[u8], external: &[&[u8]]) -> Result<Next, RunError> {
+    fn step(&mut self, at: usize, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<Next, RunError> {
         if self.state.needs_snapshot && self.state.writers[at] {
             let saved = self.state.save(&self.engine, &self.loaded.tensors);
             saved.map_err(|error| self.failed(at, &CallError::Kernel(error)))?;
@@ -401,6 +438,8 @@ impl Executor {
             file,
             external,
             numbers: &self.numbers,
+            lendable: &self.lendable,
+            lent,
         };
         let done = match &self.loaded.steps[at] {
             Step::Kernel(step) => self

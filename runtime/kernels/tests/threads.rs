@@ -221,7 +221,7 @@ fn products() {
 }
 
 fn images() {
-    let image = drawn(F32, &[2, 24, 37, 35], &[0, 1, 2, 3]);
+    let image = drawn(F32, &[4, 24, 47, 35], &[0, 1, 2, 3]);
     let one = [1];
     let convolution = |weight: &[i64], groups: i64, transposed: bool, padding: &[i64]| {
         let weight = drawn(F32, weight, &[0, 1, 2, 3]);

@@ -14,7 +14,7 @@ const MOST: usize = 64;
 /// Parts for each thread, so that one that is interrupted leaves some to the others.
 const EACH: usize = 4;
 /// Units of work, of about a nanosecond, that are worth another thread.
-const GRAIN: usize = 1 << 14;
+const GRAIN: usize = 1 << 15;
 
 /// Calls `body` with each part, on the threads that there are. An error ends it; of several, the first part's is given.
 ///
