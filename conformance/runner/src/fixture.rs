@@ -149,7 +149,7 @@ impl Fixture {
 }
 
 /// The tensors of a safetensors file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tensors {
     path: PathBuf,
     items: BTreeMap<String, Leaf>,
@@ -200,6 +200,11 @@ impl Tensors {
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Leaf> {
         self.items.get(name)
+    }
+
+    /// Puts a tensor in, in place of one of this name.
+    pub fn insert(&mut self, name: &str, leaf: Leaf) {
+        self.items.insert(name.to_string(), leaf);
     }
 
     fn leaf(&self, key: &str) -> Result<Leaf, FixtureError> {
