@@ -20,7 +20,7 @@ use delegraph_types::DType::{self, *};
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct DTypes {
     /// One bit a dtype, in declaration order.
-    bits: u16,
+    bits: u32,
 }
 
 /// Classes, each written before what it is a part of. `int` has no `u64`: half of the kernels have no arithmetic for it.
@@ -63,8 +63,8 @@ impl DTypes {
     }
 }
 
-fn bit(dtype: DType) -> u16 {
-    1 << dtype as u16
+fn bit(dtype: DType) -> u32 {
+    1 << dtype as u32
 }
 
 impl Extend<DType> for DTypes {
