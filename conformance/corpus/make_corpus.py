@@ -49,16 +49,16 @@ UNWRITTEN = re.compile(r"aten::(new_)?empty(_like|_strided|_permuted)?(\.|$)")
 REFUSED = {"aten::" + name for name in """
     _batch_norm_with_update_functional _chunk_cat _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors
     _linalg_slogdet _linalg_svd _lu_with_info _softmax_backward_data _trilinear _unique2 _unsafe_masked_index
-    _unsafe_masked_index_put_accumulate angle as_strided_scatter bincount cholesky_inverse cholesky_solve combinations complex
-    corrcoef cosine_embedding_loss cov cumulative_trapezoid.x dist fft_irfft fft_rfft fractional_max_pool2d fractional_max_pool3d
+    _unsafe_masked_index_put_accumulate as_strided_scatter bincount cholesky_inverse cholesky_solve combinations
+    corrcoef cosine_embedding_loss cov cumulative_trapezoid.x dist fractional_max_pool2d fractional_max_pool3d
     frexp.Tensor geqrf gradient.scalarint hinge_embedding_loss histc histogram.bin_ct histogram.bins_tensor igamma igammac
     index_reduce lcm linalg_lu_factor_ex linalg_lu_solve linalg_matrix_exp linalg_qr linalg_svd linspace.Scalar_Tensor
     linspace.Tensor_Scalar linspace.Tensor_Tensor logdet logspace logspace.Scalar_Tensor logspace.Tensor_Scalar
     logspace.Tensor_Tensor lu_solve lu_unpack margin_ranking_loss matrix_exp max_unpool2d max_unpool3d multi_margin_loss
     multilabel_margin_loss multilabel_margin_loss_forward mvlgamma nanmedian nanmedian.dim nanquantile.scalar narrow.Tensor
-    new_empty_strided nextafter nonzero_numpy ormqr pdist pinverse poisson_nll_loss polar polygamma quantile.scalar resize_as
+    new_empty_strided nextafter nonzero_numpy ormqr pdist pinverse poisson_nll_loss polygamma quantile.scalar resize_as
     segment_reduce special_xlog1py svd tensor_split.tensor_indices_or_sections trapezoid.x trapz.x triangular_solve
-    triplet_margin_loss unique_consecutive view_as_complex view_as_real
+    triplet_margin_loss unique_consecutive
 """.split()}
 # Results that only the backward pass reads; what they hold depends on the kernel that was chosen.
 UNREAD = {"aten::_embedding_bag": (1, 2, 3), "aten::_embedding_bag_forward_only": (1, 2, 3), "aten::embedding_bag": (1, 2, 3),
@@ -157,6 +157,14 @@ class Case:
         value = {"t": self.key(tensor)}
         return {**value, "complex": True} if tensor.dtype == torch.complex64 else value
 
+    def tensors_of(self, items):
+        """A list of tensors; the mark of complex ones is that of the whole list."""
+        complex_ones = {item.dtype == torch.complex64 for item in items if item is not None}
+        if len(complex_ones) > 1:
+            raise Refused("complex tensors beside real ones in a list")
+        value = {"tl": [None if item is None else self.key(item) for item in items]}
+        return {**value, "complex": True} if True in complex_ones else value
+
     def value(self, value, kind):
         """`kind` is the parameter's type in the schema's words."""
         if value is None:
@@ -166,7 +174,7 @@ class Case:
         if isinstance(value, (list, tuple)):
             items = list(value)
             if "Tensor" in kind:
-                return {"tl": [None if item is None else self.key(item) for item in items]}
+                return self.tensors_of(items)
             if any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in items):
                 raise Refused("symbolic")
             if "number" in kind.lower() or "scalar" in kind.lower():
@@ -313,7 +321,9 @@ def record(op, args, kwargs, source):
         return None
     if sum(t.numel() for t in tensors_of(first)) > LARGEST:
         return None
-    involved = [t.dtype for t in tensors_of(bound.values()) + tensors_of(first) if t.dtype in TOLERANCE]
+    # A complex number is as exact as its parts.
+    involved = [torch.float32 if t.dtype == torch.complex64 else t.dtype for t in tensors_of(bound.values()) + tensors_of(first)]
+    involved = [dtype for dtype in involved if dtype in TOLERANCE]
     exact_op = not any(t.dtype in TOLERANCE or t.is_complex() for t in tensors_of(first)) and not any(isinstance(r, float) for r in first)
     rtol, atol = 0.0, 0.0
     if involved and not exact_op:
@@ -326,7 +336,7 @@ def record(op, args, kwargs, source):
     lists = any("List" in str(r.type) for r in schema.returns)
     items = [first] if lists else [[f] for f in first]
     if lists:
-        out.append({"tl": [case.key(t) for t in first]})
+        out.append(case.tensors_of(first))
     for k, a in enumerate(first):
         if k in UNREAD.get(name.split(".")[0], ()):
             out.append({"skip": True})
@@ -442,8 +452,15 @@ def from_samples(take, only, per_dtype):
                         continue
 
 
-WELCOME = {"linalg.vector_norm", "linalg.norm", "linalg.cross", "special.xlog1py", "fft.rfft", "fft.irfft", "signal.windows.hann"}
-COMPLEX = {"fft.rfft", "fft.irfft", "roll", "index_select"}
+WELCOME = {"linalg.vector_norm", "linalg.norm", "linalg.cross", "special.xlog1py", "signal.windows.hann"}
+WELCOME |= {"fft." + name for name in "fft fft2 fftn fftshift hfft ifft ifft2 ifftn ifftshift ihfft irfft irfft2 irfftn rfft rfft2 rfftn".split()}
+# Entries of which complex samples are taken, too.
+COMPLEX = WELCOME | set("""
+    __radd__ __rdiv__ __rmul__ __rsub__ abs add angle bmm cat clone conj conj_physical cos cosh div eq exp expand flip full_like gather imag
+    index_put index_select istft log masked_fill matmul mean mm mul ne neg ones_like permute real reciprocal repeat reshape resolve_conj
+    roll rsqrt rsub select sgn sigmoid sin sinh sqrt square stack stft sub sum tanh tril true_divide view_as_complex view_as_real where
+    zeros_like
+""".split())
 
 
 # Calls written by hand.
@@ -602,6 +619,23 @@ def edges(take):
     edge("aten::one_hot", torch.tensor([0, 2, 1]))
     edge("aten::one_hot", torch.tensor([0, 2, 1]), 4)
     edge("aten::take_along_dim", normal(2, 3), torch.tensor([[-1], [2]]), 1)
+    # Fourier transforms: even, odd, prime and smooth sizes, each mode, several dimensions, in any order.
+    for mode, size in enumerate((16, 15, 37)):
+        wave = normal(3, size)
+        edge("aten::_fft_r2c", wave, [1], mode, True)
+        edge("aten::_fft_r2c", wave, [-1, 0], mode, False)
+        spectrum = torch.complex(normal(3, size // 2 + 1), normal(3, size // 2 + 1))
+        edge("aten::_fft_c2r", spectrum, [1], mode, size)
+        edge("aten::_fft_c2r", spectrum, [0, -1], mode, size)
+        for forward in (True, False):
+            edge("aten::_fft_c2c", torch.complex(wave, wave.flip(0)), [1], mode, forward)
+            edge("aten::_fft_c2c", torch.complex(wave, wave.flip(1)), [1, 0], mode, forward)
+    edge("aten::_fft_r2c", normal(1), [0], 0, True)
+    edge("aten::_fft_r2c", normal(0, 4), [1], 0, True)
+    edge("aten::_fft_c2r", torch.complex(normal(1, 2), normal(1, 2)), [0], 2, 1)
+    edge("aten::polar", normal(2, 3), normal(3))
+    edge("aten::complex", normal(2, 3), normal(3))
+
     # quantized_decomposed.
     x, scales, zeros = normal(4, 6), torch.rand(4) * 0.1 + 0.05, torch.tensor([0, 3, -2, 1])
     for dtype, low, high in ((torch.int8, -128, 127), (torch.uint8, 0, 255), (torch.int32, -1000, 1000)):

@@ -48,7 +48,7 @@ extern "C" {
 /* Minor version of the ABI. */
 #define DG_ABI_MINOR 0
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0x01cad522423399f9)
+#define DG_LAYOUT_HASH UINT64_C(0xfdfcfa4b7a7c602e)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -97,6 +97,8 @@ typedef uint32_t dg_dtype;
 #define DG_DTYPE_F16 ((dg_dtype)5)
 #define DG_DTYPE_F32 ((dg_dtype)6)
 #define DG_DTYPE_F64 ((dg_dtype)7)
+#define DG_DTYPE_C64 ((dg_dtype)9) /* Real and imaginary part, each F32. */
+#define DG_DTYPE_C128 ((dg_dtype)10) /* Real and imaginary part, each F64. */
 #define DG_DTYPE_BOOL ((dg_dtype)11) /* One byte; anything but 0 is true, 1 is written. */
 #define DG_DTYPE_BF16 ((dg_dtype)15)
 #define DG_DTYPE_F8E5M2 ((dg_dtype)23)
@@ -300,6 +302,11 @@ typedef struct dg_image_node dg_image_node;
 typedef struct dg_image_arg dg_image_arg;
 typedef struct dg_host_api dg_host_api;
 typedef struct dg_delegate_api dg_delegate_api;
+
+/* A part of a piece of work, see `parallel_for`. It runs on any thread of the host, beside other parts; it must return, and nothing may be
+ * thrown or unwound through it.
+ */
+typedef void (*dg_parallel_body)(void *context, uint64_t index);
 
 /* An extension of a struct. Step over those whose `ext_id` you do not know. */
 struct dg_ext {
@@ -793,6 +800,16 @@ struct dg_host_api {
      * Since 0.0.
      */
     dg_status (*blob_set_verdict)(dg_check_sink *sink, dg_blob_verdict verdict, const char *reason, uint64_t reason_size);
+    /* How many threads of the host `parallel_for` uses at once in this call, the calling one included. At least 1.
+     * Since 0.0.
+     */
+    uint32_t (*parallel_threads)(const dg_call *call);
+    /* Calls `body(context, index)` once for each index below `count`, in any order, on the host's threads and the calling one, and returns when all
+     * calls have returned. A call from within a body runs on its own thread. Delegates use this in place of threads of their own.
+     * DG_E_INVALID_ARGUMENT, and nothing is called: `body` is NULL, or `count` does not fit the address space.
+     * Since 0.0.
+     */
+    dg_status (*parallel_for)(const dg_call *call, uint64_t count, dg_parallel_body body, void *context);
 };
 
 /* A delegate's functions. The delegate owns the table, constant for the life of the process. */
@@ -1068,7 +1085,7 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 120, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1085,6 +1102,8 @@ DG_ASSERT(offsetof(dg_host_api, blob_set_precision) == 88, dg_host_api__blob_set
 DG_ASSERT(offsetof(dg_host_api, blob_begin_section) == 96, dg_host_api__blob_begin_section);
 DG_ASSERT(offsetof(dg_host_api, blob_write) == 104, dg_host_api__blob_write);
 DG_ASSERT(offsetof(dg_host_api, blob_set_verdict) == 112, dg_host_api__blob_set_verdict);
+DG_ASSERT(offsetof(dg_host_api, parallel_threads) == 120, dg_host_api__parallel_threads);
+DG_ASSERT(offsetof(dg_host_api, parallel_for) == 128, dg_host_api__parallel_for);
 DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
@@ -1296,7 +1315,7 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 72, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 80, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1313,6 +1332,8 @@ DG_ASSERT(offsetof(dg_host_api, blob_set_precision) == 56, dg_host_api__blob_set
 DG_ASSERT(offsetof(dg_host_api, blob_begin_section) == 60, dg_host_api__blob_begin_section);
 DG_ASSERT(offsetof(dg_host_api, blob_write) == 64, dg_host_api__blob_write);
 DG_ASSERT(offsetof(dg_host_api, blob_set_verdict) == 68, dg_host_api__blob_set_verdict);
+DG_ASSERT(offsetof(dg_host_api, parallel_threads) == 72, dg_host_api__parallel_threads);
+DG_ASSERT(offsetof(dg_host_api, parallel_for) == 76, dg_host_api__parallel_for);
 DG_ASSERT(sizeof(dg_delegate_api) == 64, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);

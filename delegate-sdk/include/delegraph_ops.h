@@ -117,8 +117,13 @@
 /* Euclidean distance between every row of one matrix and every row of another. */
 #define DG_OP_ATEN__EUCLIDEAN_DIST "aten::_euclidean_dist"
 
-/* Part of core ATen; nothing here runs it. */
+/* Fourier transform of complex numbers along dimensions, or its inverse. */
+#define DG_OP_ATEN__FFT_C2C "aten::_fft_c2c"
+
+/* Inverse Fourier transform of half a spectrum, into real numbers. */
 #define DG_OP_ATEN__FFT_C2R "aten::_fft_c2r"
+
+/* Fourier transform of real numbers; `onesided` gives the half that determines the other. */
 #define DG_OP_ATEN__FFT_R2C "aten::_fft_r2c"
 
 /* Tensor with the elements at given indices replaced or added to. */
@@ -553,6 +558,9 @@
 /* Joins tensors along the second dimension, vectors as columns. */
 #define DG_OP_ATEN_COLUMN_STACK "aten::column_stack"
 
+/* Complex numbers from their real and imaginary parts. */
+#define DG_OP_ATEN_COMPLEX "aten::complex"
+
 /* Joins tensors along a dimension: another name of `cat`. */
 #define DG_OP_ATEN_CONCAT "aten::concat"
 #define DG_OP_ATEN_CONCATENATE "aten::concatenate"
@@ -780,11 +788,59 @@
 /* `dropout` of whole channels. */
 #define DG_OP_ATEN_FEATURE_DROPOUT "aten::feature_dropout"
 
+/* Fourier transform of one dimension. */
+#define DG_OP_ATEN_FFT_FFT "aten::fft_fft"
+
+/* Fourier transform of two dimensions. */
+#define DG_OP_ATEN_FFT_FFT2 "aten::fft_fft2"
+
+/* Frequencies that the elements of a transform of `n` numbers stand for. */
+#define DG_OP_ATEN_FFT_FFTFREQ "aten::fft_fftfreq"
+
+/* Fourier transform of several dimensions. */
+#define DG_OP_ATEN_FFT_FFTN "aten::fft_fftn"
+
 /* Moves the zero frequency to the middle. */
 #define DG_OP_ATEN_FFT_FFTSHIFT "aten::fft_fftshift"
 
+/* Real spectrum of a signal of which one dimension holds half: undoes `fft_ihfft`. */
+#define DG_OP_ATEN_FFT_HFFT "aten::fft_hfft"
+
+/* Inverse Fourier transform of one dimension. */
+#define DG_OP_ATEN_FFT_IFFT "aten::fft_ifft"
+
+/* Inverse Fourier transform of two dimensions. */
+#define DG_OP_ATEN_FFT_IFFT2 "aten::fft_ifft2"
+
+/* Inverse Fourier transform of several dimensions. */
+#define DG_OP_ATEN_FFT_IFFTN "aten::fft_ifftn"
+
 /* Undoes `fft_fftshift`. */
 #define DG_OP_ATEN_FFT_IFFTSHIFT "aten::fft_ifftshift"
+
+/* Half of the inverse Fourier transform of one dimension of real numbers. */
+#define DG_OP_ATEN_FFT_IHFFT "aten::fft_ihfft"
+
+/* Real numbers of which one dimension is half a spectrum: undoes `fft_rfft`. */
+#define DG_OP_ATEN_FFT_IRFFT "aten::fft_irfft"
+
+/* Real numbers of which two dimensions are half a spectrum: undoes `fft_rfft2`. */
+#define DG_OP_ATEN_FFT_IRFFT2 "aten::fft_irfft2"
+
+/* Real numbers of which several dimensions are half a spectrum: undoes `fft_rfftn`. */
+#define DG_OP_ATEN_FFT_IRFFTN "aten::fft_irfftn"
+
+/* First half of the Fourier transform of one dimension of real numbers. */
+#define DG_OP_ATEN_FFT_RFFT "aten::fft_rfft"
+
+/* First half of the Fourier transform of two dimensions of real numbers. */
+#define DG_OP_ATEN_FFT_RFFT2 "aten::fft_rfft2"
+
+/* Frequencies that the elements of half a transform of `n` real numbers stand for. */
+#define DG_OP_ATEN_FFT_RFFTFREQ "aten::fft_rfftfreq"
+
+/* First half of the Fourier transform of several dimensions of real numbers. */
+#define DG_OP_ATEN_FFT_RFFTN "aten::fft_rfftn"
 
 /* Tensor of the sizes of another, filled with a number. */
 #define DG_OP_ATEN_FILL_SCALAR "aten::fill.Scalar"
@@ -954,6 +1010,9 @@
 /* Windows of an image as columns. */
 #define DG_OP_ATEN_IM2COL "aten::im2col"
 
+/* Imaginary part of complex numbers. */
+#define DG_OP_ATEN_IMAG "aten::imag"
+
 /* Elements at given indices, or where masks hold. */
 #define DG_OP_ATEN_INDEX_TENSOR "aten::index.Tensor"
 #define DG_OP_ATEN_INDEX_TENSOR_HACKED_TWIN "aten::index.Tensor_hacked_twin"
@@ -1010,6 +1069,9 @@
 
 /* True where an element has no imaginary part. */
 #define DG_OP_ATEN_ISREAL "aten::isreal"
+
+/* Signal from the Fourier transforms of its windows: undoes `stft`. */
+#define DG_OP_ATEN_ISTFT "aten::istft"
 
 /* The one element of a tensor, as a number. */
 #define DG_OP_ATEN_ITEM "aten::item"
@@ -1452,6 +1514,9 @@
 /* Negative logarithm of the likelihood of counts. */
 #define DG_OP_ATEN_POISSON_NLL_LOSS "aten::poisson_nll_loss"
 
+/* Complex numbers from their absolute values and angles. */
+#define DG_OP_ATEN_POLAR "aten::polar"
+
 /* `n`th derivative of the digamma function. */
 #define DG_OP_ATEN_POLYGAMMA "aten::polygamma"
 
@@ -1663,7 +1728,7 @@
 /* Scaled `elu` with the constants of a self-normalizing network. */
 #define DG_OP_ATEN_SELU "aten::selu"
 
-/* Sign: -1, 0 or 1. */
+/* Sign: -1, 0 or 1; of a complex number, that of length 1 in its direction. */
 #define DG_OP_ATEN_SGN "aten::sgn"
 
 /* Logistic function, `1 / (1 + exp(-x))`. */
@@ -1862,6 +1927,10 @@
 #define DG_OP_ATEN_STD_MEAN_CORRECTION "aten::std_mean.correction"
 #define DG_OP_ATEN_STD_MEAN_DIM "aten::std_mean.dim"
 
+/* Fourier transforms of windows that move along a signal. */
+#define DG_OP_ATEN_STFT "aten::stft"
+#define DG_OP_ATEN_STFT_CENTER "aten::stft.center"
+
 /* `self - alpha * other`, with broadcasting. */
 #define DG_OP_ATEN_SUB_SCALAR "aten::sub.Scalar"
 #define DG_OP_ATEN_SUB_TENSOR "aten::sub.Tensor"
@@ -2055,6 +2124,14 @@
 
 /* The same elements with the sizes of another tensor. */
 #define DG_OP_ATEN_VIEW_AS "aten::view_as"
+
+/* A last dimension of real and imaginary parts as complex numbers. */
+#define DG_OP_ATEN_VIEW_AS_COMPLEX "aten::view_as_complex"
+#define DG_OP_ATEN_VIEW_AS_COMPLEX_COPY "aten::view_as_complex_copy"
+
+/* Complex numbers as a last dimension of their real and imaginary parts. */
+#define DG_OP_ATEN_VIEW_AS_REAL "aten::view_as_real"
+#define DG_OP_ATEN_VIEW_AS_REAL_COPY "aten::view_as_real_copy"
 
 /* The same elements in row-major order with other sizes, or the same bytes as another dtype. */
 #define DG_OP_ATEN_VIEW_COPY "aten::view_copy"

@@ -53,7 +53,7 @@ def wanted(schema):
     if ns not in NAMESPACES or SKIP.match(schema.name):
         return False
     text = str(schema)[len(schema.name):]  # the name itself may look like a type: `aten::t`
-    if re.search(r"Dimname|Stream|Storage|QScheme|__torch__|Dict\(|str\[\]|Future|\bt1?\b|Any|complex\b|\.\.\.", text):
+    if re.search(r"Dimname|Stream|Storage|QScheme|__torch__|Dict\(|str\[\]|Future|\bt1?\b|Any|\bcomplex\b|\.\.\.", text):
         return False
     return (
         schema.name in kept

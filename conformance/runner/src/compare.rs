@@ -53,7 +53,7 @@ pub fn compare(got: &Leaf, want: &Leaf, tolerance: Tolerance) -> Result<Differen
             if dtype != want_dtype || shape != want_shape {
                 return Err(format!("got {}, want {}", got.describe(), want.describe()));
             }
-            if !dtype.is_float() {
+            if !dtype.is_float() && !dtype.is_complex() {
                 if bytes == want_bytes {
                     return Ok(Difference {
                         elements: (bytes.len() / dtype.size()) as u64,
@@ -68,7 +68,8 @@ pub fn compare(got: &Leaf, want: &Leaf, tolerance: Tolerance) -> Result<Differen
                     _ => Err(format!("{} elements of 64 bits differ beyond 2^53", want.describe())),
                 };
             }
-            numbers(&to_f64(*dtype, bytes), &to_f64(*dtype, want_bytes), tolerance)
+            let parts = if dtype.is_complex() { 2 } else { 1 };
+            compare_parts(&to_f64(*dtype, bytes), &to_f64(*dtype, want_bytes), parts, tolerance)
         }
         (Leaf::Float(a), Leaf::Float(b)) => numbers(&[*a], &[*b], tolerance),
         (Leaf::Int(a), Leaf::Float(b)) | (Leaf::Float(b), Leaf::Int(a)) => numbers(&[*a as f64], &[*b], tolerance),
@@ -78,31 +79,47 @@ pub fn compare(got: &Leaf, want: &Leaf, tolerance: Tolerance) -> Result<Differen
 }
 
 fn numbers(got: &[f64], want: &[f64], tolerance: Tolerance) -> Result<Difference, String> {
+    compare_parts(got, want, 1, tolerance)
+}
+
+/// Numbers of one part, or complex ones of two: their distance is that in the plane.
+fn compare_parts(got: &[f64], want: &[f64], parts: usize, tolerance: Tolerance) -> Result<Difference, String> {
     if got.len() != want.len() {
         return Err(format!("got {} elements, want {}", got.len(), want.len()));
     }
+    let count = got.len() / parts;
     let mut difference = Difference {
-        elements: got.len() as u64,
+        elements: count as u64,
         ..Difference::default()
+    };
+    let size = |x: &[f64]| x.iter().fold(0.0, |sum: f64, part| sum.hypot(*part));
+    let shown = |x: &[f64]| match x {
+        [x] => format!("{x:?}"),
+        parts => format!("{parts:?}"),
     };
     let mut wrong = 0usize;
     let mut first = None;
-    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
-        if g == w || (g.is_nan() && w.is_nan()) {
+    for (i, (g, w)) in got.chunks_exact(parts).zip(want.chunks_exact(parts)).enumerate() {
+        let is_nan = |x: &[f64]| x.iter().any(|part| part.is_nan());
+        if g == w || (is_nan(g) && is_nan(w)) {
             continue;
         }
-        let abs = (g - w).abs();
+        let abs = match (g, w) {
+            ([g], [w]) => (g - w).abs(),
+            _ => g.iter().zip(w).fold(0.0, |sum: f64, (g, w)| sum.hypot(g - w)),
+        };
+        let (size, infinite) = (size(w), w.iter().any(|part| part.is_infinite()));
         difference.max_abs = if abs.is_nan() {
             f64::INFINITY
         } else {
             difference.max_abs.max(abs)
         };
-        if w != 0.0 && abs.is_finite() {
-            difference.max_rel = difference.max_rel.max(abs / w.abs());
+        if size != 0.0 && abs.is_finite() {
+            difference.max_rel = difference.max_rel.max(abs / size);
         }
         // A NaN on either side makes the comparison false, and so counts as wrong.
-        let close = abs <= tolerance.atol + tolerance.rtol * w.abs();
-        if !close || w.is_infinite() {
+        let close = abs <= tolerance.atol + tolerance.rtol * size;
+        if !close || infinite {
             wrong += 1;
             first.get_or_insert((i, g, w));
         }
@@ -110,8 +127,9 @@ fn numbers(got: &[f64], want: &[f64], tolerance: Tolerance) -> Result<Difference
     match first {
         None => Ok(difference),
         Some((i, g, w)) => Err(format!(
-            "{wrong} of {} elements differ, the first at {i}: got {g:?}, want {w:?}; max_abs {:.3e} > atol {:e} + rtol {:e}",
-            got.len(),
+            "{wrong} of {count} elements differ, the first at {i}: got {}, want {}; max_abs {:.3e} > atol {:e} + rtol {:e}",
+            shown(g),
+            shown(w),
             difference.max_abs,
             tolerance.atol,
             tolerance.rtol
@@ -155,6 +173,23 @@ mod tests {
         }
         assert!(compare(&tensor(&[1.0]), &tensor(&[1.0, 2.0]), tolerance).is_err());
         assert!(compare(&Leaf::Int(1), &Leaf::None, tolerance).is_err());
+    }
+
+    #[test]
+    fn complex_numbers_are_compared_in_the_plane() {
+        let complex = |re: f32, im: f32| match tensor(&[re, im]).as_complex() {
+            Some(leaf) => leaf,
+            None => panic!("two floats are a complex number"),
+        };
+        let tolerance = Tolerance { rtol: 1e-3, atol: 0.0 };
+        for (got, want, pass) in [
+            (complex(1000.0, 0.5), complex(1000.0, 0.0), true),
+            (complex(1000.0, 2.0), complex(1000.0, 0.0), false),
+            (complex(f32::NAN, 0.0), complex(1.0, f32::NAN), true),
+            (complex(f32::INFINITY, 0.0), complex(f32::INFINITY, 1.0), false),
+        ] {
+            assert_eq!(compare(&got, &want, tolerance).is_ok(), pass, "{got:?} {want:?}");
+        }
     }
 
     #[test]

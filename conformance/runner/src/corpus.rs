@@ -47,8 +47,6 @@ pub enum Argument {
     None,
     /// A tensor.
     Tensor(String),
-    /// A complex64 tensor, stored as float32 with a last dimension of 2.
-    Complex(String),
     /// `Tensor[]` or `Tensor?[]`
     Tensors(Vec<Option<String>>),
     /// A Python number; at a `Tensor` parameter it is a wrapped number.
@@ -76,8 +74,6 @@ pub enum Argument {
 pub enum Want {
     /// A tensor.
     Tensor(String),
-    /// A complex64 tensor.
-    Complex(String),
     /// A list of tensors.
     Tensors(Vec<String>),
     /// A number.
@@ -144,7 +140,21 @@ impl Corpus {
         let path = self.shard_path(shard);
         match self.shards.entry(shard) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::btree_map::Entry::Vacant(entry) => Ok(entry.insert(Tensors::read(&path)?)),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let mut tensors = Tensors::read(&path)?;
+                let here = self.cases.iter().filter(|case| case.shard == shard);
+                for key in here.flat_map(OpCase::keys) {
+                    if let Some(stored) = key.strip_suffix(COMPLEX)
+                        && tensors.get(key).is_none()
+                    {
+                        let leaf = tensors.get(stored).and_then(Leaf::as_complex).ok_or_else(|| {
+                            format_error(&path, format!("`{stored}` holds no parts of complex numbers"))
+                        })?;
+                        tensors.insert(key, leaf);
+                    }
+                }
+                Ok(entry.insert(tensors))
+            }
         }
     }
 
@@ -174,7 +184,7 @@ impl OpCase {
         let mut keys = Vec::new();
         for (_, arg) in &self.args {
             match arg {
-                Argument::Tensor(key) | Argument::Complex(key) => keys.push(key.as_str()),
+                Argument::Tensor(key) => keys.push(key.as_str()),
                 Argument::Tensors(items) => keys.extend(items.iter().flatten().map(String::as_str)),
                 _ => {}
             }
@@ -195,10 +205,14 @@ impl OpCase {
         Some(keys)
     }
 
-    /// Whether a complex tensor goes in or comes out.
-    pub fn is_complex(&self) -> bool {
-        let goes_in = self.args.iter().any(|(_, arg)| matches!(arg, Argument::Complex(_)));
-        goes_in || self.out.iter().any(|want| matches!(want, Want::Complex(_)))
+    /// Keys of all tensors.
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        let out = self.out.iter().flat_map(|want| match want {
+            Want::Tensor(key) => std::slice::from_ref(key),
+            Want::Tensors(items) => items,
+            _ => &[],
+        });
+        self.inputs().into_iter().chain(out.map(String::as_str))
     }
 
     /// The dtype that the case is filed under: that of its first tensor, or else of its first result.
@@ -207,15 +221,11 @@ impl OpCase {
             Some(Leaf::Tensor { dtype, .. }) => dtype.name().to_string(),
             _ => String::new(),
         };
-        if let Some((_, Argument::Complex(_))) = self.args.iter().find(|(_, arg)| is_tensor(arg)) {
-            return "complex64".to_string();
-        }
         if let Some(key) = self.inputs().first() {
             return of(key);
         }
         match self.out.first() {
             Some(Want::Tensor(key)) => of(key),
-            Some(Want::Complex(_)) => "complex64".to_string(),
             Some(Want::Meta { dtype, .. }) => DType::from_name(dtype).map_or(dtype.clone(), |d| d.name().to_string()),
             _ => String::new(),
         }
@@ -243,7 +253,6 @@ impl OpCase {
                     Want::Tensors(keys) => self.against(got, &keys[k], tensors),
                     Want::Number(number) => self.number(got, *number),
                     Want::Meta { dtype, shape } => like(got, dtype, shape),
-                    Want::Complex(_) => Err("a complex result is not supported".to_string()),
                     Want::Skip => Ok(Difference::default()),
                 };
                 worst = worst.join(judged.map_err(|reason| format!("output {position}: {reason}"))?);
@@ -270,14 +279,6 @@ impl OpCase {
             .get(key)
             .ok_or_else(|| format!("the shard has no tensor `{key}`"))?;
         compare(got, want, self.tolerance)
-    }
-}
-
-fn is_tensor(arg: &Argument) -> bool {
-    match arg {
-        Argument::Tensor(_) | Argument::Complex(_) => true,
-        Argument::Tensors(items) => items.iter().any(Option::is_some),
-        _ => false,
     }
 }
 
@@ -334,6 +335,18 @@ fn tagged(value: &Value) -> Result<Option<(&str, &Value)>, String> {
     Ok(Some((kind, inner)))
 }
 
+/// What follows the key of a tensor that is stored as its parts: the same tensor may be there as it is, too.
+const COMPLEX: &str = " as complex";
+
+/// The key of a tensor. `"complex": true`: it is complex, and stored with a last dimension of 2 for its parts; in a list, each is.
+fn key(value: &Value, item: &Value) -> Option<String> {
+    let key = item.as_str()?;
+    match value["complex"] == true {
+        true => Some(format!("{key}{COMPLEX}")),
+        false => Some(key.to_string()),
+    }
+}
+
 fn argument(value: &Value) -> Result<Argument, String> {
     let Some((kind, inner)) = tagged(value)? else {
         return Ok(Argument::None);
@@ -342,9 +355,8 @@ fn argument(value: &Value) -> Result<Argument, String> {
     let items = || inner.as_array().map(Vec::as_slice).ok_or_else(no_such);
     let text = || inner.as_str().map(str::to_string).ok_or_else(no_such);
     Ok(match kind {
-        "t" if value["complex"] == true => Argument::Complex(text()?),
-        "t" => Argument::Tensor(text()?),
-        "tl" => Argument::Tensors(items()?.iter().map(|key| key.as_str().map(str::to_string)).collect()),
+        "t" => Argument::Tensor(key(value, inner).ok_or_else(no_such)?),
+        "tl" => Argument::Tensors(items()?.iter().map(|item| key(value, item)).collect()),
         "i" | "f" | "b" => Argument::Number(scalar(kind, inner)?),
         "s" => Argument::Str(text()?),
         "il" => Argument::Ints(
@@ -383,11 +395,14 @@ fn want(value: &Value) -> Result<Want, String> {
     let (kind, inner) = tagged(value)?.ok_or_else(no_such)?;
     let text = |value: &Value| value.as_str().map(str::to_string).ok_or_else(no_such);
     Ok(match kind {
-        "t" if value["complex"] == true => Want::Complex(text(inner)?),
-        "t" => Want::Tensor(text(inner)?),
+        "t" => Want::Tensor(key(value, inner).ok_or_else(no_such)?),
         "tl" => {
-            let keys = inner.as_array().ok_or_else(no_such)?;
-            Want::Tensors(keys.iter().map(text).collect::<Result<_, _>>()?)
+            let keys = inner.as_array().ok_or_else(no_such)?.iter();
+            Want::Tensors(
+                keys.map(|item| key(value, item))
+                    .collect::<Option<_>>()
+                    .ok_or_else(no_such)?,
+            )
         }
         "i" | "f" | "b" => Want::Number(scalar(kind, inner)?),
         "meta" => Want::Meta {
@@ -446,7 +461,7 @@ mod tests {
             [
                 Argument::None,
                 Argument::Tensor(key.clone()),
-                Argument::Complex(key.clone()),
+                Argument::Tensor(format!("{key} as complex")),
                 Argument::Tensors(vec![Some(key.clone()), None]),
                 Argument::Number(Scalar::Int(-1)),
                 Argument::Number(Scalar::Float(f64::NEG_INFINITY)),
@@ -461,7 +476,7 @@ mod tests {
                 Argument::MemoryFormat("contiguous_format".to_string()),
             ]
         );
-        assert_eq!(case.inputs(), ["k", "k", "k"]);
+        assert_eq!(case.inputs(), ["k", "k as complex", "k"]);
         assert_eq!(case.outputs(), None, "a number is among them");
         assert_eq!(case.out.len(), 5);
         assert_eq!((case.tolerance.rtol, case.tolerance.atol), (0.5, 0.0));

@@ -192,6 +192,11 @@ impl Tensors {
         })
     }
 
+    /// Puts a tensor in, in place of one of this name.
+    pub fn insert(&mut self, name: &str, leaf: Leaf) {
+        self.items.insert(name.to_string(), leaf);
+    }
+
     /// Every tensor by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Leaf)> {
         self.items.iter().map(|(name, leaf)| (name.as_str(), leaf))
@@ -200,11 +205,6 @@ impl Tensors {
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Leaf> {
         self.items.get(name)
-    }
-
-    /// Puts a tensor in, in place of one of this name.
-    pub fn insert(&mut self, name: &str, leaf: Leaf) {
-        self.items.insert(name.to_string(), leaf);
     }
 
     fn leaf(&self, key: &str) -> Result<Leaf, FixtureError> {
@@ -259,6 +259,7 @@ fn dtype_of(dtype: safetensors::Dtype) -> Option<DType> {
         S::F64 => DType::F64,
         S::I64 => DType::I64,
         S::U64 => DType::U64,
+        S::C64 => DType::C64,
         _ => return None,
     })
 }

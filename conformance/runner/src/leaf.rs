@@ -20,6 +20,20 @@ pub enum Leaf {
 }
 
 impl Leaf {
+    /// Parts of complex numbers, which are the last dimension, as the numbers; `None` for what is not that.
+    pub fn as_complex(&self) -> Option<Leaf> {
+        match self {
+            Leaf::Tensor { dtype, shape, bytes } if shape.last() == Some(&2) && dtype.is_float() => {
+                Some(Leaf::Tensor {
+                    dtype: dtype.complex()?,
+                    shape: shape[..shape.len() - 1].to_vec(),
+                    bytes: bytes.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// `f32[2,3]`, or the value.
     pub fn describe(&self) -> String {
         match self {
@@ -36,7 +50,7 @@ impl Leaf {
     }
 }
 
-/// The elements as f64 (exact for every dtype but 64-bit integers beyond 2^53).
+/// The elements, or the parts of complex ones, as f64 (exact for every dtype but 64-bit integers beyond 2^53).
 pub fn to_f64(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     macro_rules! each {
         ($ty:ty, $n:literal, $f:expr) => {
@@ -51,8 +65,8 @@ pub fn to_f64(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         };
     }
     match dtype {
-        DType::F32 => each!(f32, 4, f64::from),
-        DType::F64 => each!(f64, 8, |x| x),
+        DType::F32 | DType::C64 => each!(f32, 4, f64::from),
+        DType::F64 | DType::C128 => each!(f64, 8, |x| x),
         DType::F16 => each!(u16, 2, |b| f16::from_bits(b).to_f64()),
         DType::BF16 => each!(u16, 2, |b| bf16::from_bits(b).to_f64()),
         DType::I8 => each!(i8, 1, f64::from),

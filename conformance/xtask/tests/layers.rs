@@ -30,6 +30,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-sdk", vec!["delegraph-abi"]),
         ("delegraph-types", vec![]),
         ("delegraph-opset", vec!["delegraph-types"]),
+        ("delegraph-threads", vec!["delegraph-types"]),
         ("delegraph-pte", vec!["delegraph-types"]),
         ("delegraph-kernels", vec!["delegraph-types", "delegraph-opset"]),
         ("delegraph-config", vec!["delegraph-types"]),
@@ -59,7 +60,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     for (i, name) in row.into_iter().enumerate() {
         table.insert(name, with(&row[..i]));
     }
-    table.insert("delegraph", with(&[&row[..], &["delegraph-executor"]].concat()));
+    table.insert(
+        "delegraph",
+        with(&[&row[..], &["delegraph-executor", "delegraph-threads"]].concat()),
+    );
     table.insert(
         "delegraph-cli",
         with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),

@@ -32,7 +32,7 @@ pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 0;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0x01cad522423399f9;
+pub const LAYOUT_HASH: u64 = 0xfdfcfa4b7a7c602e;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -150,6 +150,10 @@ impl DType {
     pub const F16: DType = DType(5);
     pub const F32: DType = DType(6);
     pub const F64: DType = DType(7);
+    /// Real and imaginary part, each F32.
+    pub const C64: DType = DType(9);
+    /// Real and imaginary part, each F64.
+    pub const C128: DType = DType(10);
     /// One byte; anything but 0 is true, 1 is written.
     pub const BOOL: DType = DType(11);
     pub const BF16: DType = DType(15);
@@ -171,6 +175,8 @@ impl DType {
             5 => Some("F16"),
             6 => Some("F32"),
             7 => Some("F64"),
+            9 => Some("C64"),
+            10 => Some("C128"),
             11 => Some("BOOL"),
             15 => Some("BF16"),
             23 => Some("F8E5M2"),
@@ -915,6 +921,10 @@ pub struct CheckSink {
     _opaque: [u8; 0],
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
+
+/// A part of a piece of work, see `parallel_for`. It runs on any thread of the host, beside other parts; it must return, and nothing may be
+/// thrown or unwound through it.
+pub type ParallelBody = Option<unsafe extern "C" fn(context: *mut core::ffi::c_void, index: u64)>;
 
 /// An extension of a struct. Step over those whose `ext_id` you do not know.
 #[derive(Clone, Copy, Debug)]
@@ -1981,6 +1991,12 @@ pub struct HostApi {
     pub blob_write: Option<unsafe extern "C" fn(sink: *mut BlobSink, data: *const u8, size: u64) -> Status>,
     /// Answers a `blob_check`, with a reason for people; it may be empty for DG_BLOB_OPTIMAL.
     pub blob_set_verdict: Option<unsafe extern "C" fn(sink: *mut CheckSink, verdict: BlobVerdict, reason: *const u8, reason_size: u64) -> Status>,
+    /// How many threads of the host `parallel_for` uses at once in this call, the calling one included. At least 1.
+    pub parallel_threads: Option<unsafe extern "C" fn(call: *const Call) -> u32>,
+    /// Calls `body(context, index)` once for each index below `count`, in any order, on the host's threads and the calling one, and returns when all
+    /// calls have returned. A call from within a body runs on its own thread. Delegates use this in place of threads of their own.
+    /// DG_E_INVALID_ARGUMENT, and nothing is called: `body` is NULL, or `count` does not fit the address space.
+    pub parallel_for: Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBody, context: *mut core::ffi::c_void) -> Status>,
 }
 
 impl HostApi {
@@ -2006,6 +2022,8 @@ impl HostApi {
             blob_begin_section: None,
             blob_write: None,
             blob_set_verdict: None,
+            parallel_threads: None,
+            parallel_for: None,
         }
     }
 }
@@ -2305,7 +2323,7 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 120);
+    assert!(size_of::<HostApi>() == 136);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2322,6 +2340,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_begin_section) == 96);
     assert!(offset_of!(HostApi, blob_write) == 104);
     assert!(offset_of!(HostApi, blob_set_verdict) == 112);
+    assert!(offset_of!(HostApi, parallel_threads) == 120);
+    assert!(offset_of!(HostApi, parallel_for) == 128);
     assert!(size_of::<DelegateApi>() == 104);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -2537,7 +2557,7 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 72);
+    assert!(size_of::<HostApi>() == 80);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2554,6 +2574,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_begin_section) == 60);
     assert!(offset_of!(HostApi, blob_write) == 64);
     assert!(offset_of!(HostApi, blob_set_verdict) == 68);
+    assert!(offset_of!(HostApi, parallel_threads) == 72);
+    assert!(offset_of!(HostApi, parallel_for) == 76);
     assert!(size_of::<DelegateApi>() == 64);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);

@@ -20,12 +20,13 @@ impl DType {
             DType::U8 | DType::I8 | DType::BOOL | DType::F8E5M2 | DType::F8E4M3 => Some(1),
             DType::I16 | DType::F16 | DType::BF16 | DType::U16 => Some(2),
             DType::I32 | DType::F32 | DType::U32 => Some(4),
-            DType::I64 | DType::F64 | DType::U64 => Some(8),
+            DType::I64 | DType::F64 | DType::U64 | DType::C64 => Some(8),
+            DType::C128 => Some(16),
             _ => None,
         }
     }
 
-    /// True for every floating-point type.
+    /// True for every real floating-point type.
     pub const fn is_float(self) -> bool {
         matches!(
             self,

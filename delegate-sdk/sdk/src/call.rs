@@ -23,6 +23,18 @@ impl Context<'_> {
         self.call.is_cancelled()
     }
 
+    /// How many threads [`Context::parallel_for`] uses at once, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.call.threads()
+    }
+
+    /// Calls `body` once for each index below `count`, in any order, on the host's threads and this one, and returns when all calls
+    /// have returned. Use this, and no threads of your own: all delegates and the host's kernels share one pool, so that they do not
+    /// fight for the cores. A call within `body` runs on its own thread; a panic in it is passed on when all parts have ended.
+    pub fn parallel_for(&self, count: usize, body: impl Fn(usize) + Sync) {
+        self.call.parallel_for(count, &body);
+    }
+
     /// Writes a line to the host's log.
     pub fn log(&self, level: LogLevel, message: &str) {
         self.call.log(level as u32, message);

@@ -77,7 +77,12 @@ pub trait Session: Send {
     /// # Errors
     /// Sizes that do not fit the graph, or a failure of the device. The host then runs the region by itself: inputs must be
     /// untouched, outputs may hold anything.
-    fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]) -> Result<(), Error>;
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error>;
 }
 
 /// Kind of a device.

@@ -64,7 +64,7 @@
 //! struct Sum;
 //!
 //! impl Session for Sum {
-//!     fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]) -> Result<(), Error> {
+//!     fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>], _: &Context<'_>) -> Result<(), Error> {
 //!         let ([a, b], [out]) = (inputs, outputs) else {
 //!             return Err(Error::invalid("two inputs and one output"));
 //!         };

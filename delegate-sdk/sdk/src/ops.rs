@@ -121,9 +121,13 @@ pub const ATEN__EMBEDDING_BAG_FORWARD_ONLY: &str = "aten::_embedding_bag_forward
 /// Euclidean distance between every row of one matrix and every row of another.
 pub const ATEN__EUCLIDEAN_DIST: &str = "aten::_euclidean_dist";
 
-/// Part of core ATen; nothing here runs it.
+/// Fourier transform of complex numbers along dimensions, or its inverse.
+pub const ATEN__FFT_C2C: &str = "aten::_fft_c2c";
+
+/// Inverse Fourier transform of half a spectrum, into real numbers.
 pub const ATEN__FFT_C2R: &str = "aten::_fft_c2r";
-/// Part of core ATen; nothing here runs it.
+
+/// Fourier transform of real numbers; `onesided` gives the half that determines the other.
 pub const ATEN__FFT_R2C: &str = "aten::_fft_r2c";
 
 /// Tensor with the elements at given indices replaced or added to.
@@ -603,6 +607,9 @@ pub const ATEN_COL2IM: &str = "aten::col2im";
 /// Joins tensors along the second dimension, vectors as columns.
 pub const ATEN_COLUMN_STACK: &str = "aten::column_stack";
 
+/// Complex numbers from their real and imaginary parts.
+pub const ATEN_COMPLEX: &str = "aten::complex";
+
 /// Joins tensors along a dimension: another name of `cat`.
 pub const ATEN_CONCAT: &str = "aten::concat";
 /// Joins tensors along a dimension: another name of `cat`.
@@ -850,11 +857,59 @@ pub const ATEN_FEATURE_ALPHA_DROPOUT: &str = "aten::feature_alpha_dropout";
 /// `dropout` of whole channels.
 pub const ATEN_FEATURE_DROPOUT: &str = "aten::feature_dropout";
 
+/// Fourier transform of one dimension.
+pub const ATEN_FFT_FFT: &str = "aten::fft_fft";
+
+/// Fourier transform of two dimensions.
+pub const ATEN_FFT_FFT2: &str = "aten::fft_fft2";
+
+/// Frequencies that the elements of a transform of `n` numbers stand for.
+pub const ATEN_FFT_FFTFREQ: &str = "aten::fft_fftfreq";
+
+/// Fourier transform of several dimensions.
+pub const ATEN_FFT_FFTN: &str = "aten::fft_fftn";
+
 /// Moves the zero frequency to the middle.
 pub const ATEN_FFT_FFTSHIFT: &str = "aten::fft_fftshift";
 
+/// Real spectrum of a signal of which one dimension holds half: undoes `fft_ihfft`.
+pub const ATEN_FFT_HFFT: &str = "aten::fft_hfft";
+
+/// Inverse Fourier transform of one dimension.
+pub const ATEN_FFT_IFFT: &str = "aten::fft_ifft";
+
+/// Inverse Fourier transform of two dimensions.
+pub const ATEN_FFT_IFFT2: &str = "aten::fft_ifft2";
+
+/// Inverse Fourier transform of several dimensions.
+pub const ATEN_FFT_IFFTN: &str = "aten::fft_ifftn";
+
 /// Undoes `fft_fftshift`.
 pub const ATEN_FFT_IFFTSHIFT: &str = "aten::fft_ifftshift";
+
+/// Half of the inverse Fourier transform of one dimension of real numbers.
+pub const ATEN_FFT_IHFFT: &str = "aten::fft_ihfft";
+
+/// Real numbers of which one dimension is half a spectrum: undoes `fft_rfft`.
+pub const ATEN_FFT_IRFFT: &str = "aten::fft_irfft";
+
+/// Real numbers of which two dimensions are half a spectrum: undoes `fft_rfft2`.
+pub const ATEN_FFT_IRFFT2: &str = "aten::fft_irfft2";
+
+/// Real numbers of which several dimensions are half a spectrum: undoes `fft_rfftn`.
+pub const ATEN_FFT_IRFFTN: &str = "aten::fft_irfftn";
+
+/// First half of the Fourier transform of one dimension of real numbers.
+pub const ATEN_FFT_RFFT: &str = "aten::fft_rfft";
+
+/// First half of the Fourier transform of two dimensions of real numbers.
+pub const ATEN_FFT_RFFT2: &str = "aten::fft_rfft2";
+
+/// Frequencies that the elements of half a transform of `n` real numbers stand for.
+pub const ATEN_FFT_RFFTFREQ: &str = "aten::fft_rfftfreq";
+
+/// First half of the Fourier transform of several dimensions of real numbers.
+pub const ATEN_FFT_RFFTN: &str = "aten::fft_rfftn";
 
 /// Tensor of the sizes of another, filled with a number.
 pub const ATEN_FILL_SCALAR: &str = "aten::fill.Scalar";
@@ -1039,6 +1094,9 @@ pub const ATEN_IGAMMAC: &str = "aten::igammac";
 /// Windows of an image as columns.
 pub const ATEN_IM2COL: &str = "aten::im2col";
 
+/// Imaginary part of complex numbers.
+pub const ATEN_IMAG: &str = "aten::imag";
+
 /// Elements at given indices, or where masks hold.
 pub const ATEN_INDEX_TENSOR: &str = "aten::index.Tensor";
 /// Elements at given indices, or where masks hold.
@@ -1101,6 +1159,9 @@ pub const ATEN_ISPOSINF: &str = "aten::isposinf";
 
 /// True where an element has no imaginary part.
 pub const ATEN_ISREAL: &str = "aten::isreal";
+
+/// Signal from the Fourier transforms of its windows: undoes `stft`.
+pub const ATEN_ISTFT: &str = "aten::istft";
 
 /// The one element of a tensor, as a number.
 pub const ATEN_ITEM: &str = "aten::item";
@@ -1588,6 +1649,9 @@ pub const ATEN_PIXEL_UNSHUFFLE: &str = "aten::pixel_unshuffle";
 /// Negative logarithm of the likelihood of counts.
 pub const ATEN_POISSON_NLL_LOSS: &str = "aten::poisson_nll_loss";
 
+/// Complex numbers from their absolute values and angles.
+pub const ATEN_POLAR: &str = "aten::polar";
+
 /// `n`th derivative of the digamma function.
 pub const ATEN_POLYGAMMA: &str = "aten::polygamma";
 
@@ -1830,7 +1894,7 @@ pub const ATEN_SELECT_SCATTER: &str = "aten::select_scatter";
 /// Scaled `elu` with the constants of a self-normalizing network.
 pub const ATEN_SELU: &str = "aten::selu";
 
-/// Sign: -1, 0 or 1.
+/// Sign: -1, 0 or 1; of a complex number, that of length 1 in its direction.
 pub const ATEN_SGN: &str = "aten::sgn";
 
 /// Logistic function, `1 / (1 + exp(-x))`.
@@ -2050,6 +2114,11 @@ pub const ATEN_STD_MEAN: &str = "aten::std_mean";
 pub const ATEN_STD_MEAN_CORRECTION: &str = "aten::std_mean.correction";
 /// Standard deviation and mean.
 pub const ATEN_STD_MEAN_DIM: &str = "aten::std_mean.dim";
+
+/// Fourier transforms of windows that move along a signal.
+pub const ATEN_STFT: &str = "aten::stft";
+/// Fourier transforms of windows that move along a signal.
+pub const ATEN_STFT_CENTER: &str = "aten::stft.center";
 
 /// `self - alpha * other`, with broadcasting.
 pub const ATEN_SUB_SCALAR: &str = "aten::sub.Scalar";
@@ -2276,6 +2345,16 @@ pub const ATEN_VIEW_DTYPE: &str = "aten::view.dtype";
 
 /// The same elements with the sizes of another tensor.
 pub const ATEN_VIEW_AS: &str = "aten::view_as";
+
+/// A last dimension of real and imaginary parts as complex numbers.
+pub const ATEN_VIEW_AS_COMPLEX: &str = "aten::view_as_complex";
+/// A last dimension of real and imaginary parts as complex numbers.
+pub const ATEN_VIEW_AS_COMPLEX_COPY: &str = "aten::view_as_complex_copy";
+
+/// Complex numbers as a last dimension of their real and imaginary parts.
+pub const ATEN_VIEW_AS_REAL: &str = "aten::view_as_real";
+/// Complex numbers as a last dimension of their real and imaginary parts.
+pub const ATEN_VIEW_AS_REAL_COPY: &str = "aten::view_as_real_copy";
 
 /// The same elements in row-major order with other sizes, or the same bytes as another dtype.
 pub const ATEN_VIEW_COPY: &str = "aten::view_copy";

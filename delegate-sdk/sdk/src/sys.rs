@@ -2,7 +2,11 @@
 
 use crate::{Error, Status};
 use delegraph_abi::c;
+use std::any::Any;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::slice;
+use std::sync::{Mutex, PoisonError};
 
 /// The running call.
 #[derive(Clone, Copy)]
@@ -64,8 +68,52 @@ impl RawCall {
         }
     }
 
+    pub fn threads(&self) -> usize {
+        // SAFETY: the call runs.
+        let threads = self.host.parallel_threads.map_or(1, |f| unsafe { f(self.call) });
+        threads.max(1) as usize
+    }
+
+    /// Calls `body` for each index below `count`. A panic of a part is passed on when all have ended.
+    pub fn parallel_for(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        let work = Work {
+            body,
+            panic: Mutex::new(None),
+        };
+        let Some(parallel_for) = self.host.parallel_for else {
+            return (0..count).for_each(body);
+        };
+        let context = std::ptr::from_ref(&work).cast_mut().cast();
+        // SAFETY: the call runs; `work` outlives it, and `part` is made for a context of that type.
+        let status = unsafe { parallel_for(self.call, count as u64, Some(part), context) };
+        if status != Status::OK {
+            return (0..count).for_each(body);
+        }
+        let panic = work.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
     pub fn host(&self) -> &'static c::HostApi {
         self.host
+    }
+}
+
+/// What [`RawCall::parallel_for`] hands to [`part`].
+struct Work<'w> {
+    body: &'w (dyn Fn(usize) + Sync),
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// One part. Nothing may unwind into the host.
+unsafe extern "C" fn part(context: *mut c_void, index: u64) {
+    // SAFETY: `parallel_for` passed a pointer to its work, which lives until all parts have returned and is shared only.
+    let work = unsafe { &*context.cast_const().cast::<Work<'_>>() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| (work.body)(index as usize)));
+    if let Err(panic) = outcome {
+        let mut slot = work.panic.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(panic);
     }
 }
 

@@ -434,7 +434,7 @@ unsafe extern "C" fn session_execute(
     // SAFETY: the host runs one function of a session at a time; tensors are valid until the function returns, and outputs
     // overlap nothing.
     unsafe {
-        guard(call, |_| {
+        guard(call, |call| {
             let loaded = session.cast::<Loaded>().as_mut();
             let loaded = loaded.ok_or_else(|| Error::invalid("the session is NULL"))?;
             let mut views: Vec<TensorView<'_>> = std::mem::take(&mut loaded.inputs);
@@ -461,7 +461,7 @@ unsafe extern "C" fn session_execute(
                     bytes: bytes_mut(tensor.data.cast(), tensor.data_size),
                 });
             }
-            let outcome = loaded.session.execute(&views, &mut rooms);
+            let outcome = loaded.session.execute(&views, &mut rooms, &Context::new(*call));
             (loaded.inputs, loaded.outputs) = (emptied(views), emptied_outputs(rooms));
             outcome
         })

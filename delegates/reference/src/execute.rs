@@ -7,7 +7,7 @@ use crate::quant;
 use crate::tensor::Tensor;
 use crate::walk::to_sizes;
 use delegraph_sdk::image::{ImageView, NodeView, Sizes, Source, ValueIndex, verify};
-use delegraph_sdk::{Blob, DType, Error, KeptWeights, Session, TensorOut, TensorView, Weights};
+use delegraph_sdk::{Blob, Context, DType, Error, KeptWeights, Session, TensorOut, TensorView, Weights};
 use std::rc::Rc;
 
 /// Bytes of weights by their id.
@@ -257,7 +257,12 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>) -> Result<Box<dyn Session>, 
 }
 
 impl Session for Evaluator {
-    fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]) -> Result<(), Error> {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        _: &Context<'_>,
+    ) -> Result<(), Error> {
         let made = self.program.run(inputs, &self.weights)?;
         if made.len() != outputs.len() {
             return Err(Error::invalid(format!("{} outputs, not {}", made.len(), outputs.len())));

@@ -5,9 +5,9 @@ use crate::graph::Builder;
 use crate::schema::{Argument, NamedArgument, SymArg};
 use crate::scope::{Resolved, Scope};
 use crate::weights;
-use delegraph_ir::{Arg, Expr, ExprOp, MemoryFormat, default_arg};
+use delegraph_ir::{Arg, Expr, ExprOp, MemoryFormat, TensorType, ValueId, default_arg};
 use delegraph_opset::{BaseType, ParamType, Schema};
-use delegraph_types::{Scalar, nearest};
+use delegraph_types::{DType, Scalar, nearest};
 
 /// The given argument of each parameter.
 pub(crate) fn assign<'g>(schema: &Schema, inputs: &'g [NamedArgument]) -> Result<Vec<Option<&'g Argument>>> {
@@ -60,6 +60,28 @@ impl<'s> Builder<'s> {
         Ok(args)
     }
 
+    /// A complex number as a 0-dim tensor, which takes the precision of the tensor beside it. One of doubles where floats do not hold
+    /// its parts.
+    fn complex_number(&mut self, parts: [f64; 2]) -> Result<ValueId> {
+        let exact = parts.iter().all(|&x| x.is_nan() || f64::from(x as f32) == x);
+        let (part, whole) = if exact {
+            (DType::F32, DType::C64)
+        } else {
+            (DType::F64, DType::C128)
+        };
+        let mut values = Vec::with_capacity(2);
+        for x in parts {
+            let args = vec![Vec::<i64>::new().into(), x.into(), part.into()];
+            values.push(self.make("aten::full", args, TensorType::fixed(part, &[]), "number")?);
+        }
+        self.make(
+            "aten::complex",
+            vec![values[0].into(), values[1].into()],
+            TensorType::fixed(whole, &[]),
+            "number",
+        )
+    }
+
     /// One argument as a parameter of this type takes it.
     pub fn argument<'g>(&mut self, scope: &mut Scope<'g>, argument: &'g Argument, ty: ParamType) -> Result<Arg> {
         use BaseType::*;
@@ -83,6 +105,7 @@ impl<'s> Builder<'s> {
             (Argument::Bool(b), Bool | Scalar | Tensor | Any) => Arg::Bool(*b),
             (Argument::Bool(b), Int) => Arg::int(i64::from(*b)),
             (Argument::Bool(b), Float) => Arg::Float(f64::from(u8::from(*b))),
+            (Argument::Complex(z), Tensor | Any) => Arg::Value(self.complex_number(z.parts())?),
             (Argument::Str(text), Str) => Arg::Str(text.clone()),
             (Argument::DType(code), DType) => Arg::DType(weights::dtype(*code)?),
             // c10's number of the type, where a schema says int.
@@ -239,6 +262,7 @@ fn memory_format(code: i64) -> Result<MemoryFormat> {
 
 fn mismatch(argument: &Argument, ty: ParamType) -> ImportError {
     let given = match argument {
+        Argument::Complex(_) => return ImportError::unsupported("a complex number where no tensor can be"),
         Argument::Other(kind) => return ImportError::unsupported(format!("an argument of kind `{kind}`")),
         Argument::None => "None",
         Argument::Tensor(_) => "a tensor",

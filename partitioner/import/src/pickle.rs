@@ -392,6 +392,8 @@ fn dtype_of(name: &str) -> Option<DType> {
         "HalfStorage" => DType::F16,
         "FloatStorage" => DType::F32,
         "DoubleStorage" => DType::F64,
+        "ComplexFloatStorage" => DType::C64,
+        "ComplexDoubleStorage" => DType::C128,
         "BoolStorage" => DType::Bool,
         "BFloat16Storage" => DType::BF16,
         other => DType::from_name(other)?,

@@ -164,6 +164,20 @@ impl From<Float> for f64 {
     }
 }
 
+/// `ComplexValue`
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Complex {
+    real: Float,
+    imag: Float,
+}
+
+impl Complex {
+    /// Real and imaginary part.
+    pub fn parts(self) -> [f64; 2] {
+        [self.real.into(), self.imag.into()]
+    }
+}
+
 /// `SymInt`, `SymFloat`, `SymBool`
 #[derive(Debug, Clone)]
 pub(crate) enum Sym {
@@ -208,6 +222,7 @@ pub(crate) enum Argument {
     Layout(i64),
     Device,
     Graph(Box<GraphArgument>),
+    Complex(Complex),
     /// A kind that nothing here can hold, or that this version does not know: an error only where it is used.
     Other(String),
 }
@@ -348,6 +363,7 @@ union!(Argument, map, {
     "as_layout" => Argument::Layout(map.next_value()?),
     "as_device" => { map.next_value::<IgnoredAny>()?; Argument::Device },
     "as_graph" => Argument::Graph(map.next_value()?),
+    "as_complex" => Argument::Complex(map.next_value()?),
 } else |kind| Some(Argument::Other(kind)));
 
 #[derive(Deserialize)]
@@ -446,7 +462,9 @@ mod tests {
         assert!(matches!(argument(r#"{"as_float": "-Infinity"}"#), Ok(Argument::Float(x)) if x == f64::NEG_INFINITY));
         assert!(matches!(argument(r#"{"as_float": 2}"#), Ok(Argument::Float(2.0))));
         assert!(matches!(argument(r#"{"as_none": true}"#), Ok(Argument::None)));
-        assert!(matches!(argument(r#"{"as_complex": {"real": 1}}"#), Ok(Argument::Other(k)) if k == "as_complex"));
+        let complex = argument(r#"{"as_complex": {"real": 1, "imag": "-Infinity"}}"#);
+        assert!(matches!(complex, Ok(Argument::Complex(z)) if z.parts() == [1.0, f64::NEG_INFINITY]));
+        assert!(matches!(argument(r#"{"as_operator": "add"}"#), Ok(Argument::Other(k)) if k == "as_operator"));
         let optional = argument(r#"{"as_optional_tensors": [{"as_none": true}, {"as_tensor": {"name": "x"}}]}"#);
         assert!(matches!(optional, Ok(Argument::OptionalTensors(items)) if items[1].as_deref() == Some("x")));
         assert!(argument(r#"{"as_float": "many"}"#).is_err());

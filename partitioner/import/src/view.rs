@@ -66,6 +66,8 @@ impl Builder<'_> {
         let in_rank = |d: i64| (0..rank).contains(&d);
         let opaque = || Some(Step::Opaque(op, args.to_vec()));
         match name {
+            // Conjugates are views of the same memory, with a bit that says so; the real part is every second element.
+            "conj" | "real" | "_conj" | "mH" | "adjoint" | "matrix_H" if base.ty.dtype.is_complex() => opaque(),
             "alias" | "detach" | "positive" | "lift_fresh" | "resolve_conj" | "resolve_neg" | "conj" | "real"
             | "_conj" | "pin_memory" => Some(Step::Same),
             "dropout" | "feature_dropout" | "alpha_dropout" | "feature_alpha_dropout" => {

@@ -259,6 +259,30 @@ class Tied(torch.nn.Module):
         return self.head(hidden + shift), self.upper @ self.turned, self.wide.sum(0), self.none.shape[0]
 
 
+class Spectrum(torch.nn.Module):
+    """Complex tensors: a spectrogram in mel bands and back, a filter in the frequency domain, a rotary embedding, sizes of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        r = seed()
+        self.register_buffer("window", torch.hann_window(4))
+        self.register_buffer("mel", torch.rand(2, 3))
+        self.register_buffer("response", r(17, dtype=torch.complex64))
+
+    def forward(self, x):
+        spectrogram = torch.stft(x, 4, 2, window=self.window, return_complex=True)
+        mel = torch.log(self.mel @ spectrogram.abs().pow(2) + 1e-3)
+        back = torch.istft(spectrogram, 4, 2, window=self.window, length=32)
+        filtered = torch.fft.irfft(torch.fft.rfft(x) * self.response, norm="forward")
+        turns = torch.polar(torch.ones(16), torch.arange(16.0))
+        z = torch.view_as_complex(x.reshape(-1, 16, 2)) * turns
+        turned = torch.view_as_real(z).flatten(1)
+        prime = torch.fft.fft(z, n=37, norm="ortho")
+        power = (prime * prime.conj()).real + (0.5j * prime).imag
+        odd = torch.fft.irfft2(torch.stack([z, z / (1 + z)]), s=(3, 15), dim=(0, 2))
+        return mel, back, filtered, turned, prime, power, odd, z.angle(), z.sum(-1) - z.mean(-1)
+
+
 def seed():
     torch.manual_seed(0)
     return torch.randn
@@ -293,6 +317,7 @@ def cases():
         "sizes": (Sizes(), {"x": {0: Dim.DYNAMIC}, "y": {0: Dim.DYNAMIC}}, {"a": [(r(5, 3), r(4))], "b": [(r(2, 3), r(9))]}, {}),
         "trained-norm": (TrainedNorm().train(), None, {"a": [(r(2, 3, 4, 4),), (r(2, 3, 4, 4),)]}, {}),
         "loops": (Loops(), None, {"a": [(r(4, 3), r(3))], "b": [(-r(4, 3).abs(), r(3))]}, {}),
+        "spectrum": (Spectrum(), {"x": {0: n}}, {"a": [(r(3, 32),)], "b": [(r(2, 32),)]}, {}),
         "tied": (Tied(), None, {"a": [(torch.tensor([1, 7, 0]),)]}, {}),
     }
 

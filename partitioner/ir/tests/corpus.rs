@@ -16,7 +16,7 @@ enum Outcome {
     Wrong(String, String),
     /// No rule, or none for symbolic sizes.
     Unsupported,
-    /// A size that depends on data, a complex number, or an operator that writes to its arguments.
+    /// A size that depends on data, or an operator that writes to its arguments.
     Skipped,
 }
 
@@ -60,7 +60,7 @@ fn run(case: &OpCase, tensors: &Tensors, symbolic: bool) -> Outcome {
     let Some(op) = Op::find(&case.op) else {
         return Outcome::Unsupported;
     };
-    if case.is_complex() || op.schema().params.iter().any(|param| param.mutated) {
+    if op.schema().params.iter().any(|param| param.mutated) {
         return Outcome::Skipped;
     }
     let mut maker = Maker {
@@ -141,7 +141,7 @@ impl Maker<'_> {
     fn argument(&mut self, arg: &Argument) -> Arg {
         match arg {
             Argument::None | Argument::Place => Arg::None,
-            Argument::Tensor(key) | Argument::Complex(key) => Arg::Value(self.input(key)),
+            Argument::Tensor(key) => Arg::Value(self.input(key)),
             Argument::Tensors(keys) => {
                 let keys = keys.iter().map(|key| key.as_deref().map(|key| self.input(key)));
                 let all: Vec<_> = keys.collect();
@@ -174,7 +174,7 @@ impl Maker<'_> {
                 Want::Number(Scalar::Int(i)) => results.push(Some(Type::Int(Expr::Int(*i)))),
                 Want::Number(Scalar::Float(_)) => results.push(Some(Type::Float)),
                 Want::Number(Scalar::Bool(_)) => results.push(Some(Type::Bool)),
-                Want::Complex(_) | Want::Skip => results.push(None),
+                Want::Skip => results.push(None),
             }
         }
         results

@@ -312,6 +312,8 @@ fn scalar_bytes(scalar: Scalar, dtype: DType) -> Option<Vec<u8>> {
         DType::BF16 => bf16::from_f32(float as f32).to_le_bytes().to_vec(),
         DType::F32 => (float as f32).to_le_bytes().to_vec(),
         DType::F64 => float.to_le_bytes().to_vec(),
+        DType::C64 => [float as f32, 0.0].into_iter().flat_map(f32::to_le_bytes).collect(),
+        DType::C128 => [float, 0.0].into_iter().flat_map(f64::to_le_bytes).collect(),
         DType::F8E5M2 | DType::F8E4M3 => return None,
     })
 }

@@ -13,19 +13,16 @@ fn has_kernel(op: Op) -> bool {
         .any(|name| delegraph_kernels::find(name).is_some())
 }
 
-/// What cannot be: no graph and no program holds complex numbers.
-const COMPLEX: [&str; 2] = ["aten::_fft_c2r", "aten::_fft_r2c"];
-
 #[test]
 fn every_core_operator_has_a_kernel_or_a_decomposition_and_a_type_rule() {
     let core: Vec<Op> = Op::all().filter(|op| op.is_core()).collect();
     assert_eq!(core.len(), 193);
     let names = |ops: Vec<&Op>| ops.into_iter().map(|op| op.name()).collect::<Vec<&str>>();
     let lost = core.iter().filter(|op| !has_kernel(**op) && !has_rule(**op)).collect();
-    assert_eq!(names(lost), COMPLEX);
+    assert!(names(lost).is_empty());
     // Operators that write to their arguments are never in a graph.
     let functional = core.iter().filter(|op| !op.schema().is_in_place());
-    assert_eq!(names(functional.filter(|op| !can_infer(**op)).collect()), COMPLEX);
+    assert!(names(functional.filter(|op| !can_infer(**op)).collect()).is_empty());
 }
 
 #[test]

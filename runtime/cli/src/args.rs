@@ -209,7 +209,7 @@ pub struct BenchArgs {
     /// Time for this many seconds instead
     #[arg(long, conflicts_with = "runs")]
     pub secs: Option<f64>,
-    /// Threads of the CPU backend
+    /// Threads of portable kernels and of delegates that borrow them; all unless given
     #[arg(long)]
     pub threads: Option<u32>,
     /// Write a Chrome/Perfetto trace of one run more

@@ -19,10 +19,8 @@ const MAX_ELEMENTS: usize = 1 << 30;
 /// # Errors
 /// The model cannot be loaded or run.
 pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
-    if args.threads.is_some_and(|threads| threads != 1) {
-        return Err(crate::usage(
-            "the portable kernels run on one thread, and there is no CPU backend yet: `--threads 1`",
-        ));
+    if args.threads == Some(0) {
+        return Err(crate::usage("`--threads 0` leaves nobody to run the model"));
     }
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
     let host = Arc::new(crate::devices::discover(&config, global.no_load));
@@ -30,6 +28,7 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     let started = Instant::now();
     let options = LoadOptions {
         method: args.method.clone(),
+        threads: args.threads.map(|threads| threads as usize),
         ..LoadOptions::default()
     };
     let named = crate::of_model(&args.model);
@@ -195,6 +194,8 @@ fn element(dtype: DType, i: usize) -> Vec<u8> {
     let x = ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5;
     match dtype {
         DType::F32 => x.to_le_bytes().to_vec(),
+        DType::C64 => [element(DType::F32, 2 * i), element(DType::F32, 2 * i + 1)].concat(),
+        DType::C128 => [element(DType::F64, 2 * i), element(DType::F64, 2 * i + 1)].concat(),
         DType::F64 => f64::from(x).to_le_bytes().to_vec(),
         DType::F16 => delegraph_types::f16::from_f32(x).to_le_bytes().to_vec(),
         DType::BF16 => delegraph_types::bf16::from_f32(x).to_le_bytes().to_vec(),

@@ -168,6 +168,8 @@ fn parse_npy(bytes: &[u8]) -> Option<Leaf> {
         "u4" => DType::U32,
         "u8" => DType::U64,
         "b1" => DType::Bool,
+        "c8" => DType::C64,
+        "c16" => DType::C128,
         _ => return None,
     };
     let big_endian = text.trim_matches('\'').starts_with('>') && dtype.size() > 1;
@@ -203,6 +205,8 @@ pub fn to_npy(leaf: &Leaf) -> Option<Vec<u8>> {
         DType::U32 => "<u4",
         DType::U64 => "<u8",
         DType::Bool => "|b1",
+        DType::C64 => "<c8",
+        DType::C128 => "<c16",
         DType::BF16 | DType::F8E5M2 | DType::F8E4M3 => return None,
     };
     let sizes: Vec<String> = shape.iter().map(|d| format!("{d},")).collect();
@@ -250,6 +254,8 @@ pub fn to_safetensors(leaves: &[(String, Leaf)]) -> anyhow::Result<Vec<u8>> {
                     DType::F64 => S::F64,
                     DType::I64 => S::I64,
                     DType::U64 => S::U64,
+                    DType::C64 => S::C64,
+                    DType::C128 => anyhow::bail!("`{name}` is of dtype c128, which safetensors files do not have"),
                     DType::F8E5M2 => S::F8_E5M2,
                     DType::F8E4M3 => S::F8_E4M3,
                 };

@@ -117,7 +117,7 @@ pub struct Backend {
     pub isolation: Option<Isolation>,
     /// `auto`, an index, or a name glob.
     pub device: Option<String>,
-    /// Threads of the CPU backend.
+    /// Threads, of `portable`.
     pub threads: Option<Threads>,
     /// The delegate's own options, checked against its own schema.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
@@ -133,13 +133,13 @@ pub enum Isolation {
     Worker,
 }
 
-/// `backend.cpu.threads`
+/// `backend.NAME.threads`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Threads {
     /// A number.
     Count(u32),
-    /// `performance-cores`, `all-cores`.
+    /// `performance-cores`, `all-cores`: all that there are, so far.
     Named(String),
 }
 

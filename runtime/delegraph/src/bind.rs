@@ -11,7 +11,7 @@ use delegraph_kernels::{Growable, Out, Tensor};
 use delegraph_pte::Verified;
 use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
 use delegraph_pte::overlay::{Candidate, MethodOverlay, Region};
-use delegraph_types::Dims;
+use delegraph_types::{Dims, Parallel};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) host: &'a Host,
     /// Where each constant buffer lies in the file.
     pub(crate) constants: Vec<Range<u64>>,
+    /// Threads that delegates may borrow.
+    pub(crate) parallel: Parallel,
 }
 
 /// The bytes of each constant buffer: as many as a tensor of the program says, else up to the next one.
@@ -153,6 +155,7 @@ impl Binder<'_> {
             ranges: self.weight_ranges(candidate)?,
         });
         let session = delegate.load(blob, weights).map_err(|error| error.to_string())?;
+        let session = session.on(self.parallel);
         Ok(Box::new(SessionCall {
             session,
             outputs,

@@ -1,8 +1,9 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Config, Isolation, SelfCheck, Trust};
+use delegraph_config::{Config, Isolation, SelfCheck, Threads, Trust};
 use delegraph_host::{Host, HostOptions};
+use delegraph_types::Parallel;
 use std::collections::BTreeMap;
 
 /// The id that stands for the portable kernels in `select.order`.
@@ -43,8 +44,19 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         select,
         disable,
         options,
+        parallel: configured_threads(config),
         no_load,
     })
+}
+
+/// The threads of the process that the configuration gives to kernels and delegates: `backend.portable.threads`, or all.
+pub(crate) fn configured_threads(config: &Config) -> Parallel {
+    let portable = config.backend.get(PORTABLE);
+    let threads = match portable.and_then(|backend| backend.threads.as_ref()) {
+        Some(Threads::Count(count)) => *count as usize,
+        Some(Threads::Named(_)) | None => usize::MAX,
+    };
+    Parallel::new(delegraph_threads::pool(), threads)
 }
 
 fn globs(variable: &str) -> Vec<String> {

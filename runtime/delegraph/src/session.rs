@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::bind::{Binder, constant_ranges};
 use crate::compile::{compile, import};
-use crate::delegates::{PORTABLE, check_config, discover, wanted};
+use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
 use crate::report::{RegionState, RunReport};
 use crate::source::{Format, Source};
 use crate::trace::Recorder;
@@ -16,7 +16,7 @@ use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue, Instruction};
 use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
 use delegraph_pte::{BundledProgram, DataFile, Verified};
-use delegraph_types::{DType, Dims};
+use delegraph_types::{DType, Dims, Parallel};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ pub struct LoadOptions {
     pub method: String,
     /// External constants (`.ptd`).
     pub data: Option<Source>,
+    /// Threads that portable kernels may use, and that delegates borrow, the calling one included; never more than the machine has.
+    /// `None`: what `backend.portable.threads` says, or all. Their number changes no result of a kernel.
+    pub threads: Option<usize>,
     /// Limits of a run.
     pub executor: Options,
 }
@@ -37,6 +40,7 @@ impl Default for LoadOptions {
         LoadOptions {
             method: "forward".to_string(),
             data: None,
+            threads: None,
             executor: Options::default(),
         }
     }
@@ -202,6 +206,10 @@ impl Session {
         host: &Arc<Host>,
         options: LoadOptions,
     ) -> Result<Session, Error> {
+        let parallel = options.threads.map_or_else(
+            || configured_threads(config),
+            |threads| Parallel::new(delegraph_threads::pool(), threads),
+        );
         let external = match options.data {
             None => None,
             Some(source) => {
@@ -217,6 +225,7 @@ impl Session {
             external,
         });
         let mut executor_options = options.executor;
+        executor_options.parallel = parallel;
         if config.select.fallback == Fallback::Deny {
             executor_options.fallback = delegraph_executor::Fallback::Deny;
         }
@@ -235,6 +244,7 @@ impl Session {
                 config,
                 host,
                 constants: constant_ranges(&program),
+                parallel,
             };
             let (bound, states) = binder.bind(method)?;
             regions = states;

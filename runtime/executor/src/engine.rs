@@ -8,7 +8,7 @@ use crate::tensors::Slot;
 use alloc::vec::Vec;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, KernelError, Out, Scratch, Tensor};
 use delegraph_pte::model::{Dynamism, EValue, Plan};
-use delegraph_types::{Dims, Scalar};
+use delegraph_types::{Dims, Parallel, Scalar};
 
 /// A number at run time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +38,7 @@ pub(crate) struct Engine {
     pub sizes: Vec<Dims>,
     copies: Vec<Growable>,
     scratch: Scratch,
+    parallel: Parallel,
     pools: Pools,
 }
 
@@ -92,9 +93,12 @@ impl From<KernelError> for CallError {
 }
 
 impl Engine {
-    /// Without memories; random operators start with `seed`.
-    pub fn new(seed: u64) -> Engine {
-        let mut engine = Engine::default();
+    /// Without memories; random operators start with `seed`, kernels run on the threads of `parallel`.
+    pub fn new(seed: u64, parallel: Parallel) -> Engine {
+        let mut engine = Engine {
+            parallel,
+            ..Engine::default()
+        };
         engine.scratch.seed(seed);
         engine
     }
@@ -107,6 +111,7 @@ impl Engine {
             sizes,
             copies,
             scratch,
+            parallel,
             pools,
         } = self;
         let mut carved = recycle(core::mem::take(&mut pools.carved));
@@ -123,12 +128,8 @@ impl Engine {
                 }
                 Some(Carved::Read(_)) => return Err(CallError::Bug("output lent to read")),
             };
-            outs.push(Out::new(
-                slot.dtype,
-                sizes[write.slot.0 as usize],
-                slot.dim_order,
-                buffer,
-            ));
+            let out = Out::new(slot.dtype, sizes[write.slot.0 as usize], slot.dim_order, buffer);
+            outs.push(out.on(*parallel));
         }
         let mut tensors = recycle(core::mem::take(&mut pools.tensors));
         for read in &io.reads {

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
+use delegraph_types::Parallel;
 
 /// What happens when a delegate fails while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub memory_limit: Option<u64>,
     /// Where the random operators of each method begin: two executors of one seed draw the same numbers. 0 unless set.
     pub seed: u64,
+    /// Threads that portable kernels may use: the calling one alone unless set. Their number changes no result.
+    pub parallel: Parallel,
     /// Set from another thread to end a run at the next instruction.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -38,6 +41,7 @@ impl Default for Options {
             max_steps: 10_000_000,
             memory_limit: None,
             seed: 0,
+            parallel: Parallel::SERIAL,
             cancel: None,
         }
     }

@@ -84,7 +84,7 @@ impl Executor {
                 limit,
             });
         }
-        let mut engine = Engine::new(options.seed);
+        let mut engine = Engine::new(options.seed, options.parallel);
         engine.sizes = loaded.tensors.slots.iter().map(|slot| slot.sizes).collect();
         let no_memory = |_| LoadError::Memory {
             needed: loaded.tensors.arena_bytes(),

@@ -120,7 +120,7 @@ impl Tensors {
                 .numel()
                 .and_then(|n| n.checked_mul(tensor.dtype.size()))
                 .ok_or_else(|| wrong("too large"))?;
-            let item = tensor.dtype.size();
+            let item = tensor.dtype.align();
             let in_file = |offsets: Option<&Vec<u64>>, index: u32| {
                 let start = offsets.and_then(|offsets| offsets.get(index as usize)).copied();
                 start

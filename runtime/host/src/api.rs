@@ -3,6 +3,7 @@
 use crate::raw::text;
 use crate::{NodeVerdict, Weights};
 use delegraph_abi::{Status, c};
+use delegraph_types::Parallel;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -21,6 +22,8 @@ pub(crate) static HOST_API: c::HostApi = c::HostApi {
     call_set_error: Some(call_set_error),
     call_is_cancelled: Some(call_is_cancelled),
     log_emit: Some(log_emit),
+    parallel_threads: Some(parallel_threads),
+    parallel_for: Some(parallel_for),
     weight_map: Some(weight_map),
     weight_retain: Some(weight_retain),
     weight_release: Some(weight_release),
@@ -48,11 +51,12 @@ pub(crate) struct HostCall<'a> {
     public: c::Call,
     backend: &'a str,
     cancel: Option<&'a AtomicBool>,
+    parallel: Parallel,
     details: Mutex<Option<Details>>,
 }
 
 impl<'a> HostCall<'a> {
-    pub fn new(backend: &'a str, cancel: Option<&'a AtomicBool>) -> HostCall<'a> {
+    pub fn new(backend: &'a str, cancel: Option<&'a AtomicBool>, parallel: Parallel) -> HostCall<'a> {
         HostCall {
             public: c::Call {
                 host: &raw const HOST_API,
@@ -60,6 +64,7 @@ impl<'a> HostCall<'a> {
             },
             backend,
             cancel,
+            parallel,
             details: Mutex::new(None),
         }
     }
@@ -126,6 +131,44 @@ unsafe extern "C" fn log_emit(call: *const c::Call, level: c::LogLevel, line: *c
             logger(call.backend, level, &line);
         }
     }
+}
+
+unsafe extern "C" fn parallel_threads(call: *const c::Call) -> u32 {
+    // SAFETY: as in `call_set_error`.
+    let call = unsafe { HostCall::from_ptr(call) };
+    call.map_or(1, |call| u32::try_from(call.parallel.threads()).unwrap_or(u32::MAX))
+}
+
+/// What a delegate wants to be handed back on other threads.
+struct Context(*mut std::ffi::c_void);
+
+// SAFETY: the contract makes a body and its context usable on any thread; here the pointer is only passed on.
+unsafe impl Sync for Context {}
+
+impl Context {
+    fn pointer(&self) -> *mut std::ffi::c_void {
+        self.0
+    }
+}
+
+unsafe extern "C" fn parallel_for(
+    call: *const c::Call,
+    count: u64,
+    body: c::ParallelBody,
+    context: *mut std::ffi::c_void,
+) -> Status {
+    // SAFETY: as in `call_set_error`.
+    let Some(call) = (unsafe { HostCall::from_ptr(call) }) else {
+        return Status::INVALID_ARGUMENT;
+    };
+    let (Some(body), Ok(count)) = (body, usize::try_from(count)) else {
+        return Status::INVALID_ARGUMENT;
+    };
+    let context = &Context(context);
+    // SAFETY: the delegate passes a function that is valid for this call, on any thread.
+    call.parallel
+        .run(count, &|index| unsafe { body(context.pointer(), index as u64) });
+    Status::OK
 }
 
 /// Weights as a delegate holds them. It lives in an `Arc`, of which each `weight_retain` takes one count more.

@@ -7,6 +7,7 @@ use crate::{DelegateError, Pass, Session};
 use delegraph_abi::envelope::{self, Envelope, Meta, Section, TensorSpec};
 use delegraph_abi::image::{ImageView, Kind, List, ValueIndex, verify};
 use delegraph_abi::{Status, c};
+use delegraph_types::Parallel;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -118,6 +119,8 @@ pub struct Delegate {
     /// Held during every call into a delegate that asked for it (`DG_FEATURE_SERIALIZED`).
     serial: Option<Mutex<()>>,
     passes: Vec<Pass>,
+    /// Threads that it may borrow.
+    pub(crate) parallel: Parallel,
 }
 
 // SAFETY: the contract lets a delegate be called from any thread, from several at once unless it asks for `serial`.
@@ -131,6 +134,7 @@ impl Delegate {
         handshake: Handshake,
         options: Option<&serde_json::Value>,
         passes: Vec<Pass>,
+        parallel: Parallel,
     ) -> Result<Delegate, DelegateError> {
         let Handshake { api, info } = handshake;
         let backend: Arc<str> = info.name.as_str().into();
@@ -142,6 +146,7 @@ impl Delegate {
             handle: std::ptr::null_mut(),
             serial: serial.then(Mutex::default),
             passes,
+            parallel,
         };
         let options = plain_options(options).map_err(|problem| delegate.error(Status::INVALID_ARGUMENT, problem))?;
         let entries: Vec<c::Kv> = options.iter().map(PlainOption::entry).collect();
@@ -396,7 +401,16 @@ impl Delegate {
         &self,
         function: impl FnOnce(&c::DelegateApi, *const c::Call) -> Option<Status>,
     ) -> Result<(), DelegateError> {
-        let call = HostCall::new(&self.backend, None);
+        self.call_on(self.parallel, function)
+    }
+
+    /// [`Delegate::call`], which may borrow these threads.
+    pub(crate) fn call_on(
+        &self,
+        parallel: Parallel,
+        function: impl FnOnce(&c::DelegateApi, *const c::Call) -> Option<Status>,
+    ) -> Result<(), DelegateError> {
+        let call = HostCall::new(&self.backend, None, parallel);
         let _serial = self.serial();
         // The handshake made sure of the mandatory functions.
         let status = function(&self.api, call.as_ptr()).unwrap_or(Status::UNSUPPORTED);
@@ -456,7 +470,7 @@ impl Drop for Delegate {
         if self.handle.is_null() {
             return;
         }
-        let call = HostCall::new(&self.backend, None);
+        let call = HostCall::new(&self.backend, None, self.parallel);
         let _serial = self.serial();
         if let Some(shutdown) = self.api.shutdown {
             // SAFETY: sessions hold a count of this delegate, so none is left; it is not used again.

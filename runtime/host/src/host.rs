@@ -93,9 +93,9 @@ impl Host {
         if self.options.no_load {
             return Err(refused(None, "no library is loaded (`no_load`)".to_string()));
         }
-        let options = self.options.options.get(backend);
+        let options = &self.options;
         if let Some((entry, passes)) = state.statics.get(backend) {
-            if let Some(reason) = discover::not_wanted(backend, &self.options) {
+            if let Some(reason) = discover::not_wanted(backend, options) {
                 return Err(refused(None, reason));
             }
             // SAFETY: whoever made the static entry vouched for it.
@@ -148,7 +148,7 @@ impl Host {
 }
 
 /// Loads a candidate's library and starts its delegate.
-fn use_candidate(candidate: &Candidate, options: Option<&serde_json::Value>) -> Result<Arc<Delegate>, String> {
+fn use_candidate(candidate: &Candidate, options: &HostOptions) -> Result<Arc<Delegate>, String> {
     let library = candidate.library.as_deref().ok_or("it has no library")?;
     let entry = load(library)?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
@@ -160,13 +160,14 @@ fn use_candidate(candidate: &Candidate, options: Option<&serde_json::Value>) -> 
 fn start(
     backend: &str,
     handshake: Handshake,
-    options: Option<&serde_json::Value>,
+    options: &HostOptions,
     passes: Vec<Pass>,
 ) -> Result<Arc<Delegate>, String> {
     if handshake.info.name != backend {
         return Err(format!("it is the delegate `{}`, not `{backend}`", handshake.info.name));
     }
-    let delegate = Delegate::start(handshake, options, passes).map_err(|error| {
+    let own = options.options.get(backend);
+    let delegate = Delegate::start(handshake, own, passes, options.parallel).map_err(|error| {
         let hint = if error.hint.is_empty() {
             String::new()
         } else {

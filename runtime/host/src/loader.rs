@@ -4,6 +4,7 @@ use crate::api::{HOST_API, HostCall};
 use crate::raw::{read, text};
 use crate::{Info, Manifest};
 use delegraph_abi::{Status, c};
+use delegraph_types::Parallel;
 use std::path::Path;
 
 /// A table that passed the handshake.
@@ -109,7 +110,7 @@ pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>)
 }
 
 unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
-    let call = HostCall::new("", None);
+    let call = HostCall::new("", None, Parallel::SERIAL);
     let mut pointer = std::ptr::null();
     let status = match api.get_info {
         // SAFETY: both pointers are valid for the call.

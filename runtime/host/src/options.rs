@@ -1,5 +1,6 @@
 //! Where to look for delegates and which to use.
 
+use delegraph_types::Parallel;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub struct HostOptions {
     pub disable: Vec<String>,
     /// Options handed to a delegate when it is initialized, by backend id: a table of plain values.
     pub options: BTreeMap<String, serde_json::Value>,
+    /// The threads that delegates borrow by `parallel_for`; a session may have others ([`crate::Session::on`]).
+    pub parallel: Parallel,
     /// Finds and reads manifests only; nothing of a vendor's runs.
     pub no_load: bool,
 }

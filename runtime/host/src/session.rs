@@ -4,7 +4,7 @@ use crate::api::HostCall;
 use crate::{Delegate, DelegateError};
 use delegraph_abi::envelope::TensorSpec;
 use delegraph_abi::{Status, c};
-use delegraph_types::{DType, Dims};
+use delegraph_types::{DType, Dims, Parallel};
 use std::sync::Arc;
 
 /// A tensor that a session reads: contiguous, row-major.
@@ -32,6 +32,8 @@ pub struct Output<'a> {
 /// A loaded blob, ready to run. One run at a time; may move between threads.
 pub struct Session {
     delegate: Arc<Delegate>,
+    /// Threads that a run may borrow.
+    parallel: Parallel,
     session: *mut c::Session,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
@@ -60,12 +62,20 @@ impl Session {
         outputs: &[TensorSpec],
     ) -> Session {
         Session {
+            parallel: delegate.parallel,
             delegate,
             session,
             inputs: inputs.to_vec(),
             outputs: outputs.to_vec(),
             room: Room::default(),
         }
+    }
+
+    /// The same, which may borrow these threads in its runs.
+    pub fn on(self, parallel: Parallel) -> Session {
+        let mut session = self;
+        session.parallel = parallel;
+        session
     }
 
     /// Runs the region once.
@@ -115,7 +125,7 @@ impl Session {
         output_pointers.extend(taken.iter_mut().map(std::ptr::from_mut));
         let session = self.session;
         // SAFETY: the tensors, their sizes and their bytes live until the call returns; outputs are borrowed exclusively.
-        self.delegate.call(|api, call| unsafe {
+        self.delegate.call_on(self.parallel, |api, call| unsafe {
             api.session_execute.map(|f| {
                 f(
                     session,
@@ -200,7 +210,7 @@ fn dtype_code(dtype: DType) -> delegraph_abi::DType {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let call = HostCall::new(self.delegate.backend(), None);
+        let call = HostCall::new(self.delegate.backend(), None, Parallel::SERIAL);
         if let Some(unload) = self.delegate.api.session_unload {
             let _serial = self.delegate.serial();
             // SAFETY: `session_load` made it, no run is under way, and it is not used again.

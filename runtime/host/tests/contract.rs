@@ -8,8 +8,8 @@ use delegraph_sdk::{
     Blob, BlobMeta, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, OptionValue, Options, Partition,
     Reason, Session, TensorOut, TensorView, Verdict, static_entry,
 };
-use delegraph_types::{DType, Dims};
-use std::sync::Arc;
+use delegraph_types::{DType, Dims, Parallel, ParallelFor};
+use std::sync::{Arc, Mutex};
 
 /// Doubles f32 tensors; options make it misbehave.
 struct Doubler {
@@ -110,6 +110,7 @@ impl Delegate for Doubler {
         );
         Ok(Box::new(Double {
             oversized: self.mode == "oversized",
+            threads: self.mode == "threads",
             _kept: weights.keep()?,
         }))
     }
@@ -117,18 +118,37 @@ impl Delegate for Doubler {
 
 struct Double {
     oversized: bool,
+    threads: bool,
     _kept: delegraph_sdk::KeptWeights,
 }
 
 impl Session for Double {
-    fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]) -> Result<(), Error> {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
         let (Some(from), Some(to)) = (inputs[0].elements::<f32>(), outputs[0].elements::<f32>()) else {
             return Err(Error::invalid("f32 only"));
         };
         if from.first() == Some(&666.0) {
             panic!("an unlucky number");
         }
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from);
+        if self.threads {
+            assert_eq!(context.threads(), 3);
+            let doubled: Vec<Mutex<f32>> = from.iter().map(|_| Mutex::default()).collect();
+            context.parallel_for(from.len(), |i| {
+                assert!(from[i] >= 0.0, "no part takes {}", from[i]);
+                // Work within work: on the thread that it comes from.
+                context.parallel_for(2, |_| *doubled[i].lock().unwrap() += from[i]);
+            });
+            to.iter_mut()
+                .zip(doubled)
+                .for_each(|(to, doubled)| *to = doubled.into_inner().unwrap());
+        } else {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from);
+        }
         match self.oversized {
             true => outputs[0].sizes[0] = 1000,
             false => outputs[0].set_sizes(inputs[0].sizes)?,
@@ -223,8 +243,12 @@ fn a_sound_delegate_is_asked_compiled_judged_loaded_and_run() {
     assert_eq!(first, -4.0);
 }
 
-/// The bytes of numbers, which are aligned for every element type.
-fn bytes_of(numbers: &mut [f64]) -> &mut [u8] {
+trait Float {}
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// The bytes of numbers, which are aligned for every element type that is no larger.
+fn bytes_of<T: Float>(numbers: &mut [T]) -> &mut [u8] {
     // SAFETY: any bytes are numbers, and the other way round.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }
@@ -300,6 +324,50 @@ fn what_a_session_is_given_is_checked_and_what_it_gives_too() {
         assert_eq!(have, code, "{text}");
         assert!(text.contains(words), "{text}");
     }
+}
+
+/// Three threads for each piece of work.
+struct Three;
+
+impl ParallelFor for Three {
+    fn threads(&self) -> usize {
+        3
+    }
+
+    fn run(&self, threads: usize, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for first in 0..threads {
+                scope.spawn(move || (first..parts).step_by(threads).for_each(body));
+            }
+        });
+    }
+}
+
+#[test]
+fn delegates_borrow_the_hosts_threads() {
+    let delegate = doubler("threads");
+    let blob = delegate.compile(&image(), &OneWeight, "").unwrap();
+    let session = delegate.load(&blob, Arc::new(OneWeight)).unwrap();
+    let mut session = session.on(Parallel::new(&Three, 8));
+    let mut run = |mut from: [f32; 5]| {
+        let mut doubled = [0f32; 5];
+        let input = Input {
+            dtype: DType::F32,
+            sizes: &[5],
+            bytes: bytes_of(&mut from),
+        };
+        let output = Output {
+            dtype: DType::F32,
+            sizes: Dims::filled(1, 5),
+            bytes: bytes_of(&mut doubled),
+        };
+        session.execute(&[input], &mut [output]).map(|()| doubled)
+    };
+    assert_eq!(run([1.0, 2.0, 3.0, 4.0, 5.0]).unwrap(), [2.0, 4.0, 6.0, 8.0, 10.0]);
+    let error = run([1.0, -2.0, 3.0, 4.0, 5.0]).unwrap_err();
+    assert_eq!(error.code, Status::INTERNAL);
+    assert!(error.to_string().contains("no part takes -2"), "{error}");
+    assert_eq!(run([0.0; 5]).unwrap(), [0.0; 5]);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 mod recorded;
 
 use delegraph_kernels::Tensor;
-use delegraph_types::{DType, Element, Scalar, bf16, f16};
+use delegraph_types::{Complex, DType, Element, Scalar, bf16, f16};
 use recorded::{Corpus, Problem, Recorded, Stored, Want, float, position};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -144,7 +144,6 @@ fn matches(glob: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// `NoKernel` also where a case has complex numbers.
 fn check(case: &Value, corpus: &mut Corpus, strided: bool) -> Result<Verdict, Problem> {
     let Some(recorded) = Recorded::of_case(case, &corpus.shard(case)?, strided)? else {
         return Ok(Verdict::NoKernel);
@@ -191,15 +190,22 @@ fn tensor_differs(out: &Stored, want: &Stored, rtol: f64, atol: f64) -> Option<S
     let have = out.tensor();
     let (mut wrong, mut first, count) = (0usize, None, want.sizes.numel().unwrap_or(0));
     for i in 0..count {
-        let a = element(&have, position(i, have.sizes(), have.strides()));
-        let b = element(&want.tensor(), i);
+        let at = position(i, have.sizes(), have.strides());
+        if let (Some(a), Some(b)) = (complex(&have, at), complex(&want.tensor(), i)) {
+            if !close_in_plane(a, b, rtol, atol) {
+                wrong += 1;
+                first.get_or_insert((i, a.to_string(), b.to_string()));
+            }
+            continue;
+        }
+        let (a, b) = (element(&have, at), element(&want.tensor(), i));
         let same = match want.dtype.is_float() {
             true => close(a.as_f64(), b.as_f64(), rtol, atol),
             false => a.as_i64() == b.as_i64(),
         };
         if !same {
             wrong += 1;
-            first.get_or_insert((i, a, b));
+            first.get_or_insert((i, a.to_string(), b.to_string()));
         }
     }
     let (i, a, b) = first?;
@@ -213,10 +219,30 @@ fn close(got: f64, want: f64, rtol: f64, atol: f64) -> bool {
     got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= atol + rtol * want.abs() && want.is_finite()
 }
 
-fn element(tensor: &Tensor, at: usize) -> Scalar {
-    fn read<T: Element>(tensor: &Tensor, at: usize) -> T {
-        tensor.data::<T>().expect("its dtype")[at]
+/// As exact as real numbers are, by the distance from zero and from each other.
+fn close_in_plane(got: Complex<f64>, want: Complex<f64>, rtol: f64, atol: f64) -> bool {
+    got == want
+        || (got.is_nan() && want.is_nan())
+        || (got - want).norm() <= atol + rtol * want.norm() && want.is_finite()
+}
+
+fn read<T: Element>(tensor: &Tensor, at: usize) -> T {
+    tensor.data::<T>().expect("its dtype")[at]
+}
+
+/// An element of a complex tensor.
+fn complex(tensor: &Tensor, at: usize) -> Option<Complex<f64>> {
+    match tensor.dtype() {
+        DType::C64 => {
+            let z = read::<Complex<f32>>(tensor, at);
+            Some(Complex::new(z.re.into(), z.im.into()))
+        }
+        DType::C128 => Some(read(tensor, at)),
+        _ => None,
     }
+}
+
+fn element(tensor: &Tensor, at: usize) -> Scalar {
     match tensor.dtype() {
         DType::Bool => Scalar::Int(i64::from(read::<u8>(tensor, at))),
         DType::U8 => Scalar::Int(i64::from(read::<u8>(tensor, at))),

@@ -1,10 +1,11 @@
 //! Activation functions: elementwise, with parameters.
 
-use crate::elementwise::{common_dtype, map1, map2, operand, shape_out, with_real};
+use crate::elementwise::{common_dtype, map, map1, map2, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::stage::dim_of;
+use crate::vector::Bulk;
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
@@ -57,7 +58,7 @@ fn number(call: &Call, index: usize, default: f64) -> Result<f64, KernelError> {
 fn silu(call: &mut Call) -> Result<(), KernelError> {
     let (input, dtype) = begin(call)?;
     let out = call.out(0)?;
-    with_real!(dtype, "self", W => map1::<W, W>(input, None, out, |x| x / (1.0 + Real::exp(-x))))
+    with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::silus(x, to)))
 }
 
 fn mish(call: &mut Call) -> Result<(), KernelError> {
@@ -71,15 +72,10 @@ fn gelu(call: &mut Call) -> Result<(), KernelError> {
     let (input, dtype) = begin(call)?;
     let out = call.out(0)?;
     match approximate {
-        "none" => with_real!(dtype, "self", W => {
-            let scale = core::f64::consts::FRAC_1_SQRT_2 as W;
-            map1::<W, W>(input, None, out, |x| 0.5 * x * (1.0 + Real::gauss_erf(x * scale)))
-        }),
-        "tanh" => with_real!(dtype, "self", W => {
-            // sqrt(2 / pi)
-            let scale = (core::f64::consts::FRAC_2_SQRT_PI * core::f64::consts::FRAC_1_SQRT_2) as W;
-            map1::<W, W>(input, None, out, |x| 0.5 * x * (1.0 + Real::tanh(scale * (x + 0.044715 * x * x * x))))
-        }),
+        "none" => with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::gelus(x, to))),
+        "tanh" => {
+            with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, out, &|[x], to| W::gelus_by_tanh(x, to)))
+        }
         other => Err(KernelError::invalid(
             "approximate",
             format!("`{other}` is neither `none` nor `tanh`"),

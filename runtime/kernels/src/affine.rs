@@ -7,7 +7,7 @@
 use crate::math::{Num, Real};
 use crate::strided::{words, words_mut};
 use crate::wide::{Stored, Wide, with_stored};
-use crate::{KernelError, Out, Tensor};
+use crate::{KernelError, Out, Tensor, vector};
 use delegraph_types::{DType, Dims, MAX_RANK, bf16, f16};
 
 /// Elements of a piece.
@@ -498,7 +498,35 @@ pub(crate) fn dequantize<F: Format>(
     let memory = out.bytes_mut();
     let (mut piece, mut scales, mut zeros) = ([F::W::ZERO; PIECE], [F::W::ZERO; PIECE], [F::W::ZERO; PIECE]);
     let (mut whole, mut whole_zeros) = ([0i64; PIECE], [0i64; PIECE]);
+    // One scale for all, in single precision throughout.
+    let plain = match (&source.scale, &source.zero, difference) {
+        (_, _, Difference::Real(other)) if other != DType::F32 => None,
+        (Parameter::One(scale), Parameter::One(zero), _)
+            if F::DTYPE == DType::F32 && dtype == DType::F32 && wrapped.is_none() =>
+        {
+            Some((*scale as f32, *zero as f32))
+        }
+        _ => None,
+    };
     grid.each(|at, step, count| {
+        if let Some((scale, zero)) = plain
+            && step[INPUT] == 1
+            && step[OUT] == 1
+        {
+            let to = &mut words_mut::<f32>(memory)?[at[OUT]..][..count];
+            let from = source.input.bytes();
+            match source.input.dtype() {
+                DType::I8 => {
+                    vector::dequantized_i8(&words::<i8>(from)?[at[INPUT]..][..count], zero, scale, to);
+                    return Ok(());
+                }
+                DType::U8 => {
+                    vector::dequantized_u8(&from[at[INPUT]..][..count], zero, scale, to);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
         let piece = &mut piece[..count];
         let scale = along::<F>(
             &source.scale,

@@ -1,5 +1,6 @@
 //! Elementwise arithmetic of two tensors, or of a tensor and a number.
 
+use crate::complex;
 use crate::elementwise::{common_dtype, float_dtype, map2, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::{Num, Real};
@@ -7,7 +8,7 @@ use crate::registry::Kernel;
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Out};
 use alloc::format;
-use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering};
 use delegraph_types::{DType, Scalar, bf16, f16};
 
 /// The Scalar forms are the Tensor forms with a number at the second place.
@@ -102,6 +103,9 @@ fn alpha<W: Wide>(alpha: Scalar) -> Result<W, KernelError> {
 
 fn add(call: &mut Call) -> Result<(), KernelError> {
     let factor = call.optional_scalar(2)?.unwrap_or(Scalar::Int(1));
+    if complex::is_any(call, [0, 1]) {
+        return complex::add(call, factor);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     if let (DType::F16 | DType::BF16, Scalar::Float(_)) = (dtype, factor) {
@@ -134,6 +138,12 @@ fn rsub(call: &mut Call) -> Result<(), KernelError> {
 
 fn subtract(call: &mut Call, reversed: bool) -> Result<(), KernelError> {
     let factor = call.optional_scalar(2)?.unwrap_or(Scalar::Int(1));
+    if complex::is_any(call, [0, 1]) {
+        return match reversed {
+            true => complex::rsub(call, factor),
+            false => complex::add(call, Scalar::Float(-factor.as_f64())),
+        };
+    }
     let (mut operands, dtype) = begin(call, false)?;
     if dtype == DType::Bool {
         return Err(KernelError::invalid("self", "subtraction of two bool tensors"));
@@ -149,12 +159,18 @@ fn subtract(call: &mut Call, reversed: bool) -> Result<(), KernelError> {
 }
 
 fn mul(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::mul(call);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     with_wide!(dtype, "self", W => map2::<W, W>(&operands, None, out, W::times))
 }
 
 fn div(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::div(call);
+    }
     let (operands, dtype) = begin(call, true)?;
     let out = call.out(0)?;
     with_real!(dtype, "self", W => map2::<W, W>(&operands, None, out, W::over))
@@ -185,13 +201,13 @@ enum Division {
 fn divide(call: &mut Call, division: Division) -> Result<(), KernelError> {
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
-    let by_zero = Cell::new(false);
+    let by_zero = AtomicBool::new(false);
     with_wide!(dtype, "self", W => {
         let whole = !dtype.is_float();
         let run = |f: fn(W, W) -> W, out| {
             map2::<W, W>(&operands, Some(dtype), out, |a, b| {
                 if whole && b == W::ZERO {
-                    by_zero.set(true);
+                    by_zero.store(true, Ordering::Relaxed);
                 }
                 f(a, b)
             })
@@ -203,13 +219,16 @@ fn divide(call: &mut Call, division: Division) -> Result<(), KernelError> {
             Division::Fmod => run(Num::fmod, out),
         }
     })?;
-    match by_zero.get() {
+    match by_zero.into_inner() {
         true => Err(KernelError::invalid("other", "an integer is divided by zero")),
         false => Ok(()),
     }
 }
 
 fn pow(call: &mut Call) -> Result<(), KernelError> {
+    if complex::is_any(call, [0, 1]) {
+        return complex::pow(call);
+    }
     let (operands, dtype) = begin(call, false)?;
     let out = call.out(0)?;
     if let (Operand::Number(exponent), true) = (&operands[1], dtype.is_float()) {

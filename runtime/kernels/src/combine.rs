@@ -3,7 +3,8 @@
 use crate::KernelError;
 use crate::strided::{words, words_mut};
 use crate::wide::{Stored, Wide, with_stored};
-use delegraph_types::DType;
+use core::ops::{Add, Mul};
+use delegraph_types::{Complex, DType, Element};
 
 /// What becomes of an element that is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,11 @@ impl Combine {
             _ => self,
         };
         let truth = dtype == DType::Bool;
+        match dtype {
+            DType::C64 => return self.run_complex::<Complex<f32>>(src, dst, pairs),
+            DType::C128 => return self.run_complex::<Complex<f64>>(src, dst, pairs),
+            _ => {}
+        }
         with_stored!(dtype, "src", T => {
             let (src, dst): (&[T], &mut [T]) = (words(src)?, words_mut(dst)?);
             for pair in pairs {
@@ -85,6 +91,31 @@ impl Combine {
             }
             Ok(())
         })
+    }
+
+    fn run_complex<C: Element + Add<Output = C> + Mul<Output = C>>(
+        self,
+        src: &[u8],
+        dst: &mut [u8],
+        pairs: impl Iterator<Item = Result<(usize, usize), KernelError>>,
+    ) -> Result<(), KernelError> {
+        let apply: fn(C, C) -> C = match self {
+            Combine::Assign => |_, new| new,
+            Combine::Add => |old, new| old + new,
+            Combine::Multiply => |old, new| old * new,
+            Combine::Largest | Combine::Smallest => {
+                return Err(KernelError::invalid("reduce", "an order of complex numbers"));
+            }
+        };
+        let (src, dst): (&[C], &mut [C]) = (words(src)?, words_mut(dst)?);
+        for pair in pairs {
+            let (from, to) = pair?;
+            let (Some(&value), Some(slot)) = (src.get(from), dst.get_mut(to)) else {
+                return Err(KernelError::invalid("index", "an element outside of its tensor"));
+            };
+            *slot = apply(*slot, value);
+        }
+        Ok(())
     }
 }
 

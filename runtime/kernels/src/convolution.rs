@@ -6,12 +6,13 @@
 
 use crate::fold::{Columns, Windows};
 use crate::gemm::{self, Matrix, MatrixMut, Plain};
+use crate::parallel::{each, portion};
 use crate::registry::Kernel;
 use crate::stage::{Arena, bytes_of, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce};
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
-use delegraph_types::Dims;
+use delegraph_types::{Dims, Parallel};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::convolution.out", convolution),
@@ -84,16 +85,47 @@ impl Plan {
         }
     }
 
-    /// Elements that products need for their panels.
-    fn room<W: Plain>(&self) -> usize {
+    /// Elements that products on these threads need for their panels.
+    fn room<W: Plain>(&self, parallel: Parallel) -> usize {
         let (rows, positions) = (self.column_rows(), self.windows.positions_len());
         match self.transposed {
             _ if self.is_depthwise() => 0,
-            true if self.is_pointwise() => gemm::room::<W>(rows, self.inputs, positions),
-            true => gemm::room::<W>(rows, self.inputs, self.strip()),
-            false => gemm::room::<W>(self.outputs, rows, positions),
+            true if self.is_pointwise() => gemm::room_on::<W>(parallel, rows, self.inputs, positions),
+            true => gemm::room_on::<W>(parallel, rows, self.inputs, self.strip()),
+            false => gemm::room_on::<W>(parallel, self.outputs, rows, positions),
         }
     }
+
+    /// How the groups of all images are shared out: how many a thread takes at a time, in how many parts, and on how many threads
+    /// each is computed. A few large ones are divided, one after the other.
+    fn sharing(&self, parallel: Parallel) -> Sharing {
+        let items = self.batch.saturating_mul(self.groups);
+        let channels = if self.transposed { self.inputs } else { self.outputs };
+        let products = self
+            .column_rows()
+            .saturating_mul(self.windows.positions_len())
+            .saturating_mul(channels);
+        let len = portion(parallel, items, (products / 8).max(1), 1);
+        match items >= parallel.threads() && len < items {
+            true => Sharing {
+                len,
+                parts: items.div_ceil(len),
+                within: Parallel::SERIAL,
+            },
+            false => Sharing {
+                len: items.max(1),
+                parts: 1,
+                within: parallel,
+            },
+        }
+    }
+}
+
+/// See [`Plan::sharing`].
+struct Sharing {
+    len: usize,
+    parts: usize,
+    within: Parallel,
 }
 
 fn convolution(call: &mut Call) -> Result<(), KernelError> {
@@ -113,21 +145,31 @@ fn convolution(call: &mut Call) -> Result<(), KernelError> {
     let (out, scratch) = parts(call, 0)?;
     expect_dtype(out, 0, dtype)?;
     out.resize(&sizes)?;
+    let parallel = out.parallel();
+    let sharing = plan.sharing(parallel);
     with_wide!(dtype, "input", W => {
+        let column_len = plan.column_len().saturating_mul(sharing.parts);
+        let room = plan.room::<W>(sharing.within).saturating_mul(sharing.parts);
         let total = [
             load_bytes::<W>(&input),
             load_bytes::<W>(&weight),
             bias.as_ref().map_or(0, load_bytes::<W>),
             out_bytes::<W>(out),
-            bytes_of::<W>(plan.column_len()),
-            bytes_of::<W>(plan.room::<W>()),
+            bytes_of::<W>(column_len),
+            bytes_of::<W>(room),
         ];
         let mut arena = Arena::new(scratch, total.into_iter().fold(0, usize::saturating_add))?;
         let (image, weight) = (arena.load::<W>(&input)?, arena.load::<W>(&weight)?);
         let bias = bias.as_ref().map(|bias| arena.load::<W>(bias)).transpose()?;
-        let columns = arena.take::<W>(plan.column_len())?;
-        let panels = arena.take::<W>(plan.room::<W>())?;
-        produce::<W>(out, &mut arena, |dst, _| run(&plan, image, weight, bias, (columns, panels), dst))
+        let columns = arena.take::<W>(column_len)?;
+        let panels = arena.take::<W>(room)?;
+        produce::<W>(out, &mut arena, |dst, _| {
+            let rooms = split(columns, sharing.parts).zip(split(panels, sharing.parts));
+            let parts = dst.chunks_mut((sharing.len * plan.outputs * plan.output_plane()).max(1)).zip(rooms);
+            each(parallel, parts.enumerate(), |(i, (dst, rooms))| {
+                run(&plan, sharing.within, i * sharing.len, (image, weight, bias), rooms, dst)
+            })
+        })
     })
 }
 
@@ -252,26 +294,38 @@ fn spatial(tensor: &Tensor) -> [i64; 3] {
     result
 }
 
+/// `parts` equal pieces, which may be empty.
+fn split<T>(room: &mut [T], parts: usize) -> impl ExactSizeIterator<Item = &mut [T]> {
+    let len = room.len() / parts.max(1);
+    let mut rest = room;
+    (0..parts).map(move |_| {
+        let (piece, others) = core::mem::take(&mut rest).split_at_mut(len);
+        rest = others;
+        piece
+    })
+}
+
+/// Computes the groups that `dst` has room for, from the group `first` of all images on.
 fn run<W: Plain>(
     plan: &Plan,
-    image: &[W],
-    weight: &[W],
-    bias: Option<&[W]>,
+    parallel: Parallel,
+    first: usize,
+    (image, weight, bias): (&[W], &[W], Option<&[W]>),
     (columns, panels): (&mut [W], &mut [W]),
     dst: &mut [W],
 ) -> Result<(), KernelError> {
     let (in_plane, out_plane) = (plan.input_plane(), plan.output_plane());
     let weights = plan.inputs * plan.outputs * plan.windows.kernel_len();
-    for item in 0..plan.batch * plan.groups {
+    for (i, dst) in dst.chunks_exact_mut((plan.outputs * out_plane).max(1)).enumerate() {
+        let item = first + i;
         let group = item % plan.groups;
         let image = &image[item * plan.inputs * in_plane..(item + 1) * plan.inputs * in_plane];
-        let dst = &mut dst[item * plan.outputs * out_plane..(item + 1) * plan.outputs * out_plane];
         let weight = &weight[group * weights..(group + 1) * weights];
         for (channel, plane) in dst.chunks_exact_mut(out_plane.max(1)).enumerate() {
             plane.fill(bias.map_or(W::ZERO, |bias| bias[group * plan.outputs + channel]));
         }
         if plan.transposed {
-            transposed_group(plan, image, weight, (columns, panels), dst)?;
+            transposed_group(plan, parallel, image, weight, (columns, panels), dst)?;
         } else if plan.is_depthwise() {
             let kernel = plan.windows.kernel_len();
             for (channel, plane) in dst.chunks_exact_mut(out_plane.max(1)).enumerate() {
@@ -283,7 +337,7 @@ fn run<W: Plain>(
                 );
             }
         } else {
-            group_by_columns(plan, image, weight, panels, dst)?;
+            group_by_columns(plan, parallel, image, weight, panels, dst)?;
         }
     }
     Ok(())
@@ -291,6 +345,7 @@ fn run<W: Plain>(
 
 fn group_by_columns<W: Plain>(
     plan: &Plan,
+    parallel: Parallel,
     image: &[W],
     weight: &[W],
     panels: &mut [W],
@@ -301,18 +356,19 @@ fn group_by_columns<W: Plain>(
     let dst = MatrixMut::dense(dst, plan.outputs, positions)?;
     if plan.is_pointwise() {
         let image = Matrix::dense(image, rows, positions)?;
-        return gemm::product(weight, image, dst, W::UNIT, true, panels);
+        return gemm::product(parallel, weight, image, dst, W::UNIT, true, panels);
     }
     let columns = Columns {
         windows: plan.windows,
         image,
         channels: plan.inputs,
     };
-    gemm::product_of_panels(weight, &columns, dst, true, panels)
+    gemm::product_of_panels(parallel, weight, &columns, dst, true, panels)
 }
 
 fn transposed_group<W: Plain>(
     plan: &Plan,
+    parallel: Parallel,
     image: &[W],
     weight: &[W],
     (columns, panels): (&mut [W], &mut [W]),
@@ -323,14 +379,14 @@ fn transposed_group<W: Plain>(
     let image = Matrix::dense(image, plan.inputs, positions)?;
     if plan.is_pointwise() {
         let dst = MatrixMut::dense(dst, rows, positions)?;
-        return gemm::product(weight, image, dst, W::UNIT, true, panels);
+        return gemm::product(parallel, weight, image, dst, W::UNIT, true, panels);
     }
     for start in (0..positions).step_by(strip) {
         let end = (start + strip).min(positions);
         let image = image.block((0, start), (plan.inputs, end - start));
         let columns = &mut columns[..rows * (end - start)];
         let target = MatrixMut::dense(columns, rows, end - start)?;
-        gemm::product(weight, image, target, W::UNIT, false, panels)?;
+        gemm::product(parallel, weight, image, target, W::UNIT, false, panels)?;
         plan.windows.add_columns(columns, plan.outputs, dst, (start, end));
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Copies that keep the shape: clone, conversion to another dtype or dimension order, copy into, row by row.
 
+use crate::complex::convert_or_drop;
 use crate::join::fill;
 use crate::registry::Kernel;
 use crate::stage::{dims_of, expect_dtype};
@@ -47,7 +48,11 @@ pub(crate) fn assign(source: &Tensor, out: &mut Out) -> Result<(), KernelError> 
     let view = expanded(&View::all(source.sizes(), source.strides()), out.sizes())?;
     let plan = Move::of(&view.sizes, &view.strides, &out.strides())?;
     let dtype = out.dtype();
-    convert(&plan, (source.dtype(), source.bytes(), 0), (dtype, out.bytes_mut(), 0))
+    let to = (dtype, out.bytes_mut(), 0);
+    match source.dtype().is_complex() && source.dtype() != dtype {
+        true => convert_or_drop(&plan, (source.dtype(), source.bytes(), 0), to),
+        false => convert(&plan, (source.dtype(), source.bytes(), 0), to),
+    }
 }
 
 fn empty_dim_order(call: &mut Call) -> Result<(), KernelError> {

@@ -127,6 +127,12 @@ fn arange(call: &mut Call, end_index: usize, step_index: Option<usize>) -> Resul
         ));
     };
     out.resize(&dims_of(&[count], "end")?)?;
+    if out.dtype().is_complex() {
+        return Err(KernelError::invalid(
+            "dtype",
+            format!("a range in dtype {}", out.dtype()),
+        ));
+    }
     if out.dtype().is_float() {
         let (start, step) = (start.as_f64(), step.as_f64());
         return sequence::<f64>(out, |i| start + i as f64 * step);
@@ -144,8 +150,8 @@ fn linspace(call: &mut Call) -> Result<(), KernelError> {
     }
     out.resize(&dims_of(&[steps], "steps")?)?;
     let stored: fn(f64) -> f64 = match out.dtype() {
-        DType::F64 => |x| x,
-        DType::F32 => |x| f64::from(x as f32),
+        DType::F64 | DType::C128 => |x| x,
+        DType::F32 | DType::C64 => |x| f64::from(x as f32),
         DType::F16 => |x| f16::from_f64(x).to_f64(),
         DType::BF16 => |x| bf16::from_f64(x).to_f64(),
         _ => crate::math::Real::trunc,

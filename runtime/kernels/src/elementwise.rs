@@ -1,6 +1,7 @@
 //! The elementwise engine: broadcast any number of operands, compute piece by piece, store in the output's dtype and layout.
 
 use crate::lanes::{LANES, Lane, Operand, Reader, Writer};
+use crate::parallel::{each, portion};
 use crate::stage::dims_of;
 use crate::wide::Wide;
 use crate::{Arg, Call, KernelError, Out};
@@ -50,12 +51,18 @@ pub(crate) fn common_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
     }
 }
 
-/// The dtype of an operator that always gives floats: that of its operands, or `f32` for integers.
+/// The dtype of an operator that always gives floats: that of its operands, or `f32` for integers. It may be complex.
 ///
 /// # Errors
 /// As [`common_dtype`].
 pub(crate) fn float_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
-    common_dtype(operands).map(|dtype| if dtype.is_float() { dtype } else { DType::F32 })
+    common_dtype(operands).map(|dtype| {
+        if dtype.is_float() || dtype.is_complex() {
+            dtype
+        } else {
+            DType::F32
+        }
+    })
 }
 
 /// Sizes the output for the operands broadcast together, and checks that `result` may be stored in its dtype.
@@ -99,7 +106,7 @@ pub(crate) fn map<W: Wide, R: Lane, const N: usize>(
     operands: &[Operand; N],
     common: Option<DType>,
     out: &mut Out,
-    compute: &dyn Fn([&[W]; N], &mut [R]),
+    compute: &(dyn Fn([&[W]; N], &mut [R]) + Sync),
 ) -> Result<(), KernelError> {
     let (sizes, strides) = (*out.sizes(), out.strides());
     let mut order = [0usize; MAX_RANK];
@@ -115,8 +122,23 @@ pub(crate) fn map<W: Wide, R: Lane, const N: usize>(
             at -= 1;
         }
     }
-    let readers: [Result<Reader<W>, KernelError>; N] =
-        core::array::from_fn(|i| Reader::broadcast(&operands[i], &sizes, order, common));
+    let order = &*order;
+    let count = sizes.numel().unwrap_or(0);
+    let (parallel, dtype) = (out.parallel(), out.dtype());
+    let len = portion(parallel, count, 1, LANES);
+    each(parallel, out.chunks(len).enumerate(), |(i, chunk)| {
+        let operands = core::array::from_fn(|k| Reader::broadcast(&operands[k], &sizes, order, common));
+        span(operands, i * len, &mut Out::of_chunk(dtype, chunk), compute)
+    })
+}
+
+/// Computes a piece of the output, from the element `first` in the order of memory.
+fn span<W: Wide, R: Lane, const N: usize>(
+    readers: [Result<Reader<W>, KernelError>; N],
+    first: usize,
+    out: &mut Out,
+    compute: &(dyn Fn([&[W]; N], &mut [R]) + Sync),
+) -> Result<(), KernelError> {
     let mut failed = None;
     let mut readers = readers.map(|reader| {
         reader.unwrap_or_else(|error| {
@@ -127,8 +149,11 @@ pub(crate) fn map<W: Wide, R: Lane, const N: usize>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let count = sizes.numel().unwrap_or(0);
-    let mut writer = Writer::<R>::new(&[count as i64], &[1]);
+    if first > 0 {
+        readers.iter_mut().for_each(|reader| reader.skip_to(first));
+    }
+    let count = out.sizes()[0] as usize;
+    let mut writer = Writer::<R>::new(out.sizes(), &[1]);
     let mut done = 0usize;
     while done < count {
         let take = LANES.min(count - done);
@@ -151,7 +176,7 @@ pub(crate) fn map1<W: Wide, R: Lane>(
     operand: Operand,
     common: Option<DType>,
     out: &mut Out,
-    compute: impl Fn(W) -> R,
+    compute: impl Fn(W) -> R + Sync,
 ) -> Result<(), KernelError> {
     map(&[operand], common, out, &|[a]: [&[W]; 1], slots| {
         for (slot, &a) in slots.iter_mut().zip(a) {
@@ -168,7 +193,7 @@ pub(crate) fn map2<W: Wide, R: Lane>(
     operands: &[Operand; 2],
     common: Option<DType>,
     out: &mut Out,
-    compute: impl Fn(W, W) -> R,
+    compute: impl Fn(W, W) -> R + Sync,
 ) -> Result<(), KernelError> {
     map(operands, common, out, &|[a, b]: [&[W]; 2], slots| {
         for ((slot, &a), &b) in slots.iter_mut().zip(a).zip(b) {
@@ -185,7 +210,7 @@ pub(crate) fn map3<W: Wide, R: Lane>(
     operands: &[Operand; 3],
     common: Option<DType>,
     out: &mut Out,
-    compute: impl Fn(W, W, W) -> R,
+    compute: impl Fn(W, W, W) -> R + Sync,
 ) -> Result<(), KernelError> {
     map(operands, common, out, &|[a, b, c]: [&[W]; 3], slots| {
         for (((slot, &a), &b), &c) in slots.iter_mut().zip(a).zip(b).zip(c) {

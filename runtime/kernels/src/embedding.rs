@@ -102,9 +102,24 @@ fn embedding(call: &mut Call) -> Result<(), KernelError> {
     let plan = Move::of(&[columns], &weight.strides()[1..], &[column_stride])?;
     let row_strides = dims_of(row_strides, "out")?;
     let targets = Offsets::new(indices.sizes(), &row_strides);
+    let size = weight.dtype().size();
+    if weight.strides()[1] == 1 && column_stride == 1 {
+        // Whole rows, of which a plan would cost as much as the copy.
+        let width = columns as usize * size;
+        for (from, to) in Offsets::of(&indices).zip(targets) {
+            let start = (row(from)? * weight.strides()[0]) as usize * size;
+            let source = weight.bytes().get(start..start.saturating_add(width));
+            let target = out.bytes_mut().get_mut(to * size..(to * size).saturating_add(width));
+            let (Some(source), Some(target)) = (source, target) else {
+                return Err(KernelError::invalid("weight", "a row that leaves the memory"));
+            };
+            target.copy_from_slice(source);
+        }
+        return Ok(());
+    }
     for (from, to) in Offsets::of(&indices).zip(targets) {
         let start = (row(from)? * weight.strides()[0]) as usize;
-        plan.copy_bytes(weight.dtype().size(), weight.bytes(), start, out.bytes_mut(), to)?;
+        plan.copy_bytes(size, weight.bytes(), start, out.bytes_mut(), to)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use crate::wide::{Stored, Wide, with_stored};
 use crate::{KernelError, Out, Tensor};
-use delegraph_types::{DType, Dims, Element, MAX_RANK, Scalar};
+use delegraph_types::{Complex, DType, Dims, Element, MAX_RANK, Scalar};
 
 /// Elements of a piece.
 pub(crate) const LANES: usize = 512;
@@ -59,6 +59,31 @@ impl Walk {
         self.index = [0; MAX_RANK];
         self.at = offset;
         self.done = 0;
+    }
+
+    /// Elements one after the other in the innermost run.
+    pub fn is_straight(&self) -> bool {
+        self.strides[self.rank - 1] == 1 && self.sizes[self.rank - 1] > 1
+    }
+
+    /// Starts again at offset 0, before the element of this number.
+    pub fn skip_to(&mut self, element: usize) {
+        self.seek(0);
+        self.skip(element);
+    }
+
+    /// Passes over elements, from where it was sought to.
+    pub fn skip(&mut self, element: usize) {
+        let inner = self.rank - 1;
+        let size = self.sizes[inner].max(1);
+        let mut rest = element / size;
+        self.done = element % size;
+        for d in (0..inner).rev() {
+            let size = self.sizes[d].max(1);
+            self.index[d] = rest % size;
+            self.at += self.index[d] * self.strides[d];
+            rest /= size;
+        }
     }
 
     /// Offset of the next `count` elements if they lie one after the other.
@@ -133,12 +158,22 @@ pub(crate) struct Reader<'a, W> {
 impl<'a, W: Wide> Reader<'a, W> {
     /// Over `sizes` with `strides` in the tensor's memory.
     pub fn new(tensor: Tensor<'a>, sizes: &[i64], strides: &[i64]) -> Reader<'a, W> {
+        Reader::walking(tensor, Walk::new(sizes, strides))
+    }
+
+    /// Along a walk in the tensor's memory.
+    pub fn walking(tensor: Tensor<'a>, walk: Walk) -> Reader<'a, W> {
         Reader {
             tensor: Some(tensor),
-            walk: Walk::new(sizes, strides),
+            walk,
             settle: None,
             buffer: [W::ZERO; LANES],
         }
+    }
+
+    /// Elements that lie one after the other, from wherever it is sought to.
+    pub fn over_lines(tensor: Tensor<'a>) -> Reader<'a, W> {
+        Reader::walking(tensor, Walk::new(&[i64::MAX], &[1]))
     }
 
     /// Reads zeros.
@@ -200,6 +235,16 @@ impl<'a, W: Wide> Reader<'a, W> {
     /// Starts again, with the first element at `offset`.
     pub fn seek(&mut self, offset: usize) {
         self.walk.seek(offset);
+    }
+
+    /// Starts again at offset 0, before the element of this number.
+    pub fn skip_to(&mut self, element: usize) {
+        self.walk.skip_to(element);
+    }
+
+    /// Passes over elements, from where it was sought to.
+    pub fn skip(&mut self, element: usize) {
+        self.walk.skip(element);
     }
 
     fn is_direct(&self) -> bool {
@@ -307,6 +352,8 @@ pub(crate) trait Lane: Element + Default {
     fn narrow<T: Stored>(self) -> T;
     /// Not zero.
     fn is_true(self) -> bool;
+    /// Real and imaginary part.
+    fn parts(self) -> [f64; 2];
 }
 
 macro_rules! wide_lane {
@@ -318,6 +365,9 @@ macro_rules! wide_lane {
             }
             fn is_true(self) -> bool {
                 self != <$ty as Wide>::ZERO
+            }
+            fn parts(self) -> [f64; 2] {
+                [Wide::to_f64(self), 0.0]
             }
         })*
     };
@@ -331,6 +381,23 @@ impl Lane for u8 {
     }
     fn is_true(self) -> bool {
         self != 0
+    }
+    fn parts(self) -> [f64; 2] {
+        [f64::from(self), 0.0]
+    }
+}
+
+/// The imaginary part is lost in a real dtype: kernels refuse such an output before.
+impl Lane for Complex<f64> {
+    const PLAIN: DType = DType::C128;
+    fn narrow<T: Stored>(self) -> T {
+        T::from_wide(self.re)
+    }
+    fn is_true(self) -> bool {
+        self.re != 0.0 || self.im != 0.0
+    }
+    fn parts(self) -> [f64; 2] {
+        [self.re, self.im]
     }
 }
 
@@ -378,6 +445,25 @@ impl<R: Lane> Writer<R> {
             let data = out.data_mut::<u8>().unwrap_or(&mut []);
             scatter(&mut self.walk, values, data, |value| u8::from(value.is_true()));
             return Ok(());
+        }
+        match out.dtype() {
+            DType::C64 => {
+                let data = out.data_mut::<Complex<f32>>().unwrap_or(&mut []);
+                scatter(&mut self.walk, values, data, |value| {
+                    let [re, im] = value.parts();
+                    Complex::new(re as f32, im as f32)
+                });
+                return Ok(());
+            }
+            DType::C128 => {
+                let data = out.data_mut::<Complex<f64>>().unwrap_or(&mut []);
+                scatter(&mut self.walk, values, data, |value| {
+                    let [re, im] = value.parts();
+                    Complex::new(re, im)
+                });
+                return Ok(());
+            }
+            _ => {}
         }
         with_stored!(out.dtype(), "out", T => {
             let data = out.data_mut::<T>().unwrap_or(&mut []);
@@ -436,6 +522,23 @@ mod tests {
             assert_eq!(offsets(&[3, 2], &[1, 0], piece), [0, 0, 1, 1, 2, 2]);
         }
         assert_eq!(offsets(&[], &[], 1), [0]);
+    }
+
+    #[test]
+    fn a_walk_begins_anywhere() {
+        for (sizes, strides) in [
+            ([2i64, 3, 4], [12i64, 4, 1]),
+            ([2, 3, 4], [1, 2, 6]),
+            ([3, 1, 5], [0, 9, 2]),
+        ] {
+            let all = offsets(&sizes, &strides, 1);
+            for from in 0..all.len() {
+                let mut walk = Walk::new(&sizes, &strides);
+                walk.skip_to(from);
+                let rest: Vec<usize> = (from..all.len()).map(|_| walk.step()).collect();
+                assert_eq!(rest, all[from..]);
+            }
+        }
     }
 
     #[test]

@@ -7,14 +7,17 @@
 
 extern crate alloc;
 
+mod accumulate;
 mod activation;
 mod affine;
 mod arg;
 mod backward;
 mod binary;
 mod call;
+mod columns;
 mod combine;
 mod compare;
+mod complex;
 mod convolution;
 mod convolution_backward;
 mod copies;
@@ -24,6 +27,7 @@ mod elementwise;
 mod embedding;
 mod embedding_bag;
 mod error;
+mod fft;
 mod fold;
 mod gemm;
 mod grid_sampler;
@@ -35,6 +39,7 @@ mod masks;
 mod math;
 mod matmul;
 mod norm;
+mod parallel;
 mod pool;
 mod prim;
 mod quantized;
@@ -59,6 +64,7 @@ mod ternary;
 mod unary;
 mod upsample;
 mod variance;
+mod vector;
 mod views;
 mod wide;
 

@@ -3,6 +3,7 @@
 //! All are [`products`]: a batch of m x k by k x n, then `beta * self + alpha * product`.
 
 use crate::gemm::{self, Factor, Matrix, MatrixMut};
+use crate::parallel::{each, portion};
 use crate::registry::Kernel;
 use crate::stage::{Arena, bytes_of, count, dims_of, expect_dtype, out_bytes, parts, produce};
 use crate::strided::Move;
@@ -10,7 +11,7 @@ use crate::views::{View, expanded};
 use crate::wide::{Wide, convert};
 use crate::{Call, KernelError, Out, Scratch, Tensor};
 use alloc::format;
-use delegraph_types::{DType, Element, Scalar, bf16, f16};
+use delegraph_types::{DType, Element, Parallel, Scalar, bf16, f16};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::mm.out", mm),
@@ -214,9 +215,23 @@ fn products(call: &mut Call, sizes: &[i64], task: Task) -> Result<(), KernelErro
         DType::BF16 => compute::<bf16>(out, scratch, &task),
         DType::F64 => compute::<f64>(out, scratch, &task),
         // PyTorch multiplies bools as a logical or of ands: any nonzero sum is true, which the store to bool gives.
+        other if other.is_complex() => complex(out, scratch, &task),
         other if !other.is_float() => compute::<i64>(out, scratch, &task),
         other => Err(KernelError::unsupported("self", format!("dtype {other}"))),
     }
+}
+
+/// Complex factors, with nothing added.
+fn complex(out: &mut Out, scratch: &mut Scratch, task: &Task) -> Result<(), KernelError> {
+    if task.bias.is_some() || task.summed {
+        let dtype = out.dtype();
+        return Err(KernelError::unsupported(
+            "self",
+            format!("a sum with products of dtype {dtype}"),
+        ));
+    }
+    let dims = (task.batch, task.m, task.k, task.n);
+    crate::complex::products((&task.a, &task.b), dims, task.b_transposed, (out, scratch))
 }
 
 /// Factors of type `T`, or converted to it.
@@ -233,7 +248,19 @@ where
     } else {
         [task.batch, k, n]
     };
-    let room = gemm::room::<T::Sum>(m, k, n);
+    let parallel = out.parallel();
+    // Many small products are shared out; a few large ones are divided, one after the other.
+    let units = (m.saturating_mul(k).saturating_mul(n) / 16).max(1);
+    let items = if task.summed {
+        task.batch
+    } else {
+        portion(parallel, task.batch, units, 1)
+    };
+    let apart = items < task.batch && task.batch >= parallel.threads();
+    let room = match apart {
+        true => task.batch.div_ceil(items).saturating_mul(gemm::room::<T::Sum>(m, k, n)),
+        false => gemm::room_on::<T::Sum>(parallel, m, k, n),
+    };
     let total = [
         operand_bytes::<T>(&task.a, [task.batch, m, k]),
         operand_bytes::<T>(&task.b, b_dims),
@@ -259,12 +286,26 @@ where
         } else if task.batch == 0 {
             dst.fill(T::Sum::ZERO);
         }
-        for i in 0..task.batch {
+        let one = |parallel, i: usize, dst: &mut [T::Sum], panels: &mut [gemm::Packed<T>]| {
             let (a, b) = (a.matrix(i)?, b.matrix(i)?);
             let b = if task.b_transposed { b.transposed() } else { b };
+            let c = MatrixMut::dense(dst, m, n)?;
+            let accumulate = bias.is_some() || (task.summed && i > 0);
+            gemm::product(parallel, a, b, c, alpha, accumulate, panels)
+        };
+        if apart {
+            let room = gemm::room::<T::Sum>(m, k, n).max(1);
+            let chunks = dst.chunks_mut((items * m * n).max(1)).zip(panels.chunks_mut(room));
+            return each(parallel, chunks.enumerate(), |(i, (dst, panels))| {
+                for (k, dst) in dst.chunks_exact_mut((m * n).max(1)).enumerate() {
+                    one(Parallel::SERIAL, i * items + k, dst, panels)?;
+                }
+                Ok(())
+            });
+        }
+        for i in 0..task.batch {
             let target = if task.summed { 0 } else { i * m * n };
-            let c = MatrixMut::dense(&mut dst[target..target + m * n], m, n)?;
-            gemm::product(a, b, c, alpha, bias.is_some() || (task.summed && i > 0), panels)?;
+            one(parallel, i, &mut dst[target..target + m * n], panels)?;
         }
         Ok(())
     })

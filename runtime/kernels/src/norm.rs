@@ -4,9 +4,12 @@ use crate::activation::spread;
 use crate::elementwise::{check_category, map3, with_real};
 use crate::lanes::{Operand, Reader, Writer};
 use crate::math::Real;
+use crate::parallel::{each, portion};
 use crate::registry::Kernel;
-use crate::rows::{DimSet, Rows, Starts};
+use crate::rows::{self, DimSet};
+use crate::stage::{Arena, bytes_of, count, load_bytes, out_bytes, produce};
 use crate::variance::moments;
+use crate::vector::{self, Bulk};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
 use delegraph_types::{Dims, Element};
@@ -32,88 +35,127 @@ fn check_float(input: &Tensor) -> Result<(), KernelError> {
     }
 }
 
-/// How the rows of a norm lie in memory, with their weights.
-struct Layout<'a> {
-    /// The input as rows along `set`.
+/// Rows that are normalized, one after the other in row-major order.
+struct Rows<'a> {
     input: Tensor<'a>,
-    set: DimSet,
-    /// Sizes and strides of the output, split as the input is.
-    sizes: Dims,
-    strides: Dims,
-    /// Weight and bias by row: the row sizes with strides, and how far apart two groups are.
+    /// Elements of a row.
+    len: usize,
     weight: Option<Tensor<'a>>,
     bias: Option<Tensor<'a>>,
-    row_strides: Dims,
-    group_stride: usize,
+    /// Neighbours in a row that share an element of weight and bias.
+    shared: usize,
+    /// Rows until weight and bias begin again.
     groups: usize,
     eps: f64,
 }
 
-/// Writes the first output normalized row by row, mean and reciprocal deviation to the second and third.
-fn normalize(call: &mut Call, layout: &Layout) -> Result<(), KernelError> {
-    let row_sizes = layout.set.inside(&layout.sizes);
-    let mut rows = Rows::<f64>::new(layout.input, layout.set);
-    let len = rows.len();
-    let mut starts = Starts::new(&layout.sizes, &layout.strides, layout.set);
-    let mut writer = Writer::<f64>::new(&row_sizes, &layout.set.inside(&layout.strides));
-    let mut means = Writer::<f64>::whole(call.out(1)?);
-    let mut deviations = Writer::<f64>::whole(call.out(2)?);
-    let mut weight = layout
-        .weight
-        .map(|t| Reader::<f64>::new(t, &row_sizes, &layout.row_strides));
-    let mut bias = layout
-        .bias
-        .map(|t| Reader::<f64>::new(t, &row_sizes, &layout.row_strides));
-    let mut group = 0usize;
-    while rows.advance() {
-        let (mean, squares) = moments(&mut rows)?;
-        let deviation = 1.0 / Real::sqrt(squares / len as f64 + layout.eps);
-        writer.seek(starts.next().unwrap_or(0));
-        for reader in [&mut weight, &mut bias].into_iter().flatten() {
-            reader.seek(group * layout.group_stride);
-        }
-        group = (group + 1) % layout.groups.max(1);
-        let mut failed = Ok(());
-        let out = call.out(0)?;
-        rows.each(|piece| {
-            let step = apply(piece, (mean, deviation), &mut weight, &mut bias, |count, fill| {
-                writer.write(out, count, fill)
-            });
-            failed = core::mem::replace(&mut failed, Ok(())).and(step);
+/// Writes the first output normalized row by row, mean and reciprocal deviation to the second and third. The outputs have their sizes.
+fn normalize(call: &mut Call, rows: &Rows) -> Result<(), KernelError> {
+    let inputs = call.args.len();
+    let [out, means, deviations] = &mut *call.outs else {
+        return Err(KernelError::WrongKind {
+            index: inputs,
+            expected: "three output tensors",
+        });
+    };
+    let parallel = out.parallel();
+    let count = means.sizes().numel().unwrap_or(0);
+    with_real!(rows.input.dtype(), "input", W => {
+        let vectors = [rows.weight, rows.bias];
+        let total = vectors.iter().flatten().map(load_bytes::<W>).fold(0, usize::saturating_add);
+        let total = total
+            .saturating_add(load_bytes::<W>(&rows.input))
+            .saturating_add(out_bytes::<W>(out))
+            .saturating_add(bytes_of::<f64>(count.saturating_mul(2)));
+        let mut arena = Arena::new(call.scratch, total)?;
+        let src = arena.load::<W>(&rows.input)?;
+        let weight = rows.weight.as_ref().map(|tensor| arena.load::<W>(tensor)).transpose()?;
+        let bias = rows.bias.as_ref().map(|tensor| arena.load::<W>(tensor)).transpose()?;
+        // Mean and reciprocal deviation of each row.
+        let moments = arena.take::<f64>(count.saturating_mul(2))?;
+        produce::<W>(out, &mut arena, |dst, _| {
+            let len = rows.len.max(1);
+            let block = portion(parallel, count, len.saturating_mul(2), 1);
+            let parts = dst.chunks_mut(block * len).zip(src.chunks(block * len)).zip(moments.chunks_mut(2 * block));
+            if rows.len > 0 {
+                each(parallel, parts.enumerate(), |(i, ((dst, src), moments))| {
+                    let lines = dst.chunks_exact_mut(len).zip(src.chunks_exact(len)).zip(moments.chunks_exact_mut(2));
+                    for (k, ((dst, src), moments)) in lines.enumerate() {
+                        let channels = len / rows.shared.max(1);
+                        let first = (i * block + k) % rows.groups.max(1) * channels;
+                        let vectors = (some_of(weight, first, channels), some_of(bias, first, channels));
+                        let (mean, deviation) = statistics(src, rows.eps);
+                        moments.copy_from_slice(&[mean, deviation]);
+                        scale(dst, src, (mean, deviation), vectors, rows.shared);
+                    }
+                    Ok(())
+                })?;
+            } else {
+                // What 0 / 0 gives, as in PyTorch.
+                moments.fill(f64::NAN);
+            }
+            Ok(())
         })?;
-        failed?;
-        means.push(call.out(1)?, mean)?;
-        deviations.push(call.out(2)?, deviation)?;
-    }
-    Ok(())
+        for (index, to) in [means, deviations].into_iter().enumerate() {
+            let mut writer = Writer::<f64>::whole(to);
+            for pair in moments.chunks_exact(2) {
+                writer.push(to, pair[index])?;
+            }
+        }
+        Ok(())
+    })
 }
 
-/// `(x - mean) * deviation * weight + bias` of one piece.
-fn apply<'a>(
-    piece: &[f64],
+fn some_of<T>(vector: Option<&[T]>, first: usize, count: usize) -> Option<&[T]> {
+    vector.map(|vector| &vector[first..first + count])
+}
+
+/// The mean, and the reciprocal of the deviation.
+fn statistics<W: Bulk>(row: &[W], eps: f64) -> (f64, f64) {
+    let count = row.len() as f64;
+    let mean = W::sum(row) / count;
+    (mean, 1.0 / Real::sqrt(W::squares(row, mean) / count + eps))
+}
+
+/// `(x - mean) * deviation * weight + bias`, of which `shared` neighbours have the same weight and bias.
+fn scale<W: Bulk>(
+    dst: &mut [W],
+    src: &[W],
     (mean, deviation): (f64, f64),
-    weight: &mut Option<Reader<'a, f64>>,
-    bias: &mut Option<Reader<'a, f64>>,
-    write: impl FnOnce(usize, &mut dyn FnMut(&mut [f64])) -> Result<(), KernelError>,
-) -> Result<(), KernelError> {
-    let count = piece.len();
-    let weight = weight.as_mut().map(|reader| reader.read(count)).transpose()?;
-    let bias = bias.as_mut().map(|reader| reader.read(count)).transpose()?;
-    write(count, &mut |slots| {
-        for (slot, &x) in slots.iter_mut().zip(piece) {
-            *slot = (x - mean) * deviation;
-        }
-        if let Some(weight) = weight {
-            for (slot, &w) in slots.iter_mut().zip(weight) {
-                *slot *= w;
+    (weight, bias): (Option<&[W]>, Option<&[W]>),
+    shared: usize,
+) {
+    let normal = |x: W| (x.to_f64() - mean) * deviation;
+    if shared > 1 {
+        for (i, (dst, src)) in dst.chunks_mut(shared).zip(src.chunks(shared)).enumerate() {
+            let (w, b) = (
+                weight.map_or(1.0, |w| w[i].to_f64()),
+                bias.map_or(0.0, |b| b[i].to_f64()),
+            );
+            for (slot, &x) in dst.iter_mut().zip(src) {
+                *slot = W::from_f64(normal(x) * w + b);
             }
         }
-        if let Some(bias) = bias {
-            for (slot, &b) in slots.iter_mut().zip(bias) {
-                *slot += b;
+        return;
+    }
+    match (weight, bias) {
+        (Some(weight), Some(bias)) => W::normalized(src, (mean, deviation), weight, bias, dst),
+        (Some(weight), None) => {
+            for ((slot, &x), &w) in dst.iter_mut().zip(src).zip(weight) {
+                *slot = W::from_f64(normal(x) * w.to_f64());
             }
         }
-    })
+        (None, Some(bias)) => {
+            for ((slot, &x), &b) in dst.iter_mut().zip(src).zip(bias) {
+                *slot = W::from_f64(normal(x) + b.to_f64());
+            }
+        }
+        (None, None) => {
+            for (slot, &x) in dst.iter_mut().zip(src) {
+                *slot = W::from_f64(normal(x));
+            }
+        }
+    }
 }
 
 fn layer_norm(call: &mut Call) -> Result<(), KernelError> {
@@ -142,37 +184,19 @@ fn layer_norm(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     check_category(out, 0, input.dtype())?;
     out.resize(input.sizes())?;
-    let strides = out.strides();
     for index in 1..3 {
         call.out(index)?.resize(&set.reduce(input.sizes(), true))?;
     }
-    // Weight and bias may lie in memory differently: each gets the strides of its own.
-    let own = |tensor: Option<Tensor>| tensor.map(|t| *t.strides());
-    let row_strides = own(weight)
-        .or(own(bias))
-        .unwrap_or(set.inside(&input.sizes().contiguous_strides()));
-    if let (Some(w), Some(b)) = (weight, bias)
-        && w.strides() != b.strides()
-        && !(w.is_contiguous() && b.is_contiguous())
-    {
-        return Err(KernelError::unsupported(
-            "bias",
-            "another memory layout than that of the weight",
-        ));
-    }
-    let layout = Layout {
+    let rows = Rows {
         input,
-        set,
-        sizes: *input.sizes(),
-        strides,
+        len: count(normalized),
         weight,
         bias,
-        row_strides,
-        group_stride: 0,
+        shared: 1,
         groups: 1,
         eps,
     };
-    normalize(call, &layout)
+    normalize(call, &rows)
 }
 
 fn group_norm(call: &mut Call) -> Result<(), KernelError> {
@@ -192,38 +216,21 @@ fn group_norm(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     check_category(out, 0, input.dtype())?;
     out.resize(input.sizes())?;
-    let out_strides = out.strides();
     for index in 1..3 {
         let statistics = Dims::new(&[batch, groups]).unwrap_or_default();
         call.out(index)?.resize(&statistics)?;
     }
-    // Channels become groups of channels: [N, G, C/G, ...].
-    let inner = channels / groups;
-    let split = |dims: &Dims, group: i64| -> Result<Dims, KernelError> {
-        let mut split = *dims;
-        split
-            .insert(1, group)
-            .map_err(|error| KernelError::unsupported("input", format!("{error}")))?;
-        Ok(split)
-    };
-    let mut sizes = split(input.sizes(), groups)?;
-    sizes[2] = inner;
-    let strides = split(input.strides(), input.strides()[1].saturating_mul(inner))?;
-    let mut row_strides = Dims::filled(sizes.rank() - 2, 0);
-    row_strides[0] = 1;
-    let layout = Layout {
-        input: Tensor::new(input.dtype(), sizes, strides, input.bytes())?,
-        set: DimSet::from(2),
-        sizes,
-        strides: split(&out_strides, out_strides[1].saturating_mul(inner))?,
+    let (channels, image) = ((channels / groups) as usize, count(&input.sizes()[2..]));
+    let rows = Rows {
+        input,
+        len: channels.saturating_mul(image),
         weight,
         bias,
-        row_strides,
-        group_stride: inner as usize,
+        shared: image,
         groups: groups as usize,
         eps,
     };
-    normalize(call, &layout)
+    normalize(call, &rows)
 }
 
 /// Each vector has to have one contiguous element a channel.
@@ -285,7 +292,7 @@ fn batch_norm_of_batch(call: &mut Call) -> Result<(), KernelError> {
         call.out(index)?.resize(&Dims::filled(1, channels))?;
     }
     let mut saved = (Writer::<f64>::whole(call.out(1)?), Writer::<f64>::whole(call.out(2)?));
-    let mut rows = Rows::<f64>::new(input, DimSet::one(1).others());
+    let mut rows = rows::Rows::<f64>::new(input, DimSet::one(1).others());
     channelwise(call, input, weight, bias, |call| {
         rows.advance();
         let (mean, squares) = moments(&mut rows)?;
@@ -327,7 +334,7 @@ fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
     }
     let mut saved = (Writer::<f64>::whole(inner.out(1)?), Writer::<f64>::whole(inner.out(2)?));
     let mut moved = (Writer::<f64>::whole(mean), Writer::<f64>::whole(variance));
-    let mut rows = Rows::<f64>::new(input, DimSet::one(1).others());
+    let mut rows = rows::Rows::<f64>::new(input, DimSet::one(1).others());
     let mut channel = 0usize;
     channelwise(&mut inner, input, weight, bias, |call| {
         let mut old = [0.0; 2];
@@ -353,6 +360,9 @@ fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
         Ok((new, deviation))
     })
 }
+
+/// Elements of a plane from which on it is worth a loop of its own.
+const LEAST_PLANE: usize = 16;
 
 /// Multiplies and shifts each channel; `statistics` gives the mean and reciprocal deviation of one channel after the other.
 fn channelwise<'a>(
@@ -385,6 +395,30 @@ fn channelwise<'a>(
         check_category(out, 0, input.dtype())?;
         out.resize(input.sizes())?;
         let values: &[f64] = values;
+        let plane: usize = input.sizes()[2..].iter().product::<i64>() as usize;
+        if input.dtype() == f32::DTYPE
+            && out.dtype() == f32::DTYPE
+            && input.is_contiguous()
+            && out.is_contiguous()
+            && plane >= LEAST_PLANE
+            && let Some(from) = input.data::<f32>()
+        {
+            let parallel = out.parallel();
+            let planes = portion(parallel, from.len() / plane, plane, 1);
+            let parts = out.data_mut::<f32>().unwrap_or(&mut []).chunks_mut(planes * plane);
+            return each(
+                parallel,
+                parts.zip(from.chunks(planes * plane)).enumerate(),
+                |(i, (to, from))| {
+                    let planes_of = from.chunks_exact(plane).zip(to.chunks_exact_mut(plane));
+                    for (k, (from, to)) in planes_of.enumerate() {
+                        let channel = (i * planes + k) % count;
+                        vector::affine(from, values[channel] as f32, values[count + channel] as f32, to);
+                    }
+                    Ok(())
+                },
+            );
+        }
         let along = |values| -> Result<Operand, KernelError> {
             let sizes = Dims::filled(1, channels);
             let vector = Tensor::contiguous(f64::DTYPE, sizes, bytemuck::cast_slice(values))?;

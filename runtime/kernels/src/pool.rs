@@ -2,12 +2,14 @@
 //!
 //! One engine: every output element has a box of input elements; an operator says how it is summed up.
 
+use crate::parallel::{each, portion};
 use crate::registry::Kernel;
 use crate::stage::{Arena, bytes_of, count, dims_of, expect_dtype, load_bytes, out_bytes, parts, produce, store};
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
-use delegraph_types::{DType, Dims};
+use core::ops::Range;
+use delegraph_types::{DType, Dims, Parallel};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::max_pool2d_with_indices.out", max_pool::<2>),
@@ -126,10 +128,20 @@ impl Pooling {
         count(&self.input)
     }
 
-    /// Calls `run(plane, output element, box)` for all of them in order.
-    fn boxes(&self, mut run: impl FnMut(usize, usize, [Span; 3])) {
+    fn output_len(&self) -> usize {
+        count(&self.output)
+    }
+
+    /// How many planes make a part, if an element of a box takes a nanosecond.
+    fn portion(&self, parallel: Parallel) -> usize {
+        // Boxes overlap or leave gaps, but mostly do not.
+        portion(parallel, self.planes, self.input_len().max(self.output_len()).max(1), 1)
+    }
+
+    /// Calls `run(plane, output element, box)` for all of `planes` in order; output elements are counted from the first plane's on.
+    fn boxes(&self, planes: Range<usize>, mut run: impl FnMut(usize, usize, [Span; 3])) {
         let mut at = 0usize;
-        for plane in 0..self.planes {
+        for plane in planes {
             for d in 0..self.output[0] {
                 let depth = self.span(0, d);
                 for h in 0..self.output[1] {
@@ -287,6 +299,7 @@ fn largest(call: &mut Call, source: Tensor, pooling: Pooling) -> Result<(), Kern
     out.resize(&pooling.sizes)?;
     indices.resize(&pooling.sizes)?;
     let numel = count(&pooling.sizes);
+    let parallel = out.parallel();
     with_wide!(source.dtype(), "self", W => {
         let total = load_bytes::<W>(&source)
             .saturating_add(out_bytes::<W>(out))
@@ -295,8 +308,12 @@ fn largest(call: &mut Call, source: Tensor, pooling: Pooling) -> Result<(), Kern
         let data = arena.load::<W>(&source)?;
         let positions = arena.take::<i64>(numel)?;
         produce::<W>(out, &mut arena, |dst, _| {
-            let plane_len = pooling.input_len();
-            pooling.boxes(|plane, at, window| {
+            let (plane_len, planes) = (pooling.input_len(), pooling.portion(parallel));
+            let len = (planes * pooling.output_len()).max(1);
+            let chunks = dst.chunks_mut(len).zip(positions.chunks_mut(len));
+            each(parallel, chunks.enumerate(), |(i, (dst, positions))| {
+                let planes = i * planes..((i + 1) * planes).min(pooling.planes);
+                pooling.boxes(planes, |plane, at, window| {
                 let image = &data[plane * plane_len..(plane + 1) * plane_len];
                 let mut best = W::LOWEST;
                 let mut best_at = None;
@@ -312,8 +329,9 @@ fn largest(call: &mut Call, source: Tensor, pooling: Pooling) -> Result<(), Kern
                 });
                 dst[at] = best;
                 positions[at] = best_at.unwrap_or(0) as i64;
-            });
-            Ok(())
+                });
+                Ok(())
+            })
         })?;
         store(bytemuck::cast_slice(positions), DType::I64, indices)
     })
@@ -346,17 +364,21 @@ fn average(
     call: &mut Call,
     source: Tensor,
     pooling: Pooling,
-    divisor: impl Fn(i64, i64) -> i64,
+    divisor: impl Fn(i64, i64) -> i64 + Sync,
 ) -> Result<(), KernelError> {
     let (out, scratch) = parts(call, 0)?;
+    let parallel = out.parallel();
     expect_dtype(out, 0, source.dtype())?;
     out.resize(&pooling.sizes)?;
     with_wide!(source.dtype(), "self", W => {
         let mut arena = Arena::new(scratch, load_bytes::<W>(&source).saturating_add(out_bytes::<W>(out)))?;
         let data = arena.load::<W>(&source)?;
         produce::<W>(out, &mut arena, |dst, _| {
-            let plane_len = pooling.input_len();
-            pooling.boxes(|plane, at, window| {
+            let (plane_len, planes) = (pooling.input_len(), pooling.portion(parallel));
+            let chunks = dst.chunks_mut((planes * pooling.output_len()).max(1));
+            each(parallel, chunks.enumerate(), |(i, dst)| {
+                let planes = i * planes..((i + 1) * planes).min(pooling.planes);
+                pooling.boxes(planes, |plane, at, window| {
                 let image = &data[plane * plane_len..(plane + 1) * plane_len];
                 let (mut sum, mut real) = (W::ZERO, 0usize);
                 pooling.lines(window, |start, length, step| {
@@ -369,8 +391,9 @@ fn average(
                 });
                 let padded = window.iter().map(|span| span.padded).product();
                 dst[at] = if real == 0 { W::ZERO } else { sum.divided(divisor(padded, real as i64)) };
-            });
-            Ok(())
+                });
+                Ok(())
+            })
         })
     })
 }

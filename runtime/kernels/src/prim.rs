@@ -221,6 +221,12 @@ fn local_scalar(call: &mut Call) -> Result<(), KernelError> {
         }
         Category::Int => Scalar::Int(first::<i64>(&input, "self")?),
         Category::Bool => Scalar::Bool(first::<i64>(&input, "self")? != 0),
+        Category::Complex => {
+            return Err(KernelError::unsupported(
+                "self",
+                format!("a number of dtype {}", input.dtype()),
+            ));
+        }
     };
     give(call, value)
 }

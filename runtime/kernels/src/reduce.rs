@@ -1,7 +1,8 @@
 //! Reductions to one number: sums, products, extremes, truth, norms, counts.
 
+use crate::accumulate::{Fold, accumulate};
 use crate::elementwise::{check_category, float_dtype};
-use crate::lanes::{Lane, Operand, Writer};
+use crate::lanes::{Lane, Operand};
 use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, shape_reduced, with_accumulator};
@@ -67,29 +68,6 @@ pub(crate) fn dims_at(call: &Call, input: &Tensor, dims: Dims, index: usize) -> 
     })
 }
 
-/// Reduces each row to one number, with `empty` as what a row of no elements gives (`None`: an error).
-fn each_row<W: Wide, R: Lane>(
-    input: Tensor,
-    dims: DimSet,
-    out: &mut Out,
-    mut f: impl FnMut(&mut Rows<W>) -> Result<R, KernelError>,
-) -> Result<(), KernelError> {
-    let mut rows = Rows::<W>::new(input, dims);
-    let mut writer = Writer::<R>::whole(out);
-    while rows.advance() {
-        let value = f(&mut rows)?;
-        writer.push(out, value)?;
-    }
-    Ok(())
-}
-
-/// Folds each row, element by element, from `start`.
-fn fold<W: Wide>(rows: &mut Rows<W>, start: W, f: impl Fn(W, W) -> W) -> Result<W, KernelError> {
-    let mut value = start;
-    rows.each(|piece| value = piece.iter().fold(value, |have, &x| f(have, x)))?;
-    Ok(value)
-}
-
 /// Adds up a row; several sums side by side, so that the additions need not wait for each other.
 pub(crate) fn row_sum<W: Wide>(rows: &mut Rows<W>, f: impl Fn(W) -> W) -> Result<W, KernelError> {
     let mut sums = [W::ZERO; 8];
@@ -107,6 +85,23 @@ pub(crate) fn row_sum<W: Wide>(rows: &mut Rows<W>, f: impl Fn(W) -> W) -> Result
     Ok(sums.into_iter().fold(W::ZERO, W::plus))
 }
 
+/// The sum of `of` of the elements of each row, and what `finish` makes of it.
+fn total<W: Lane + Wide>(
+    input: Tensor,
+    set: DimSet,
+    out: &mut Out,
+    of: impl Fn(W) -> W + Sync,
+    finish: impl Fn(W) -> W + Sync,
+) -> Result<(), KernelError> {
+    let fold = Fold {
+        start: W::ZERO,
+        step: |sum: W, x| sum.plus(of(x)),
+        join: W::plus,
+        finish,
+    };
+    accumulate::<W, W, W>(input, set, out, fold)
+}
+
 /// Index of `dtype`, the argument after the dimensions, in overloads that have one.
 fn dtype_index(dims: Dims) -> usize {
     if dims == Dims::All { 1 } else { 3 }
@@ -114,7 +109,7 @@ fn dtype_index(dims: Dims) -> usize {
 
 /// Checks the output's dtype against `dtype` or what the operator gives by default: integers and bools give `i64`.
 fn sum_dtype(call: &mut Call, input: &Tensor, index: usize) -> Result<DType, KernelError> {
-    let natural = if input.dtype().is_float() {
+    let natural = if input.dtype().is_float() || input.dtype().is_complex() {
         input.dtype()
     } else {
         DType::I64
@@ -129,8 +124,11 @@ fn sum(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let (set, keepdim) = dims_at(call, &input, dims, 1)?;
     let dtype = sum_dtype(call, &input, dtype_index(dims))?;
     let out = call.out(0)?;
+    if dtype.is_complex() {
+        return crate::complex::sum(&input, set, keepdim, false, out);
+    }
     shape_reduced(out, &input, set, keepdim)?;
-    with_accumulator!(dtype, "dtype", W => each_row::<W, W>(input, set, out, |rows| row_sum(rows, |x| x)))
+    with_accumulator!(dtype, "dtype", W => total::<W>(input, set, out, |x| x, |sum| sum))
 }
 
 fn nansum(call: &mut Call) -> Result<(), KernelError> {
@@ -139,9 +137,9 @@ fn nansum(call: &mut Call) -> Result<(), KernelError> {
     let dtype = sum_dtype(call, &input, 3)?;
     let out = call.out(0)?;
     shape_reduced(out, &input, set, keepdim)?;
-    with_accumulator!(dtype, "dtype", W => each_row::<W, W>(input, set, out, |rows| {
-        row_sum(rows, |x| if Wide::is_nan(x) { W::ZERO } else { x })
-    }))
+    with_accumulator!(dtype, "dtype", W => {
+        total::<W>(input, set, out, |x| if Wide::is_nan(x) { W::ZERO } else { x }, |sum| sum)
+    })
 }
 
 fn prod(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
@@ -150,20 +148,34 @@ fn prod(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let dtype = sum_dtype(call, &input, dtype_index(dims))?;
     let out = call.out(0)?;
     shape_reduced(out, &input, set, keepdim)?;
-    with_accumulator!(dtype, "dtype", W => each_row::<W, W>(input, set, out, |rows| fold(rows, W::ONE, W::times)))
+    with_accumulator!(dtype, "dtype", W => {
+        let fold = Fold {
+            start: W::ONE,
+            step: W::times,
+            join: W::times,
+            finish: |product| product,
+        };
+        accumulate::<W, W, W>(input, set, out, fold)
+    })
 }
 
 fn mean(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     let (set, keepdim) = dims_at(call, &input, dims, 1)?;
     let dtype = call.optional_dtype(dtype_index(dims))?.unwrap_or(input.dtype());
+    if dtype.is_complex() {
+        let out = call.out(0)?;
+        check_category(out, 0, dtype)?;
+        return crate::complex::sum(&input, set, keepdim, true, out);
+    }
     if !dtype.is_float() {
         return Err(KernelError::invalid("dtype", format!("a mean in dtype {dtype}")));
     }
     let out = call.out(0)?;
     check_category(out, 0, dtype)?;
     shape_reduced(out, &input, set, keepdim)?;
-    each_row::<f64, f64>(input, set, out, |rows| Ok(row_sum(rows, |x| x)? / rows.len() as f64))
+    let len = row_len(&input, set) as f64;
+    total::<f64>(input, set, out, |x| x, |sum| sum / len)
 }
 
 /// `any` starts from false and `all` from true; both keep `u8` outputs as PyTorch does for `u8` inputs.
@@ -175,11 +187,20 @@ fn truth(call: &mut Call, dims: Dims, any: bool) -> Result<(), KernelError> {
     let set = if elementwise { DimSet::ALL.others() } else { set };
     let out = call.out(0)?;
     shape_reduced(out, &input, set, keepdim)?;
-    with_accumulator!(input.dtype(), "self", W => each_row::<W, u8>(input, set, out, |rows| {
-        let mut found = false;
-        rows.each(|piece| found |= piece.iter().any(|x| x.truth() == any))?;
-        Ok(u8::from(found == any))
-    }))
+    with_accumulator!(input.dtype(), "self", W => {
+        let fold = Fold {
+            start: false,
+            step: |found: bool, x: W| found | (x.truth() == any),
+            join: |a: bool, b: bool| a | b,
+            finish: |found: bool| u8::from(found == any),
+        };
+        accumulate::<W, bool, u8>(input, set, out, fold)
+    })
+}
+
+/// Elements of a row along `set`.
+fn row_len(input: &Tensor, set: DimSet) -> usize {
+    set.inside(input.sizes()).numel().unwrap_or(0)
 }
 
 /// Refuses rows of no elements, which have no extreme.
@@ -193,18 +214,6 @@ fn check_not_empty(input: &Tensor, set: DimSet) -> Result<(), KernelError> {
     }
 }
 
-fn extreme_of<W: Num>(rows: &mut Rows<W>, largest: bool) -> Result<W, KernelError> {
-    let mut value: Option<W> = None;
-    rows.each(|piece| {
-        let start = value.or(piece.first().copied()).unwrap_or(W::ZERO);
-        value = Some(match largest {
-            true => piece.iter().fold(start, |have, &x| have.larger(x)),
-            false => piece.iter().fold(start, |have, &x| have.smaller(x)),
-        });
-    })?;
-    Ok(value.unwrap_or(W::ZERO))
-}
-
 fn extreme(call: &mut Call, dims: Dims, largest: bool) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     let (set, keepdim) = dims_at(call, &input, dims, 1)?;
@@ -212,9 +221,33 @@ fn extreme(call: &mut Call, dims: Dims, largest: bool) -> Result<(), KernelError
     let out = call.out(0)?;
     check_category(out, 0, input.dtype())?;
     shape_reduced(out, &input, set, keepdim)?;
-    with_accumulator!(input.dtype(), "self", W => {
-        each_row::<W, W>(input, set, out, |rows| extreme_of(rows, largest))
+    extremes(input, set, out, largest)
+}
+
+/// The extreme of each row, none of which is empty.
+fn extremes(input: Tensor, set: DimSet, out: &mut Out, largest: bool) -> Result<(), KernelError> {
+    with_accumulator!(input.dtype(), "self", W => match largest {
+        true => accumulate::<W, W, W>(input, set, out, largest_of::<W>()),
+        false => {
+            let fold = Fold {
+                start: W::HIGHEST,
+                step: W::smaller,
+                join: W::smaller,
+                finish: |x| x,
+            };
+            accumulate::<W, W, W>(input, set, out, fold)
+        }
     })
+}
+
+/// The largest element, or NaN if there is one.
+fn largest_of<W: Num>() -> Fold<W, fn(W, W) -> W, fn(W, W) -> W, fn(W) -> W> {
+    Fold {
+        start: W::LOWEST,
+        step: W::larger,
+        join: W::larger,
+        finish: |x| x,
+    }
 }
 
 fn aminmax(call: &mut Call) -> Result<(), KernelError> {
@@ -225,9 +258,7 @@ fn aminmax(call: &mut Call) -> Result<(), KernelError> {
         let out = call.out(index)?;
         check_category(out, index, input.dtype())?;
         shape_reduced(out, &input, set, keepdim)?;
-        with_accumulator!(input.dtype(), "self", W => {
-            each_row::<W, W>(input, set, out, |rows| extreme_of(rows, largest))
-        })?;
+        extremes(input, set, out, largest)?;
     }
     Ok(())
 }
@@ -240,11 +271,15 @@ fn count_nonzero(call: &mut Call, dims: Dims) -> Result<(), KernelError> {
     };
     let out = call.out(0)?;
     shape_reduced(out, &input, set, false)?;
-    with_accumulator!(input.dtype(), "self", W => each_row::<W, i64>(input, set, out, |rows| {
-        let mut count = 0i64;
-        rows.each(|piece| count += piece.iter().filter(|x| x.truth()).count() as i64)?;
-        Ok(count)
-    }))
+    with_accumulator!(input.dtype(), "self", W => {
+        let fold = Fold {
+            start: 0i64,
+            step: |count: i64, x: W| count + i64::from(x.truth()),
+            join: |a: i64, b: i64| a + b,
+            finish: |count: i64| count,
+        };
+        accumulate::<W, i64, i64>(input, set, out, fold)
+    })
 }
 
 fn vector_norm(call: &mut Call) -> Result<(), KernelError> {
@@ -276,23 +311,35 @@ fn norm_at(
     if order.is_infinite() && set.inside(input.sizes()).contains(&0) && out.sizes().numel() != Some(0) {
         return Err(KernelError::invalid("ord", "an infinite norm of no elements"));
     }
-    each_row::<f64, f64>(input, set, out, |rows| norm_of(rows, order))
+    norms(input, set, out, order)
 }
 
-fn norm_of(rows: &mut Rows<f64>, order: f64) -> Result<f64, KernelError> {
-    Ok(if order == f64::INFINITY {
-        fold(rows, 0.0, |have, x| have.larger(Num::magnitude(x)))?
-    } else if order == f64::NEG_INFINITY {
-        fold(rows, f64::INFINITY, |have, x| have.smaller(Num::magnitude(x)))?
-    } else if order == 0.0 {
-        row_sum(rows, |x| if x == 0.0 { 0.0 } else { 1.0 })?
+fn norms(input: Tensor, set: DimSet, out: &mut Out, order: f64) -> Result<(), KernelError> {
+    if order.is_infinite() {
+        let infinite = |start: f64, pick: fn(f64, f64) -> f64| Fold {
+            start,
+            step: move |have: f64, x: f64| pick(have, Num::magnitude(x)),
+            join: pick,
+            finish: |x: f64| x,
+        };
+        return match order > 0.0 {
+            true => accumulate::<f64, f64, f64>(input, set, out, infinite(0.0, Num::larger)),
+            false => accumulate::<f64, f64, f64>(input, set, out, infinite(f64::INFINITY, Num::smaller)),
+        };
+    }
+    if order == 0.0 {
+        total::<f64>(input, set, out, |x| if x == 0.0 { 0.0 } else { 1.0 }, |sum| sum)
     } else if order == 1.0 {
-        row_sum(rows, Num::magnitude)?
+        total::<f64>(input, set, out, Num::magnitude, |sum| sum)
     } else if order == 2.0 {
-        Real::sqrt(row_sum(rows, |x| x * x)?)
+        total::<f64>(input, set, out, |x| x * x, Real::sqrt)
     } else {
-        Num::power(row_sum(rows, |x| Num::power(Num::magnitude(x), order))?, 1.0 / order)
-    })
+        let (power, root) = (
+            move |x| Num::power(Num::magnitude(x), order),
+            move |sum| Num::power(sum, 1.0 / order),
+        );
+        total::<f64>(input, set, out, power, root)
+    }
 }
 
 fn logsumexp(call: &mut Call) -> Result<(), KernelError> {
@@ -302,12 +349,23 @@ fn logsumexp(call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     check_category(out, 0, dtype)?;
     shape_reduced(out, &input, set, keepdim)?;
-    each_row::<f64, f64>(input, set, out, |rows| {
-        if rows.len() == 0 {
-            return Ok(f64::NEG_INFINITY);
-        }
-        let largest = extreme_of(rows, true)?;
+    if row_len(&input, set) == 0 {
+        return total::<f64>(input, set, out, |x| x, |_| f64::NEG_INFINITY);
+    }
+    // The largest element so far, and the sum of the others' exponentials relative to it: one pass, and nothing overflows.
+    let join = |(a, sum_a): (f64, f64), (b, sum_b): (f64, f64)| {
+        let largest = a.larger(b);
         let shift = if largest.is_finite() { largest } else { 0.0 };
-        Ok(Real::ln(row_sum(rows, |x| Real::exp(x - shift))?) + shift)
-    })
+        (largest, sum_a * Real::exp(a - shift) + sum_b * Real::exp(b - shift))
+    };
+    let fold = Fold {
+        start: (f64::NEG_INFINITY, 0.0),
+        step: |(largest, sum): (f64, f64), x: f64| match x <= largest && largest.is_finite() {
+            true => (largest, sum + Real::exp(x - largest)),
+            false => join((largest, sum), (x, 1.0)),
+        },
+        join,
+        finish: |(largest, sum): (f64, f64)| Real::ln(sum) + if largest.is_finite() { largest } else { 0.0 },
+    };
+    accumulate::<f64, (f64, f64), f64>(input, set, out, fold)
 }

@@ -72,6 +72,8 @@ pub(crate) fn remap(
         1 => gather::<u8>(source.bytes(), out.bytes_mut(), tables, &strides),
         2 => gather::<u16>(source.bytes(), out.bytes_mut(), tables, &strides),
         4 => gather::<u32>(source.bytes(), out.bytes_mut(), tables, &strides),
+        8 if source.dtype() == DType::C64 => gather::<[u32; 2]>(source.bytes(), out.bytes_mut(), tables, &strides),
+        16 => gather::<[u64; 2]>(source.bytes(), out.bytes_mut(), tables, &strides),
         _ => gather::<u64>(source.bytes(), out.bytes_mut(), tables, &strides),
     }
 }

@@ -17,6 +17,16 @@ impl DimSet {
     /// Every dimension.
     pub const ALL: DimSet = DimSet(u32::MAX);
 
+    /// No dimension.
+    pub fn none() -> DimSet {
+        DimSet(0)
+    }
+
+    /// These and `dim`.
+    pub fn with(self, dim: usize) -> DimSet {
+        DimSet(self.0 | DimSet::one(dim).0)
+    }
+
     /// One dimension, which has to exist.
     pub fn one(dim: usize) -> DimSet {
         DimSet(1u32.checked_shl(dim as u32).unwrap_or(0))
@@ -217,7 +227,7 @@ macro_rules! with_accumulator {
                 type $W = f64;
                 $body
             }
-            other if !other.is_float() && other != delegraph_types::DType::U64 => {
+            other if !other.is_float() && !other.is_complex() && other != delegraph_types::DType::U64 => {
                 type $W = i64;
                 $body
             }

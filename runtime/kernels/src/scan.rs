@@ -1,7 +1,8 @@
 //! Running sums, products and extremes along one dimension.
 
+use crate::columns::{Columns, Layout};
 use crate::elementwise::check_category;
-use crate::lanes::{Lane, Writer};
+use crate::lanes::{LANES, Lane, Writer};
 use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, Starts, with_accumulator};
@@ -43,6 +44,27 @@ fn scan<W: Wide + Lane>(call: &mut Call, set: DimSet, state: W, step: impl Fn(W,
     let input = call.tensor(0)?;
     let out = call.out(0)?;
     out.resize(input.sizes())?;
+    let (sizes, strides) = (*out.sizes(), out.strides());
+    if let Some(columns) = Columns::<W>::of(input, set)
+        && let Some(targets) = Layout::of(&sizes, &strides, set)
+        && columns.width() == targets.width()
+    {
+        let mut writer = Writer::<W>::new(&[columns.width() as i64], &[1]);
+        let mut have = [state; LANES];
+        return columns.groups_with(targets, LANES, |reader, (start, steps), (to, to_steps), count| {
+            let have = &mut have[..count];
+            have.fill(state);
+            for (offset, to_offset) in steps.zip(to_steps) {
+                reader.seek(start + offset);
+                for (have, &x) in have.iter_mut().zip(reader.read(count)?) {
+                    *have = step(*have, x);
+                }
+                writer.seek(to + to_offset);
+                writer.write(out, count, |slots| slots.copy_from_slice(have))?;
+            }
+            Ok(())
+        });
+    }
     let mut rows = Rows::<W>::new(input, set);
     let mut written = OutRows::<W>::new(out, set);
     while rows.advance() {

@@ -213,12 +213,12 @@ fn scatter(call: &mut Call, values: Values, how: Combine) -> Result<(), KernelEr
         Values::Tensor(tensor) => {
             same_dtype(&source, tensor, "src")?;
             fits(&index, tensor.sizes(), None, "src")?;
-            ([0; 8], 0)
+            ([0; 16], 0)
         }
         Values::Number(value) => encode(*value, source.dtype())?,
     };
-    // One word, so that it is aligned for every dtype.
-    let encoded = [u64::from_ne_bytes(encoded)];
+    // Words, so that it is aligned for every dtype.
+    let encoded: [u64; 2] = bytemuck::cast(encoded);
     let (bytes, strides) = match &values {
         Values::Tensor(tensor) => (tensor.bytes(), aligned(tensor.strides(), index.rank())),
         Values::Number(_) => (bytemuck::cast_slice(&encoded), Dims::filled(index.rank(), 0)),
@@ -326,12 +326,12 @@ fn write_slices(call: &mut Call, values: Values, how: Combine, alpha: Option<Sca
     } else {
         0
     };
-    let mut arena = Arena::new(scratch, bytes_of::<u8>(scaled_bytes).saturating_add(bytes_of::<u64>(1)))?;
+    let mut arena = Arena::new(scratch, bytes_of::<u8>(scaled_bytes).saturating_add(bytes_of::<u64>(2)))?;
     let (bytes, strides): (&[u8], Dims) = match &values {
         Values::Number(value) => {
-            let word = arena.take::<u64>(1)?;
-            word[0] = u64::from_ne_bytes(encode(*value, dtype)?.0);
-            (bytemuck::cast_slice(word), Dims::filled(window.rank(), 0))
+            let words = arena.take::<u64>(2)?;
+            words.copy_from_slice(&bytemuck::cast::<_, [u64; 2]>(encode(*value, dtype)?.0));
+            (bytemuck::cast_slice(words), Dims::filled(window.rank(), 0))
         }
         Values::Tensor(values) => {
             same_dtype(&source, values, "source")?;

@@ -8,10 +8,11 @@ use crate::reduce::{Dims, dims_at};
 use crate::registry::Kernel;
 use crate::rows::{DimSet, Rows, Starts, pieces, shape_reduced, with_accumulator};
 use crate::stage::dim_of;
-use crate::wide::Wide;
+use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Scratch, Tensor};
 use alloc::format;
 use core::cmp::Ordering;
+use delegraph_types::DType;
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::argsort.stable_out", argsort),
@@ -25,6 +26,9 @@ pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::topk.values", topk),
 ];
 
+/// Elements that are looked at together before one of them is taken.
+const SCANNED: usize = 32;
+
 fn compare<W: Wide>(a: W, b: W) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
@@ -36,17 +40,23 @@ struct Sorted<'s, W> {
 }
 
 impl<'s, W: Wide> Sorted<'s, W> {
-    /// Scratch for rows of `len`; both halves have elements of 8 bytes.
+    /// Scratch for rows of `len`; elements have at most 8 bytes.
     fn new(scratch: &'s mut Scratch, len: usize) -> Result<Sorted<'s, W>, KernelError> {
         let words = scratch.elements::<i64>(len.saturating_mul(2))?;
         let (values, order) = words.split_at_mut(len);
         let values = bytemuck::try_cast_slice_mut(values).map_err(|_| KernelError::OutOfMemory(len))?;
+        // Twice as many where an element has 4 bytes.
+        let values = &mut values[..len];
         Ok(Sorted { values, order })
     }
 
     /// Takes the present row and puts the first `keep` of the order in their places.
     fn take(&mut self, rows: &mut Rows<W>, descending: bool, keep: usize) -> Result<(), KernelError> {
         rows.copy_to(self.values)?;
+        if keep > 0 && keep <= self.order.len() / 8 {
+            self.shortlist(descending, keep);
+            return Ok(());
+        }
         for (place, slot) in self.order.iter_mut().enumerate() {
             *slot = place as i64;
         }
@@ -61,6 +71,44 @@ impl<'s, W: Wide> Sorted<'s, W> {
         }
         self.order[..keep.min(values.len())].sort_unstable_by(before);
         Ok(())
+    }
+
+    /// [`Sorted::take`] of few elements: one pass over the row with a list of twice as many, which is cut to half when it is full.
+    fn shortlist(&mut self, descending: bool, keep: usize) {
+        let values = &*self.values;
+        let before = |&a: &i64, &b: &i64| {
+            let (x, y) = (values[a as usize], values[b as usize]);
+            let order = if descending { compare(y, x) } else { compare(x, y) };
+            order.then(a.cmp(&b))
+        };
+        let list = &mut self.order[..2 * keep];
+        let mut have = 0usize;
+        // The last of those that are kept. What is equal to it comes after it.
+        let mut limit: Option<W> = None;
+        let mut start = 0usize;
+        for chunk in values.chunks(SCANNED) {
+            let wanted = |x: W, limit: W| match descending {
+                true => x > limit || Wide::is_nan(x) && !Wide::is_nan(limit),
+                false => x < limit || Wide::is_nan(limit) && !Wide::is_nan(x),
+            };
+            let found = limit.is_none_or(|limit| chunk.iter().fold(false, |found, &x| found | wanted(x, limit)));
+            if found {
+                for (i, &x) in chunk.iter().enumerate() {
+                    if limit.is_none_or(|limit| wanted(x, limit)) {
+                        list[have] = (start + i) as i64;
+                        have += 1;
+                    }
+                    if have == list.len() {
+                        let (_, last, _) = list.select_nth_unstable_by(keep - 1, before);
+                        limit = Some(values[*last as usize]);
+                        have = keep;
+                    }
+                }
+            }
+            start += chunk.len();
+        }
+        // A row has eight times as many elements as are kept, so the list has been full.
+        list[..have].sort_unstable_by(before);
     }
 
     /// The element and its place at `rank` of the order.
@@ -79,6 +127,10 @@ fn sort_rows(
     keep: usize,
     (values_out, order_out): (Option<usize>, Option<usize>),
 ) -> Result<(), KernelError> {
+    // Computed in `i64`, where the upper half of its numbers is negative.
+    if input.dtype() == DType::U64 {
+        return Err(KernelError::unsupported("self", format!("dtype {}", input.dtype())));
+    }
     let set = DimSet::one(dim);
     let mut sizes = *input.sizes();
     if let Some(size) = sizes.get_mut(dim) {
@@ -97,7 +149,7 @@ fn sort_rows(
     let (mut value_starts, value_strides) = layout(call, values_out)?;
     let (mut order_starts, order_strides) = layout(call, order_out)?;
     let row = set.inside(&sizes);
-    with_accumulator!(input.dtype(), "self", W => {
+    with_wide!(input.dtype(), "self", W => {
         let mut rows = Rows::<W>::new(input, set);
         let mut values = Writer::<W>::new(&row, &value_strides);
         let mut order = Writer::<i64>::new(&row, &order_strides);

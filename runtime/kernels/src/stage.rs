@@ -48,6 +48,11 @@ impl<'s> Arena<'s> {
         })
     }
 
+    /// Over memory that was taken for it.
+    pub fn over(memory: &'s mut [u8]) -> Arena<'s> {
+        Arena { rest: memory }
+    }
+
     /// `count` elements, contents unspecified.
     ///
     /// # Errors

@@ -68,6 +68,16 @@ impl Move {
         }))
     }
 
+    /// The same loops over every `src`th element of the source and every `dst`th of the destination: over one part of complex numbers.
+    pub fn spread(&self, src: isize, dst: isize) -> Move {
+        let mut plan = self.clone();
+        for axis in &mut plan.axes[..plan.len] {
+            axis.src = axis.src.wrapping_mul(src);
+            axis.dst = axis.dst.wrapping_mul(dst);
+        }
+        plan
+    }
+
     /// Joins neighbouring axes that are one walk in both layouts.
     fn merge(&mut self) {
         let mut kept = 0usize;
@@ -209,7 +219,12 @@ impl Move {
             1 => self.copy(src, src_offset, dst, dst_offset),
             2 => self.copy::<u16>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
             4 => self.copy::<u32>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
+            // A complex number of two floats need not be aligned as a `u64`.
+            8 if !(src.as_ptr() as usize | dst.as_ptr() as usize).is_multiple_of(8) => {
+                self.copy::<[u32; 2]>(words(src)?, src_offset, words_mut(dst)?, dst_offset)
+            }
             8 => self.copy::<u64>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
+            16 => self.copy::<[u64; 2]>(words(src)?, src_offset, words_mut(dst)?, dst_offset),
             _ => Err(KernelError::unsupported(
                 "self",
                 alloc::format!("an element of {size} bytes"),

@@ -3,7 +3,7 @@
 use crate::KernelError;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use delegraph_types::{DType, Dims, Element};
+use delegraph_types::{DType, Dims, Element, Parallel};
 
 /// A tensor that a kernel reads: strided (never overlapping) elements over borrowed bytes.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +22,14 @@ impl<'a> Tensor<'a> {
     pub fn new(dtype: DType, sizes: Dims, strides: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
         let extent = extent(&sizes, &strides).and_then(|n| n.checked_mul(dtype.size()));
         match extent {
-            Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.size()) => Ok(Tensor {
-                dtype,
-                sizes,
-                strides,
-                data: &data[..bytes],
-            }),
+            Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.align()) => {
+                Ok(Tensor {
+                    dtype,
+                    sizes,
+                    strides,
+                    data: &data[..bytes],
+                })
+            }
             _ => Err(KernelError::invalid(
                 "self",
                 alloc::format!("{dtype} tensor of {sizes} does not lie in its {} bytes", data.len()),
@@ -163,6 +165,7 @@ pub struct Out<'a> {
     sizes: Dims,
     dim_order: Dims,
     buffer: Buffer<'a>,
+    parallel: Parallel,
 }
 
 impl<'a> Out<'a> {
@@ -174,7 +177,18 @@ impl<'a> Out<'a> {
             sizes,
             dim_order,
             buffer,
+            parallel: Parallel::SERIAL,
         }
+    }
+
+    /// The same, to be computed on these threads.
+    pub fn on(self, parallel: Parallel) -> Out<'a> {
+        Out { parallel, ..self }
+    }
+
+    /// The threads that may compute it.
+    pub fn parallel(&self) -> Parallel {
+        self.parallel
     }
 
     /// Element type.
@@ -254,6 +268,18 @@ impl<'a> Out<'a> {
             return None;
         }
         bytemuck::try_cast_slice_mut(self.bytes_mut()).ok()
+    }
+
+    /// The memory, element after element, as outputs of one dimension with `len` elements, the last one with what is left.
+    pub(crate) fn chunks(&mut self, len: usize) -> impl ExactSizeIterator<Item = &mut [u8]> {
+        let bytes = len.max(1).saturating_mul(self.dtype.size());
+        self.bytes_mut().chunks_mut(bytes)
+    }
+
+    /// An output of one dimension over one of [`Out::chunks`].
+    pub(crate) fn of_chunk(dtype: DType, chunk: &mut [u8]) -> Out<'_> {
+        let len = chunk.len() / dtype.size();
+        Out::new(dtype, Dims::filled(1, len as i64), Dims::SCALAR, Buffer::Fixed(chunk))
     }
 
     /// The output as something to read (its present contents, for operators that update in place).

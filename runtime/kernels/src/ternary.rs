@@ -1,5 +1,6 @@
 //! Elementwise operators of three operands: choosing, clamping and fused multiplications.
 
+use crate::complex;
 use crate::elementwise::{check_category, common_dtype, map1, map2, map3, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::Num;
@@ -32,6 +33,9 @@ fn choose(call: &mut Call) -> Result<(), KernelError> {
     check_mask(&operands[0], "condition")?;
     let dtype = common_dtype(&operands[1..])?;
     let out = call.out(0)?;
+    if dtype.is_complex() {
+        return complex::choose(operands[0], [operands[1], operands[2]], &operands[1..], out);
+    }
     shape_out(out, &operands, dtype)?;
     with_wide!(dtype, "self", W => {
         map3::<W, W>(&operands, None, out, |mask, a, b| if mask.truth() { a } else { b })
@@ -50,6 +54,9 @@ fn masked_fill(call: &mut Call) -> Result<(), KernelError> {
         ));
     }
     let dtype = common_dtype(&operands[2..])?;
+    if dtype.is_complex() {
+        return complex::choose(operands[0], [operands[1], operands[2]], &operands[2..], call.out(0)?);
+    }
     if let (Operand::Number(Scalar::Float(value)), false) = (&operands[1], dtype.is_float()) {
         return Err(KernelError::invalid(
             "value",
@@ -167,5 +174,8 @@ fn lerp(call: &mut Call) -> Result<(), KernelError> {
 /// Copies a value of any dtype to every element.
 pub(crate) fn fill(call: &mut Call, value: Operand) -> Result<(), KernelError> {
     let out = call.out(0)?;
+    if out.dtype().is_complex() {
+        return complex::fill(value, out);
+    }
     with_wide!(out.dtype(), "out", W => map1::<W, W>(value, None, out, |x| x))
 }

@@ -1,10 +1,12 @@
 //! Elementwise operators of one tensor.
 
-use crate::elementwise::{check_category, float_dtype, map1, operand, shape_out, with_real};
+use crate::complex;
+use crate::elementwise::{check_category, float_dtype, map, map1, operand, shape_out, with_real};
 use crate::lanes::Operand;
 use crate::math::{Num, Real};
 use crate::registry::Kernel;
 use crate::special;
+use crate::vector::Bulk;
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError};
 use delegraph_types::DType;
@@ -16,8 +18,21 @@ macro_rules! floating {
             fn one<W: Real>($x: W) -> W {
                 $body
             }
+            if complex::is_any(call, [0]) {
+                return complex::unary($name, call);
+            }
             let (input, dtype) = begin(call, true)?;
             with_real!(dtype, "self", W => map1::<W, W>(input, None, call.out(0)?, one::<W>))
+        })),*]
+    };
+}
+
+/// As `floating`, by a function of slices.
+macro_rules! in_bulk {
+    ($($name:literal => $function:ident;)*) => {
+        &[$(($name, |call| {
+            let (input, dtype) = begin(call, true)?;
+            with_real!(dtype, "self", W => map::<W, W, 1>(&[input], None, call.out(0)?, &|[x], to| W::$function(x, to)))
         })),*]
     };
 }
@@ -28,6 +43,9 @@ macro_rules! keeping {
         &[$(($name, |call| {
             fn one<W: Real>($x: W) -> W {
                 $body
+            }
+            if complex::is_any(call, [0]) {
+                return complex::unary($name, call);
             }
             let (input, dtype) = begin(call, false)?;
             let out = call.out(0)?;
@@ -120,10 +138,8 @@ pub(crate) const FLOATING: &[(&str, Kernel)] = floating! {
     "aten::cosh.out" => |x| x.cosh();
     "aten::deg2rad.out" => |x| x.times(c(core::f64::consts::PI / 180.0));
     "aten::digamma.out" => |x| special::digamma(x);
-    "aten::erf.out" => |x| x.gauss_erf();
     "aten::erfc.out" => |x| x.gauss_erfc();
     "aten::erfinv.out" => |x| special::erfinv(x);
-    "aten::exp.out" => |x| x.exp();
     "aten::exp2.out" => |x| x.exp2();
     "aten::expm1.out" => |x| x.expm1();
     "aten::i0.out" => |x| special::bessel_i0(x);
@@ -135,13 +151,18 @@ pub(crate) const FLOATING: &[(&str, Kernel)] = floating! {
     "aten::rad2deg.out" => |x| x.times(c(180.0 / core::f64::consts::PI));
     "aten::reciprocal.out" => |x| W::ONE.over(x);
     "aten::rsqrt.out" => |x| W::ONE.over(x.sqrt());
-    "aten::sigmoid.out" => |x| x.sigmoid();
     "aten::sin.out" => |x| x.sin();
     "aten::sinc.out" => |x| special::sinc(x);
     "aten::sinh.out" => |x| x.sinh();
     "aten::sqrt.out" => |x| x.sqrt();
     "aten::tan.out" => |x| x.tan();
-    "aten::tanh.out" => |x| x.tanh();
+};
+
+pub(crate) const IN_BULK: &[(&str, Kernel)] = in_bulk! {
+    "aten::erf.out" => erfs;
+    "aten::exp.out" => exps;
+    "aten::sigmoid.out" => sigmoids;
+    "aten::tanh.out" => tanhs;
 };
 
 pub(crate) const KEEPING: &[(&str, Kernel)] = keeping! {
@@ -168,17 +189,10 @@ pub(crate) const ASKING: &[(&str, Kernel)] = asking! {
 };
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
-    ("aten::_conj_physical.out", copy),
     ("aten::bitwise_not.out", bitwise_not),
     ("aten::nan_to_num.out", nan_to_num),
     ("aten::round.decimals_out", round_decimals),
 ];
-
-/// The conjugate of what is not complex.
-fn copy(call: &mut Call) -> Result<(), KernelError> {
-    let (input, dtype) = begin(call, false)?;
-    with_wide!(dtype, "self", W => map1::<W, W>(input, None, call.out(0)?, |x| x))
-}
 
 fn bitwise_not(call: &mut Call) -> Result<(), KernelError> {
     let (input, dtype) = begin(call, false)?;

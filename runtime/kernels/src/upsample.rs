@@ -330,10 +330,11 @@ fn passes<W: Wide, const N: usize>(
         let (in_plane, out_plane) = (after(N), after(0));
         for plane in 0..planes {
             let mut current = &data[plane * in_plane..(plane + 1) * in_plane];
+            let dst = &mut dst[plane * out_plane..(plane + 1) * out_plane];
             for k in (0..N).rev() {
                 let Some(table) = &tables[k] else { continue };
                 let (outer, inner) = (count(&input[..k]), count(&size[k + 1..]));
-                let target = &mut even[..after(k)];
+                let target = if k == 0 { &mut *dst } else { &mut even[..after(k)] };
                 pass(current, target, table, (outer, input[k] as usize, inner));
                 if bytes {
                     round_to_bytes(target);
@@ -341,8 +342,6 @@ fn passes<W: Wide, const N: usize>(
                 core::mem::swap(&mut even, &mut odd);
                 current = &odd[..after(k)];
             }
-            let dst = &mut dst[plane * out_plane..(plane + 1) * out_plane];
-            dst.copy_from_slice(current);
         }
         Ok(())
     })
@@ -360,8 +359,22 @@ fn round_to_bytes<W: Wide>(values: &mut [W]) {
 fn pass<W: Wide>(src: &[W], dst: &mut [W], taps: &Taps<W>, (outer, from, inner): (usize, usize, usize)) {
     let per = taps.count;
     let to = taps.index.len() / per.max(1);
+    if per == 2 && inner == 1 {
+        return pass_of_pairs(src, dst, taps, from);
+    }
     for o in 0..outer {
         for i in 0..to {
+            if per == 2 {
+                let [first, second] = [2 * i, 2 * i + 1].map(|tap| {
+                    let line = &src[(o * from + taps.index[tap]) * inner..][..inner];
+                    (taps.weight[tap], line)
+                });
+                let row = &mut dst[(o * to + i) * inner..][..inner];
+                for ((slot, &a), &b) in row.iter_mut().zip(first.1).zip(second.1) {
+                    *slot = first.0.times(a).plus(second.0.times(b));
+                }
+                continue;
+            }
             let row = &mut dst[(o * to + i) * inner..][..inner];
             row.fill(W::ZERO);
             for k in 0..per {
@@ -374,6 +387,19 @@ fn pass<W: Wide>(src: &[W], dst: &mut [W], taps: &Taps<W>, (outer, from, inner):
                     *slot = slot.plus(weight.times(value));
                 }
             }
+        }
+    }
+}
+
+/// [`pass`] along rows with two taps.
+fn pass_of_pairs<W: Wide>(src: &[W], dst: &mut [W], taps: &Taps<W>, from: usize) {
+    let (index, weight) = (taps.index.as_chunks::<2>().0, taps.weight.as_chunks::<2>().0);
+    for (line, row) in src
+        .chunks_exact(from.max(1))
+        .zip(dst.chunks_exact_mut(index.len().max(1)))
+    {
+        for ((slot, &[a, b]), &[first, second]) in row.iter_mut().zip(index).zip(weight) {
+            *slot = first.times(line[a]).plus(second.times(line[b]));
         }
     }
 }

@@ -7,13 +7,15 @@ use crate::{KernelError, Tensor};
 use delegraph_types::{DType, Element, Scalar, bf16, f16};
 
 /// A type that kernels compute in: `f32` for floats of up to 32 bits, `f64`, and `i64` for integers and bools, which wraps.
-pub(crate) trait Wide: Element + Default {
+pub(crate) trait Wide: Element + PartialOrd + Default {
     /// 0
     const ZERO: Self;
     /// 1
     const ONE: Self;
     /// The smallest value, minus infinity for floats.
     const LOWEST: Self;
+    /// Above or equal to every other value but NaN.
+    const HIGHEST: Self;
     /// `self + other`, wrapping for integers.
     fn plus(self, other: Self) -> Self;
     /// `self * other`, wrapping for integers.
@@ -40,6 +42,7 @@ macro_rules! wide_float {
             const ZERO: $ty = 0.0;
             const ONE: $ty = 1.0;
             const LOWEST: $ty = <$ty>::NEG_INFINITY;
+            const HIGHEST: $ty = <$ty>::INFINITY;
             fn plus(self, other: $ty) -> $ty {
                 self + other
             }
@@ -77,6 +80,7 @@ impl Wide for i64 {
     const ZERO: i64 = 0;
     const ONE: i64 = 1;
     const LOWEST: i64 = i64::MIN;
+    const HIGHEST: i64 = i64::MAX;
     fn plus(self, other: i64) -> i64 {
         self.wrapping_add(other)
     }
@@ -110,7 +114,7 @@ impl Wide for i64 {
 }
 
 /// An element type of tensors.
-pub(crate) trait Stored: Element {
+pub(crate) trait Stored: Element + PartialOrd {
     /// The type to compute in.
     type Wide: Wide;
     /// Exact for every float of up to 32 bits.
@@ -238,7 +242,7 @@ macro_rules! with_wide {
                 type $W = f64;
                 $body
             }
-            other if !other.is_float() => {
+            other if other.is_int() || other == DType::Bool => {
                 type $W = i64;
                 $body
             }
@@ -265,6 +269,9 @@ pub(crate) fn convert(
 ) -> Result<(), KernelError> {
     if src_dtype == dst_dtype {
         return plan.copy_bytes(src_dtype.size(), src, src_offset, dst, dst_offset);
+    }
+    if src_dtype.is_complex() || dst_dtype.is_complex() {
+        return crate::complex::convert(plan, (src_dtype, src, src_offset), (dst_dtype, dst, dst_offset));
     }
     if src_dtype == DType::U64 && dst_dtype.is_float() {
         return convert_through::<f64>(plan, (src_dtype, src, src_offset), (dst_dtype, dst, dst_offset));
@@ -376,19 +383,21 @@ pub(crate) fn first<W: Wide>(tensor: &Tensor, argument: &'static str) -> Result<
 ///
 /// # Errors
 /// The dtype has no conversion.
-pub(crate) fn encode(value: Scalar, dtype: DType) -> Result<([u8; 8], usize), KernelError> {
-    let mut words = [0u64];
+pub(crate) fn encode(value: Scalar, dtype: DType) -> Result<([u8; 16], usize), KernelError> {
+    let mut words = [0u64; 2];
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
     let axis = Axis {
         size: 1,
         src: 1,
         dst: 1,
     };
+    // The imaginary part of a number is 0.
+    let part = dtype.real();
     match value {
-        Scalar::Float(x) => store_run(dtype, &[x], bytes, 0, axis)?,
-        other => store_run(dtype, &[other.as_i64()], bytes, 0, axis)?,
+        Scalar::Float(x) => store_run(part, &[x], bytes, 0, axis)?,
+        other => store_run(part, &[other.as_i64()], bytes, 0, axis)?,
     }
-    Ok((words[0].to_ne_bytes(), dtype.size()))
+    Ok((bytemuck::cast(words), dtype.size()))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-const DTYPES: [DType; 15] = [
+const DTYPES: [DType; 18] = [
     DType::F32,
     DType::F32,
     DType::F16,
@@ -40,6 +40,9 @@ const DTYPES: [DType; 15] = [
     DType::U64,
     DType::U16,
     DType::F8E4M3,
+    DType::C64,
+    DType::C64,
+    DType::C128,
 ];
 
 const INTS: [i64; 16] = [0, 0, 1, 1, 1, 2, 2, 3, 4, -1, -1, -2, 7, 1 << 40, i64::MAX, i64::MIN];

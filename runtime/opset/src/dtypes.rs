@@ -5,7 +5,7 @@ use delegraph_types::DType::{self, *};
 
 /// A set of dtypes.
 ///
-/// The table writes it as words: `any` for every dtype, `float`, `f8` and `int` for the classes below, and single names such as
+/// The table writes it as words: `any` for every dtype, `float`, `complex`, `f8` and `int` for the classes below, and single names such as
 /// `u64`; `-` for none. It prints as it is written there.
 ///
 /// ```
@@ -24,8 +24,9 @@ pub struct DTypes {
 }
 
 /// Classes, each written before what it is a part of. `int` has no `u64`: half of the kernels have no arithmetic for it.
-const CLASSES: [(&str, &[DType]); 3] = [
+const CLASSES: [(&str, &[DType]); 4] = [
     ("float", &[F16, BF16, F32, F64]),
+    ("complex", &[C64, C128]),
     ("f8", &[F8E5M2, F8E4M3]),
     ("int", &[U8, I8, I16, I32, I64, U16, U32]),
 ];
@@ -122,11 +123,12 @@ mod tests {
     fn the_notation_is_read_and_written() {
         for (text, count) in [
             ("-", 0),
-            ("any", 15),
+            ("any", 17),
             ("float", 4),
             ("int", 7),
             ("float int bool u64", 13),
             ("f8 f16", 3),
+            ("float complex int", 13),
             ("u8 bool", 2),
         ] {
             let set = DTypes::parse(text).unwrap();
@@ -137,6 +139,6 @@ mod tests {
         for text in ["", "floats", "float  int", "f32,f16", "any -"] {
             assert_eq!(DTypes::parse(text), None, "{text}");
         }
-        assert!(DTypes::parse("float f8 int u64 bool").unwrap() == DTypes::parse("any").unwrap());
+        assert!(DTypes::parse("float complex f8 int u64 bool").unwrap() == DTypes::parse("any").unwrap());
     }
 }

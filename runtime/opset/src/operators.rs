@@ -79,7 +79,7 @@ impl Op {
 mod tests {
     use super::*;
 
-    const FAMILIES: [&str; 33] = [
+    const FAMILIES: [&str; 34] = [
         "activation",
         "attention",
         "backward",
@@ -111,6 +111,7 @@ mod tests {
         "size",
         "softmax",
         "sort",
+        "spectral",
         "view",
         "window",
     ];

@@ -162,7 +162,7 @@ fn check_tensor(plan: &Plan, tensor: &Tensor, layout: &Layout) -> Result<(), Str
                 allocation.offset, allocation.memory_id
             ));
         }
-        if allocation.offset % tensor.dtype.size() as u64 != 0 {
+        if allocation.offset % tensor.dtype.align() as u64 != 0 {
             return Err(format!(
                 "offset {} is not aligned for {}",
                 allocation.offset, tensor.dtype

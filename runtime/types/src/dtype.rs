@@ -27,12 +27,14 @@ pub enum DType {
     U64,
     F8E5M2,
     F8E4M3,
+    C64,
+    C128,
 }
 
 use DType::*;
 
 /// (dtype, short name, torch name, bytes, `.pte` code, `.pt2` code)
-const TABLE: [(DType, &str, &str, usize, i8, u8); 15] = [
+const TABLE: [(DType, &str, &str, usize, i8, u8); 17] = [
     (U8, "u8", "uint8", 1, 0, 1),
     (I8, "i8", "int8", 1, 1, 2),
     (I16, "i16", "int16", 2, 2, 3),
@@ -48,6 +50,8 @@ const TABLE: [(DType, &str, &str, usize, i8, u8); 15] = [
     (U64, "u64", "uint64", 8, 29, 35),
     (F8E5M2, "f8e5m2", "float8_e5m2", 1, 23, 30),
     (F8E4M3, "f8e4m3", "float8_e4m3fn", 1, 24, 29),
+    (C64, "c64", "complex64", 8, 9, 10),
+    (C128, "c128", "complex128", 16, 10, 11),
 ];
 
 impl DType {
@@ -76,6 +80,11 @@ impl DType {
         TABLE[self as usize].3
     }
 
+    /// What the address of an element is a multiple of: the size, or that of one part of a complex number.
+    pub fn align(self) -> usize {
+        self.size() / if self.is_complex() { 2 } else { 1 }
+    }
+
     /// ScalarType of ExecuTorch's `program.fbs`.
     pub fn pte_code(self) -> i8 {
         TABLE[self as usize].4
@@ -96,9 +105,32 @@ impl DType {
         TABLE.iter().find(|row| row.5 == code).map(|row| row.0)
     }
 
-    /// True for every floating-point dtype, the 8-bit ones included.
+    /// True for every real floating-point dtype, the 8-bit ones included.
     pub fn is_float(self) -> bool {
         matches!(self, F16 | F32 | F64 | BF16 | F8E5M2 | F8E4M3)
+    }
+
+    /// True for complex numbers: a real and an imaginary part, one after the other in memory.
+    pub fn is_complex(self) -> bool {
+        matches!(self, C64 | C128)
+    }
+
+    /// The dtype of the parts of a complex one; any other is its own.
+    pub fn real(self) -> DType {
+        match self {
+            C64 => F32,
+            C128 => F64,
+            other => other,
+        }
+    }
+
+    /// The complex dtype whose parts hold this float; `None` for what PyTorch has none for, and for halves (`complex32`).
+    pub fn complex(self) -> Option<DType> {
+        match self {
+            F32 | C64 => Some(C64),
+            F64 | C128 => Some(C128),
+            _ => None,
+        }
     }
 
     /// True for signed and unsigned integers; `bool` is not one.

@@ -1,4 +1,5 @@
-//! dtypes, shapes, scalars and PyTorch's promotion rules: the vocabulary that every crate of Delegraph shares.
+//! dtypes, shapes, scalars, PyTorch's promotion rules, and leave to use threads: the vocabulary that every crate of Delegraph
+//! shares.
 //!
 //! This crate knows nothing of graphs, files or kernels. It is `no_std` + `alloc`.
 //!
@@ -19,6 +20,7 @@ mod dims;
 mod dtype;
 mod element;
 mod nearest;
+mod parallel;
 mod promote;
 mod scalar;
 
@@ -26,7 +28,9 @@ pub use dims::{Dims, MAX_RANK, RankError};
 pub use dtype::DType;
 pub use element::Element;
 pub use nearest::nearest;
+pub use parallel::{Parallel, ParallelFor, Serial};
 pub use promote::{Category, Operand, result_dtype};
 pub use scalar::Scalar;
 
 pub use half::{bf16, f16};
+pub use num_complex::Complex;

@@ -12,6 +12,7 @@ pub enum Category {
     Bool,
     Int,
     Float,
+    Complex,
 }
 
 /// One operand of an operator that promotes.
@@ -41,6 +42,8 @@ impl DType {
     pub fn category(self) -> Category {
         if self == DType::Bool {
             Category::Bool
+        } else if self.is_complex() {
+            Category::Complex
         } else if self.is_float() {
             Category::Float
         } else {
@@ -51,18 +54,26 @@ impl DType {
     /// `torch.promote_types(a, b)`, both taken as dimensioned tensors.
     ///
     /// Unsigned 16 to 64-bit types with signed ones have no common type in PyTorch; here they give the wider signed one,
-    /// and [`DType::F32`] stands for two different 8-bit floats.
+    /// and [`DType::F32`] stands for two different 8-bit floats. A complex type stays as it is beside a float that its parts hold.
     pub fn promote(a: DType, b: DType) -> DType {
         use DType::*;
         if a == b {
             return a;
         }
         let (ca, cb) = (a.category(), b.category());
+        if ca.max(cb) == Category::Complex {
+            return if [a, b].into_iter().any(|dtype| matches!(dtype, C128 | F64)) {
+                C128
+            } else {
+                C64
+            };
+        }
         if ca != cb {
             return if ca > cb { a } else { b };
         }
         match ca {
             Category::Bool => Bool,
+            Category::Complex => C128,
             Category::Float => match (a, b) {
                 (F64, _) | (_, F64) => F64,
                 (F32, _) | (_, F32) => F32,
@@ -94,6 +105,11 @@ impl DType {
     }
 }
 
+/// The complex dtype with the precision of a float. PyTorch has half-precision ones too, for halves; here they give [`DType::C64`].
+fn complex_of(float: DType) -> DType {
+    if float == DType::F64 { DType::C128 } else { DType::C64 }
+}
+
 /// `torch.result_type` over any number of operands; `None` for no operands.
 pub fn result_dtype(operands: impl IntoIterator<Item = Operand>) -> Option<DType> {
     let mut dimensioned: Option<DType> = None;
@@ -113,6 +129,8 @@ pub fn result_dtype(operands: impl IntoIterator<Item = Operand>) -> Option<DType
         (None, high) => high,
         (low, None) => low,
         (Some(low), Some(high)) if high.category() >= low.category() => Some(high),
+        // A complex 0-dim tensor or number takes the precision of the floats beside it.
+        (Some(low), Some(high)) if low.is_complex() && high.is_float() => Some(complex_of(high)),
         (low, _) => low,
     };
     raise(number, raise(zero_dim, dimensioned))
@@ -135,6 +153,11 @@ mod tests {
             (BF16, F32, F32),
             (F32, F64, F64),
             (I32, I64, I64),
+            (C64, F32, C64),
+            (C64, F64, C128),
+            (C64, I64, C64),
+            (C64, C128, C128),
+            (F16, C64, C64),
         ] {
             assert_eq!(DType::promote(a, b), want, "{a} {b}");
             assert_eq!(DType::promote(b, a), want, "{b} {a}");
@@ -150,6 +173,11 @@ mod tests {
         assert_eq!(f(&[Operand::Tensor(Bool), Operand::Number(Scalar::Int(2))]), I64);
         assert_eq!(f(&[Operand::Tensor(F16), Operand::ZeroDim(F64)]), F16);
         assert_eq!(f(&[Operand::Tensor(I8), Operand::ZeroDim(F64)]), F64);
+        assert_eq!(f(&[Operand::Tensor(F32), Operand::ZeroDim(C128)]), C64);
+        assert_eq!(f(&[Operand::Tensor(F64), Operand::ZeroDim(C64)]), C128);
+        assert_eq!(f(&[Operand::Tensor(I64), Operand::ZeroDim(C128)]), C128);
+        assert_eq!(f(&[Operand::Tensor(C64), Operand::ZeroDim(F64)]), C64);
+        assert_eq!(f(&[Operand::Tensor(C64), Operand::Number(Scalar::Float(2.0))]), C64);
         assert_eq!(f(&[Operand::ZeroDim(I32), Operand::Number(Scalar::Int(1))]), I32);
     }
 }

@@ -144,6 +144,8 @@ pub(super) fn run(source: &Source, method: &str, data: Option<Source>, running: 
     let options = LoadOptions {
         method: method.to_string(),
         data,
+        // What is looked for does not depend on threads, and many targets run beside each other.
+        threads: Some(1),
         executor: limits(),
     };
     let mut session = Session::open(source, &Config::default(), &host, options)?;

@@ -66,6 +66,16 @@ pub fn header(d: &Description) -> Result<String> {
     for (name, _) in d.all_members()? {
         writeln!(out, "typedef struct {name} {name};")?;
     }
+    for callback in &d.callbacks {
+        out.push('\n');
+        comment(&mut out, "", &callback.doc);
+        let params: Vec<String> = d
+            .params(&callback.params)?
+            .iter()
+            .map(|(name, ty)| c_type(ty, name))
+            .collect::<Result<_>>()?;
+        writeln!(out, "typedef void (*{})({});", callback.name, params.join(", "))?;
+    }
     for s in &d.structs {
         out.push('\n');
         comment(&mut out, "", &s.doc);
@@ -188,7 +198,7 @@ fn c_type(ty: &Type, name: &str) -> Result<String> {
         Type::Int(bits, signed) => format!("{}int{bits}_t {name}", if *signed { "" } else { "u" }),
         Type::F64 => format!("double {name}"),
         Type::Void => format!("void {name}"),
-        Type::Enum(e) | Type::Struct(e) => format!("{e} {name}"),
+        Type::Enum(e) | Type::Struct(e) | Type::Callback(e) => format!("{e} {name}"),
         Type::Pointer { mutable, to } => {
             // Text is `const char *` in C.
             let inner = match &**to {

@@ -67,7 +67,7 @@ fn size_align(description: &Description, ty: &Type, model: DataModel) -> Result<
     Ok(match ty {
         Type::Int(bits, _) => (u64::from(bits / 8), u64::from(bits / 8)),
         Type::F64 => (8, 8),
-        Type::Pointer { .. } | Type::Function(_) => (model.pointer, model.pointer),
+        Type::Pointer { .. } | Type::Function(_) | Type::Callback(_) => (model.pointer, model.pointer),
         Type::Array(item, count) => {
             let (size, align) = size_align(description, item, model)?;
             (size * u64::from(*count), align)

@@ -19,6 +19,8 @@ pub struct Description {
     pub enums: Vec<Enum>,
     #[serde(rename = "opaque")]
     pub opaques: Vec<Opaque>,
+    #[serde(rename = "callback")]
+    pub callbacks: Vec<Callback>,
     #[serde(rename = "struct")]
     pub structs: Vec<Struct>,
     #[serde(rename = "table")]
@@ -62,6 +64,16 @@ pub struct Opaque {
     pub name: String,
     pub rust: String,
     pub doc: String,
+}
+
+/// A function that the host calls and that is no part of a table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    pub name: String,
+    pub rust: String,
+    pub doc: String,
+    pub params: Vec<Param>,
 }
 
 /// What a struct begins with.
@@ -142,6 +154,8 @@ pub enum Type {
     Array(Box<Type>, u32),
     /// A function pointer: the table's function of this index.
     Function(usize),
+    /// A function pointer of a named type, which returns nothing.
+    Callback(String),
 }
 
 /// A member of a struct, `str` and implied ones written out.
@@ -165,6 +179,11 @@ impl Description {
                 "{}: wrong id",
                 s.name
             );
+        }
+        for callback in &description.callbacks {
+            description
+                .params(&callback.params)
+                .with_context(|| callback.name.clone())?;
         }
         for t in &description.tables {
             for f in &t.functions {
@@ -315,6 +334,7 @@ impl Description {
             "f64" => Type::F64,
             "void" => Type::Void,
             name if self.enums.iter().any(|e| e.name == name) => Type::Enum(name.to_string()),
+            name if self.callbacks.iter().any(|c| c.name == name) => Type::Callback(name.to_string()),
             name if self.rust_name(name).is_some() => Type::Struct(name.to_string()),
             _ => bail!("unknown type `{text}`"),
         })
@@ -332,7 +352,8 @@ impl Description {
         let structs = self.structs.iter().map(|x| (&x.name, &x.rust));
         let tables = self.tables.iter().map(|x| (&x.name, &x.rust));
         let opaques = self.opaques.iter().map(|x| (&x.name, &x.rust));
-        let mut all = enums.chain(structs).chain(tables).chain(opaques);
+        let callbacks = self.callbacks.iter().map(|x| (&x.name, &x.rust));
+        let mut all = enums.chain(structs).chain(tables).chain(opaques).chain(callbacks);
         all.find(|(n, _)| *n == name).map(|(_, rust)| rust.as_str())
     }
 
@@ -344,6 +365,9 @@ impl Description {
             for m in members {
                 let _ = writeln!(text, " {} {:?} {}", m.name, m.ty, m.since);
             }
+        }
+        for callback in &self.callbacks {
+            let _ = writeln!(text, "{} {:?}", callback.name, self.params(&callback.params)?);
         }
         for f in self.tables.iter().flat_map(|t| &t.functions) {
             let _ = writeln!(text, "{} {} {:?}", f.name, f.returns, self.params(&f.params)?);

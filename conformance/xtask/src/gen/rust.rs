@@ -60,6 +60,21 @@ pub fn mirror(d: &Description) -> Result<String> {
         writeln!(out, "#[repr(C)]\npub struct {} {{", o.rust)?;
         out.push_str("    _opaque: [u8; 0],\n    _marker: PhantomData<(*mut u8, PhantomPinned)>,\n}\n");
     }
+    for callback in &d.callbacks {
+        out.push('\n');
+        doc(&mut out, "", "///", &callback.doc);
+        let params: Vec<String> = d
+            .params(&callback.params)?
+            .iter()
+            .map(|(name, ty)| Ok(format!("{name}: {}", rust_type(d, ty)?)))
+            .collect::<Result<_>>()?;
+        writeln!(
+            out,
+            "pub type {} = Option<unsafe extern \"C\" fn({})>;",
+            callback.rust,
+            params.join(", ")
+        )?;
+    }
     for s in &d.structs {
         let members = d.members(s)?;
         structure(&mut out, d, &s.doc, &s.rust, &members, None)?;
@@ -232,7 +247,7 @@ fn zero(d: &Description, ty: &Type) -> Result<String> {
         Type::Pointer { mutable: true, .. } => "ptr::null_mut()".to_string(),
         Type::Pointer { .. } => "ptr::null()".to_string(),
         Type::Array(item, count) => format!("[{}; {count}]", zero(d, item)?),
-        Type::Function(_) => "None".to_string(),
+        Type::Function(_) | Type::Callback(_) => "None".to_string(),
         Type::Void | Type::Struct(_) => anyhow::bail!("a struct crosses by pointer only"),
     })
 }
@@ -242,7 +257,9 @@ fn rust_type(d: &Description, ty: &Type) -> Result<String> {
         Type::Int(bits, signed) => format!("{}{bits}", if *signed { "i" } else { "u" }),
         Type::F64 => "f64".to_string(),
         Type::Void => "core::ffi::c_void".to_string(),
-        Type::Enum(name) | Type::Struct(name) => d.rust_name(name).unwrap_or_default().to_string(),
+        Type::Enum(name) | Type::Struct(name) | Type::Callback(name) => {
+            d.rust_name(name).unwrap_or_default().to_string()
+        }
         Type::Pointer { mutable, to } => {
             format!("*{} {}", if *mutable { "mut" } else { "const" }, rust_type(d, to)?)
         }

@@ -419,7 +419,11 @@ fn sym_scalar(e: &Expr) -> Scalar {
     }
 }
 
-/// The default floating-point dtype where an integer or boolean one would be computed on.
+/// The default floating-point dtype where an integer or boolean one would be computed on; complex ones stay.
 pub(super) fn to_float(dtype: DType) -> DType {
-    if dtype.is_float() { dtype } else { DType::F32 }
+    if dtype.is_float() || dtype.is_complex() {
+        dtype
+    } else {
+        DType::F32
+    }
 }

@@ -187,6 +187,7 @@ fn scalar(c: &Call) -> Result<Vec<Type>> {
     match c.first()?.dtype {
         DType::Bool => Ok(vec![Type::Bool]),
         dtype if dtype.is_float() => Ok(vec![Type::Float]),
+        dtype if dtype.is_complex() => c.unsupported(format!("a number of dtype {dtype}")),
         _ => c.data_dependent(),
     }
 }

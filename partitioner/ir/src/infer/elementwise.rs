@@ -8,23 +8,32 @@ use delegraph_types::{DType, Operand, Scalar, result_dtype};
 pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
     Some(match base {
         // One operand, dtype kept.
-        "abs" | "absolute" | "neg" | "negative" | "positive" | "ceil" | "floor" | "round" | "trunc" | "fix" | "frac"
+        "neg" | "negative" | "positive" | "ceil" | "floor" | "round" | "trunc" | "fix" | "frac"
         | "sign" | "sgn" | "relu" | "relu6" | "gelu" | "silu" | "mish" | "elu" | "celu" | "selu" | "leaky_relu"
         | "hardtanh" | "hardswish" | "hardsigmoid" | "hardshrink" | "softshrink" | "softplus" | "log_sigmoid"
         | "threshold" | "nan_to_num" | "bitwise_not" | "fill" | "copy" | "zero" | "detach" | "alias" | "lift"
         | "lift_fresh" | "lift_fresh_copy" | "clone" | "contiguous" | "dropout" | "feature_dropout"
         | "alpha_dropout" | "feature_alpha_dropout" | "rrelu" | "conj" | "conj_physical" | "_conj" | "_conj_physical"
-        | "resolve_conj" | "resolve_neg" | "real" | "fake_quantize_per_tensor_affine"
+        | "resolve_conj" | "resolve_neg" | "fake_quantize_per_tensor_affine"
         | "fake_quantize_per_channel_affine" | "renorm" | "pin_memory" | "_lazy_clone" | "bernoulli" | "uniform"
         | "normal_functional" | "exponential" | "_neg_view" | "cauchy" | "log_normal" | "geometric" | "random" | "special_round"
         // The weight is one a channel.
         | "prelu" | "_prelu_kernel" => same,
+        // The length of a complex number is real, and so is its angle.
+        "abs" | "absolute" => |c| {
+            let t = c.first()?;
+            c.one(t.dtype.real(), t.shape.clone())
+        },
+        "angle" => |c| {
+            let t = c.first()?;
+            c.one(to_float(t.dtype).real(), t.shape.clone())
+        },
         "square" => square,
         // One operand, integers become float.
         "sin" | "cos" | "tan" | "asin" | "acos" | "atan" | "sinh" | "cosh" | "tanh" | "asinh" | "acosh" | "atanh"
         | "arcsin" | "arccos" | "arctan" | "arcsinh" | "arccosh" | "arctanh" | "exp" | "exp2" | "expm1" | "log"
         | "log2" | "log10" | "log1p" | "sqrt" | "rsqrt" | "reciprocal" | "sigmoid" | "erf" | "erfc" | "erfinv"
-        | "logit" | "lgamma" | "digamma" | "i0" | "sinc" | "deg2rad" | "rad2deg" | "angle" | "polygamma" | "mvlgamma"
+        | "logit" | "lgamma" | "digamma" | "i0" | "sinc" | "deg2rad" | "rad2deg" | "polygamma" | "mvlgamma"
         | "special_expit" | "special_erf" | "special_erfc" | "special_erfcx" | "special_erfinv" | "special_exp2"
         | "special_expm1" | "special_log1p" | "special_logit" | "special_digamma" | "special_psi" | "special_gammaln"
         | "special_ndtr" | "special_ndtri" | "special_log_ndtr" | "special_sinc" | "special_entr" | "special_i0"

@@ -301,6 +301,10 @@ fn einsum(c: &Call) -> Result<Vec<Type>> {
     let alone = |label: char| terms.iter().filter(|term| term.contains(label)).count() == 1;
     let summed = count.keys().any(|&label| alone(label) && !output.contains(label));
     let dtype = parts[0].dtype;
-    let dtype = if summed && !dtype.is_float() { DType::I64 } else { dtype };
+    let dtype = if summed && !dtype.is_float() && !dtype.is_complex() {
+        DType::I64
+    } else {
+        dtype
+    };
     c.one(dtype, shape)
 }

@@ -22,6 +22,7 @@ mod recurrent;
 mod reduce;
 mod resample;
 mod sort;
+mod spectral;
 mod view;
 
 use crate::{Arg, Graph, Op, Symbols, Type};
@@ -101,6 +102,7 @@ fn rule(op: Op) -> Option<Rule> {
                     .or_else(|| resample::rule(base))
                     .or_else(|| recurrent::rule(base))
                     .or_else(|| loss::rule(base))
+                    .or_else(|| spectral::rule(base))
                     .or_else(|| backward::rule(base))
             };
             find(base).or_else(|| find(base.strip_suffix("_copy")?))

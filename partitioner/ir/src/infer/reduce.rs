@@ -11,7 +11,7 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             let t = c.first()?;
             let dtype = match c.dtype("dtype")? {
                 Some(dtype) => dtype,
-                None if t.dtype.is_float() => t.dtype,
+                None if t.dtype.is_float() || t.dtype.is_complex() => t.dtype,
                 None => DType::I64,
             };
             c.one(dtype, reduced(c, t)?)
@@ -32,12 +32,12 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         },
         "var" | "std" => |c| {
             let t = c.first()?;
-            c.one(t.dtype, reduced(c, t)?)
+            c.one(t.dtype.real(), reduced(c, t)?)
         },
         "var_mean" | "std_mean" => |c| {
             let t = c.first()?;
             let shape = reduced(c, t)?;
-            Ok(vec![c.made(t.dtype, shape.clone())?, c.made(t.dtype, shape)?])
+            Ok(vec![c.made(t.dtype.real(), shape.clone())?, c.made(t.dtype, shape)?])
         },
         "argmax" | "argmin" => |c| c.one(DType::I64, reduced(c, c.first()?)?),
         "count_nonzero" => |c| c.one(DType::I64, reduced(c, c.first()?)?),
@@ -47,18 +47,18 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         },
         "norm" | "linalg_vector_norm" | "frobenius_norm" | "linalg_norm" | "linalg_matrix_norm" => |c| {
             let t = c.first()?;
-            c.one(c.dtype("dtype")?.unwrap_or(t.dtype), reduced(c, t)?)
+            c.one(c.dtype("dtype")?.unwrap_or(t.dtype).real(), reduced(c, t)?)
         },
         // A `dim` of -1 keeps no dimension.
         "norm_except_dim" => |c| {
             let t = c.first()?;
             if c.fixed_int("dim")? == -1 {
-                return c.one(t.dtype, Vec::new());
+                return c.one(t.dtype.real(), Vec::new());
             }
             let kept = c.dim("dim", t.rank())?;
             let sizes = t.shape.iter().enumerate();
             let sizes = sizes.map(|(d, size)| if d == kept { size.clone() } else { Expr::Int(1) });
-            c.one(t.dtype, sizes.collect())
+            c.one(t.dtype.real(), sizes.collect())
         },
         "max" | "min" if overload == "other" => {
             |c| c.one(c.promoted(&["self", "other"])?, c.broadcast_of(&["self", "other"])?)
@@ -84,7 +84,7 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             let t = c.first()?;
             let dtype = match c.dtype("dtype")? {
                 Some(dtype) => dtype,
-                None if t.dtype.is_float() => t.dtype,
+                None if t.dtype.is_float() || t.dtype.is_complex() => t.dtype,
                 None => DType::I64,
             };
             c.one(dtype, t.shape.clone())
@@ -105,7 +105,11 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
         "_masked_softmax" => |c| c.like(c.first()?),
         "trace" => |c| {
             let t = c.first()?;
-            let dtype = if t.dtype.is_float() { t.dtype } else { DType::I64 };
+            let dtype = if t.dtype.is_float() || t.dtype.is_complex() {
+                t.dtype
+            } else {
+                DType::I64
+            };
             c.one(dtype, Vec::new())
         },
         "equal" => |c| c.one(DType::Bool, Vec::new()),

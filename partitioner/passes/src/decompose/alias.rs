@@ -18,7 +18,6 @@ pub(super) const ALIASES: &[(&str, &str)] = &[
     ("aten::arctanh", "aten::atanh"),
     ("aten::fix", "aten::trunc"),
     ("aten::negative", "aten::neg"),
-    ("aten::sgn", "aten::sign"),
     ("aten::clip", "aten::clamp"),
     ("aten::clip.Tensor", "aten::clamp.Tensor"),
     ("aten::concat", "aten::cat"),

@@ -246,10 +246,22 @@ impl Rewrite<'_> {
         Ok(self.emit_as("aten::expand", args![x, shape], vec![Type::Tensor(ty)])?[0])
     }
 
-    /// Casts.
+    /// Refuses complex numbers, for which PyTorch does not have the operator either.
+    pub fn real_only(&self, x: ValueId) -> Result<(), PassError> {
+        match self.dtype(x)? {
+            dtype if dtype.is_complex() => Err(self.unsupported(format!("dtype {dtype}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Casts. A complex tensor does not become a real one on the way to something else: it would lose its imaginary part.
     pub fn cast(&mut self, x: ValueId, dtype: DType) -> Value {
-        if self.dtype(x)? == dtype {
+        let from = self.dtype(x)?;
+        if from == dtype {
             return Ok(x);
+        }
+        if from.is_complex() && !dtype.is_complex() && dtype != DType::Bool {
+            return Err(self.unsupported(format!("dtype {from}")));
         }
         self.emit("aten::_to_copy", args![x, dtype])
     }

@@ -23,6 +23,7 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::vdot", |rw| {
         let (a, b) = (rw.tensor(0)?, rw.tensor(1)?);
+        let a = conjugated(rw, a)?;
         one(matmul(rw, a, b))
     }),
     ("aten::outer", |rw| {
@@ -82,12 +83,21 @@ pub(super) const RULES: Rules = &[
     ("aten::bilinear", bilinear),
     ("aten::linalg_vecdot", |rw| {
         let (a, b, dim) = (rw.tensor(0)?, rw.tensor(1)?, rw.int(2)?);
+        let a = conjugated(rw, a)?;
         let product = rw.mul(a, b)?;
         let dtype = rw.dtype(product)?;
         one(rw.emit("aten::sum.dim_IntList", args![product, vec![dim], false, dtype]))
     }),
     ("aten::kron", kron),
 ];
+
+/// The first factor of an inner product.
+fn conjugated(rw: &mut Rewrite, x: ValueId) -> Result<ValueId, PassError> {
+    match rw.dtype(x)?.is_complex() {
+        true => super::spectral::conjugate(rw, x),
+        false => Ok(x),
+    }
+}
 
 impl Rewrite<'_> {
     /// Casts halves to `f32`; other dtypes stay.
@@ -224,7 +234,7 @@ fn sum_as_is(rw: &mut Rewrite, x: ValueId, dim: usize) -> Result<ValueId, PassEr
 fn weighted(rw: &mut Rewrite, product: ValueId) -> Replacement {
     let (this, mut beta, mut alpha) = (rw.tensor(0)?, rw.scalar(3)?, rw.scalar(4)?);
     let out = rw.output_type(0)?;
-    if !out.dtype.is_float() {
+    if !out.dtype.is_float() && !out.dtype.is_complex() {
         (beta, alpha) = (Scalar::Int(beta.as_i64()), Scalar::Int(alpha.as_i64()));
     }
     let this = rw.upcast_half(this)?;

@@ -22,6 +22,7 @@ mod random;
 mod recurrent;
 mod reduce;
 mod resample;
+mod spectral;
 mod torchao;
 mod view;
 
@@ -52,6 +53,7 @@ const FAMILIES: &[Rules] = &[
     recurrent::RULES,
     reduce::RULES,
     resample::RULES,
+    spectral::RULES,
     torchao::RULES,
     view::RULES,
 ];

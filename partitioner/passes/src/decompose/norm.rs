@@ -75,6 +75,7 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::_weight_norm_interface", |rw| {
         let (v, g, dim) = (rw.tensor(0)?, rw.tensor(1)?, rw.int(2)?);
+        rw.real_only(v)?;
         let norm = norm_except(rw, v, 2.0, dim)?;
         let factor = rw.div(g, norm)?;
         let dtype = rw.output_type(1)?.dtype;
@@ -214,6 +215,11 @@ pub(super) fn vector_norm(
     dims: Vec<i64>,
     keepdim: bool,
 ) -> Result<ValueId, PassError> {
+    // Of complex numbers it is that of their lengths.
+    let x = match rw.dtype(x)?.is_complex() {
+        true => rw.unary("aten::abs", x)?,
+        false => x,
+    };
     let wide = rw.upcast(x)?;
     if dims.is_empty() {
         // A 0-dim tensor.
@@ -321,6 +327,8 @@ fn cosine_similarity(rw: &mut Rewrite) -> Replacement {
 /// Norms of the differences of all rows of x1 `[…, p, m]` and x2 `[…, r, m]`.
 fn distances(rw: &mut Rewrite) -> Replacement {
     let (a, b, order) = (rw.tensor(0)?, rw.tensor(1)?, rw.float(2)?);
+    rw.real_only(a)?;
+    rw.real_only(b)?;
     let (ra, rb) = (rw.rank(a)?, rw.rank(b)?);
     if ra < 2 || rb < 2 {
         return Err(rw.invalid("both inputs need two dimensions at least"));

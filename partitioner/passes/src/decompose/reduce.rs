@@ -17,11 +17,13 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::nansum", |rw| {
         let x = rw.tensor(0)?;
-        let x = match rw.dtype(x)?.is_float() {
+        let dtype = rw.dtype(x)?;
+        let x = match dtype.is_float() {
             true => {
                 let nan = rw.unary("aten::isnan", x)?;
                 rw.select_where(nan, 0, x)?
             }
+            false if dtype.is_complex() => return Err(rw.unsupported(format!("dtype {dtype}"))),
             false => x,
         };
         one(rw.emit("aten::sum.dim_IntList", args![x, rw.arg(1), rw.arg(2), rw.arg(3)]))

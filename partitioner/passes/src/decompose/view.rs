@@ -41,9 +41,9 @@ pub(super) const RULES: Rules = &[
     ("aten::t", reverse),
     ("aten::numpy_T", reverse),
     ("aten::mT", swap_last),
-    ("aten::mH", swap_last),
-    ("aten::adjoint", swap_last),
-    ("aten::matrix_H", swap_last),
+    ("aten::mH", swap_conjugate),
+    ("aten::adjoint", swap_conjugate),
+    ("aten::matrix_H", swap_conjugate),
     ("aten::movedim.int", |rw| {
         let (from, to) = (rw.int(1)?, rw.int(2)?);
         move_dims(rw, &[from], &[to])
@@ -88,9 +88,6 @@ pub(super) const RULES: Rules = &[
     ("aten::positive", same),
     ("aten::resolve_conj", same),
     ("aten::resolve_neg", same),
-    ("aten::conj", same),
-    ("aten::conj_physical", same),
-    ("aten::real", same),
     ("aten::pin_memory", same),
     ("aten::to.dtype", cast),
     ("aten::to.dtype_layout", cast),
@@ -132,7 +129,10 @@ fn cast(rw: &mut Rewrite) -> Replacement {
 
 fn cast_to(rw: &mut Rewrite, dtype: DType) -> Replacement {
     let x = rw.tensor(0)?;
-    one(rw.cast(x, dtype))
+    match rw.dtype(x)? == dtype {
+        true => Ok(Some(vec![x])),
+        false => one(rw.emit("aten::_to_copy", args![x, dtype])),
+    }
 }
 
 fn reverse(rw: &mut Rewrite) -> Replacement {
@@ -143,6 +143,19 @@ fn reverse(rw: &mut Rewrite) -> Replacement {
 
 fn swap_last(rw: &mut Rewrite) -> Replacement {
     let x = rw.tensor(0)?;
+    match rw.rank(x)? {
+        0 => Ok(Some(vec![x])),
+        _ => one(rw.transpose_last(x)),
+    }
+}
+
+/// The conjugate of real numbers is what they are.
+fn swap_conjugate(rw: &mut Rewrite) -> Replacement {
+    let x = rw.tensor(0)?;
+    if !rw.dtype(x)?.is_complex() {
+        return swap_last(rw);
+    }
+    let x = super::spectral::conjugate(rw, x)?;
     match rw.rank(x)? {
         0 => Ok(Some(vec![x])),
         _ => one(rw.transpose_last(x)),

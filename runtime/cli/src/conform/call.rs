@@ -96,9 +96,6 @@ fn text(error: impl std::fmt::Display) -> String {
 
 /// One node; the tensors of the case are its inputs.
 fn program<'t>(case: &OpCase, tensors: &'t Tensors) -> Result<(Module, Vec<&'t Leaf>), String> {
-    if case.is_complex() {
-        return Err("complex tensors are not supported".to_string());
-    }
     let called = Op::find(&case.op).ok_or("the operator is not in the table")?;
     let op = functional(called).ok_or("the operator writes to its arguments, and has no functional form")?;
     let mut maker = Maker {
@@ -170,7 +167,6 @@ impl<'t> Maker<'t> {
         Ok(match arg {
             Argument::None | Argument::Place => Arg::None,
             Argument::Tensor(key) => Arg::Value(self.input(key)?),
-            Argument::Complex(_) => return Err("a complex tensor".to_string()),
             Argument::Tensors(keys) => {
                 let keys = keys
                     .iter()
@@ -215,7 +211,6 @@ impl<'t> Maker<'t> {
                         wanted.push(Some(self.tensor(key)?.1.into()));
                     }
                 }
-                Want::Complex(_) => return Err("a complex result".to_string()),
                 Want::Meta { dtype: name, shape } => wanted.push(Some(TensorType::fixed(dtype(name)?, shape).into())),
                 Want::Number(Scalar::Int(_)) => wanted.push(Some(Type::Int(Expr::symbol("u0")))),
                 Want::Number(Scalar::Float(_)) => wanted.push(Some(Type::Float)),

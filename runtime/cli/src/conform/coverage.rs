@@ -94,8 +94,8 @@ fn table(portable: &[CaseRecord], delegated: &[CaseRecord]) -> String {
          | the `{DELEGATE}` delegate runs at least one case | {} of {total} |\n\n\
          *Computed by*: `kernel`, a portable kernel of its own; `parts`, a decomposition into other operators; both, where the decomposition does\n\
          not cover every argument. *dtypes*: those that the first tensor may have (of an operator without one, the result): `float` is `f16 bf16\n\
-         f32 f64`, `int` every integer but `u64`, `any` also `f8`; tests hold the kernels to them. *tested on*: those of the cases that pass.\n\
-         *{DELEGATE}*: cases that the delegate ran itself, with the right result.\n\n\
+         f32 f64`, `int` every integer but `u64`, `complex` `c64 c128`, `any` also `f8`; tests hold the kernels to them. *tested on*: those of\n\
+         the cases that pass. *{DELEGATE}*: cases that the delegate ran itself, with the right result.\n\n\
          | operator | computes | computed by | dtypes | tested on | pass | {DELEGATE} |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         count(|row| row.cases > 0),

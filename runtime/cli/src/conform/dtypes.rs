@@ -14,7 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Rows of decompositions that no call reaches: nobody checks what the table says of their dtypes. These take no tensor.
-const UNASKED: [&str; 2] = ["aten::tril_indices", "aten::triu_indices"];
+const UNASKED: [&str; 6] = [
+    "aten::fft_fftfreq",
+    "aten::fft_rfftfreq",
+    "aten::hamming_window",
+    "aten::hann_window",
+    "aten::tril_indices",
+    "aten::triu_indices",
+];
 
 #[test]
 fn decompositions_take_the_dtypes_of_the_table_and_no_others() {
@@ -31,7 +38,7 @@ fn decompositions_take_the_dtypes_of_the_table_and_no_others() {
     let caller = Caller::new(Config::default(), true);
     let mut taken: BTreeMap<&str, (DTypes, DTypes)> = BTreeMap::new();
     let mut ask = |case: &OpCase, tensors: &Tensors| {
-        let Some(op) = Op::find(&case.op).filter(|_| !case.is_complex()) else {
+        let Some(op) = Op::find(&case.op) else {
             return;
         };
         let Some(row) = op.row_name().filter(|row| with_rule.contains(row)) else {
@@ -67,6 +74,62 @@ fn decompositions_take_the_dtypes_of_the_table_and_no_others() {
     let unasked = with_rule.into_iter().filter(|row| !taken.contains_key(row));
     let unasked: Vec<&str> = unasked.filter(|row| !other_names.contains(row)).collect();
     assert_eq!(unasked, UNASKED);
+}
+
+#[test]
+fn both_parts_of_a_complex_number_are_asked() {
+    let caller = Caller::new(Config::default(), true);
+    // Finite parts of an infinite length, one infinite part, one NaN, no imaginary part, a negative zero.
+    let parts = [3e38f32, 3e38, 1.0, f32::INFINITY, f32::NAN, 0.0, 2.0, 0.0, 2.0, -0.0];
+    for (name, want) in [("aten::isfinite", [1, 0, 0, 1, 1]), ("aten::isreal", [0, 0, 1, 1, 1])] {
+        let (case, mut tensors) = case_of(name, &[Given::F32(&[5])]);
+        let key = case.inputs()[0].to_string();
+        let leaf = Leaf::Tensor {
+            dtype: DType::C64,
+            shape: vec![5],
+            bytes: parts.iter().flat_map(|part| part.to_ne_bytes()).collect(),
+        };
+        tensors.insert(&key, leaf);
+        let given = caller.execute(&case, &tensors, &mut CaseRecord::new(case.id(), Verdict::Pass, ""));
+        let want = Leaf::Tensor {
+            dtype: DType::Bool,
+            shape: vec![5],
+            bytes: want.to_vec(),
+        };
+        assert_eq!(given.unwrap(), [want], "{name}");
+    }
+}
+
+#[test]
+fn what_has_no_complex_form_says_so() {
+    let caller = Caller::new(Config::default(), true);
+    let two = || Given::F32(&[2]);
+    for (name, given) in [
+        ("aten::mse_loss", vec![two(), two()]),
+        ("aten::smooth_l1_loss", vec![two(), two()]),
+        ("aten::huber_loss", vec![two(), two()]),
+        ("aten::kl_div", vec![two(), two()]),
+        ("aten::nll_loss", vec![two(), Given::I64(&[])]),
+        ("aten::isin.Tensor_Tensor", vec![two(), two()]),
+        ("aten::one_hot", vec![two(), Given::Number(Scalar::Int(3))]),
+        ("aten::cdist", vec![Given::F32(&[1, 2]), Given::F32(&[1, 2])]),
+        ("aten::maximum", vec![two(), two()]),
+        ("aten::sort", vec![two()]),
+        ("aten::lt.Scalar", vec![two(), Given::Number(Scalar::Int(1))]),
+        ("aten::cumsum", vec![two(), Given::Number(Scalar::Int(0))]),
+    ] {
+        let (case, mut tensors) = case_of(name, &given);
+        let mut record = CaseRecord::new(case.id(), Verdict::Pass, "");
+        caller.execute(&case, &tensors, &mut record).expect(name);
+        let key = case.inputs()[0].to_string();
+        let complex = convert(tensors.get(&key).unwrap(), DType::C64);
+        tensors.insert(&key, complex);
+        let refused = caller.execute(&case, &tensors, &mut record).expect_err(name);
+        assert!(
+            refused.contains("c64") || refused.contains("complex"),
+            "{name}: {refused}"
+        );
+    }
 }
 
 /// Whether a call compiles and runs with its first tensor in this dtype: alone, or with every tensor that shares its dtype.
@@ -200,8 +263,10 @@ fn written() -> Vec<(&'static str, Vec<Given>)> {
             "aten::gru_cell",
             vec![F32(&[1, 1]), F32(&[1, 1]), F32(&[3, 1]), F32(&[3, 1])],
         ),
+        ("aten::imag", vec![F32(&[2])]),
         ("aten::isfinite", vec![F32(&[2])]),
         ("aten::isreal", vec![F32(&[2])]),
+        ("aten::istft", vec![F32(&[3, 2]), int(4)]),
         ("aten::kron", vec![F32(&[2]), F32(&[2])]),
         ("aten::lift", vec![F32(&[2])]),
         ("aten::linalg_diagonal", vec![F32(&[2, 2])]),
@@ -235,6 +300,7 @@ fn written() -> Vec<(&'static str, Vec<Given>)> {
             "aten::slow_conv3d",
             vec![F32(&[1, 1, 2, 2, 2]), F32(&[1, 1, 1, 1, 1]), Ints(&[1, 1, 1])],
         ),
+        ("aten::stft", vec![F32(&[8]), int(4)]),
         ("aten::tensor_split.sections", vec![F32(&[2]), int(2)]),
         (
             "aten::thnn_conv2d",
@@ -278,6 +344,26 @@ fn written() -> Vec<(&'static str, Vec<Given>)> {
         let mut args = vec![F32(&[2, 1, 1]), F32(&[1, 1, 1]), params];
         args.extend(layer());
         calls.push((name, args));
+    }
+    for name in [
+        "aten::fft_fft",
+        "aten::fft_fft2",
+        "aten::fft_fftn",
+        "aten::fft_fftshift",
+        "aten::fft_hfft",
+        "aten::fft_ifft",
+        "aten::fft_ifft2",
+        "aten::fft_ifftn",
+        "aten::fft_ifftshift",
+        "aten::fft_ihfft",
+        "aten::fft_irfft",
+        "aten::fft_irfft2",
+        "aten::fft_irfftn",
+        "aten::fft_rfft",
+        "aten::fft_rfft2",
+        "aten::fft_rfftn",
+    ] {
+        calls.push((name, vec![F32(&[2, 4])]));
     }
     let state = List(&[&[1, 1, 1], &[1, 1, 1]]);
     let mut args = vec![F32(&[2, 1, 1]), state, List(&[&[4, 1], &[4, 1], &[4], &[4]])];

@@ -102,7 +102,12 @@ struct FaultySession {
 }
 
 impl delegraph_sdk::Session for FaultySession {
-    fn execute(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]) -> Result<(), Error> {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
         self.runs += 1;
         let fails = match self.fault.as_str() {
             "always" | "panic" | "lost" => true,
@@ -110,7 +115,7 @@ impl delegraph_sdk::Session for FaultySession {
             _ => false,
         };
         if !fails {
-            return self.inner.execute(inputs, outputs);
+            return self.inner.execute(inputs, outputs, context);
         }
         // A device that fails leaves rubbish behind.
         outputs.iter_mut().for_each(|output| output.bytes.fill(0x5a));

@@ -8,7 +8,7 @@ use super::tile::{MOST_ROWS, Micro, Tile, heights, unrolled};
 use core::arch::x86_64::*;
 
 /// True if the machine has AVX2, FMA and conversions of half precision.
-pub(super) fn have() -> bool {
+pub(crate) fn have() -> bool {
     #[cfg(test)]
     if super::tests::is_hidden("avx2") {
         return false;

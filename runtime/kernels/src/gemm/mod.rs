@@ -2,9 +2,10 @@
 //!
 //! Blocks of both factors are packed into panels that stay in the caches ([`pack`]), and multiplied by tiles that stay in
 //! registers ([`tile`]), for each kind of machine its own; products with few rows are bound by memory and read B where it lies
-//! ([`few`]). Nothing is allocated: the caller brings the room for panels ([`room`]). Nothing is shared either, so a product is
-//! divided by giving parts of A's rows or B's columns, and of C ([`MatrixMut::split_rows`]), to different threads.
+//! ([`few`]). Nothing is allocated: the caller brings the room for panels ([`room`]). A product is divided among threads by rows or
+//! columns of C ([`divide`]), which share nothing that is written.
 
+mod divide;
 mod few;
 mod number;
 mod pack;
@@ -20,11 +21,17 @@ mod avx2_few;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::have as have_avx2;
+pub(crate) use divide::room_on;
 pub(crate) use number::{Factor, Packed, Plain, Sum};
 pub(crate) use pack::{Panels, Widths};
 pub(crate) use view::{Matrix, MatrixMut};
 
 use crate::KernelError;
+use crate::parallel::each;
+use delegraph_types::Parallel;
+use divide::Division;
 
 /// Rows of A in a block, which stays in the second cache.
 const ROWS: usize = 192;
@@ -87,15 +94,89 @@ fn differ() -> KernelError {
     KernelError::invalid("self", "the sizes of matrices differ")
 }
 
+/// How a product is computed. It is chosen for the whole of one that is divided, so that dividing does not change a result.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// As the transposed product: few columns are its few rows, and tiles write rows.
+    across: bool,
+    few: bool,
+    /// Rows of the whole product that is computed.
+    rows: usize,
+}
+
+impl Way {
+    fn of<A: Factor, B: Factor<Sum = A::Sum>>(
+        a: &Matrix<A>,
+        b: &Matrix<B>,
+        c: &mut MatrixMut<A::Sum>,
+        alpha: A::Sum,
+        panels: usize,
+    ) -> Way {
+        let (m, k, n) = (a.rows(), a.columns(), b.columns());
+        // Where C has columns, it is transposed if the room is enough for that too.
+        let columns_lie = c.column_stride() != 1 && c.row_stride() == 1 && panels >= room::<A::Sum>(n, k, m);
+        let few_columns = few::suits(n, &a.transposed(), &c.block((0, 0), (m, n)).transposed(), alpha);
+        let across = columns_lie || (n < m && few_columns);
+        let few = k > 0
+            && if across {
+                few_columns
+            } else {
+                few::suits(m, b, c, alpha)
+            };
+        let rows = if across { n } else { m };
+        Way { across, few, rows }
+    }
+
+    fn go<A: Factor, B: Factor<Sum = A::Sum>>(
+        self,
+        a: Matrix<A>,
+        b: Matrix<B>,
+        c: MatrixMut<A::Sum>,
+        alpha: A::Sum,
+        accumulate: bool,
+        panels: &mut [Packed<A>],
+    ) {
+        if self.across {
+            self.straight(
+                b.transposed(),
+                a.transposed(),
+                c.transposed(),
+                alpha,
+                accumulate,
+                panels,
+            );
+        } else {
+            self.straight(a, b, c, alpha, accumulate, panels);
+        }
+    }
+
+    fn straight<A: Factor, B: Factor<Sum = A::Sum>>(
+        self,
+        a: Matrix<A>,
+        b: Matrix<B>,
+        c: MatrixMut<A::Sum>,
+        alpha: A::Sum,
+        accumulate: bool,
+        panels: &mut [Packed<A>],
+    ) {
+        if self.few {
+            few::product(a, b, c, alpha, accumulate, panels);
+        } else {
+            by_blocks(&a, &b.transposed(), c, alpha, accumulate, self.rows, panels);
+        }
+    }
+}
+
 /// `c = alpha * a * b`, added to what is in `c` if `accumulate`; else `c` is not read. `room` has at least as many elements as
-/// [`room`] says.
+/// [`room`] says; with those that [`room_on`] says, it is computed on several threads.
 ///
 /// # Errors
 /// The sizes do not fit each other, or the room is too small.
 pub(crate) fn product<A: Factor, B: Factor<Sum = A::Sum>>(
+    parallel: Parallel,
     a: Matrix<A>,
     b: Matrix<B>,
-    c: MatrixMut<A::Sum>,
+    mut c: MatrixMut<A::Sum>,
     alpha: A::Sum,
     accumulate: bool,
     panels: &mut [Packed<A>],
@@ -104,20 +185,19 @@ pub(crate) fn product<A: Factor, B: Factor<Sum = A::Sum>>(
     if b.rows() != k || c.rows() != m || c.columns() != n {
         return Err(differ());
     }
-    if panels.len() < room::<A::Sum>(m, k, n) {
+    let division = Division::of::<A::Sum>(parallel, m, k, n);
+    if panels.len() < division.parts * division.room {
         return Err(KernelError::OutOfMemory(panels.len()));
     }
-    // Few columns are the few rows of the transposed product, and tiles write rows: where C has columns, it is transposed if
-    // the room is enough for that too.
-    let (a_across, b_across) = (a.transposed(), b.transposed());
-    let columns_lie = c.column_stride() != 1 && c.row_stride() == 1 && panels.len() >= room::<A::Sum>(n, k, m);
-    let c = c.transposed();
-    if columns_lie || (n < m && few::suits(n, &a_across, &c, alpha)) {
-        straight(b_across, a_across, c, alpha, accumulate, panels);
-    } else {
-        straight(a, b, c.transposed(), alpha, accumulate, panels);
-    }
-    Ok(())
+    let way = Way::of(&a, &b, &mut c, alpha, division.room);
+    each(parallel, division.parts(c, panels), |(first, c, panels)| {
+        let (a, b) = match division.of_rows {
+            true => (a.block((first, 0), (c.rows(), k)), b),
+            false => (a, b.block((0, first), (k, c.columns()))),
+        };
+        way.go(a, b, c, alpha, accumulate, panels);
+        Ok(())
+    })
 }
 
 /// As [`product`], for a B of which blocks are made when they are asked for; its lanes are the columns.
@@ -125,44 +205,42 @@ pub(crate) fn product<A: Factor, B: Factor<Sum = A::Sum>>(
 /// # Errors
 /// As [`product`].
 pub(crate) fn product_of_panels<A: Factor>(
+    parallel: Parallel,
     a: Matrix<A>,
-    b: &impl Panels<A::Sum>,
+    b: &(impl Panels<A::Sum> + Sync),
     c: MatrixMut<A::Sum>,
     accumulate: bool,
     panels: &mut [Packed<A>],
 ) -> Result<(), KernelError> {
     let (n, k) = b.dims();
-    if a.columns() != k || c.rows() != a.rows() || c.columns() != n {
+    let m = a.rows();
+    if a.columns() != k || c.rows() != m || c.columns() != n {
         return Err(differ());
     }
-    if panels.len() < room::<A::Sum>(a.rows(), k, n) {
+    let division = Division::of::<A::Sum>(parallel, m, k, n);
+    if panels.len() < division.parts * division.room {
         return Err(KernelError::OutOfMemory(panels.len()));
     }
-    by_blocks(&a, b, c, A::Sum::UNIT, accumulate, panels);
-    Ok(())
+    each(parallel, division.parts(c, panels), |(first, c, panels)| {
+        let (unit, rows) = (A::Sum::UNIT, c.rows());
+        if division.of_rows {
+            by_blocks(&a.block((first, 0), (rows, k)), b, c, unit, accumulate, m, panels);
+        } else {
+            let lanes = c.columns();
+            by_blocks(&a, &b.lanes(first, lanes), c, unit, accumulate, m, panels);
+        }
+        Ok(())
+    })
 }
 
-fn straight<A: Factor, B: Factor<Sum = A::Sum>>(
-    a: Matrix<A>,
-    b: Matrix<B>,
-    c: MatrixMut<A::Sum>,
-    alpha: A::Sum,
-    accumulate: bool,
-    panels: &mut [Packed<A>],
-) {
-    if a.columns() > 0 && few::suits(a.rows(), &b, &c, alpha) {
-        few::product(a, b, c, alpha, accumulate, panels);
-    } else {
-        by_blocks(&a, &b.transposed(), c, alpha, accumulate, panels);
-    }
-}
-
+/// Blocks of panels. `rows_of_all` are the rows of the product of which this is a part: how deep blocks are depends on them.
 fn by_blocks<S: Sum>(
     a: &impl Panels<S>,
     b: &impl Panels<S>,
     mut c: MatrixMut<S>,
     alpha: S,
     accumulate: bool,
+    rows_of_all: usize,
     panels: &mut [S::Packed],
 ) {
     let ((m, k), n) = (a.dims(), c.columns());
@@ -180,7 +258,7 @@ fn by_blocks<S: Sum>(
     let (micro, group) = (S::micro(), S::GROUP);
     let mut blocks = Blocks::of::<S>(m, k, n);
     // Whole panels of B may be read where they are.
-    let b_direct = m <= micro.direct() && matches!(b.direct(0, 0), Some((_, 1, _)));
+    let b_direct = rows_of_all <= micro.direct() && matches!(b.direct(0, 0), Some((_, 1, _)));
     if b_direct {
         blocks.depth = even(k, B_DIRECT_DEPTH, group);
     }

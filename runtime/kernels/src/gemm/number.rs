@@ -11,7 +11,7 @@ use delegraph_types::{bf16, f16};
 /// A type to sum products in. Integers wrap.
 pub(crate) trait Sum: Pod + Default + PartialEq + Send + Sync {
     /// What panels hold.
-    type Packed: Pod + Default;
+    type Packed: Pod + Default + Send + Sync;
     /// Steps of depth that lie side by side in a panel, because one instruction multiplies and adds that many.
     const GROUP: usize;
     /// 1
@@ -27,7 +27,7 @@ pub(crate) trait Sum: Pod + Default + PartialEq + Send + Sync {
 }
 
 /// A type of the elements of a factor.
-pub(crate) trait Factor: Copy + Default + 'static {
+pub(crate) trait Factor: Copy + Default + Send + Sync + 'static {
     /// What its products are summed in.
     type Sum: Sum;
     /// The value as panels hold it, exact.

@@ -34,6 +34,40 @@ pub(crate) trait Panels<S: Sum> {
     fn direct(&self, _lane: usize, _depth: usize) -> Option<(&[S::Packed], usize, usize)> {
         None
     }
+
+    /// Some of the lanes.
+    fn lanes(&self, first: usize, count: usize) -> Lanes<'_, Self>
+    where
+        Self: Sized,
+    {
+        Lanes {
+            all: self,
+            first,
+            count,
+        }
+    }
+}
+
+/// See [`Panels::lanes`].
+pub(crate) struct Lanes<'p, P> {
+    all: &'p P,
+    first: usize,
+    count: usize,
+}
+
+impl<S: Sum, P: Panels<S>> Panels<S> for Lanes<'_, P> {
+    fn dims(&self) -> (usize, usize) {
+        (self.count, self.all.dims().1)
+    }
+
+    fn pack(&self, lanes: Range<usize>, depth: Range<usize>, widths: Widths, panels: &mut [S::Packed]) {
+        let lanes = self.first + lanes.start..self.first + lanes.end;
+        self.all.pack(lanes, depth, widths, panels);
+    }
+
+    fn direct(&self, lane: usize, depth: usize) -> Option<(&[S::Packed], usize, usize)> {
+        self.all.direct(self.first + lane, depth)
+    }
 }
 
 /// The rows are lanes, the columns depth.

@@ -91,6 +91,7 @@ fn check<A: Factor, B: Factor<Sum = A::Sum>>(
     let mut have: Vec<A::Sum> = before.into_iter().map(&sum_of).collect();
     let mut panels = vec![Packed::<A>::default(); room::<A::Sum>(m, k, n)];
     product(
+        Parallel::SERIAL,
         Matrix::new(&a, (m, k), a_strides).unwrap(),
         Matrix::new(&b, (k, n), b_strides).unwrap(),
         MatrixMut::new(&mut have, (m, n), c_strides).unwrap(),
@@ -157,12 +158,21 @@ fn the_largest_bytes_are_exact() {
                 Matrix::dense(&a, m, k).unwrap(),
                 MatrixMut::dense(&mut c, m, n).unwrap(),
             );
-            product(a, b, c, 1, false, &mut panels).unwrap();
+            product(Parallel::SERIAL, a, b, c, 1, false, &mut panels).unwrap();
         }
         assert!(c.iter().all(|&sum| sum == -128 * 255 * 1031));
         let b = vec![255u8; k * n];
         let (a, b) = (Matrix::dense(&a, m, k).unwrap(), Matrix::dense(&b, k, n).unwrap());
-        product(a, b, MatrixMut::dense(&mut c, m, n).unwrap(), 1, false, &mut panels).unwrap();
+        product(
+            Parallel::SERIAL,
+            a,
+            b,
+            MatrixMut::dense(&mut c, m, n).unwrap(),
+            1,
+            false,
+            &mut panels,
+        )
+        .unwrap();
         assert!(c.iter().all(|&sum| sum == 255 * 255 * 1031));
     }
 }
@@ -175,6 +185,7 @@ fn what_is_overwritten_is_not_read() {
         let mut panels = vec![f32::NAN; room::<f32>(m, k, n)];
         let (left, right) = (Matrix::dense(&a, m, k).unwrap(), Matrix::dense(&b, k, n).unwrap());
         product(
+            Parallel::SERIAL,
             left,
             right,
             MatrixMut::dense(&mut c, m, n).unwrap(),
@@ -193,9 +204,21 @@ fn sizes_that_differ_and_little_room_are_errors() {
     let (a, mut c) = (Matrix::dense(&data, 2, 3).unwrap(), [0f32; 4]);
     let mut panels = [0f32; 1000];
     let c = &mut c;
-    assert!(product(a, a, MatrixMut::dense(c, 2, 2).unwrap(), 1.0, false, &mut panels).is_err());
     assert!(
         product(
+            Parallel::SERIAL,
+            a,
+            a,
+            MatrixMut::dense(c, 2, 2).unwrap(),
+            1.0,
+            false,
+            &mut panels
+        )
+        .is_err()
+    );
+    assert!(
+        product(
+            Parallel::SERIAL,
             a,
             a.transposed(),
             MatrixMut::dense(c, 1, 2).unwrap(),
@@ -207,6 +230,7 @@ fn sizes_that_differ_and_little_room_are_errors() {
     );
     assert!(
         product(
+            Parallel::SERIAL,
             a,
             a.transposed(),
             MatrixMut::dense(c, 2, 2).unwrap(),
@@ -218,6 +242,7 @@ fn sizes_that_differ_and_little_room_are_errors() {
     );
     assert!(
         product(
+            Parallel::SERIAL,
             a,
             a.transposed(),
             MatrixMut::dense(c, 2, 2).unwrap(),

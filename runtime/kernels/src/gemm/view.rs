@@ -130,6 +130,18 @@ pub(crate) struct MatrixMut<'a, T> {
 unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
 
 impl<'a, T: Copy> MatrixMut<'a, T> {
+    /// No rows and no columns.
+    pub fn empty() -> MatrixMut<'a, T> {
+        MatrixMut {
+            start: NonNull::dangling(),
+            rows: 0,
+            columns: 0,
+            row_stride: 1,
+            column_stride: 1,
+            memory: PhantomData,
+        }
+    }
+
     /// `(rows, columns)` at `(row_stride, column_stride)` from the start of `data`.
     ///
     /// # Errors
@@ -220,7 +232,6 @@ impl<'a, T: Copy> MatrixMut<'a, T> {
     }
 
     /// Rows before `row` and the others, which two threads may fill.
-    #[allow(dead_code, reason = "for whoever divides a product among threads")]
     pub fn split_rows(mut self, row: usize) -> (MatrixMut<'a, T>, MatrixMut<'a, T>) {
         let row = row.min(self.rows);
         let start = self.block((row, 0), (usize::MAX, usize::MAX)).start;
@@ -233,7 +244,6 @@ impl<'a, T: Copy> MatrixMut<'a, T> {
     }
 
     /// Columns before `column` and the others.
-    #[allow(dead_code, reason = "for whoever divides a product among threads")]
     pub fn split_columns(self, column: usize) -> (MatrixMut<'a, T>, MatrixMut<'a, T>) {
         let (left, right) = self.transposed().split_rows(column);
         (left.transposed(), right.transposed())

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use delegraph_kernels::{Arg, Buffer, Call, Growable, KernelError, Out, Scratch, Tensor, find};
-use delegraph_types::{DType, Dims, Scalar, bf16, f16};
+use delegraph_types::{DType, Dims, Parallel, Scalar, bf16, f16};
 
 /// A tensor with memory of its own, in any order of its dimensions.
 #[derive(Debug)]
@@ -82,6 +82,17 @@ pub fn call_with(
     outs: Vec<Wanted>,
     scratch: &mut Scratch,
 ) -> Result<(Vec<Held>, Option<Scalar>), KernelError> {
+    call_on(Parallel::SERIAL, name, args, outs, scratch)
+}
+
+/// The same on several threads.
+pub fn call_on(
+    parallel: Parallel,
+    name: &str,
+    args: &[Arg],
+    outs: Vec<Wanted>,
+    scratch: &mut Scratch,
+) -> Result<(Vec<Held>, Option<Scalar>), KernelError> {
     let kernel = find(name).unwrap_or_else(|| panic!("no kernel `{name}`"));
     let mut held: Vec<Held> = outs
         .into_iter()
@@ -100,7 +111,7 @@ pub fn call_with(
         .map(|held| {
             let order: Vec<i64> = held.order.iter().map(|&d| i64::from(d)).collect();
             let memory = Buffer::Growable(&mut held.memory);
-            Out::new(held.dtype, held.sizes, Dims::new(&order).unwrap(), memory)
+            Out::new(held.dtype, held.sizes, Dims::new(&order).unwrap(), memory).on(parallel)
         })
         .collect();
     let mut call = Call {

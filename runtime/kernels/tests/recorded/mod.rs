@@ -72,13 +72,13 @@ pub enum Want {
 }
 
 impl Recorded {
-    /// A case of the corpus; `None` where no kernel computes it, or where it has complex numbers.
+    /// A case of the corpus; `None` where no kernel computes it.
     ///
     /// # Errors
     /// The case is not understood.
     pub fn of_case(case: &Value, shard: &SafeTensors, strided: bool) -> Result<Option<Recorded>, Problem> {
         let kernel = case["op"].as_str().and_then(Op::find).and_then(kernel_of);
-        let (Some((name, kernel, schema)), false) = (kernel, is_complex(case)) else {
+        let Some((name, kernel, schema)) = kernel else {
             return Ok(None);
         };
         let mut recorded = Recorded {
@@ -198,15 +198,14 @@ impl Recorded {
     }
 }
 
-fn is_complex(case: &Value) -> bool {
-    [&case["args"], &case["out"]]
-        .iter()
-        .any(|part| part.to_string().contains("\"complex\":true"))
+/// Whether tensors of a value are complex, and stored with a last dimension of 2 for their parts.
+fn is_complex(value: &Value) -> bool {
+    value["complex"] == true
 }
 
 /// What one returned value has to be: a list is a tensor each.
 fn wants(value: &Value, shard: &SafeTensors) -> Result<Vec<Want>, Problem> {
-    let load = |key: &str| Stored::load(shard, key, false).map(Want::Tensor);
+    let load = |key: &str| Stored::load(shard, key, is_complex(value), false).map(Want::Tensor);
     if let Some(key) = value["t"].as_str() {
         return Ok(vec![load(key)?]);
     }
@@ -242,15 +241,20 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// A tensor of a shard; `strided`: its last dimension is the outermost in memory.
+    /// A tensor of a shard; `complex`: its last dimension there is of the parts of its elements; `strided`: its last dimension is the
+    /// outermost in memory.
     ///
     /// # Errors
     /// It is not there.
-    pub fn load(shard: &SafeTensors, key: &str, strided: bool) -> Result<Stored, Problem> {
+    pub fn load(shard: &SafeTensors, key: &str, complex: bool, strided: bool) -> Result<Stored, Problem> {
         let view = shard.tensor(key)?;
         let text = format!("{:?}", view.dtype());
-        let dtype = DType::from_name(&text.to_lowercase()).ok_or_else(|| format!("dtype `{text}`"))?;
-        let sizes = view.shape().iter().map(|&d| d as i64).collect::<Vec<_>>();
+        let mut dtype = DType::from_name(&text.to_lowercase()).ok_or_else(|| format!("dtype `{text}`"))?;
+        let mut sizes = view.shape().iter().map(|&d| d as i64).collect::<Vec<_>>();
+        if complex {
+            dtype = dtype.complex().ok_or("the dtype of parts")?;
+            sizes.pop();
+        }
         let sizes = Dims::new(&sizes)?;
         let mut stored = Stored {
             dtype,
@@ -314,7 +318,7 @@ fn hold(value: &Value, shard: &SafeTensors, strided: bool, tensors: &mut Vec<Sto
     };
     let items = || inner.as_array().cloned().unwrap_or_default();
     let mut tensor = |key: &str| -> Result<usize, Problem> {
-        tensors.push(Stored::load(shard, key, strided)?);
+        tensors.push(Stored::load(shard, key, is_complex(value), strided)?);
         Ok(tensors.len() - 1)
     };
     Ok(match kind.as_str() {
@@ -482,8 +486,8 @@ impl Recorded {
     }
 
     /// Whether the kernel gives a result where [`dtype`](Recorded::dtype) is this one: for the first tensor alone, or for every
-    /// tensor that shares its dtype; with outputs of the recorded dtypes, of the new one where they had the old one, all of it, or
-    /// all `f32`, as of a sum of integers that is asked for in floats.
+    /// tensor that shares its dtype; with outputs of the recorded dtypes, of the new one where they had the old one, all of it, of its
+    /// parts or of the complex dtype that it is a part of, or all `f32`, as of a sum of integers that is asked for in floats.
     pub fn accepts(&self, to: DType) -> bool {
         let Some(old) = self.dtype() else { return false };
         [true, false].into_iter().any(|all| {
@@ -493,10 +497,14 @@ impl Recorded {
                     *tensor = tensor.convert(to);
                 }
             }
-            let outs: [&dyn Fn(DType) -> DType; 4] =
-                [&|out| if out == old { to } else { out }, &|_| to, &|out| out, &|_| {
-                    DType::F32
-                }];
+            let outs: [&dyn Fn(DType) -> DType; 6] = [
+                &|out| if out == old { to } else { out },
+                &|_| to,
+                &|out| out,
+                &|_| to.real(),
+                &|_| to.complex().unwrap_or(to),
+                &|_| DType::F32,
+            ];
             // Of what takes no tensor, the dtype is that of the output.
             let outs = if call.tensors.is_empty() { &outs[..2] } else { &outs[..] };
             outs.iter().any(|dtype| call.call(false, dtype).is_ok())
