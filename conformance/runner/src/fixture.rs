@@ -149,7 +149,7 @@ impl Fixture {
 }
 
 /// The tensors of a safetensors file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tensors {
     path: PathBuf,
     items: BTreeMap<String, Leaf>,
@@ -192,7 +192,7 @@ impl Tensors {
         })
     }
 
-    /// Adds a tensor.
+    /// Puts a tensor in, in place of one of this name.
     pub fn insert(&mut self, name: &str, leaf: Leaf) {
         self.items.insert(name.to_string(), leaf);
     }

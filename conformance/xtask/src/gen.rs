@@ -1,10 +1,11 @@
-//! `gen abi`: the C header, the Rust mirror and the golden layouts, from `delegate-sdk/abi/abi.toml`. `gen coverage`: the table of
-//! operators, from a run of the committed corpus.
+//! `gen abi`: the C header, the Rust mirror and the golden layouts, from `delegate-sdk/abi/abi.toml`. `gen ops`: the names of operators
+//! in C and Rust, from the operator table. `gen coverage`: what of them runs, from a run of the committed corpus.
 
 mod c;
 mod golden;
 mod layout;
 mod model;
+mod ops;
 mod rust;
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,25 @@ pub fn run(root: &Path) -> Result<()> {
         write(root, &path, &text)?;
     }
     Ok(())
+}
+
+/// Writes the names of operators.
+///
+/// # Errors
+/// The table gives two operators one constant.
+pub fn ops(root: &Path) -> Result<()> {
+    for (path, text) in names()? {
+        write(root, path, &text)?;
+    }
+    Ok(())
+}
+
+/// Every file that the operator table gives: path from the root, and text.
+fn names() -> Result<[(&'static str, String); 2]> {
+    Ok([
+        ("delegate-sdk/include/delegraph_ops.h", ops::header()?),
+        ("delegate-sdk/sdk/src/ops.rs", ops::module()?),
+    ])
 }
 
 const COVERAGE: &str = "vendor-docs/coverage.md";
@@ -66,7 +86,7 @@ fn write(root: &Path, path: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every generated file: path from the root, and text.
+/// Every file that the ABI's description gives: path from the root, and text.
 fn files(root: &Path) -> Result<Vec<(String, String)>> {
     let path = root.join(DESCRIPTION);
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -89,11 +109,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn committed_files_are_what_the_description_gives() {
+    fn committed_files_are_what_the_description_and_the_table_give() {
         let root = crate::root();
         for (path, text) in files(&root).unwrap() {
             let committed = std::fs::read_to_string(root.join(&path)).unwrap_or_default();
             assert!(committed == text, "`{path}` is stale: run `cargo xtask gen abi`");
+        }
+        for (path, text) in names().unwrap() {
+            let committed = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+            assert!(committed == text, "`{path}` is stale: run `cargo xtask gen ops`");
         }
     }
 }

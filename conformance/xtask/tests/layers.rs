@@ -29,8 +29,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-abi", vec![]),
         ("delegraph-sdk", vec!["delegraph-abi"]),
         ("delegraph-types", vec![]),
+        ("delegraph-opset", vec!["delegraph-types"]),
         ("delegraph-threads", vec!["delegraph-types"]),
-        ("delegraph-opset", vec![]),
         ("delegraph-pte", vec!["delegraph-types"]),
         ("delegraph-kernels", vec!["delegraph-types", "delegraph-opset"]),
         ("delegraph-config", vec!["delegraph-types"]),
@@ -55,7 +55,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("delegraph-null-plugin", vec!["delegraph-null", "delegraph-sdk"]),
         ("delegraph-runner", vec!["delegraph-types"]),
-        ("xtask", vec![]),
+        ("xtask", vec!["delegraph-opset"]),
     ]);
     for (i, name) in row.into_iter().enumerate() {
         table.insert(name, with(&row[..i]));

@@ -84,6 +84,8 @@
 mod call;
 mod delegate;
 mod error;
+#[rustfmt::skip]
+pub mod ops;
 mod sys;
 mod table;
 mod tensor;

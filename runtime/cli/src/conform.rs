@@ -2,6 +2,8 @@
 
 mod call;
 mod coverage;
+#[cfg(test)]
+mod dtypes;
 mod ops;
 
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};

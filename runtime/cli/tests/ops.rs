@@ -55,6 +55,21 @@ fn every_operator_on_portable_kernels() {
     assert!(total >= 1000, "{total}");
     assert_eq!(waived, 0, "of {total} cases");
     assert!(cases(&report).iter().all(|case| case["delegated_nodes"] == 0));
+    let unclaimed: Vec<String> = cases(&report)
+        .iter()
+        .filter(|case| case["verdict"] == "pass")
+        .filter_map(|case| {
+            let (name, dtype) = (case["op"].as_str()?, case["dtype"].as_str()?);
+            let (op, dtype) = (
+                delegraph_opset::Op::find(name)?,
+                delegraph_types::DType::from_name(dtype)?,
+            );
+            let claimed = op.dtypes();
+            let wrong = !claimed.contains(dtype);
+            wrong.then(|| format!("`{name}` runs on {dtype}, the table says `{claimed}`"))
+        })
+        .collect();
+    assert!(unclaimed.is_empty(), "{}", unclaimed.join("\n"));
     let core: Vec<&str> = delegraph_opset::Op::all()
         .filter(|op| op.is_core())
         .map(delegraph_opset::Op::name)

@@ -136,6 +136,26 @@ pub(crate) struct Source<'a> {
     pub zero: Parameter<'a>,
 }
 
+impl<'a> Source<'a> {
+    /// One scale and zero point for all elements.
+    pub fn per_tensor(input: Tensor<'a>, scale: f64, zero: f64) -> Source<'a> {
+        Source {
+            input,
+            strides: *input.strides(),
+            scale: Parameter::One(scale),
+            zero: Parameter::One(zero),
+        }
+    }
+
+    /// The walk over a grid of `sizes`, whose output has `strides`.
+    fn grid(&self, sizes: &Dims, strides: &Dims) -> Grid {
+        Grid::new(
+            sizes,
+            [&self.strides, strides, &self.scale.strides(), &self.zero.strides()],
+        )
+    }
+}
+
 const INPUT: usize = 0;
 const OUT: usize = 1;
 const SCALE: usize = 2;
@@ -375,15 +395,7 @@ pub(crate) fn quantize<F: Format>(
     sizes: &Dims,
     strides: &Dims,
 ) -> Result<(), KernelError> {
-    let grid = Grid::new(
-        sizes,
-        [
-            &source.strides,
-            strides,
-            &source.scale.strides(),
-            &source.zero.strides(),
-        ],
-    );
+    let grid = source.grid(sizes, strides);
     let bound = |limit: i64| F::keep(F::W::from_f64(limit as f64));
     let (low, high) = (bound(rounding.range.0), bound(rounding.range.1));
     // Comparisons and not `max` and `min`: a NaN goes through, and the upper limit wins where they cross.
@@ -477,15 +489,7 @@ pub(crate) fn dequantize<F: Format>(
     sizes: &Dims,
     strides: &Dims,
 ) -> Result<(), KernelError> {
-    let grid = Grid::new(
-        sizes,
-        [
-            &source.strides,
-            strides,
-            &source.scale.strides(),
-            &source.zero.strides(),
-        ],
-    );
+    let grid = source.grid(sizes, strides);
     let wrapped = match difference {
         Difference::Integer(dtype) if !is_real_enough::<F>(source, dtype)? => Some(dtype),
         _ => None,

@@ -202,12 +202,7 @@ fn quantize_per_tensor(call: &mut Call) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     check_real(&input)?;
     let (scale, zero) = (real(call, 1, "scale")?, whole(call, 2, "zero_point")?);
-    let source = Source {
-        input,
-        strides: *input.strides(),
-        scale: Parameter::One(scale),
-        zero: Parameter::One(zero as f64),
-    };
+    let source = Source::per_tensor(input, scale, zero as f64);
     let (range, dtype) = limits_and_dtype(call, 3)?;
     let sizes = *input.sizes();
     quantize_to(call, &source, (DType::F32, DType::F32), (range, dtype), false, &sizes)
@@ -269,12 +264,7 @@ fn cut(strides: &Dims, sizes: &Dims) -> Dims {
 fn dequantize_per_tensor(call: &mut Call) -> Result<(), KernelError> {
     let input = call.tensor(0)?;
     let (scale, zero) = (real(call, 1, "scale")?, whole(call, 2, "zero_point")?);
-    let source = Source {
-        input,
-        strides: *input.strides(),
-        scale: Parameter::One(scale),
-        zero: Parameter::One(zero as f64),
-    };
+    let source = Source::per_tensor(input, scale, zero as f64);
     check_quantized(&input, limits_and_dtype(call, 3)?.1)?;
     let format = call.optional_dtype(6)?.unwrap_or(DType::F32);
     let sizes = *input.sizes();

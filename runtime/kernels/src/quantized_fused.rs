@@ -140,31 +140,41 @@ fn check_weight(call: &Call, weight: &Tensor) -> Result<(), KernelError> {
     Ok(())
 }
 
+fn do_not_multiply(input: &Tensor, weight: &Tensor, scales: &Tensor) -> KernelError {
+    let (input, weight, scales) = (input.sizes(), weight.sizes(), scales.sizes());
+    KernelError::invalid("weight", format!("{input} by {weight} with scales of {scales}"))
+}
+
+/// Computes a product of matrices in `W` and stores it: `fill` gets the output, the input, the weight and the scales.
+fn product<W: Wide>(
+    call: &mut Call,
+    (input, weight, scales): (&Tensor, &Tensor, &Tensor),
+    fill: impl Fn(&mut [W], &[W], &[W], &[W]),
+) -> Result<(), KernelError> {
+    let (out, scratch) = parts(call, 0)?;
+    let bytes = load_bytes::<W>(input) + bytes_of::<W>(weight.numel()) + load_bytes::<W>(scales);
+    let mut arena = Arena::new(scratch, bytes.saturating_add(out_bytes::<W>(out)))?;
+    let (x, s) = (arena.load::<W>(input)?, arena.load::<W>(scales)?);
+    let w = arena.load::<W>(weight)?;
+    produce::<W>(out, &mut arena, |slots, _| {
+        fill(slots, x, w, s);
+        Ok(())
+    })
+}
+
 /// `input [m, k]` times `weight [k, n]`, whose rows have a scale each.
 fn mixed_mm(call: &mut Call) -> Result<(), KernelError> {
     let (input, weight, scales) = (call.tensor(0)?, call.tensor(1)?, call.tensor(2)?);
     check_weight(call, &weight)?;
     let ((rows, inner), (weight_rows, columns)) = (matrix(&input, "input")?, matrix(&weight, "weight")?);
     if inner != weight_rows || scales.sizes().as_slice() != [inner as i64] {
-        return Err(KernelError::invalid(
-            "weight",
-            format!(
-                "{} by {} with scales of {}",
-                input.sizes(),
-                weight.sizes(),
-                scales.sizes()
-            ),
-        ));
+        return Err(do_not_multiply(&input, &weight, &scales));
     }
-    let (out, scratch) = parts(call, 0)?;
+    let out = call.out(0)?;
     expect_dtype(out, 0, input.dtype())?;
     out.resize(&dims_of(&[rows as i64, columns as i64], "input")?)?;
     with_real!(input.dtype(), "input", W => {
-        let bytes = load_bytes::<W>(&input) + bytes_of::<W>(weight.numel()) + load_bytes::<W>(&scales);
-        let mut arena = Arena::new(scratch, bytes.saturating_add(out_bytes::<W>(out)))?;
-        let (x, s) = (arena.load::<W>(&input)?, arena.load::<W>(&scales)?);
-        let w = arena.load::<W>(&weight)?;
-        produce::<W>(out, &mut arena, |slots, _| {
+        product::<W>(call, (&input, &weight, &scales), |slots, x, w, s| {
             slots.fill(W::ZERO);
             for i in 0..rows {
                 let slots = &mut slots[i * columns..(i + 1) * columns];
@@ -174,7 +184,6 @@ fn mixed_mm(call: &mut Call) -> Result<(), KernelError> {
                     }
                 }
             }
-            Ok(())
         })
     })
 }
@@ -191,26 +200,14 @@ fn mixed_linear(call: &mut Call) -> Result<(), KernelError> {
         _ => 0,
     };
     if inner != weight_inner || groups == 0 || inner % groups != 0 {
-        return Err(KernelError::invalid(
-            "weight",
-            format!(
-                "{} by {} with scales of {}",
-                input.sizes(),
-                weight.sizes(),
-                scales.sizes()
-            ),
-        ));
+        return Err(do_not_multiply(&input, &weight, &scales));
     }
-    let (out, scratch) = parts(call, 0)?;
+    let out = call.out(0)?;
     expect_dtype(out, 0, dtype)?;
     out.resize(&dims_of(&[rows as i64, columns as i64], "input")?)?;
     let group = (inner / groups).max(1);
     with_real!(input.dtype(), "input", W => {
-        let bytes = load_bytes::<W>(&input) + bytes_of::<W>(weight.numel()) + load_bytes::<W>(&scales);
-        let mut arena = Arena::new(scratch, bytes.saturating_add(out_bytes::<W>(out)))?;
-        let (x, s) = (arena.load::<W>(&input)?, arena.load::<W>(&scales)?);
-        let w = arena.load::<W>(&weight)?;
-        produce::<W>(out, &mut arena, |slots, _| {
+        product::<W>(call, (&input, &weight, &scales), |slots, x, w, s| {
             for i in 0..rows {
                 let x = &x[i * inner..(i + 1) * inner];
                 for j in 0..columns {
@@ -222,7 +219,6 @@ fn mixed_linear(call: &mut Call) -> Result<(), KernelError> {
                     });
                 }
             }
-            Ok(())
         })
     })
 }

@@ -266,6 +266,7 @@ fn drawn<const N: usize>(
     draw: impl Fn(Draw, [f64; N]) -> Result<f64, KernelError>,
 ) -> Result<(), KernelError> {
     let (out, scratch) = parts(call, 0)?;
+    check_real(out)?;
     out.resize(sizes)?;
     let stream = scratch.random.next_call();
     let bytes = parameters.iter().map(|parameter| match parameter {
@@ -322,6 +323,17 @@ fn normal(draw: Draw, [mean, std]: [f64; 2]) -> Result<f64, KernelError> {
     }
 }
 
+/// What is drawn has no imaginary part, and PyTorch's draws of complex numbers have one, or are refused.
+fn check_real(out: &Out) -> Result<(), KernelError> {
+    match out.dtype().is_complex() {
+        false => Ok(()),
+        true => Err(KernelError::unsupported(
+            "out",
+            format!("random numbers of dtype {}", out.dtype()),
+        )),
+    }
+}
+
 fn check_float(out: &Out) -> Result<(), KernelError> {
     match out.dtype().is_float() {
         true => Ok(()),
@@ -368,6 +380,7 @@ fn between(call: &mut Call, sizes: Sizes, low: i128, high: i128) -> Result<(), K
         ));
     }
     let (out, scratch) = parts(call, 0)?;
+    check_real(out)?;
     let dtype = out.dtype();
     let held = match dtype.int_range() {
         Some((least, most)) => least <= low && high - 1 <= most,
@@ -396,6 +409,7 @@ fn permutation(call: &mut Call) -> Result<(), KernelError> {
     let count = call.int(0)?;
     let sizes = dims_of(&[count], "n")?;
     let (out, scratch) = parts(call, 0)?;
+    check_real(out)?;
     let dtype = out.dtype();
     let held = match dtype.int_range() {
         Some((_, most)) => i128::from(count) <= most + 1,

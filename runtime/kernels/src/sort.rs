@@ -12,6 +12,7 @@ use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Scratch, Tensor};
 use alloc::format;
 use core::cmp::Ordering;
+use delegraph_types::DType;
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::argsort.stable_out", argsort),
@@ -126,6 +127,10 @@ fn sort_rows(
     keep: usize,
     (values_out, order_out): (Option<usize>, Option<usize>),
 ) -> Result<(), KernelError> {
+    // Computed in `i64`, where the upper half of its numbers is negative.
+    if input.dtype() == DType::U64 {
+        return Err(KernelError::unsupported("self", format!("dtype {}", input.dtype())));
+    }
     let set = DimSet::one(dim);
     let mut sizes = *input.sizes();
     if let Some(size) = sizes.get_mut(dim) {

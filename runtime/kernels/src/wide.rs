@@ -198,63 +198,34 @@ stored_int!(u8, i8, i16, i32, i64, u16, u32, u64);
 
 /// Runs `$body` with `$T` as the element type of a dtype (`u8` for bool); an error for 8-bit floats.
 macro_rules! with_stored {
-    ($dtype:expr, $argument:expr, $T:ident => $body:expr) => {{
-        use delegraph_types::DType;
+    ($dtype:expr, $argument:expr, $T:ident => $body:expr) => {
+        $crate::wide::with_stored!(@arms $dtype, $argument, $T, $body;
+            U8 | Bool => u8,
+            I8 => i8,
+            I16 => i16,
+            I32 => i32,
+            I64 => i64,
+            U16 => u16,
+            U32 => u32,
+            U64 => u64,
+            F16 => delegraph_types::f16,
+            BF16 => delegraph_types::bf16,
+            F32 => f32,
+            F64 => f64,
+        )
+    };
+    (@arms $dtype:expr, $argument:expr, $T:ident, $body:expr; $($($name:ident)|+ => $stored:ty,)*) => {
         match $dtype {
-            DType::U8 | DType::Bool => {
-                type $T = u8;
+            $($(delegraph_types::DType::$name)|+ => {
+                type $T = $stored;
                 $body
-            }
-            DType::I8 => {
-                type $T = i8;
-                $body
-            }
-            DType::I16 => {
-                type $T = i16;
-                $body
-            }
-            DType::I32 => {
-                type $T = i32;
-                $body
-            }
-            DType::I64 => {
-                type $T = i64;
-                $body
-            }
-            DType::U16 => {
-                type $T = u16;
-                $body
-            }
-            DType::U32 => {
-                type $T = u32;
-                $body
-            }
-            DType::U64 => {
-                type $T = u64;
-                $body
-            }
-            DType::F16 => {
-                type $T = delegraph_types::f16;
-                $body
-            }
-            DType::BF16 => {
-                type $T = delegraph_types::bf16;
-                $body
-            }
-            DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            DType::F64 => {
-                type $T = f64;
-                $body
-            }
+            })*
             other => Err($crate::KernelError::unsupported(
                 $argument,
                 alloc::format!("dtype {other}"),
             )),
         }
-    }};
+    };
 }
 pub(crate) use with_stored;
 

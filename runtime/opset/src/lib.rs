@@ -1,7 +1,12 @@
 //! The one operator table of Delegraph: what an operator is called, what it takes and what it returns.
 //!
-//! The table is `schemas.txt`, written by `make_schemas.py` from PyTorch's own registry and committed. It is sorted, so a
-//! look-up is a binary search over text and start-up costs nothing. This crate knows no graph and no kernel. `no_std` + `alloc`.
+//! The table has two parts, both sorted, so that a look-up is a binary search over text and start-up costs nothing:
+//!
+//! - `schemas.txt`, signatures and flags, written by `make_schemas.py` from PyTorch's own registry and committed;
+//! - `operators.txt`, kept by hand: what is known here beyond that of each operator that Delegraph runs or types. A row is
+//!   `name, family, dtypes, what it computes`, separated by tabs, and serves every overload that has no row of its own.
+//!
+//! This crate knows no graph and no kernel. `no_std` + `alloc`.
 //!
 //! ```
 //! use delegraph_opset::Op;
@@ -12,14 +17,19 @@
 //! assert!(schema.params[2].keyword_only);
 //! assert!(op.is_core());
 //! assert!(Op::find("aten::add.out").unwrap().schema().params[3].is_out);
+//! assert_eq!(op.doc(), Some("`self + alpha * other`, with broadcasting."));
 //! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
+mod dtypes;
+mod operators;
+mod rows;
 mod schema;
 mod table;
 mod variant;
 
+pub use dtypes::DTypes;
 pub use schema::{BaseType, Default, Param, ParamType, Return, Schema};
 pub use table::Op;

@@ -1,9 +1,13 @@
 //! Look-up in the sorted table.
 
+use crate::rows::Rows;
 use crate::schema::Schema;
 use core::fmt;
 
-static TABLE: &str = include_str!("schemas.txt");
+static TABLE: Rows = Rows::new(include_str!("schemas.txt"), |row| {
+    let name = row.split_once('\t').map_or(row, |(_, text)| text);
+    &name[..name.find('(').unwrap_or(name.len())]
+});
 
 /// An operator of the table, named `namespace::name` or `namespace::name.overload` (the overload `default` has no suffix).
 ///
@@ -17,27 +21,28 @@ pub struct Op {
 impl Op {
     /// The operator of this name; a trailing `.default` is accepted.
     pub fn find(name: &str) -> Option<Op> {
+        let search = |name: &str| Some(op_at(TABLE.find(name)?));
         search(name).or_else(|| search(name.strip_suffix(".default")?))
     }
 
     /// Every operator of the table, in order.
     pub fn all() -> impl Iterator<Item = Op> {
-        from_line(0)
+        TABLE.from(0).map(op_at)
     }
 
     /// Operators in order, from the first whose name is not below `base` + `suffix`.
     pub(crate) fn from_name_on(base: &str, suffix: &str) -> impl Iterator<Item = Op> + use<> {
-        from_line(lower_bound(base, suffix))
+        TABLE.from(TABLE.lower_bound(base, suffix)).map(op_at)
     }
 
     /// `aten::add.Tensor`
     pub fn name(self) -> &'static str {
-        name_at(self.line as usize)
+        TABLE.name(self.line as usize)
     }
 
     /// The signature as PyTorch prints it.
     pub fn signature(self) -> &'static str {
-        let line = line_at(self.line as usize);
+        let line = TABLE.row(self.line as usize);
         line.split_once('\t').map_or(line, |(_, text)| text)
     }
 
@@ -72,56 +77,13 @@ impl Op {
     }
 
     fn flags(self) -> &'static str {
-        let line = line_at(self.line as usize);
+        let line = TABLE.row(self.line as usize);
         line.split_once('\t').map_or("", |(flags, _)| flags)
     }
 }
 
-/// Text of the line that starts at `start`.
-fn line_at(start: usize) -> &'static str {
-    let rest = &TABLE[start..];
-    &rest[..rest.find('\n').unwrap_or(rest.len())]
-}
-
-fn name_at(start: usize) -> &'static str {
-    let line = line_at(start);
-    let name = line.split_once('\t').map_or(line, |(_, text)| text);
-    &name[..name.find('(').unwrap_or(name.len())]
-}
-
-fn from_line(start: usize) -> impl Iterator<Item = Op> {
-    let mut at = start;
-    core::iter::from_fn(move || {
-        let line = at;
-        let length = TABLE[line..].find('\n')?;
-        at = line + length + 1;
-        Some(Op { line: line as u32 })
-    })
-}
-
-fn search(name: &str) -> Option<Op> {
-    let start = lower_bound(name, "");
-    (start < TABLE.len() && name_at(start) == name).then_some(Op { line: start as u32 })
-}
-
-/// Start of the first line whose name is not below `base` + `suffix`.
-fn lower_bound(base: &str, suffix: &str) -> usize {
-    let bytes = TABLE.as_bytes();
-    let (mut low, mut high) = (0usize, TABLE.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let start = bytes[..middle]
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |i| i + 1)
-            .max(low);
-        if name_at(start).bytes().lt(base.bytes().chain(suffix.bytes())) {
-            low = start + line_at(start).len() + 1;
-        } else {
-            high = start;
-        }
-    }
-    low
+fn op_at(line: usize) -> Op {
+    Op { line: line as u32 }
 }
 
 impl fmt::Debug for Op {

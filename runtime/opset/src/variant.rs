@@ -88,7 +88,7 @@ fn said_by_out(param: &Param) -> bool {
         || param.name == "memory_format"
 }
 
-fn base_name(name: &str) -> &str {
+pub(crate) fn base_name(name: &str) -> &str {
     name.split_once('.').map_or(name, |(base, _)| base)
 }
 

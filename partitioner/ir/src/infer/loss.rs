@@ -40,7 +40,8 @@ fn elementwise(c: &Call) -> Result<Vec<Type>> {
     } else {
         c.broadcast_of(&names)?
     };
-    c.one(c.promoted(&names)?, shape)
+    // The distance of complex numbers is real.
+    c.one(c.promoted(&names)?.real(), shape)
 }
 
 /// The sizes without that of the classes, unless the loss is reduced to one number.

@@ -27,7 +27,7 @@ pub(super) fn rule(base: &str) -> Option<Rule> {
         },
         "pairwise_distance" => |c| {
             let mut shape = pair(c)?;
-            let dtype = to_float(c.promoted(&["x1", "x2"])?);
+            let dtype = to_float(c.promoted(&["x1", "x2"])?).real();
             if shape.pop().is_some() && c.bool("keepdim")? {
                 shape.push(Expr::Int(1));
             }

@@ -45,9 +45,20 @@ pub(super) fn rule(base: &str, overload: &str) -> Option<Rule> {
             let t = c.first()?;
             c.one(to_float(t.dtype), reduced(c, t)?)
         },
-        "norm" | "linalg_vector_norm" | "frobenius_norm" | "linalg_norm" => |c| {
+        "norm" | "linalg_vector_norm" | "frobenius_norm" | "linalg_norm" | "linalg_matrix_norm" => |c| {
             let t = c.first()?;
             c.one(c.dtype("dtype")?.unwrap_or(t.dtype).real(), reduced(c, t)?)
+        },
+        // A `dim` of -1 keeps no dimension.
+        "norm_except_dim" => |c| {
+            let t = c.first()?;
+            if c.fixed_int("dim")? == -1 {
+                return c.one(t.dtype.real(), Vec::new());
+            }
+            let kept = c.dim("dim", t.rank())?;
+            let sizes = t.shape.iter().enumerate();
+            let sizes = sizes.map(|(d, size)| if d == kept { size.clone() } else { Expr::Int(1) });
+            c.one(t.dtype.real(), sizes.collect())
         },
         "max" | "min" if overload == "other" => {
             |c| c.one(c.promoted(&["self", "other"])?, c.broadcast_of(&["self", "other"])?)

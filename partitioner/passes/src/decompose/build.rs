@@ -246,6 +246,14 @@ impl Rewrite<'_> {
         Ok(self.emit_as("aten::expand", args![x, shape], vec![Type::Tensor(ty)])?[0])
     }
 
+    /// Refuses complex numbers, for which PyTorch does not have the operator either.
+    pub fn real_only(&self, x: ValueId) -> Result<(), PassError> {
+        match self.dtype(x)? {
+            dtype if dtype.is_complex() => Err(self.unsupported(format!("dtype {dtype}"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Casts. A complex tensor does not become a real one on the way to something else: it would lose its imaginary part.
     pub fn cast(&mut self, x: ValueId, dtype: DType) -> Value {
         let from = self.dtype(x)?;

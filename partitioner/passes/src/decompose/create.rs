@@ -77,6 +77,7 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::one_hot", |rw| {
         let (x, classes) = (rw.tensor(0)?, rw.int(1)?);
+        rw.real_only(x)?;
         let rank = rw.rank(x)?;
         let classes = match classes {
             0.. => Expr::Int(classes),

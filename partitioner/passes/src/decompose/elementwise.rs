@@ -50,9 +50,12 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::nan_to_num", nan_to_num),
     ("aten::isfinite", |rw| {
-        let mut x = rw.tensor(0)?;
+        let x = rw.tensor(0)?;
         if rw.dtype(x)?.is_complex() {
-            x = rw.unary("aten::abs", x)?;
+            // Not their length, which may be infinite where neither part is.
+            let (re, im) = (rw.unary("aten::real", x)?, rw.unary("aten::imag", x)?);
+            let (re, im) = (is_finite(rw, re)?, is_finite(rw, im)?);
+            return one(rw.binary("aten::logical_and", re, im));
         }
         match rw.dtype(x)?.is_float() {
             true => one(is_finite(rw, x)),
@@ -70,6 +73,10 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::isreal", |rw| {
         let x = rw.tensor(0)?;
+        if rw.dtype(x)?.is_complex() {
+            let im = rw.unary("aten::imag", x)?;
+            return one(rw.emit("aten::eq.Scalar", args![im, 0]));
+        }
         let shape = rw.shape(x)?;
         one(rw.full(shape, true, DType::Bool))
     }),
@@ -318,7 +325,8 @@ fn is_close(rw: &mut Rewrite) -> Replacement {
     let (a, b) = (rw.tensor(0)?, rw.tensor(1)?);
     let (rtol, atol) = (rw.float(2)?, rw.float(3)?);
     let mut close = rw.binary("aten::eq.Tensor", a, b)?;
-    let float = rw.dtype(a)?.is_float();
+    let dtype = rw.dtype(a)?;
+    let float = dtype.is_float() || dtype.is_complex();
     if rw.bool(4)? && float {
         let (x, y) = (rw.unary("aten::isnan", a)?, rw.unary("aten::isnan", b)?);
         let both = rw.binary("aten::logical_and", x, y)?;

@@ -77,6 +77,8 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::isin.Tensor_Tensor", |rw| {
         let (x, set, invert) = (rw.tensor(0)?, rw.tensor(1)?, rw.bool(3)?);
+        rw.real_only(x)?;
+        rw.real_only(set)?;
         let (rank, count) = (rw.rank(x)?, Expr::product(&rw.shape(set)?));
         let set = rw.view(set, vec![count])?;
         let x = rw.unsqueeze(x, rank)?;
@@ -88,6 +90,7 @@ pub(super) const RULES: Rules = &[
         }
     }),
     ("aten::isin.Tensor_Scalar", |rw| {
+        rw.real_only(rw.tensor(0)?)?;
         let op = if rw.bool(3)? {
             "aten::ne.Scalar"
         } else {

@@ -9,6 +9,7 @@ use delegraph_ir::{Arg, Expr, ValueId};
 pub(super) const RULES: Rules = &[
     ("aten::mse_loss", |rw| {
         let gap = rw.sub(rw.arg(0), rw.arg(1))?;
+        rw.real_only(gap)?;
         let square = rw.mul(gap, gap)?;
         reduced(rw, square, 2)
     }),
@@ -20,6 +21,7 @@ pub(super) const RULES: Rules = &[
     ("aten::smooth_l1_loss", |rw| {
         let beta = rw.float(3)?;
         let gap = rw.sub(rw.arg(0), rw.arg(1))?;
+        rw.real_only(gap)?;
         let size = rw.unary("aten::abs", gap)?;
         if beta == 0.0 {
             return reduced(rw, size, 2);
@@ -35,6 +37,7 @@ pub(super) const RULES: Rules = &[
     ("aten::huber_loss", |rw| {
         let delta = rw.float(3)?;
         let gap = rw.sub(rw.arg(0), rw.arg(1))?;
+        rw.real_only(gap)?;
         let size = rw.unary("aten::abs", gap)?;
         let half = rw.mul(size, 0.5)?;
         let square = rw.mul(half, size)?;
@@ -80,6 +83,8 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::kl_div", |rw| {
         let (x, target) = (rw.tensor(0)?, rw.tensor(1)?);
+        rw.real_only(x)?;
+        rw.real_only(target)?;
         let loss = if rw.bool(3)? {
             let power = rw.unary("aten::exp", target)?;
             let gap = rw.sub(target, x)?;
@@ -145,6 +150,7 @@ fn negative_log(
     ignored: Arg,
 ) -> Result<(ValueId, Option<ValueId>), PassError> {
     let (target, weight) = (rw.tensor(1)?, rw.optional_tensor(2)?);
+    rw.real_only(x)?;
     let (rank, dtype) = (rw.rank(x)?, rw.dtype(x)?);
     let channel = usize::from(rank >= 2);
     if rank == 0 || rw.rank(target)? + 1 != rank {

@@ -75,6 +75,7 @@ pub(super) const RULES: Rules = &[
     }),
     ("aten::_weight_norm_interface", |rw| {
         let (v, g, dim) = (rw.tensor(0)?, rw.tensor(1)?, rw.int(2)?);
+        rw.real_only(v)?;
         let norm = norm_except(rw, v, 2.0, dim)?;
         let factor = rw.div(g, norm)?;
         let dtype = rw.output_type(1)?.dtype;
@@ -326,6 +327,8 @@ fn cosine_similarity(rw: &mut Rewrite) -> Replacement {
 /// Norms of the differences of all rows of x1 `[…, p, m]` and x2 `[…, r, m]`.
 fn distances(rw: &mut Rewrite) -> Replacement {
     let (a, b, order) = (rw.tensor(0)?, rw.tensor(1)?, rw.float(2)?);
+    rw.real_only(a)?;
+    rw.real_only(b)?;
     let (ra, rb) = (rw.rank(a)?, rw.rank(b)?);
     if ra < 2 || rb < 2 {
         return Err(rw.invalid("both inputs need two dimensions at least"));

@@ -42,6 +42,18 @@ impl Caller {
     }
 
     fn judge(&self, case: &OpCase, tensors: &Tensors, record: &mut CaseRecord) -> Result<(), String> {
+        let got = self.execute(case, tensors, record)?;
+        let difference = case.judge(&got, tensors)?;
+        record.max_abs = difference.max_abs;
+        record.max_rel = difference.max_rel;
+        Ok(())
+    }
+
+    /// Compiles, loads and runs a case: what it gives.
+    ///
+    /// # Errors
+    /// A sentence that says why it gives nothing.
+    pub fn execute(&self, case: &OpCase, tensors: &Tensors, record: &mut CaseRecord) -> Result<Vec<Leaf>, String> {
         let started = Instant::now();
         let (bytes, inputs) = self.compile(case, tensors)?;
         record.compile_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -62,10 +74,7 @@ impl Caller {
         record.delegated_nodes = report.delegated_nodes();
         record.undelegated_nodes = report.portable_nodes;
         record.fallbacks = report.fallbacks();
-        let difference = case.judge(&got, tensors)?;
-        record.max_abs = difference.max_abs;
-        record.max_rel = difference.max_rel;
-        Ok(())
+        Ok(got)
     }
 
     /// The program of a case, and what goes in.

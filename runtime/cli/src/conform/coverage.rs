@@ -93,9 +93,11 @@ fn table(portable: &[CaseRecord], delegated: &[CaseRecord]) -> String {
          | every case passes on portable kernels | {} of {total} |\n\
          | the `{DELEGATE}` delegate runs at least one case | {} of {total} |\n\n\
          *Computed by*: `kernel`, a portable kernel of its own; `parts`, a decomposition into other operators; both, where the decomposition does\n\
-         not cover every argument. *dtypes*: those of the first tensor of the cases that pass. *{DELEGATE}*: cases that the delegate ran itself,\n\
-         with the right result.\n\n\
-         | operator | computed by | pass | dtypes | {DELEGATE} |\n| --- | --- | --- | --- | --- |\n",
+         not cover every argument. *dtypes*: those that the first tensor may have (of an operator without one, the result): `float` is `f16 bf16\n\
+         f32 f64`, `int` every integer but `u64`, `complex` `c64 c128`, `any` also `f8`; tests hold the kernels to them. *tested on*: those of\n\
+         the cases that pass. *{DELEGATE}*: cases that the delegate ran itself, with the right result.\n\n\
+         | operator | computes | computed by | dtypes | tested on | pass | {DELEGATE} |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
         count(|row| row.cases > 0),
         count(|row| row.cases > 0 && row.passed == row.cases),
         count(|row| row.delegated > 0),
@@ -106,14 +108,17 @@ fn table(portable: &[CaseRecord], delegated: &[CaseRecord]) -> String {
             notes.push(reason);
             format!(" [{}]", notes.len())
         });
+        let op = Op::find(name);
         let dtypes: Vec<&str> = row.dtypes.iter().map(String::as_str).collect();
         let _ = writeln!(
             text,
-            "| `{name}` | {} | {} of {}{mark} | {} | {} of {} |",
+            "| `{name}` | {} | {} | {} | {} | {} of {}{mark} | {} of {} |",
+            op.and_then(Op::doc).unwrap_or("-").replace('|', "\\|"),
             computed_by(name),
+            op.map(Op::dtypes).unwrap_or_default(),
+            dtypes.join(" "),
             row.passed,
             row.cases,
-            dtypes.join(" "),
             row.delegated,
             row.cases
         );
