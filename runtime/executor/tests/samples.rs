@@ -112,6 +112,67 @@ fn a_file_at_an_odd_address() {
     run_all(4);
 }
 
+/// An input that is only read stays where the caller has it if it lies as the plan says; else it is copied. Both give the same.
+#[test]
+fn inputs_that_are_lent_and_inputs_that_are_copied_give_the_same() {
+    let entries: Value = serde_json::from_str(include_str!("data/expected.json")).unwrap();
+    let (mut lent, mut copied) = (0, 0);
+    for entry in entries.as_array().unwrap() {
+        let (file, method) = (entry["file"].as_str().unwrap(), entry["method"].as_str().unwrap());
+        let mut executor = load(sample(file), method, Options::default());
+        for run in entry["runs"].as_array().unwrap() {
+            let given: Vec<_> = run["inputs"].as_array().unwrap().iter().map(tensor).collect();
+            // Words give alignment; one byte further there is none.
+            let words: Vec<Vec<u64>> = given
+                .iter()
+                .map(|(dtype, _, values)| {
+                    let bytes = encode(*dtype, values);
+                    let mut words = vec![0u64; bytes.len() / 8 + 2];
+                    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+                    words
+                })
+                .collect();
+            let mut results = Vec::new();
+            for shift in [0, 1] {
+                executor.reset();
+                let moved: Vec<Vec<u64>> = words
+                    .iter()
+                    .map(|words| {
+                        let mut moved = vec![0u64; words.len() + 1];
+                        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut moved);
+                        bytes[shift..shift + words.len() * 8].copy_from_slice(bytemuck::cast_slice(words));
+                        moved
+                    })
+                    .collect();
+                let inputs: Vec<Input<'_>> = given
+                    .iter()
+                    .zip(&moved)
+                    .map(|((dtype, sizes, values), moved)| Input::Bytes {
+                        dtype: *dtype,
+                        sizes: *sizes,
+                        data: &bytemuck::cast_slice(moved)[shift..shift + values.len() * dtype.size()],
+                    })
+                    .collect();
+                executor.run(&inputs).unwrap();
+                for index in 0..inputs.len() {
+                    let stays = executor
+                        .input_after(index)
+                        .is_err_and(|error| error.to_string().contains("where it was given"));
+                    *(if stays { &mut lent } else { &mut copied }) += 1;
+                    assert!(
+                        !stays || shift == 0 || given[index].0.size() == 1,
+                        "{file}: a misaligned input was lent"
+                    );
+                }
+                let outputs = (0..executor.output_count()).map(|i| floats(&executor.output(i).unwrap()));
+                results.push(outputs.collect::<Vec<_>>());
+            }
+            assert_eq!(results[0], results[1], "{file}");
+        }
+    }
+    assert!(lent > 0 && copied > 0, "{lent} lent, {copied} copied");
+}
+
 #[test]
 fn reset_restores_the_initial_state() {
     let file = sample("mutable-buffer-initialised.pte");
