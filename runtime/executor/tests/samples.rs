@@ -154,13 +154,13 @@ fn inputs_that_are_lent_and_inputs_that_are_copied_give_the_same() {
                     })
                     .collect();
                 executor.run(&inputs).unwrap();
-                for index in 0..inputs.len() {
+                for (index, (dtype, ..)) in given.iter().enumerate() {
                     let stays = executor
                         .input_after(index)
                         .is_err_and(|error| error.to_string().contains("where it was given"));
                     *(if stays { &mut lent } else { &mut copied }) += 1;
                     assert!(
-                        !stays || shift == 0 || given[index].0.size() == 1,
+                        !stays || shift == 0 || dtype.size() == 1,
                         "{file}: a misaligned input was lent"
                     );
                 }
