@@ -243,7 +243,11 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
         Some(Value::Table(table)) => table,
         Some(_) => return Err("`sandbox` in the manifest is no table".to_string()),
     };
-    known_keys(table, &["read", "write", "devices", "exec", "network", "temp"], "sandbox.")?;
+    known_keys(
+        table,
+        &["read", "write", "devices", "exec", "network", "temp"],
+        "sandbox.",
+    )?;
     let paths = |key: &str| -> Result<Vec<PathBuf>, String> {
         let paths = strings(table, key)?;
         Ok(paths.iter().map(PathBuf::from).collect())
