@@ -16,7 +16,7 @@ const USAGE: &str = "usage:
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
-  cargo xtask provision NAME   fetches an optional real component: executorch";
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
