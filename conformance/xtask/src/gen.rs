@@ -14,6 +14,7 @@ mod rust;
 
 use anyhow::{Context, Result, bail};
 use model::Description;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -118,6 +119,35 @@ fn files(root: &Path) -> Result<Vec<(String, String)>> {
         files.push((golden_path(&at), golden::layouts(&at)?));
     }
     Ok(files)
+}
+
+/// The layouts of a data model, as the committed golden file of the newest minor has them.
+pub fn committed_layouts(root: &Path, model: &str) -> Result<serde_json::Value> {
+    let path = golden_path(&describe(root)?);
+    let text = std::fs::read_to_string(root.join(&path)).with_context(|| format!("reading {path}"))?;
+    let golden: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("in {path}"))?;
+    match golden["models"].get(model) {
+        Some(layouts) => Ok(layouts.clone()),
+        None => bail!("`{path}` has no layouts of {model}"),
+    }
+}
+
+/// The constants that the header defines, enum items included, and what its enums are stored as.
+pub fn names_and_values(root: &Path) -> Result<(BTreeMap<String, serde_json::Value>, BTreeMap<String, String>)> {
+    let d = describe(root)?;
+    let mut constants = BTreeMap::from([
+        ("DG_ABI_MAJOR".to_string(), d.major.into()),
+        ("DG_ABI_MINOR".to_string(), d.minor.into()),
+        ("DG_LAYOUT_HASH".to_string(), d.layout_hash()?.into()),
+        ("DG_OPSET".to_string(), d.opset.clone().into()),
+    ]);
+    constants.extend(d.constants.iter().map(|c| (c.name.clone(), c.value.into())));
+    let mut stored = BTreeMap::new();
+    for e in &d.enums {
+        constants.extend(e.items.iter().map(|item| (c::item_name(e, item), item.value.into())));
+        stored.insert(e.name.clone(), e.ty.clone());
+    }
+    Ok((constants, stored))
 }
 
 fn describe(root: &Path) -> Result<Description> {

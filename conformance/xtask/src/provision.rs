@@ -57,19 +57,11 @@ fn executorch(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// libclang, and the folder of the headers that a compiler brings (`stdint.h`, `stddef.h`), which it does not have itself.
-pub struct Libclang {
-    pub library: PathBuf,
-    pub headers: PathBuf,
-}
-
-/// The provisioned libclang.
-pub fn libclang(root: &Path) -> Option<Libclang> {
-    let found = Libclang {
-        library: clang_packages(root).join(format!("clang/native/{}clang{}", DLL_PREFIX, DLL_SUFFIX)),
-        headers: clang_packages(root).join("ziglang/lib/include"),
-    };
-    (found.library.is_file() && found.headers.is_dir()).then_some(found)
+/// The folder of the provisioned libclang.
+pub fn libclang(root: &Path) -> Option<PathBuf> {
+    let folder = clang_packages(root).join("clang/native");
+    let library = folder.join(format!("{DLL_PREFIX}clang{DLL_SUFFIX}"));
+    library.is_file().then_some(folder)
 }
 
 /// The provisioned `zig`: `zig cc` and `zig c++` are clang.

@@ -52,6 +52,7 @@ pub const IMAGE_MINOR: u32 = 0x0;
 
 /// Outcome of a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Status(pub i32);
 
@@ -137,6 +138,7 @@ impl fmt::Debug for Status {
 
 /// Element type: the ScalarType code of `.pte` files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct DType(pub u32);
 
@@ -200,6 +202,7 @@ impl fmt::Debug for DType {
 
 /// Memory format of an argument (`c10::MemoryFormat`). Values are contiguous all the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct MemoryFormat(pub u32);
 
@@ -233,6 +236,7 @@ impl fmt::Debug for MemoryFormat {
 
 /// Why a delegate does not take a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Reason(pub u32);
 
@@ -294,6 +298,7 @@ impl fmt::Debug for Reason {
 
 /// What a delegate thinks of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct BlobVerdict(pub u32);
 
@@ -334,6 +339,7 @@ impl fmt::Debug for BlobVerdict {
 
 /// Kind of a device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct DeviceKind(pub u32);
 
@@ -369,6 +375,7 @@ impl fmt::Debug for DeviceKind {
 
 /// How much a log line matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct LogLevel(pub u32);
 
@@ -404,6 +411,7 @@ impl fmt::Debug for LogLevel {
 
 /// Which field of a `dg_kv` holds the value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct KvType(pub u32);
 
@@ -441,6 +449,7 @@ impl fmt::Debug for KvType {
 
 /// Bits of the first word of a delegate table's `features`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Feature(pub u64);
 
@@ -481,6 +490,7 @@ impl fmt::Debug for Feature {
 
 /// `struct_id` of each struct.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct StructId(pub u32);
 
@@ -534,6 +544,7 @@ impl fmt::Debug for StructId {
 
 /// What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. Since 0.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct HandleType(pub u32);
 
@@ -562,6 +573,7 @@ impl fmt::Debug for HandleType {
 
 /// What a table of the graph image holds. Step over kinds that you do not know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ImageTableKind(pub u32);
 
@@ -623,6 +635,7 @@ impl fmt::Debug for ImageTableKind {
 
 /// Kind of a size expression.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ExprKind(pub u32);
 
@@ -660,6 +673,7 @@ impl fmt::Debug for ExprKind {
 
 /// Operator of a size expression, as Python computes it. Comparisons and logic give 0 or 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ExprOp(pub u32);
 
@@ -748,6 +762,7 @@ impl fmt::Debug for ExprOp {
 
 /// Type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ValueType(pub u32);
 
@@ -784,6 +799,7 @@ impl fmt::Debug for ValueType {
 
 /// Where a value comes from; `source_index` says which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ValueSource(pub u32);
 
@@ -818,6 +834,7 @@ impl fmt::Debug for ValueSource {
 
 /// Kind of quantization: `real = (q - zero_point) * scale`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct QuantKind(pub u32);
 
@@ -852,6 +869,7 @@ impl fmt::Debug for QuantKind {
 
 /// Kind of an argument. Lists are `count` items from `value` on, in INDICES or WORDS. An unknown kind makes its node unsupported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ArgKind(pub u32);
 
@@ -921,6 +939,7 @@ impl fmt::Debug for ArgKind {
 }
 
 /// An initialized delegate. Made by `initialize`, ended by `shutdown`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Delegate {
     _opaque: [u8; 0],
@@ -928,6 +947,7 @@ pub struct Delegate {
 }
 
 /// A loaded blob. Made by `session_load`, ended by `session_unload`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Session {
     _opaque: [u8; 0],
@@ -935,6 +955,7 @@ pub struct Session {
 }
 
 /// The host's weights, by id. Valid for the call that it is given to, or until `weight_release` after a `weight_retain`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Weights {
     _opaque: [u8; 0],
@@ -942,6 +963,7 @@ pub struct Weights {
 }
 
 /// Takes the answers of one `partition` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct PartSink {
     _opaque: [u8; 0],
@@ -949,6 +971,7 @@ pub struct PartSink {
 }
 
 /// Takes the blob of one `compile` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BlobSink {
     _opaque: [u8; 0],
@@ -956,6 +979,7 @@ pub struct BlobSink {
 }
 
 /// Takes the verdict of one `blob_check` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct CheckSink {
     _opaque: [u8; 0],
@@ -963,6 +987,7 @@ pub struct CheckSink {
 }
 
 /// Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`. Since 0.1.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Buffer {
     _opaque: [u8; 0],
@@ -970,6 +995,7 @@ pub struct Buffer {
 }
 
 /// The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once. Since 0.1.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Fence {
     _opaque: [u8; 0],
@@ -982,6 +1008,7 @@ pub type ParallelBody = Option<unsafe extern "C" fn(context: *mut core::ffi::c_v
 
 /// An extension of a struct. Step over those whose `ext_id` you do not know.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Ext {
     /// Bytes of the whole extension.
@@ -1014,6 +1041,7 @@ impl Default for Ext {
 
 /// The running call. The host makes it; what lies behind the fields is the host's own.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Call {
     /// Bytes of this struct, as its maker knows it.
@@ -1051,6 +1079,7 @@ impl Default for Call {
 
 /// What a delegate says of itself. The delegate owns it, constant for the life of the process.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DelegateInfo {
     /// Bytes of this struct, as its maker knows it.
@@ -1136,6 +1165,7 @@ impl Default for DelegateInfo {
 
 /// A device. The delegate owns it, constant until `shutdown`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DeviceInfo {
     /// Bytes of this struct, as its maker knows it.
@@ -1203,6 +1233,7 @@ impl Default for DeviceInfo {
 
 /// An option of the user's.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Kv {
     /// Bytes of this struct, as its maker knows it.
@@ -1261,6 +1292,7 @@ impl Default for Kv {
 
 /// What a delegate is initialized with.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Init {
     /// Bytes of this struct, as its maker knows it.
@@ -1313,6 +1345,7 @@ impl Default for Init {
 
 /// A graph.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Graph {
     /// Bytes of this struct, as its maker knows it.
@@ -1356,6 +1389,7 @@ impl Default for Graph {
 
 /// What a blob is compiled for. No device needs to be present.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Target {
     /// Bytes of this struct, as its maker knows it.
@@ -1396,6 +1430,7 @@ impl Default for Target {
 
 /// What the host's envelope says of a blob.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BlobMeta {
     /// Bytes of this struct, as its maker knows it.
@@ -1490,6 +1525,7 @@ impl Default for BlobMeta {
 
 /// A part of a blob.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Section {
     /// Bytes of this struct, as its maker knows it.
@@ -1536,6 +1572,7 @@ impl Default for Section {
 
 /// A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Blob {
     /// Bytes of this struct, as its maker knows it.
@@ -1594,6 +1631,7 @@ impl Default for Blob {
 
 /// A tensor of a run: contiguous, row-major.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Tensor {
     /// Bytes of this struct, as its maker knows it.
@@ -1649,6 +1687,7 @@ impl Default for Tensor {
 
 /// Memory to import. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BufferDesc {
     /// Bytes of this struct, as its maker knows it. Since 0.1.
@@ -1695,6 +1734,7 @@ impl Default for BufferDesc {
 
 /// Something that took time. Since 0.1.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ProfileEvent {
     /// Bytes of this struct, as its maker knows it. Since 0.1.
@@ -1750,6 +1790,7 @@ impl Default for ProfileEvent {
 
 /// Begins a graph image. Everything in an image is little-endian; offsets count from its first byte.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageHeader {
     /// DG_IMAGE_MAGIC.
@@ -1809,6 +1850,7 @@ impl Default for ImageHeader {
 
 /// Says where a table of the graph image lies. A table that is absent is empty.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageTable {
     /// What it holds; each kind at most once.
@@ -1844,6 +1886,7 @@ impl Default for ImageTable {
 
 /// A dynamic size.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageSymbol {
     /// Text in STRINGS.
@@ -1879,6 +1922,7 @@ impl Default for ImageSymbol {
 
 /// A size expression.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageExpr {
     /// Kind.
@@ -1917,6 +1961,7 @@ impl Default for ImageExpr {
 
 /// Quantization of a tensor.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageQuant {
     /// Kind.
@@ -1970,6 +2015,7 @@ impl Default for ImageQuant {
 
 /// A weight. Its bytes are the host's: `weight_map`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageWeight {
     /// Id for `weight_map`.
@@ -2008,6 +2054,7 @@ impl Default for ImageWeight {
 
 /// A value.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageValue {
     /// Text in STRINGS.
@@ -2061,6 +2108,7 @@ impl Default for ImageValue {
 
 /// An operator applied to arguments. Nodes are in execution order.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageNode {
     /// Text in STRINGS; unique within the graph.
@@ -2114,6 +2162,7 @@ impl Default for ImageNode {
 
 /// An argument of a node.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageArg {
     /// Kind.
@@ -2146,6 +2195,7 @@ impl Default for ImageArg {
 
 /// The host's functions. Any of them may be called from any thread, with no lock held.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct HostApi {
     /// Bytes of this table, as its maker knows it.
@@ -2187,6 +2237,7 @@ pub struct HostApi {
     /// Calls `body(context, index)` once for each index below `count`, in any order, on the host's threads and the calling one, and returns when all
     /// calls have returned. A call from within a body runs on its own thread. Delegates use this in place of threads of their own.
     /// DG_E_INVALID_ARGUMENT, and nothing is called: `body` is NULL, or `count` does not fit the address space.
+    #[cfg_attr(feature = "layout-check", sabi(unsafe_change_type = HostApiParallelForLayout))]
     pub parallel_for: Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBody, context: *mut core::ffi::c_void) -> Status>,
     /// Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the host does not have
     /// it. What is found is valid for the life of the process. Since 0.1.
@@ -2273,6 +2324,7 @@ impl Default for HostApi {
 
 /// A delegate's functions. The delegate owns the table, constant for the life of the process.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DelegateApi {
     /// Bytes of this table, as its maker knows it.
@@ -3309,3 +3361,51 @@ const _: () = {
     assert!(offset_of!(DelegateApi, buffer_release) == 76);
     assert!(offset_of!(DelegateApi, session_submit) == 80);
 };
+
+/// [`ParallelBody`], for the comparison of layouts.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[repr(transparent)]
+pub struct ParallelBodyLayout(pub unsafe extern "C" fn(context: *mut core::ffi::c_void, index: u64));
+
+/// `parallel_for` of [`HostApi`], for the comparison of layouts.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[repr(transparent)]
+pub struct HostApiParallelForLayout(pub Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBodyLayout, context: *mut core::ffi::c_void) -> Status>);
+
+/// Every struct and table, for the comparison of layouts. It crosses no border.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[allow(missing_docs)]
+#[repr(C)]
+pub struct AllLayouts {
+    pub dg_ext: Ext,
+    pub dg_call: Call,
+    pub dg_delegate_info: DelegateInfo,
+    pub dg_device_info: DeviceInfo,
+    pub dg_kv: Kv,
+    pub dg_init: Init,
+    pub dg_graph: Graph,
+    pub dg_target: Target,
+    pub dg_blob_meta: BlobMeta,
+    pub dg_section: Section,
+    pub dg_blob: Blob,
+    pub dg_tensor: Tensor,
+    pub dg_buffer_desc: BufferDesc,
+    pub dg_profile_event: ProfileEvent,
+    pub dg_image_header: ImageHeader,
+    pub dg_image_table: ImageTable,
+    pub dg_image_symbol: ImageSymbol,
+    pub dg_image_expr: ImageExpr,
+    pub dg_image_quant: ImageQuant,
+    pub dg_image_weight: ImageWeight,
+    pub dg_image_value: ImageValue,
+    pub dg_image_node: ImageNode,
+    pub dg_image_arg: ImageArg,
+    pub dg_host_api: HostApi,
+    pub dg_delegate_api: DelegateApi,
+}

@@ -84,6 +84,8 @@
 mod call;
 mod delegate;
 mod error;
+#[cfg(feature = "layout-check")]
+pub mod layout_check;
 #[rustfmt::skip]
 pub mod ops;
 mod sys;

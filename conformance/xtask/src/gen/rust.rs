@@ -2,7 +2,7 @@
 
 use super::c::since;
 use super::layout::{DataModel, I386, MODELS, layout};
-use super::model::{Description, Enum, Function, Member, Struct, StructKind, Type};
+use super::model::{Description, Enum, Function, Member, Param, Struct, StructKind, Type};
 use anyhow::Result;
 use std::fmt::Write;
 
@@ -64,22 +64,21 @@ pub fn mirror(d: &Description) -> Result<String> {
     for o in &d.opaques {
         out.push('\n');
         doc(&mut out, "", "///", &since(&o.doc, o.since));
-        writeln!(out, "#[repr(C)]\npub struct {} {{", o.rust)?;
+        writeln!(
+            out,
+            "#[cfg_attr(feature = \"layout-check\", derive(abi_stable::StableAbi))]\n#[repr(C)]\npub struct {} {{",
+            o.rust
+        )?;
         out.push_str("    _opaque: [u8; 0],\n    _marker: PhantomData<(*mut u8, PhantomPinned)>,\n}\n");
     }
     for callback in &d.callbacks {
         out.push('\n');
         doc(&mut out, "", "///", &since(&callback.doc, callback.since));
-        let params: Vec<String> = d
-            .params(&callback.params)?
-            .iter()
-            .map(|(name, ty)| Ok(format!("{name}: {}", rust_type(d, ty)?)))
-            .collect::<Result<_>>()?;
+        let params = parameters(d, &callback.params)?;
         writeln!(
             out,
-            "pub type {} = Option<unsafe extern \"C\" fn({})>;",
-            callback.rust,
-            params.join(", ")
+            "pub type {} = Option<unsafe extern \"C\" fn({params})>;",
+            callback.rust
         )?;
     }
     for s in &d.structs {
@@ -112,7 +111,81 @@ pub fn mirror(d: &Description) -> Result<String> {
     }
     out.push_str("\n/// The entry of a delegate.\npub type EntryFn =\n    unsafe extern \"C\" fn(host: *const HostApi, out_table: *mut *const DelegateApi) -> Status;\n");
     assertions(&mut out, d)?;
+    all_layouts(&mut out, d)?;
     Ok(out)
+}
+
+/// What the `layout-check` feature compares: a struct that reaches every other one. `abi_stable` wants a type of its own for a function pointer
+/// that is a parameter, so the fields whose functions take one are compared by a stand-in of the same layout.
+fn all_layouts(out: &mut String, d: &Description) -> Result<()> {
+    const HIDDEN: &str = "#[cfg(feature = \"layout-check\")]\n#[doc(hidden)]\n#[derive(abi_stable::StableAbi)]\n";
+    for c in &d.callbacks {
+        let params = parameters(d, &c.params)?;
+        writeln!(
+            out,
+            "\n/// [`{0}`], for the comparison of layouts.\n{HIDDEN}#[repr(transparent)]\npub struct {0}Layout(pub unsafe extern \"C\" fn({params}));",
+            c.rust
+        )?;
+    }
+    for t in &d.tables {
+        for f in &t.functions {
+            if takes_callback(d, f)? {
+                let mut pointer = function_pointer(d, f)?;
+                for c in &d.callbacks {
+                    pointer = pointer.replace(&format!(": {}", c.rust), &format!(": {}Layout", c.rust));
+                }
+                writeln!(
+                    out,
+                    "\n/// `{}` of [`{}`], for the comparison of layouts.\n{HIDDEN}#[repr(transparent)]\npub struct {}(pub {pointer});",
+                    f.name,
+                    t.rust,
+                    stand_in(&t.rust, &f.name)
+                )?;
+            }
+        }
+    }
+    write!(
+        out,
+        "\n/// Every struct and table, for the comparison of layouts. It crosses no border.\n{HIDDEN}#[allow(missing_docs)]\n#[repr(C)]\npub struct AllLayouts {{\n"
+    )?;
+    for (name, _) in d.all_members()? {
+        writeln!(out, "    pub {name}: {},", d.rust_name(name).unwrap_or_default())?;
+    }
+    out.push_str("}\n");
+    Ok(())
+}
+
+fn takes_callback(d: &Description, f: &Function) -> Result<bool> {
+    Ok(d.params(&f.params)?
+        .iter()
+        .any(|(_, ty)| matches!(ty, Type::Callback(_))))
+}
+
+/// The type that stands in for a table's field.
+fn stand_in(table: &str, function: &str) -> String {
+    let words = function.split('_').map(|word| match word.split_at_checked(1) {
+        Some((first, rest)) => format!("{}{rest}", first.to_uppercase()),
+        None => String::new(),
+    });
+    format!("{table}{}Layout", words.collect::<String>())
+}
+
+fn parameters(d: &Description, params: &[Param]) -> Result<String> {
+    let params: Vec<String> = d
+        .params(params)?
+        .iter()
+        .map(|(name, ty)| Ok(format!("{name}: {}", rust_type(d, ty)?)))
+        .collect::<Result<_>>()?;
+    Ok(params.join(", "))
+}
+
+fn function_pointer(d: &Description, f: &Function) -> Result<String> {
+    let returns = match d.ty(&f.returns)? {
+        Type::Void => String::new(),
+        ty => format!(" -> {}", rust_type(d, &ty)?),
+    };
+    let params = parameters(d, &f.params)?;
+    Ok(format!("Option<unsafe extern \"C\" fn({params}){returns}>"))
 }
 
 /// `missing`: the mandatory functions that a table lacks.
@@ -148,7 +221,7 @@ fn enumeration(out: &mut String, d: &Description, e: &Enum) -> Result<()> {
     let ty = rust_type(d, &d.ty(&e.ty)?)?;
     writeln!(
         out,
-        "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\n#[repr(transparent)]\npub struct {}(pub {ty});\n",
+        "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\n#[cfg_attr(feature = \"layout-check\", derive(abi_stable::StableAbi))]\n#[repr(transparent)]\npub struct {}(pub {ty});\n",
         e.rust
     )?;
     writeln!(out, "#[allow(missing_docs)]\nimpl {} {{", e.rust)?;
@@ -183,25 +256,25 @@ fn structure(
 ) -> Result<()> {
     out.push('\n');
     doc(out, "", "///", text);
-    writeln!(out, "#[derive(Clone, Copy, Debug)]\n#[repr(C)]\npub struct {name} {{")?;
+    writeln!(
+        out,
+        "#[derive(Clone, Copy, Debug)]\n#[cfg_attr(feature = \"layout-check\", derive(abi_stable::StableAbi))]\n#[repr(C)]\npub struct {name} {{"
+    )?;
     for m in members {
         doc(out, "    ", "///", &since(&m.doc, m.since));
         let ty = match (&m.ty, functions) {
-            (Type::Function(i), Some(functions)) => {
-                let f = &functions[*i];
-                let params: Vec<String> = d
-                    .params(&f.params)?
-                    .iter()
-                    .map(|(name, ty)| Ok(format!("{name}: {}", rust_type(d, ty)?)))
-                    .collect::<Result<_>>()?;
-                let returns = match d.ty(&f.returns)? {
-                    Type::Void => String::new(),
-                    ty => format!(" -> {}", rust_type(d, &ty)?),
-                };
-                format!("Option<unsafe extern \"C\" fn({}){returns}>", params.join(", "))
-            }
+            (Type::Function(i), Some(functions)) => function_pointer(d, &functions[*i])?,
             (ty, _) => rust_type(d, ty)?,
         };
+        if let (Type::Function(i), Some(functions)) = (&m.ty, functions)
+            && takes_callback(d, &functions[*i])?
+        {
+            let stand_in = stand_in(name, &m.name);
+            writeln!(
+                out,
+                "    #[cfg_attr(feature = \"layout-check\", sabi(unsafe_change_type = {stand_in}))]"
+            )?;
+        }
         writeln!(out, "    pub {}: {ty},", identifier(&m.name))?;
     }
     out.push_str("}\n");
