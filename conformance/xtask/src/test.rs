@@ -36,6 +36,10 @@ pub fn run(root: &Path) -> Result<()> {
         "the headers for 32 bits, Windows and macOS: run `cargo xtask provision clang`",
     );
     skip(
+        super::provision::libclang(root).is_none() && std::env::var_os("LIBCLANG_PATH").is_none(),
+        "delegraph.h as libclang reads it (`cargo xtask layouts`): run `cargo xtask provision clang`",
+    );
+    skip(
         super::provision::python(root).is_none(),
         "stock ExecuTorch as the referee: run `cargo xtask provision executorch`",
     );

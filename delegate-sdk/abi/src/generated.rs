@@ -2276,7 +2276,7 @@ pub struct HostApi {
 
 impl HostApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 136 } else if cfg!(all(target_arch = "x86", not(windows))) { 80 } else { 80 };
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 136 } else { 80 };
 
     /// A table with no functions.
     pub const fn new() -> Self {
@@ -2378,7 +2378,7 @@ pub struct DelegateApi {
 
 impl DelegateApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 104 } else if cfg!(all(target_arch = "x86", not(windows))) { 64 } else { 64 };
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 104 } else { 64 };
 
     /// Names of the functions that a table with these features lacks.
     pub fn missing(&self, features: u64) -> impl Iterator<Item = &'static str> + '_ {

@@ -335,6 +335,7 @@ fn first_size(out: &mut String, d: &Description, name: &str) -> Result<()> {
         cases.push((condition, first));
     }
     let size = match cases.as_slice() {
+        [(wide, a), (_, b), (_, c)] if grew && b == c => format!("if cfg!({wide}) {{ {a} }} else {{ {c} }}"),
         [(wide, a), (i386, b), (_, c)] if grew => {
             format!("if cfg!({wide}) {{ {a} }} else if cfg!({i386}) {{ {b} }} else {{ {c} }}")
         }
