@@ -1,5 +1,5 @@
 //! The `layout-check` feature of the SDK across a real library: layouts that are equal pass, and a mirror that was changed by hand is refused with the
-//! names of struct and field. The changed mirror is a copy of the SDK's source, built as a vendor's would be.
+//! names of struct and field. The changed mirror is a copy of the committed one, in a plugin of its own.
 
 use delegraph_sdk::layout_check::{LayoutsFn, SYMBOL, TypeLayout, compare};
 use std::path::{Path, PathBuf};
@@ -45,24 +45,14 @@ fn equal_layouts_pass() {
 fn a_changed_mirror_is_refused_by_struct_and_field() {
     let workspace = scratch().join("changed-source");
     let _ = std::fs::remove_dir_all(&workspace);
-    for folder in [
-        "delegate-sdk/abi",
-        "delegate-sdk/sdk",
-        "delegates/null",
-        "conformance/layouts/plugin",
-    ] {
-        copy(&root().join(folder), &workspace.join(folder));
-    }
+    copy(&root().join("delegate-sdk/abi"), &workspace.join("abi"));
+    std::fs::create_dir_all(workspace.join("plugin/src")).unwrap();
     std::fs::write(workspace.join("Cargo.toml"), manifest()).unwrap();
-    std::fs::copy(
-        root().join("conformance/layouts/Cargo.lock"),
-        workspace.join("Cargo.lock"),
-    )
-    .unwrap();
-    let plugin = workspace.join("conformance/layouts/plugin/Cargo.toml");
-    let text = std::fs::read_to_string(&plugin).unwrap();
-    std::fs::write(&plugin, replace(&text, "layouts_plugin", "layouts_changed")).unwrap();
-    let mirror = workspace.join("delegate-sdk/abi/src/generated.rs");
+    std::fs::write(workspace.join("plugin/Cargo.toml"), PLUGIN).unwrap();
+    std::fs::write(workspace.join("plugin/src/lib.rs"), LIBRARY).unwrap();
+    let lock = root().join("conformance/layouts/Cargo.lock");
+    std::fs::copy(lock, workspace.join("Cargo.lock")).unwrap();
+    let mirror = workspace.join("abi/src/generated.rs");
     std::fs::write(&mirror, change(&std::fs::read_to_string(&mirror).unwrap())).unwrap();
 
     let difference = compare(layouts(&workspace, "layouts_changed")).unwrap_err();
@@ -80,6 +70,29 @@ fn a_changed_mirror_is_refused_by_struct_and_field() {
     let text = difference.to_string();
     assert!(places.iter().all(|place| text.contains(place)), "{text}");
 }
+
+/// A plugin that has nothing of the SDK, which would not compile with another mirror.
+const PLUGIN: &str = r#"[package]
+name = "delegraph-layouts-plugin"
+version = "0.1.0"
+edition = "2024"
+
+[lib]
+name = "layouts_changed"
+crate-type = ["cdylib"]
+
+[dependencies]
+abi_stable.workspace = true
+delegraph-abi = { path = "../abi", features = ["layout-check"] }
+"#;
+
+/// As `export_layouts!` writes it.
+const LIBRARY: &str = r#"
+#[unsafe(no_mangle)]
+pub extern "C" fn dg_layouts_v0_abi_stable_0_11() -> &'static abi_stable::type_layout::TypeLayout {
+    <delegraph_abi::c::AllLayouts as abi_stable::StableAbi>::LAYOUT
+}
+"#;
 
 /// The mirror with four changes that keep every size, and without the assertions that would name what changed.
 fn change(text: &str) -> String {
@@ -126,10 +139,7 @@ fn manifest() -> String {
     manifest.retain(|key, _| key == "workspace");
     let workspace = manifest["workspace"].as_table_mut().unwrap();
     workspace.retain(|key, _| ["resolver", "package", "dependencies", "lints"].contains(&key));
-    workspace.insert(
-        "members".into(),
-        toml::Value::Array(vec!["conformance/layouts/plugin".into()]),
-    );
+    workspace.insert("members".into(), toml::Value::Array(vec!["plugin".into()]));
     manifest.to_string()
 }
 
