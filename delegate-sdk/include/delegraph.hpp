@@ -53,6 +53,10 @@ public:
     constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
     template <class C, class = decltype(static_cast<T *>(std::declval<C &>().data()))>
     constexpr span(C &container) noexcept : data_(container.data()), size_(container.size()) {}
+    /* Of a container that is about to go, for the length of a call. */
+    template <class C, class P = decltype(std::declval<const C &>().data()),
+              class = std::enable_if_t<std::is_const_v<T> && std::is_convertible_v<P, T *>>>
+    constexpr span(const C &container) noexcept : data_(container.data()), size_(container.size()) {}
     template <class U, class = std::enable_if_t<std::is_convertible_v<U (*)[], T (*)[]>>>
     constexpr span(const span<U> &other) noexcept : data_(other.data()), size_(other.size()) {}
     constexpr T *data() const noexcept { return data_; }
