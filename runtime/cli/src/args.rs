@@ -268,6 +268,9 @@ pub enum DelegateCommand {
     Check(DelegateCheckArgs),
     /// Say what of an old library a new one would break
     AbiDiff(DelegateAbiDiffArgs),
+    /// Load a library in this process: the child of `check` and `abi-diff`
+    #[command(hide = true)]
+    Probe(DelegateProbeArgs),
 }
 
 /// `delegate new`
@@ -303,6 +306,16 @@ pub enum Language {
 pub struct DelegateCheckArgs {
     /// A library, or a manifest (*.delegate.toml)
     pub file: PathBuf,
+}
+
+/// `delegate probe`
+#[derive(Debug, Args)]
+pub struct DelegateProbeArgs {
+    /// A library, or a manifest
+    pub file: PathBuf,
+    /// Stop when it has said who it is
+    #[arg(long)]
+    pub look: bool,
 }
 
 /// `delegate abi-diff`

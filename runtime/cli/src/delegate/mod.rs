@@ -1,8 +1,11 @@
 //! `delegraph delegate`: what a vendor needs beside the SDK.
 
 mod abi_diff;
+mod cases;
 mod check;
+mod library;
 mod new;
+mod probe;
 
 use crate::args::{DelegateCommand, Global};
 use crate::output::Output;
@@ -16,5 +19,6 @@ pub fn run(command: &DelegateCommand, global: &Global, output: &Output) -> anyho
         DelegateCommand::New(args) => new::run(args, output),
         DelegateCommand::Check(args) => check::run(args, global, output),
         DelegateCommand::AbiDiff(args) => abi_diff::run(args, global, output),
+        DelegateCommand::Probe(args) => probe::child(args, global),
     }
 }
