@@ -316,6 +316,12 @@ pub struct DelegateProbeArgs {
     /// Stop when it has said who it is
     #[arg(long)]
     pub look: bool,
+    /// Compile the cases into this folder, and run none
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Run what was compiled into this folder
+    #[arg(long, value_name = "DIR")]
+    pub replay: Option<PathBuf>,
 }
 
 /// `delegate abi-diff`

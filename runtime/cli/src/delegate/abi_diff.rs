@@ -1,7 +1,8 @@
 //! `delegraph delegate abi-diff`: what of an old library a new one would break, for those who have it installed or have blobs of it.
 
+use super::cases::Verdict;
 use super::library::Library;
-use super::probe::{Looked, Subject, probe};
+use super::probe::{Looked, Subject, Task, probe};
 use crate::args::{DelegateAbiDiffArgs, Global};
 use crate::output::{Output, Tint};
 use delegraph_host::Manifest;
@@ -42,7 +43,7 @@ impl Side {
         let library = Library::read(&subject.library).map_err(crate::bad_input)?;
         let (mut look, mut problem) = (None, None);
         if !global.no_load && library.is_for_here() {
-            let probe = probe(file, true, global)?;
+            let probe = probe(file, Task::Look, global)?;
             (look, problem) = (probe.look, probe.problem);
         }
         Ok((Side { subject, library, look }, problem))
@@ -62,7 +63,14 @@ pub fn run(args: &DelegateAbiDiffArgs, global: &Global, output: &Output) -> anyh
         manifests(old, new, &mut found);
     }
     match (&old.look, &new.look) {
-        (Some(old), Some(new)) => looks(old, new, &mut found),
+        (Some(before), Some(after)) => {
+            looks(before, after, &mut found);
+            let has = |look: &Looked, role: &str| look.roles.iter().any(|r| r == role);
+            if before.name == after.name && has(before, "compile") && has(after, "run") {
+                let same = (&before.format, before.format_version) == (&after.format, after.format_version);
+                blobs(args, same, global, &mut found)?;
+            }
+        }
         (Some(_), None) if new_problem.is_some() => {
             let text = format!("the new one does not load: {}", new_problem.unwrap_or_default());
             found.push(Difference {
@@ -234,6 +242,48 @@ fn manifests(old: &Manifest, new: &Manifest, found: &mut Vec<Difference>) {
             text,
         });
     }
+}
+
+/// What the old one compiled, run by the new one: the truth about the form of the blobs, whatever its version says.
+fn blobs(
+    args: &DelegateAbiDiffArgs,
+    same_version: bool,
+    global: &Global,
+    found: &mut Vec<Difference>,
+) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let kept = probe(&args.old, Task::Keep(folder.path()), global)?;
+    let replayed = probe(&args.new, Task::Replay(folder.path()), global)?;
+    let what = "blobs";
+    for case in replayed.cases {
+        let (effect, verb) = match case.verdict {
+            Verdict::Pass => continue,
+            Verdict::Fail => (Effect::Breaks, "is misread"),
+            Verdict::NotTaken if same_version => {
+                (Effect::Breaks, "is refused, though the form says that it is the same")
+            }
+            Verdict::NotTaken => (Effect::Changes, "is refused"),
+        };
+        let text = format!("the old one's blob of the case `{}` {verb}: {}", case.id, case.reason);
+        found.push(Difference { effect, what, text });
+    }
+    if let Some(problem) = replayed.problem {
+        let text = format!("the new one, with the old one's blobs: {problem}");
+        found.push(Difference {
+            effect: Effect::Breaks,
+            what,
+            text,
+        });
+    }
+    if let Some(problem) = kept.problem {
+        let text = format!("not all blobs are compared: the old one: {problem}");
+        found.push(Difference {
+            effect: Effect::Changes,
+            what,
+            text,
+        });
+    }
+    Ok(())
 }
 
 fn looks(old: &Looked, new: &Looked, found: &mut Vec<Difference>) {

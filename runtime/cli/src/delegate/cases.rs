@@ -7,6 +7,7 @@ use delegraph_ir::{Arg, Constant, Graph, Module, Op, TensorType, ValueId, infer}
 use delegraph_lower::Lowered;
 use delegraph_types::{DType, Scalar};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What became of a case.
@@ -192,34 +193,34 @@ fn judge(
 ) -> Result<(), (Verdict, String)> {
     let fail = |problem: String| (Verdict::Fail, problem);
     let portable = execute(case, &Config::default(), host).map_err(fail)?;
-    let mut over = config.clone();
-    over.select.order = vec![backend.to_string()];
-    over.select.min_nodes = 1;
-    let ran = execute(case, &over, host).map_err(fail)?;
+    let ran = execute(case, &over(backend, config), host).map_err(fail)?;
     if ran.delegated == 0 {
         return Err(refusal(&ran.lowered));
     }
     if let Some(why) = ran.fallback {
         return Err(fail(format!("it took the node, but did not run it: {why}")));
     }
-    let range = portable.result.iter().fold(0f32, |most, x| most.max(x.abs()));
-    // As elsewhere: a delegate that states a lower precision is judged by that.
-    let bound = match ran.precision.as_str() {
-        "" => 1e-5 + 1e-4 * f64::from(range),
-        "f16" => 2e-3 * f64::from(range),
-        "bf16" => 2e-2 * f64::from(range),
-        _ => 5e-2 * f64::from(range),
+    compare(&ran.result, &portable.result, &ran.precision, max_abs).map_err(fail)
+}
+
+/// As elsewhere: a delegate that states a lower precision is judged by that.
+fn compare(got: &[f32], right: &[f32], precision: &str, max_abs: &mut f64) -> Result<(), String> {
+    let range = f64::from(right.iter().fold(0f32, |most, x| most.max(x.abs())));
+    let bound = match precision {
+        "" => 1e-5 + 1e-4 * range,
+        "f16" => 2e-3 * range,
+        "bf16" => 2e-2 * range,
+        _ => 5e-2 * range,
     };
-    if ran.result.len() != portable.result.len() {
-        let (got, want) = (ran.result.len(), portable.result.len());
-        return Err(fail(format!("{got} elements, where {want} are right")));
+    if got.len() != right.len() {
+        return Err(format!("{} elements, where {} are right", got.len(), right.len()));
     }
-    for (i, (got, want)) in ran.result.iter().zip(&portable.result).enumerate() {
-        let difference = f64::from(*got) - f64::from(*want);
-        *max_abs = max_abs.max(difference.abs());
+    for (i, (got, right)) in got.iter().zip(right).enumerate() {
+        let difference = (f64::from(*got) - f64::from(*right)).abs();
+        *max_abs = max_abs.max(difference);
         // A NaN is no small difference.
-        if !(difference.abs() <= bound) {
-            return Err(fail(format!("element {i} is {got}, where {want} is right")));
+        if difference.is_nan() || difference > bound {
+            return Err(format!("element {i} is {got}, where {right} is right"));
         }
     }
     Ok(())
@@ -242,6 +243,66 @@ fn refusal(lowered: &Lowered) -> (Verdict, String) {
     (Verdict::NotTaken, reason.unwrap_or_default())
 }
 
+/// Compiles every case that a delegate takes, into a file a case: what those who have its library may have of it.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn keep(folder: &Path, backend: &str, host: &Arc<Host>) -> std::io::Result<()> {
+    let config = over(backend, &Config::default());
+    for case in &CASES {
+        let compiled = module(case).and_then(|module| {
+            delegraph::compile(module, &config, host, &mut |_| {}).map_err(|error| error.to_string())
+        });
+        if let Ok(compiled) = compiled
+            && compiled.report.coverage().delegated_nodes > 0
+        {
+            std::fs::write(
+                folder.join(format!("{}.precision", case.id)),
+                precision(&compiled.report),
+            )?;
+            std::fs::write(folder.join(case.id), compiled.bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs what [`keep`] wrote, perhaps of another library: it passes, fails, or is not taken, if the blob is refused.
+pub fn replay(case: usize, folder: &Path, backend: &str, host: &Arc<Host>) -> Option<Outcome> {
+    let case = &CASES[case];
+    let bytes = std::fs::read(folder.join(case.id)).ok()?;
+    let precision = std::fs::read_to_string(folder.join(format!("{}.precision", case.id))).unwrap_or_default();
+    let mut outcome = Outcome {
+        id: case.id.to_string(),
+        op: case.op.to_string(),
+        verdict: Verdict::Pass,
+        reason: String::new(),
+        max_abs: 0.0,
+    };
+    let fail = |problem: String| (Verdict::Fail, problem);
+    let judged = execute(case, &Config::default(), host)
+        .map_err(fail)
+        .and_then(|portable| {
+            let (result, state) = load_and_run(case, bytes, &over(backend, &Config::default()), host).map_err(fail)?;
+            match state {
+                State::Refused(why) => Err((Verdict::NotTaken, why)),
+                State::Failed(why) => Err(fail(why)),
+                State::Ran => compare(&result, &portable.result, &precision, &mut outcome.max_abs).map_err(fail),
+            }
+        });
+    if let Err((verdict, reason)) = judged {
+        (outcome.verdict, outcome.reason) = (verdict, reason);
+    }
+    Some(outcome)
+}
+
+/// The configuration that wants a delegate.
+fn over(backend: &str, config: &Config) -> Config {
+    let mut over = config.clone();
+    over.select.order = vec![backend.to_string()];
+    over.select.min_nodes = 1;
+    over
+}
+
 /// What a case gave.
 struct Ran {
     result: Vec<f32>,
@@ -251,57 +312,74 @@ struct Ran {
     lowered: Lowered,
 }
 
+/// What became of a program's regions.
+enum State {
+    /// Delegates ran them, or there are none.
+    Ran,
+    /// No delegate wanted the blob.
+    Refused(String),
+    /// A delegate wanted it, and failed.
+    Failed(String),
+}
+
 /// Compiles, loads and runs a case.
 fn execute(case: &Case, config: &Config, host: &Arc<Host>) -> Result<Ran, String> {
-    fn text(error: impl std::fmt::Display) -> String {
-        error.to_string()
-    }
     let compiled = delegraph::compile(module(case)?, config, host, &mut |_| {}).map_err(text)?;
-    let precision = compiled
-        .report
-        .graphs
-        .iter()
-        .flat_map(|graph| &graph.regions)
-        .flat_map(|region| &region.candidates);
-    let precision = precision
-        .map(|candidate| candidate.precision.clone())
+    let (result, state) = load_and_run(case, compiled.bytes, config, host)?;
+    Ok(Ran {
+        result,
+        delegated: compiled.report.coverage().delegated_nodes,
+        precision: precision(&compiled.report),
+        fallback: match state {
+            State::Ran => None,
+            State::Refused(why) | State::Failed(why) => Some(why),
+        },
+        lowered: compiled.report,
+    })
+}
+
+/// The lower precision that the first blob states.
+fn precision(lowered: &Lowered) -> String {
+    let regions = lowered.graphs.iter().flat_map(|graph| &graph.regions);
+    let mut candidates = regions.flat_map(|region| &region.candidates);
+    candidates
         .next()
-        .unwrap_or_default();
-    let source = Source::from_bytes(compiled.bytes, case.id);
+        .map_or(String::new(), |candidate| candidate.precision.clone())
+}
+
+/// Loads a program of a case and runs it.
+fn load_and_run(case: &Case, program: Vec<u8>, config: &Config, host: &Arc<Host>) -> Result<(Vec<f32>, State), String> {
+    let source = Source::from_bytes(program, case.id);
     let mut session = Session::open(&source, config, host, LoadOptions::default()).map_err(text)?;
-    let given: Vec<Vec<u8>> = case
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(i, sizes)| numbers(sizes, i as i64))
-        .collect();
-    let mut inputs = Vec::new();
-    for (sizes, bytes) in case.inputs.iter().zip(&given) {
-        inputs.push(Value::tensor(DType::F32, Dims::new(sizes).map_err(text)?, bytes));
+    let refused = session.report().regions.iter().any(|region| region.backend.is_none());
+    let mut given = Vec::new();
+    for (i, sizes) in case.inputs.iter().enumerate() {
+        given.push((Dims::new(sizes).map_err(text)?, numbers(sizes, i as i64)));
     }
+    let inputs: Vec<Value<'_>> = given
+        .iter()
+        .map(|(dims, bytes)| Value::tensor(DType::F32, *dims, bytes))
+        .collect();
     session.run(&inputs).map_err(text)?;
     let Value::Tensor(tensor) = session.output(0).map_err(text)? else {
         return Err("the result is no tensor".to_string());
     };
     let bytes = tensor.to_contiguous();
-    let result = bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
+    let numbers = bytes.chunks_exact(4);
+    let result = numbers.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let report = session.report();
-    let refused = report
-        .regions
-        .iter()
-        .flat_map(|region| &region.refusals)
-        .map(|(_, why)| why.clone())
-        .next();
-    Ok(Ran {
-        result,
-        delegated: compiled.report.coverage().delegated_nodes,
-        precision,
-        fallback: (report.fallbacks() > 0).then(|| refused.unwrap_or_default()),
-        lowered: compiled.report,
-    })
+    let mut reasons = report.regions.iter().flat_map(|region| &region.refusals);
+    let reason = reasons.next().map_or(String::new(), |(_, why)| why.clone());
+    let state = match (refused, report.fallbacks()) {
+        (true, _) => State::Refused(reason),
+        (false, 0) => State::Ran,
+        (false, _) => State::Failed(reason),
+    };
+    Ok((result, state))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// The graph of a case.

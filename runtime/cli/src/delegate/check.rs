@@ -2,7 +2,7 @@
 
 use super::cases::Verdict;
 use super::library::Library;
-use super::probe::{Probe, Subject, probe};
+use super::probe::{Probe, Subject, Task, probe};
 use crate::args::{DelegateCheckArgs, Global};
 use crate::output::{Output, Tint, bytes};
 use delegraph_host::Manifest;
@@ -85,7 +85,7 @@ pub fn run(args: &DelegateCheckArgs, global: &Global, output: &Output) -> anyhow
     let mut found = None;
     // A library for another machine is looked at and not loaded.
     if !global.no_load && library.is_for_here() && library.abi_majors().contains(&0) {
-        let probe = probe(&args.file, false, global)?;
+        let probe = probe(&args.file, Task::Cases, global)?;
         from_the_probe(&probe, &mut findings);
         found = Some(probe);
     }

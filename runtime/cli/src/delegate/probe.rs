@@ -157,19 +157,35 @@ impl Subject {
     }
 }
 
+/// What the child does.
+#[derive(Debug, Clone, Copy)]
+pub enum Task<'a> {
+    /// Everything: who the library is, its devices, the cases.
+    Cases,
+    /// Who the library is, and no more.
+    Look,
+    /// Compiles the cases into a folder.
+    Keep(&'a Path),
+    /// Runs what was compiled into a folder.
+    Replay(&'a Path),
+}
+
 /// Probes a library in a child process.
 ///
 /// # Errors
 /// The child cannot be started.
-pub fn probe(file: &Path, look_only: bool, global: &Global) -> anyhow::Result<Probe> {
+pub fn probe(file: &Path, task: Task<'_>, global: &Global) -> anyhow::Result<Probe> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["delegate", "probe"])
         .arg(file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    if look_only {
-        command.arg("--look");
+    match task {
+        Task::Cases => {}
+        Task::Look => _ = command.arg("--look"),
+        Task::Keep(folder) => _ = command.arg("--keep").arg(folder),
+        Task::Replay(folder) => _ = command.arg("--replay").arg(folder),
     }
     if let Some(config) = &global.config {
         command.arg("--config").arg(config);
@@ -291,15 +307,20 @@ fn steps(args: &DelegateProbeArgs, global: &Global) -> anyhow::Result<Result<(),
             say(&Line::Devices(passed.collect()))?;
         }
     }
+    if let Some(folder) = &args.keep {
+        say(&Line::Next("compile the cases".to_string()))?;
+        cases::keep(folder, &backend, &host)?;
+    }
     // A library of one role takes the other's blobs, which a case here has none of.
-    for case in (0..cases::count()).filter(|_| both) {
+    for case in (0..cases::count()).filter(|_| args.replay.is_some() || (both && args.keep.is_none())) {
         say(&Line::Next(format!("the case `{}`", cases::name(case))))?;
-        say(&Line::Case(cases::run(
-            case,
-            &backend,
-            &delegraph_config::Config::default(),
-            &host,
-        )))?;
+        let outcome = match &args.replay {
+            Some(folder) => cases::replay(case, folder, &backend, &host),
+            None => Some(cases::run(case, &backend, &delegraph_config::Config::default(), &host)),
+        };
+        if let Some(outcome) = outcome {
+            say(&Line::Case(outcome))?;
+        }
     }
     say(&Line::Next("end it".to_string()))?;
     drop(delegate);
