@@ -267,3 +267,114 @@ fn clean(name: &[u8]) -> String {
 fn text(error: object::read::Error) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A small library; `None` where it cannot be built.
+    fn built(source: &str, flags: &[&str]) -> Option<Vec<u8>> {
+        let folder = tempfile::tempdir().ok()?;
+        let (from, to) = (folder.path().join("a.c"), folder.path().join("a.so"));
+        std::fs::write(&from, source).ok()?;
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-o"]).arg(&to).arg(&from).args(flags);
+        if cfg!(not(target_os = "linux")) || !command.status().is_ok_and(|status| status.success()) {
+            println!("skipped: facts of a library: no cc that makes one, or not Linux");
+            return None;
+        }
+        std::fs::read(&to).ok()
+    }
+
+    #[test]
+    fn facts_are_those_that_the_linker_was_told() {
+        let source = "extern int asks(void);\nint gives(void) { return asks(); }\nint dg_delegate_entry_v3(void) { return 0; }\n";
+        let flags = [
+            "-Wl,-soname,liba.so.4",
+            "-Wl,-rpath,/x/y",
+            "-Wl,--no-as-needed",
+            "-lm",
+            "-Wl,-z,execstack",
+        ];
+        let Some(bytes) = built(source, &flags) else { return };
+        let library = Library::parse(&bytes).unwrap();
+        assert_eq!(
+            (library.format, library.machine.as_str()),
+            ("ELF", std::env::consts::ARCH)
+        );
+        assert!(library.exports.iter().any(|name| name == "gives"), "{library:?}");
+        assert!(library.imports.iter().any(|name| name == "asks"), "{library:?}");
+        assert!(
+            library.needed.iter().any(|name| name.starts_with("libm.so")),
+            "{library:?}"
+        );
+        assert_eq!(library.soname.as_deref(), Some("liba.so.4"));
+        assert!(
+            library.search.iter().any(|entry| entry.ends_with("PATH /x/y")),
+            "{library:?}"
+        );
+        assert_eq!((library.executable_stack, library.abi_majors()), (Some(true), vec![3]));
+        assert!(library.is_for_here() && library.sanitizers.is_empty());
+    }
+
+    #[test]
+    fn damaged_libraries_are_errors_or_facts_and_no_panics() {
+        let mut state = 1u64;
+        let mut draw = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        // Headers of every format with noise behind them.
+        let magics: [&[u8]; 7] = [
+            b"\x7fELF\x02\x01\x01",
+            b"\x7fELF\x01\x01\x01",
+            b"MZ",
+            b"\xcf\xfa\xed\xfe",
+            b"\xfe\xed\xfa\xce",
+            b"\xca\xfe\xba\xbe",
+            b"\xca\xfe\xba\xbf",
+        ];
+        for i in 0..7_000 {
+            let mut bytes: Vec<u8> = (0..draw() % 2000)
+                .map(|_| draw() as u8 & [0xff, 0x03, 0x01][i % 3])
+                .collect();
+            let magic = magics[i % magics.len()];
+            bytes.splice(0..magic.len().min(bytes.len()), magic.iter().copied());
+            let _ = Library::parse(&bytes);
+        }
+        let Some(good) = built("int gives(void) { return 0; }\n", &[]) else {
+            return;
+        };
+        let (mut sound, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=draw() % 4 {
+                let reach = if draw() % 2 == 0 {
+                    1024.min(bytes.len())
+                } else {
+                    bytes.len()
+                };
+                let at = draw() % (reach - 8);
+                let word = [0, 1, u64::MAX, u64::MAX >> 1, 1 << 31, draw() as u64][draw() % 6];
+                bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            }
+            if draw() % 4 == 0 {
+                bytes.truncate(draw() % bytes.len());
+            }
+            match Library::parse(&bytes) {
+                Ok(_) => sound += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(sound > 1000 && refused > 1000, "{sound} read, {refused} refused");
+    }
+
+    #[test]
+    fn names_are_fit_for_a_terminal() {
+        assert_eq!(clean(b"a\x1b[31mb\n"), "a?[31mb?");
+        assert_eq!(clean(&[b'x'; 1000]).len(), 500);
+    }
+}
