@@ -301,6 +301,9 @@ fn looks(old: &Looked, new: &Looked, found: &mut Vec<Difference>) {
     }
     lists(&old.roles, &new.roles, "role", Breaks, Adds, found);
     lists(&old.functions, &new.functions, "function", Breaks, Adds, found);
+    if let (Some(old), Some(new)) = (&old.options, &new.options) {
+        lists(old, new, "option", Breaks, Adds, found);
+    }
     if new.table_size < old.table_size {
         let text = format!(
             "its table shrank from {} to {} bytes: a newer header came before",
@@ -381,6 +384,7 @@ mod tests {
             table_size: 144,
             features: [3, 0],
             functions: vec!["get_info".to_string()],
+            options: Some(vec!["speed".to_string()]),
         }
     }
 
@@ -408,6 +412,7 @@ mod tests {
         assert_eq!(broken(|new| new.name = "acme2".to_string()), ["name"]);
         assert_eq!(broken(|new| _ = new.roles.pop()), ["role"]);
         assert_eq!(broken(|new| new.functions.clear()), ["function"]);
+        assert_eq!(broken(|new| new.options = Some(Vec::new())), ["option"]);
         assert_eq!(broken(|new| new.table_size = 112), ["table"]);
         assert_eq!(broken(|new| new.features = [1, 0]), ["features"]);
         assert_eq!(broken(|new| new.format = "acme.other".to_string()), ["blobs"]);

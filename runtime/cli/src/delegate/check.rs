@@ -2,7 +2,7 @@
 
 use super::cases::Verdict;
 use super::library::Library;
-use super::probe::{Probe, Subject, Task, probe};
+use super::probe::{Probe, Subject, Task, option_names, probe};
 use crate::args::{DelegateCheckArgs, Global};
 use crate::output::{Output, Tint, bytes};
 use delegraph_host::Manifest;
@@ -250,13 +250,10 @@ fn from_the_manifest(path: &Path, manifest: &Manifest, findings: &mut Findings) 
         read.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).map_err(|error| error.to_string()));
     match parsed {
         Err(problem) => findings.add(Level::Fail, "options", format!("`{shown}`: {problem}")),
-        Ok(schema) => match schema.get("properties").and_then(serde_json::Value::as_object) {
-            None => findings.add(Level::Fail, "options", format!("`{shown}` has no object `properties`")),
-            Some(properties) => {
-                let names: Vec<String> = properties.keys().map(|key| format!("`{key}`")).collect();
-                findings.add(Level::Pass, "options", names.join(", "));
-            }
-        },
+        Ok(schema) if !schema["properties"].is_object() => {
+            findings.add(Level::Fail, "options", format!("`{shown}` has no object `properties`"));
+        }
+        Ok(schema) => findings.add(Level::Pass, "options", quoted(&option_names(&schema))),
     }
 }
 
@@ -277,6 +274,9 @@ fn from_the_probe(probe: &Probe, findings: &mut Findings) {
                 look.format_version
             ),
         );
+    }
+    if let Some(options) = probe.look.as_ref().and_then(|look| look.options.as_ref()) {
+        findings.add(Level::Pass, "options", quoted(options));
     }
     for device in probe.devices.iter().flatten() {
         let memory = if device.memory > 0 {
@@ -328,6 +328,13 @@ fn show(subject: &Subject, library: &Library, findings: &Findings, output: &Outp
             finding.check,
             finding.text
         ));
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    match names.is_empty() {
+        true => "none".to_string(),
+        false => listed(&names.iter().map(String::as_str).collect::<Vec<_>>()),
     }
 }
 

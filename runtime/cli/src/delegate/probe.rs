@@ -4,7 +4,7 @@
 
 use super::cases::{self, Outcome};
 use crate::args::{DelegateProbeArgs, Global};
-use delegraph_host::{Host, HostOptions, Look, Manifest};
+use delegraph_host::{Host, HostOptions, Isolation, Look, Manifest};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -61,6 +61,8 @@ pub struct Looked {
     pub features: [u64; 2],
     /// Functions of its table that this host knows.
     pub functions: Vec<String>,
+    /// Its options, if it states a schema of them.
+    pub options: Option<Vec<String>>,
 }
 
 impl From<Look> for Looked {
@@ -72,6 +74,7 @@ impl From<Look> for Looked {
                 .filter(|(_, has)| *has)
                 .map(|(role, _)| role.to_string())
                 .collect(),
+            options: look.info.options_schema.as_ref().map(option_names),
             name: look.info.name,
             vendor: look.info.vendor,
             version: look.info.version,
@@ -84,6 +87,12 @@ impl From<Look> for Looked {
             functions: look.functions.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// The names of the options in a schema.
+pub fn option_names(schema: &serde_json::Value) -> Vec<String> {
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map_or(Vec::new(), |properties| properties.keys().cloned().collect())
 }
 
 /// A device, as the child passes it on.
@@ -286,6 +295,8 @@ fn steps(args: &DelegateProbeArgs, global: &Global) -> anyhow::Result<Result<(),
     let host = Arc::new(Host::discover(HostOptions {
         pinned: vec![(backend.clone(), pinned)],
         options: options.into_iter().map(|own| (backend.clone(), own)).collect(),
+        // This process is one of its own already.
+        isolation: [(backend.clone(), Isolation::InProcess)].into(),
         ..HostOptions::default()
     }));
     let delegate = match host.delegate(&backend) {
