@@ -4,7 +4,7 @@
 
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::read::macho::{FatArch, MachHeader, MachOFile};
-use object::read::{File, NameOrOrdinal, Object};
+use object::read::{ExportTarget, File, NameOrOrdinal, Object};
 use object::{Architecture, Endianness, FileKind, elf, macho};
 use std::path::Path;
 
@@ -99,7 +99,12 @@ impl Library {
             clean(name)
         };
         for export in file.exports().map_err(text)?.take(MOST) {
-            if let NameOrOrdinal::Name(name) = export.map_err(text)?.name() {
+            let export = export.map_err(text)?;
+            // The names of a version script are no functions.
+            if matches!(export.target(), ExportTarget::Absolute { .. }) {
+                continue;
+            }
+            if let NameOrOrdinal::Name(name) = export.name() {
                 self.exports.push(plain(name));
             }
         }
