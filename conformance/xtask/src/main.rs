@@ -14,6 +14,7 @@ const USAGE: &str = "usage:
   cargo xtask check            formatting, lints, builds without std
   cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
+  cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
   cargo xtask provision NAME   fetches an optional real component: executorch";
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
         ["check"] => check::run(&root()),
         ["sanitize"] => sanitize::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
+        ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
         ["provision", name] => provision::run(&root(), name),
