@@ -1,8 +1,9 @@
 //! `gen abi`: the C header, the Rust mirror and the golden layouts, from `delegate-sdk/abi/abi.toml`. `gen ops`: the names of operators
-//! in C and Rust, from the operator table. `gen capi`: the C API for apps, from `runtime/capi/capi.toml`. `gen coverage`: what of them runs, from a run of the committed corpus.
+//! in C and Rust, from the operator table. `gen capi`: the C API for apps, from `runtime/capi/capi.toml`. `gen coverage`: what of them runs, from a run of the committed corpus. `gen golden`: what a release leaves.
 
 mod app;
 mod c;
+mod commands;
 mod golden;
 mod layout;
 mod model;
@@ -96,6 +97,27 @@ pub fn coverage(root: &Path) -> Result<()> {
         bail!("a case fails: `delegraph conform ops --corpus conformance/corpus` says which");
     }
     write(root, COVERAGE, &String::from_utf8(output.stdout)?)
+}
+
+/// Writes a release's folder under `conformance/golden`, with the code of now.
+///
+/// # Errors
+/// The folder is there already, or a model does not compile.
+pub fn golden(root: &Path, version: &str) -> Result<()> {
+    let make = [
+        "run",
+        "--quiet",
+        "--package",
+        "delegraph-golden",
+        "--example",
+        "make",
+        "--",
+        version,
+    ];
+    crate::test::cargo(root, &make)?;
+    // The default members: the command line and the delegates that its calls ask.
+    crate::test::cargo(root, &["build"])?;
+    commands::record(root, &root.join("conformance/golden").join(version))
 }
 
 /// Writes a file unless it is so already.

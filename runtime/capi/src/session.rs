@@ -104,8 +104,10 @@ impl Session {
     pub(crate) fn enter(&self) -> Result<MutexGuard<'_, Inner>, Failure> {
         match self.inner.try_lock() {
             Ok(inner) => Ok(inner),
-            // A panic was answered with an error; the executor keeps its state whole, or says that it does not.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            // Nobody knows what a panic left half done.
+            Err(TryLockError::Poisoned(_)) => Err(Failure::usage(
+                "the session met a defect in an earlier call\n  hint: free it, and open another",
+            )),
             Err(TryLockError::WouldBlock) => Err(Failure::usage(
                 "the session is in use by another call\n  hint: a session takes one call at a time; open one for each thread",
             )),

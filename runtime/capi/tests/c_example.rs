@@ -88,12 +88,58 @@ fn the_example_gives_what_pytorch_gives_with_and_without_a_delegate() {
     );
 }
 
+/// The example of each release, compiled against the header of that release, runs with the library of today.
+#[test]
+fn programs_of_every_release_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let releases = root().join("conformance/golden");
+    let mut found: Vec<_> = std::fs::read_dir(&releases)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("capi/run.c").is_file())
+        .collect();
+    found.sort();
+    assert!(!found.is_empty(), "no release has a C program");
+    for release in found {
+        let capi = release.join("capi");
+        let Some(program) = compile(&capi.join("run.c"), &capi, &folder.path().join("run")) else {
+            return;
+        };
+        let model = release.join("models/arch-mlp-dynamic-batch");
+        let recorded = Fixture::read(&model).unwrap();
+        let step = &recorded.cases[0].steps[0];
+        let inputs = write(folder.path(), "in", &step.inputs);
+        let expected = write(folder.path(), "out", &step.outputs);
+        let output = run(&program, &model.join("model.pte"), "-".as_ref(), &inputs, &expected);
+        assert!(output.status.success(), "{}: {}", release.display(), text(&output));
+    }
+}
+
 #[test]
 fn wrong_calls_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let source = root().join("runtime/capi/tests/errors.c");
     let include = root().join("runtime/capi/include");
     let Some(program) = compile(&source, &include, &folder.path().join("errors")) else {
+        return;
+    };
+    let model = fixture("arch-mlp-dynamic-batch").join("model.pt2");
+    let output = Command::new(&program).arg(model).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// The same program with the library inside. What else it is linked with differs by system.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_static_library_needs_no_more_than_the_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let dynamic = common::built("delegraph_capi").unwrap();
+    let library = dynamic.with_extension("a");
+    assert!(library.is_file(), "{} is not built", library.display());
+    let source = root().join("runtime/capi/tests/errors.c");
+    let include = root().join("runtime/capi/include");
+    let needs = ["-lpthread", "-ldl", "-lm", "-lgcc_s", "-lc"];
+    let Some(program) = common::link(&source, &include, &folder.path().join("errors"), &library, &needs) else {
         return;
     };
     let model = fixture("arch-mlp-dynamic-batch").join("model.pt2");

@@ -117,10 +117,8 @@ fn step(session: *mut Session, step: &Step, fixture: &Fixture) {
     for (i, want) in step.outputs.iter().enumerate() {
         let mut value: Value = blank();
         // SAFETY: a whole struct.
-        assert_eq!(
-            unsafe { delegraph_session_output(session, i as u64, &mut value) },
-            status::OK
-        );
+        let got = unsafe { delegraph_session_output(session, i as u64, &mut value) };
+        assert_eq!(got, status::OK);
         compare(&leaf(&value), want, fixture.tolerance).unwrap_or_else(|reason| panic!("output {i}: {reason}"));
     }
 }
@@ -157,15 +155,14 @@ fn state_is_kept_read_adopted_and_reset() {
     }
     let mut counts: Counts = blank();
     // SAFETY: whole structs, and sessions of this library, here and below.
-    assert_eq!(unsafe { delegraph_session_counts(first, &mut counts) }, status::OK);
+    let got = unsafe { delegraph_session_counts(first, &mut counts) };
+    assert_eq!(got, status::OK);
     let mut names = Vec::new();
     for i in 0..counts.states {
         let mut slot: Slot = blank();
         // SAFETY: as above.
-        assert_eq!(
-            unsafe { delegraph_session_slot(first, list::STATES, i, &mut slot) },
-            status::OK
-        );
+        let got = unsafe { delegraph_session_slot(first, list::STATES, i, &mut slot) };
+        assert_eq!(got, status::OK);
         // SAFETY: a text for the life of the session.
         names.push(unsafe { CStr::from_ptr(slot.name) }.to_str().unwrap().to_string());
         assert_eq!(slot.kind, kind::TENSOR);
@@ -182,16 +179,15 @@ fn state_is_kept_read_adopted_and_reset() {
     }
     let mut taken = 0;
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { delegraph_session_adopt_state(second, first, &mut taken) },
-        status::OK
-    );
+    let got = unsafe { delegraph_session_adopt_state(second, first, &mut taken) };
+    assert_eq!(got, status::OK);
     assert_eq!(taken, counts.states);
     for (name, want) in &case.buffers_after {
         compare(&state(second, name), want, recorded.tolerance).unwrap();
     }
     // SAFETY: as above.
-    assert_eq!(unsafe { delegraph_session_reset(second) }, status::OK);
+    let got = unsafe { delegraph_session_reset(second) };
+    assert_eq!(got, status::OK);
     for ((name, _), want) in case.buffers_after.iter().zip(&fresh) {
         assert_eq!(&state(second, name), want, "{name}");
     }
@@ -282,10 +278,8 @@ fn a_struct_of_a_newer_header_is_filled_as_far_as_it_is_known() {
     };
     newer.known.struct_size = size_of::<Newer>() as u32;
     // SAFETY: as many bytes as the struct states.
-    assert_eq!(
-        unsafe { delegraph_session_counts(session, (&raw mut newer).cast()) },
-        status::OK
-    );
+    let got = unsafe { delegraph_session_counts(session, (&raw mut newer).cast()) };
+    assert_eq!(got, status::OK);
     assert!(newer.known.outputs > 1);
     assert_eq!(newer.known.struct_size as usize, size_of::<Newer>());
     assert_eq!(newer.more, [0x5a5a; 4]);

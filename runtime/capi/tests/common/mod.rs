@@ -28,13 +28,18 @@ pub fn built(stem: &str) -> Option<PathBuf> {
 pub fn compile(source: &Path, include: &Path, out: &Path) -> Option<PathBuf> {
     let library = built("delegraph_capi").expect("cargo builds the library of the crate that it tests");
     let folder = library.parent().expect("a folder");
+    let rpath = format!("-Wl,-rpath,{}", folder.display());
+    link(source, include, out, &library, &[&rpath, "-lm"])
+}
+
+/// As [`compile`], against a library and with what it needs.
+pub fn link(source: &Path, include: &Path, out: &Path, library: &Path, more: &[&str]) -> Option<PathBuf> {
     let run = Command::new("cc")
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
         .arg(include)
         .arg(source)
-        .arg(&library)
-        .arg(format!("-Wl,-rpath,{}", folder.display()))
-        .arg("-lm")
+        .arg(library)
+        .args(more)
         .arg("-o")
         .arg(out)
         .output();
