@@ -1,12 +1,14 @@
 //! The loop: ask, decompose what nobody claims, ask again, tag, compile, tag again without what was refused.
 
 use crate::backend::{Backend, ask};
+use crate::culprit::{Attempt, Pieces};
 use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
 use crate::view::{Refused, View, ask_view};
 use crate::{CompiledCandidate, CompiledRegion};
+use delegraph_abi::Status;
 use delegraph_host::{DelegateError, Host, Pass};
 use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op, ValueId};
 use delegraph_passes::PassError;
@@ -374,7 +376,8 @@ impl Lowering<'_> {
         let (tagging, compiled) = loop {
             let tagging = plan(module, &module.graphs[index], answers, policy, &excluded);
             let before = excluded.len();
-            let compiled = self.compile_regions(module, index, &tagging, attempt, &mut excluded, &mut problems)?;
+            let compiled =
+                self.compile_regions(module, index, &tagging, answers, attempt, &mut excluded, &mut problems)?;
             if excluded.len() == before {
                 break (tagging, compiled);
             }
@@ -428,13 +431,15 @@ impl Lowering<'_> {
         })
     }
 
-    /// Compiles every region with its owner. What is refused is excluded: at first the node that the delegate names, then its
-    /// region, and in the end, so that there is one, the whole graph for that delegate.
+    /// Compiles every region with its owner. What is refused is excluded: at first the node that the delegate names, or that
+    /// compiling parts of the region finds; then its region, and in the end, so that there is one, the whole graph for that
+    /// delegate.
     fn compile_regions(
         &mut self,
         module: &Module,
         index: usize,
         tagging: &Tagging,
+        answers: &Answers,
         attempt: u32,
         excluded: &mut Vec<Exclusion>,
         problems: &mut Vec<CompileProblem>,
@@ -455,33 +460,73 @@ impl Lowering<'_> {
                 }
                 Err(error) => error,
             };
-            let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
-            problems.push(problem(graph, region, named, &error));
             let message = with_hint(&error);
-            let mut exclude = |nodes: &mut dyn Iterator<Item = NodeId>, reason: String| {
-                excluded.extend(nodes.map(|node| Exclusion {
-                    node,
-                    backend: region.backend.clone(),
-                    reason: reason.clone(),
-                }));
+            let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
+            let culprit = match named {
+                Some(node) => Some(vec![node]),
+                // Nobody wants a result any more, so there is nothing to be found.
+                None if attempt < patience && error.code != Status::CANCELLED => {
+                    self.find_culprit(module, index, region, answers, &reads)?
+                }
+                None => None,
             };
-            match named {
-                Some(node) if attempt < patience => {
-                    exclude(&mut [node].into_iter(), format!("it did not compile: {message}"));
+            let blamed = culprit.as_ref().and_then(|nodes| nodes.last().copied());
+            problems.push(problem(graph, region, blamed, &error));
+            let (nodes, reason) = match culprit {
+                Some(nodes) if attempt < patience => {
+                    let found = named.is_none() && nodes.len() < region.nodes.len();
+                    let how = if found {
+                        " (found by compiling parts of its region)"
+                    } else {
+                        ""
+                    };
+                    (nodes, format!("it did not compile: {message}{how}"))
                 }
                 _ if attempt < patience.saturating_mul(2) => {
-                    exclude(
-                        &mut region.nodes.iter().copied(),
-                        format!("its region did not compile: {message}"),
-                    );
+                    (region.nodes.clone(), format!("its region did not compile: {message}"))
                 }
-                _ => exclude(
-                    &mut graph.node_ids(),
+                _ => (
+                    graph.node_ids().collect(),
                     format!("too many regions did not compile: {message}"),
                 ),
-            }
+            };
+            excluded.extend(nodes.into_iter().map(|node| Exclusion {
+                node,
+                backend: region.backend.clone(),
+                reason: reason.clone(),
+            }));
         }
         Ok(compiled)
+    }
+
+    /// The node, or the set of nodes that go together, which makes a region fail whose compiler names none. `None`: a region
+    /// of one such piece, or one of which no part can be tried.
+    fn find_culprit(
+        &mut self,
+        module: &Module,
+        index: usize,
+        region: &TaggedRegion,
+        answers: &Answers,
+        reads: &Reads,
+    ) -> Result<Option<Vec<NodeId>>, LowerError> {
+        let graph = &module.graphs[index];
+        let answer = answers.iter().find(|(name, _)| *name == region.backend);
+        let sets = answer.map_or(&[][..], |(_, answer)| answer.atomic_sets.as_slice());
+        Pieces::new(&region.nodes, sets).culprit(&region.nodes, |part| {
+            let image = match self.image(module, index, &region.backend, part, reads) {
+                Ok(Some(image)) => image,
+                Ok(None) | Err(LowerError::Layout(_)) => return Ok(Attempt::Unknown),
+                Err(error) => return Err(error),
+            };
+            Ok(match self.compile(module, graph, &region.backend, &image)? {
+                Ok(_) => Attempt::Compiles,
+                Err(error) => match error.node.and_then(|n| image.nodes.get(n as usize)) {
+                    Some(node) => Attempt::Names(*node),
+                    None if error.code == Status::CANCELLED => Attempt::Unknown,
+                    None => Attempt::Fails,
+                },
+            })
+        })
     }
 
     /// Compiles one image, or finds the blob that was made of an equal one.
