@@ -2,7 +2,7 @@
 //!
 //! [`lower()`] runs the whole loop. Delegates are asked about the graph with its composite operators whole; what nobody takes
 //! whole is decomposed one step and asked about again, until nothing changes; then regions are made and compiled. A region
-//! that a delegate refuses to compile is tagged again without the node that it names, or that is found by compiling parts. A delegate that asks for quantized types
+//! that a delegate refuses to compile is tagged again without the node that it names, or that is found by compiling parts. A delegate whose manifest asks for passes
 //! sees a view of the graph: what it says about a node of the view holds for all nodes that are folded into it. This crate
 //! knows the host and the graph, and nothing of `.pte` files.
 
@@ -13,6 +13,7 @@ mod lower;
 mod region;
 mod report;
 mod view;
+mod wants;
 
 pub use backend::Backend;
 pub use lower::{LowerError, LowerOptions, Progress, Slot, lower, lower_with};

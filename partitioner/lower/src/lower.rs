@@ -2,18 +2,20 @@
 
 use crate::backend::{Backend, ask};
 use crate::culprit::{Attempt, Pieces};
-use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
+use crate::image::{Image, ImageWeights, LayoutError, Offer, of_nodes, offer};
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
-use crate::view::{Refused, View, ask_view};
+use crate::view::{Refused, View, Viewer, ask_view};
+use crate::wants::Wants;
 use crate::{CompiledCandidate, CompiledRegion};
 use delegraph_abi::Status;
-use delegraph_host::{DelegateError, Host, Pass};
+use delegraph_host::{DelegateError, Host};
 use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op, ValueId};
+use delegraph_opset::{Version, Versions};
 use delegraph_passes::PassError;
 use delegraph_passes::decompose::{decompose_once, has_rule};
-use delegraph_passes::quantize::{Copies, Folder, rejoin, separate};
+use delegraph_passes::quantize::{Copies, rejoin, separate};
 use delegraph_tag::{Answer, Exclusion, Policy, Reads, TaggedRegion, Tagging, Verdict, apply, live, plan, work};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ pub struct LowerOptions {
     pub policy: Policy,
     /// Makes a delegate that cannot be loaded or asked an error instead of a line in the report.
     pub strict: bool,
+    /// Versions of the operator table: a delegate is not shown an operator that is newer than itself.
+    pub versions: Versions,
 }
 
 /// What lowering is doing.
@@ -132,8 +136,9 @@ pub fn lower_with(
         progress,
         problems: Vec::new(),
         blobs: FxHashMap::default(),
-        folder: Folder::default(),
+        viewer: Viewer::default(),
         folded: Vec::new(),
+        wants: Vec::new(),
     };
     let slots = lowering.slots.len();
     lowering.folded = module.graphs.iter().map(|_| FoldedGraph::new(slots)).collect();
@@ -143,6 +148,17 @@ pub fn lower_with(
         .map(|(_, slot)| slot.as_ref().err().cloned())
         .collect();
     for i in 0..lowering.slots.len() {
+        let wants = lowering.slots[i]
+            .1
+            .as_ref()
+            .map(|b| Wants::of(b.as_ref(), &options.versions));
+        let wants = wants
+            .unwrap_or_else(|_| Ok(Wants::default()))
+            .unwrap_or_else(|problem| {
+                lowering.problems[i] = Some(problem);
+                Wants::default()
+            });
+        lowering.wants.push(wants);
         lowering.check_strict(i)?;
     }
     let mut decomposed = vec![Vec::new(); module.graphs.len()];
@@ -171,12 +187,14 @@ struct Lowering<'a> {
     problems: Vec<Option<String>>,
     /// Blobs by backend, image and weights: regions that stay as they were when others are tagged again.
     blobs: FxHashMap<(usize, Vec<u8>, Vec<ConstantId>), Vec<u8>>,
-    folder: Folder,
+    viewer: Viewer,
     /// By graph.
     folded: Vec<FoldedGraph>,
+    /// By backend.
+    wants: Vec<Wants>,
 }
 
-/// What backends that ask for quantized types see of a graph.
+/// What backends that ask for passes see of a graph.
 #[derive(Default)]
 struct FoldedGraph {
     /// Dequantizations that were copied so that each operator has its own.
@@ -270,12 +288,13 @@ impl Lowering<'_> {
 
     /// Every backend's answer about one graph; one that cannot answer refuses every node and is not asked again.
     fn ask_all(&mut self, module: &mut Module, index: usize) -> Result<Answers, LowerError> {
-        let takes_part = |(i, slot): (usize, &Slot)| self.problems[i].is_none() && folds(slot);
-        if self.slots.iter().enumerate().any(takes_part) {
+        let folds = |(wants, problem): (&Wants, &Option<String>)| problem.is_none() && wants.fold_qdq;
+        if self.wants.iter().zip(&self.problems).any(folds) {
             let Module { graphs, constants, .. } = &mut *module;
             separate(&mut graphs[index], constants, &mut self.folded[index].copies);
         }
-        let mut plain = None;
+        // Most backends are shown the same image.
+        let mut plain: Option<((Version, bool), Offer)> = None;
         let mut answers = Vec::with_capacity(self.slots.len());
         for i in 0..self.slots.len() {
             let (name, slot) = &self.slots[i];
@@ -287,7 +306,8 @@ impl Lowering<'_> {
                     graph: &module.graphs[index].name,
                     nodes,
                 });
-                let given = if folds(&self.slots[i]) {
+                let (wants, versions) = (&self.wants[i], &self.options.versions);
+                let given = if wants.a_view() {
                     let FoldedGraph { views, refused, .. } = &mut self.folded[index];
                     views[i] = None;
                     let rounds = self.options.policy.max_rounds;
@@ -295,7 +315,8 @@ impl Lowering<'_> {
                         backend.as_ref(),
                         module,
                         index,
-                        &mut self.folder,
+                        (wants, versions),
+                        &mut self.viewer,
                         &mut refused[i],
                         rounds,
                     )?;
@@ -304,11 +325,13 @@ impl Lowering<'_> {
                         answer
                     })
                 } else {
-                    let offer = match plain.take() {
-                        Some(offer) => offer,
-                        None => offer(module, &module.graphs[index])?,
+                    let form = wants.form(versions);
+                    let key = (form.version, form.channels_last);
+                    let offer = match plain.take().filter(|(of, _)| *of == key) {
+                        Some((_, offer)) => offer,
+                        None => offer(module, &module.graphs[index], form)?,
                     };
-                    ask(backend.as_ref(), plain.insert(offer))
+                    ask(backend.as_ref(), &plain.insert((key, offer)).1)
                 };
                 match given {
                     Ok(given) => answer = Some(given),
@@ -337,11 +360,13 @@ impl Lowering<'_> {
         nodes: &[NodeId],
         reads: &Reads,
     ) -> Result<Option<Image>, LowerError> {
-        let slot = self.slots.iter().position(|(name, _)| name == backend);
-        let graph = &module.graphs[index];
-        Ok(match slot.and_then(|i| self.folded[index].views[i].as_ref()) {
-            Some(view) => view.image(module, graph, nodes, reads)?,
-            None => Some(of_nodes(module, graph, nodes, reads)?),
+        let Some(slot) = self.slots.iter().position(|(name, _)| name == backend) else {
+            unreachable!("regions belong to backends that were asked")
+        };
+        let (graph, form) = (&module.graphs[index], self.wants[slot].form(&self.options.versions));
+        Ok(match self.folded[index].views[slot].as_ref() {
+            Some(view) => view.image(module, graph, nodes, reads, form)?,
+            None => Some(of_nodes(module, graph, nodes, reads, form)?),
         })
     }
 
@@ -648,11 +673,6 @@ fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, fo
         live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node) && !folded.holds(*id)
     };
     graph.node_ids().filter(wanted).collect()
-}
-
-/// Whether a backend asks for quantized types.
-fn folds((_, backend): &Slot) -> bool {
-    backend.as_ref().is_ok_and(|b| b.passes().contains(&Pass::FoldQdq))
 }
 
 /// The report of a node that is about to be decomposed.

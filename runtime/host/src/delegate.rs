@@ -22,6 +22,8 @@ pub struct Info {
     pub version: String,
     /// Names one build; may be empty.
     pub build: String,
+    /// Version of the operator table that it was built for.
+    pub opset: String,
     /// Minor of the ABI that it was built with.
     pub abi_minor: u16,
     /// Name of the form of its blobs.

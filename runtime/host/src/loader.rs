@@ -122,13 +122,14 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         return Err(format!("`get_info` failed with {status}: {}", details.message));
     }
     // SAFETY: on OK the contract makes it a constant struct, and its texts constant.
-    let (raw, [name, vendor, version, build, format]) = unsafe {
+    let (raw, [name, vendor, version, build, opset, format]) = unsafe {
         let raw = read::<c::DelegateInfo>(pointer)?;
         let texts = [
             text("`name`", raw.name, raw.name_size)?,
             text("`vendor`", raw.vendor, raw.vendor_size)?,
             text("`version`", raw.version, raw.version_size)?,
             text("`build`", raw.build, raw.build_size)?,
+            text("`opset`", raw.opset, raw.opset_size)?,
             text("`blob_format`", raw.blob_format, raw.blob_format_size)?,
         ];
         (raw, texts)
@@ -158,6 +159,7 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         vendor,
         version,
         build,
+        opset,
         abi_minor: u16::try_from(raw.abi_minor).map_err(|_| "its minor version is no small number".to_string())?,
         format,
         format_version: raw.blob_format_version,

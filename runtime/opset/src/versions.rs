@@ -12,7 +12,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 /// A version of the operator table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The default is the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u32);
 
 /// All versions of the operator table, in order, with the operators that each but the first brought.
@@ -171,7 +173,12 @@ mod tests {
         let versions = Versions::parse(TWO).unwrap();
         let since = |name| versions.since(op(name)).0;
         assert_eq!(
-            [since("aten::sin"), since("aten::mish"), since("aten::silu"), since("aten::relu")],
+            [
+                since("aten::sin"),
+                since("aten::mish"),
+                since("aten::silu"),
+                since("aten::relu")
+            ],
             [0, 1, 1, 2]
         );
     }
