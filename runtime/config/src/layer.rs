@@ -338,6 +338,9 @@ fn anchor_paths(table: &mut toml::Table, folder: &Path) {
             items.iter_mut().for_each(|item| anchor(item, true));
         }
     }
+    if let Some(worker) = table.get_mut("delegates").and_then(|d| d.get_mut("worker")) {
+        anchor(worker, true);
+    }
     if let Some(toml::Value::Table(backends)) = table.get_mut("backend") {
         for (_, backend) in backends.iter_mut() {
             if let Some(library) = backend.get_mut("library") {

@@ -1,10 +1,11 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Config, Isolation, SelfCheck, Threads, Trust};
-use delegraph_host::{Host, HostOptions};
+use delegraph_config::{Backend, Config, SandboxMode, SelfCheck, Threads, Trust};
+use delegraph_host::{Host, HostOptions, WorkerOptions};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The id that stands for the portable kernels in `select.order`.
 pub const PORTABLE: &str = "portable";
@@ -12,7 +13,7 @@ pub const PORTABLE: &str = "portable";
 /// Finds the delegates that a configuration and the environment allow. Nothing is loaded yet.
 ///
 /// `DELEGRAPH_DELEGATE_PATH` replaces the search folders, `DELEGRAPH_ADD_DELEGATE_PATH` adds to them,
-/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs. All are ignored in an elevated process.
+/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs, `DELEGRAPH_WORKER` is the worker binary. All are ignored in an elevated process.
 pub fn discover(config: &Config, no_load: bool) -> Host {
     let mut search = config.delegates.search.clone();
     let mut select = Vec::new();
@@ -27,6 +28,25 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         select = globs("DELEGRAPH_DELEGATES_SELECT");
         disable = globs("DELEGRAPH_DELEGATES_DISABLE");
     }
+    let mut worker_binary = config.delegates.worker.clone();
+    if !delegraph_config::is_elevated()
+        && let Some(path) = std::env::var_os("DELEGRAPH_WORKER")
+    {
+        worker_binary = Some(path.into());
+    }
+    let isolation = config.backend.iter().filter_map(|(name, backend)| {
+        let isolation = match backend.isolation? {
+            delegraph_config::Isolation::InProcess => delegraph_host::Isolation::InProcess,
+            delegraph_config::Isolation::Worker => delegraph_host::Isolation::Worker,
+        };
+        Some((name.clone(), isolation))
+    });
+    let workers = config.backend.iter().map(|(name, backend)| (name.clone(), worker_options(backend)));
+    let no_sandbox = config
+        .backend
+        .iter()
+        .filter(|(_, backend)| backend.sandbox == Some(SandboxMode::Off))
+        .map(|(name, _)| name.clone());
     let pinned = config
         .backend
         .iter()
@@ -45,8 +65,28 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         disable,
         options,
         parallel: configured_threads(config),
+        isolation: isolation.collect(),
+        no_sandbox: no_sandbox.collect(),
+        workers: workers.collect(),
+        worker_binary,
         no_load,
     })
+}
+
+/// The limits of a backend's worker.
+fn worker_options(backend: &Backend) -> WorkerOptions {
+    let default = WorkerOptions::default();
+    WorkerOptions {
+        threads: match &backend.threads {
+            Some(Threads::Count(count)) => *count as usize,
+            Some(Threads::Named(_)) => usize::MAX,
+            None => default.threads,
+        },
+        memory: backend.memory_mb.map(|megabytes| megabytes.saturating_mul(1 << 20)),
+        run_limit: backend.run_limit_ms.map_or(default.run_limit, Duration::from_millis),
+        compile_limit: backend.compile_limit_ms.map_or(default.compile_limit, Duration::from_millis),
+        call_limit: default.call_limit,
+    }
 }
 
 /// The threads of the process that the configuration gives to kernels and delegates: `backend.portable.threads`, or all.
@@ -99,9 +139,6 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
         unavailable.push("device".to_string());
     }
     for (name, backend) in &config.backend {
-        if backend.isolation == Some(Isolation::Worker) {
-            unavailable.push(format!("backend.{name}.isolation"));
-        }
         if backend.device.as_deref().is_some_and(|device| device != "auto") {
             unavailable.push(format!("backend.{name}.device"));
         }

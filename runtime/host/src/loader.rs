@@ -1,6 +1,8 @@
 //! Loads libraries and shakes hands.
 
-use crate::api::{HOST_API, HostCall};
+use crate::call::{CallOptions, HostCall};
+use crate::delegate_options;
+use crate::local::host_api;
 use crate::raw::{read, text};
 use crate::{Info, Manifest};
 use delegraph_abi::{Status, c};
@@ -25,7 +27,12 @@ pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
         .map_err(|e| format!("library `{shown}` cannot be found: {e}"))?;
     // SAFETY: running a library's initializers is what loading is for; the user named the library or its folder.
     let library = unsafe { open(&path) }.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
-    // Never unloaded; see above.
+    entry_of(library, &path)
+}
+
+/// The entry of a library, which stays in memory from here on.
+fn entry_of(library: libloading::Library, path: &Path) -> Result<c::EntryFn, String> {
+    let shown = path.display();
     let library = std::mem::ManuallyDrop::new(library);
     // SAFETY: the symbol's type is what the contract gives to this name.
     let entry = unsafe { library.get::<c::EntryFn>(c::ENTRY) }.map(|symbol| *symbol);
@@ -40,6 +47,20 @@ pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
             None => format!("library `{shown}` is no delegate: it does not export `{}`", c::ENTRY),
         }
     })
+}
+
+/// [`load`] of an open file, which is what is loaded, wherever the path leads by now; the path is for messages.
+///
+/// # Errors
+/// As there.
+#[cfg(target_os = "linux")]
+pub(crate) fn load_file(file: &std::os::fd::OwnedFd, shown: &Path) -> Result<c::EntryFn, String> {
+    use std::os::fd::AsRawFd;
+    let path = std::path::PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    // SAFETY: as in `load`.
+    let library = unsafe { open(&path) };
+    let library = library.map_err(|e| format!("library `{}` cannot be loaded: {}", shown.display(), reason(&e)))?;
+    entry_of(library, shown)
 }
 
 #[cfg(unix)]
@@ -80,7 +101,7 @@ fn reason(error: &libloading::Error) -> String {
 pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>) -> Result<Handshake, String> {
     let mut table = std::ptr::null();
     // SAFETY: the host's table is valid for the life of the process, the output for a write.
-    let status = unsafe { entry(&raw const HOST_API, &mut table) };
+    let status = unsafe { entry(host_api(), &mut table) };
     if status != Status::OK {
         return Err(format!("its entry refused this host: {status}"));
     }
@@ -110,7 +131,7 @@ pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>)
 }
 
 unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
-    let call = HostCall::new("", None, Parallel::SERIAL);
+    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
     let mut pointer = std::ptr::null();
     let status = match api.get_info {
         // SAFETY: both pointers are valid for the call.
@@ -118,19 +139,19 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         None => Status::BAD_STRUCT,
     };
     if status != Status::OK {
-        let details = call.details().unwrap_or_default();
+        let details = call.take_details().unwrap_or_default();
         return Err(format!("`get_info` failed with {status}: {}", details.message));
     }
     // SAFETY: on OK the contract makes it a constant struct, and its texts constant.
-    let (raw, [name, vendor, version, build, opset, format]) = unsafe {
+    let (raw, [name, vendor, version, build, format, opset]) = unsafe {
         let raw = read::<c::DelegateInfo>(pointer)?;
         let texts = [
             text("`name`", raw.name, raw.name_size)?,
             text("`vendor`", raw.vendor, raw.vendor_size)?,
             text("`version`", raw.version, raw.version_size)?,
             text("`build`", raw.build, raw.build_size)?,
-            text("`opset`", raw.opset, raw.opset_size)?,
             text("`blob_format`", raw.blob_format, raw.blob_format_size)?,
+            text("`opset`", raw.opset, raw.opset_size)?,
         ];
         (raw, texts)
     };
@@ -159,13 +180,32 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         vendor,
         version,
         build,
-        opset,
         abi_minor: u16::try_from(raw.abi_minor).map_err(|_| "its minor version is no small number".to_string())?,
         format,
         format_version: raw.blob_format_version,
         compiles: api.features[0] & c::Feature::COMPILE.0 != 0,
         runs: api.features[0] & c::Feature::RUN.0 != 0,
+        opset,
+        options_schema: schema(api)?,
     })
+}
+
+/// The schema of the delegate's options, if it states one.
+fn schema(api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
+    let Some(options_schema) = api.options_schema else {
+        return Ok(None);
+    };
+    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
+    let (mut data, mut size) = (std::ptr::null(), 0);
+    // SAFETY: the outputs are valid for the call.
+    let status = unsafe { options_schema(call.as_ptr(), &mut data, &mut size) };
+    if status != Status::OK {
+        let details = call.take_details().unwrap_or_default();
+        return Err(format!("`options_schema` failed with {status}: {}", details.message));
+    }
+    // SAFETY: on OK the contract makes it constant text.
+    let text = unsafe { text("the options' schema", data, size) }?;
+    delegate_options::parse(&text).map(Some)
 }
 
 /// What a manifest says, the library must not contradict.
