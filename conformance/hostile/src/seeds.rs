@@ -181,7 +181,10 @@ fn envelope() -> Vec<u8> {
     let spec = |rank| TensorSpec {
         dtype: DType::F32,
         rank,
-        requirement: delegraph_abi::envelope::Requirement { alignment: 64, size_multiple: 16 },
+        requirement: delegraph_abi::envelope::Requirement {
+            alignment: 64,
+            size_multiple: 16,
+        },
     };
     let meta = Meta {
         delegate: "vulkan".to_string(),

@@ -34,6 +34,6 @@ pub use discover::Candidate;
 pub use error::{DelegateError, HostError};
 pub use host::Host;
 pub use manifest::{Manifest, Pass, SandboxWishes};
-pub use options::{HostOptions, Isolation, WorkerOptions};
 pub use memory::{Arena, Memory, PAGE};
+pub use options::{HostOptions, Isolation, WorkerOptions};
 pub use session::{Copies, Input, Output, Pending, Session};

@@ -267,7 +267,11 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
         Some(Value::Table(table)) => table,
         Some(_) => return Err("`sandbox` in the manifest is no table".to_string()),
     };
-    known_keys(table, &["read", "write", "devices", "exec", "network", "temp"], "sandbox.")?;
+    known_keys(
+        table,
+        &["read", "write", "devices", "exec", "network", "temp"],
+        "sandbox.",
+    )?;
     let paths = |key: &str| -> Result<Vec<PathBuf>, String> {
         let paths = strings(table, key)?;
         Ok(paths.iter().map(PathBuf::from).collect())
@@ -375,12 +379,20 @@ mod tests {
         assert_eq!(manifest.passes, []);
         let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
         assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
-        let all = "passes = ['nhwc', 'fold-batchnorm', 'keep:aten.linear', 'keep:aten::gelu', 'keep:x::y.z', 'keep:silu']";
+        let all =
+            "passes = ['nhwc', 'fold-batchnorm', 'keep:aten.linear', 'keep:aten::gelu', 'keep:x::y.z', 'keep:silu']";
         let all = Manifest::parse(&GOOD.replace("name = 'x'", &format!("name = 'x'\n{all}"))).unwrap();
         let shown: Vec<String> = all.passes.iter().map(Pass::to_string).collect();
         assert_eq!(
             shown,
-            ["nhwc", "fold-batchnorm", "keep:aten::linear", "keep:aten::gelu", "keep:x::y.z", "keep:aten::silu"]
+            [
+                "nhwc",
+                "fold-batchnorm",
+                "keep:aten::linear",
+                "keep:aten::gelu",
+                "keep:x::y.z",
+                "keep:aten::silu"
+            ]
         );
         let by_triple = GOOD.replace("library = 'libx.so'\n", "") + "[library]\nother-triple = 'a.so'\n";
         assert_eq!(Manifest::parse(&by_triple).unwrap().library, None);

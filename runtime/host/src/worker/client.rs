@@ -8,9 +8,9 @@ use crate::call::{CallOptions, lock};
 use crate::delegate::{BlobVerdict, Device, Info, Partition, Weights};
 use crate::local::sha256;
 use crate::{DelegateError, WorkerOptions};
+use delegraph_abi::Status;
 use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::ImageView;
-use delegraph_abi::Status;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -99,7 +99,10 @@ impl Remote {
         slot.process = None;
         let wait = slot.not_before.saturating_duration_since(Instant::now());
         if wait > Duration::ZERO {
-            let problem = format!("its process died {} times in a row, and is started again in {wait:?}", slot.deaths);
+            let problem = format!(
+                "its process died {} times in a row, and is started again in {wait:?}",
+                slot.deaths
+            );
             return Err(self.error(Status::NOT_READY, problem));
         }
         slot.generation += 1;
@@ -109,7 +112,10 @@ impl Remote {
                 slot.process = Some(process.clone());
                 Ok(process)
             }
-            Ok(_) => Err(self.error(Status::DEVICE_LOST, "the library has become another since its process was started")),
+            Ok(_) => Err(self.error(
+                Status::DEVICE_LOST,
+                "the library has become another since its process was started",
+            )),
             Err(problem) => {
                 pause(&mut slot);
                 Err(self.error(Status::NOT_READY, problem))
@@ -121,7 +127,11 @@ impl Remote {
     pub fn died(&self, process: &Process, silence: &Silence, blob: Option<&[u8; 32]>, doing: &str) -> DelegateError {
         let how = process.end();
         let mut slot = lock(&self.slot);
-        if slot.process.as_ref().is_some_and(|current| current.generation == process.generation) {
+        if slot
+            .process
+            .as_ref()
+            .is_some_and(|current| current.generation == process.generation)
+        {
             slot.process = None;
             pause(&mut slot);
         }
@@ -188,7 +198,14 @@ impl Remote {
 
     pub fn devices(&self) -> Result<Vec<Device>, DelegateError> {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
-        match self.ask(&*self.process()?, &Request::Devices, &[], &options, None, "`device_enumerate`")? {
+        match self.ask(
+            &*self.process()?,
+            &Request::Devices,
+            &[],
+            &options,
+            None,
+            "`device_enumerate`",
+        )? {
             (Reply::Devices(devices), _) => Ok(devices),
             _ => Err(self.out_of_turn()),
         }
@@ -224,8 +241,9 @@ impl Remote {
             weights: places,
             limits: limits(&options),
         };
-        let descriptors: Vec<BorrowedFd<'_>> =
-            std::iter::once(image.as_fd()).chain(files.iter().map(|file| file.as_fd())).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(image.as_fd())
+            .chain(files.iter().map(|file| file.as_fd()))
+            .collect();
         let process = self.process()?;
         let graph = sha256(view.bytes());
         let reply = self.ask(&process, &request, &descriptors, &options, None, "`compile`")?;
@@ -233,7 +251,10 @@ impl Remote {
             return Err(self.out_of_turn());
         };
         let blob = files.first().ok_or_else(|| self.out_of_turn())?;
-        let blob = Map::sealed(blob).map_err(|error| self.failure(&error))?.bytes().to_vec();
+        let blob = Map::sealed(blob)
+            .map_err(|error| self.failure(&error))?
+            .bytes()
+            .to_vec();
         // It comes from a stranger: that it is a blob of this graph is checked as it is for a file.
         let envelope = envelope::parse(&blob).map_err(|error| self.error(Status::INTERNAL, error.to_string()))?;
         let whole = sha256(envelope.payload) == envelope.payload_hash;
@@ -247,7 +268,14 @@ impl Remote {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
         let file = self.sealed("delegraph-blob", &[blob])?;
         let process = self.process()?;
-        match self.ask(&process, &Request::Check, &[file.as_fd()], &options, None, "`blob_check`")? {
+        match self.ask(
+            &process,
+            &Request::Check,
+            &[file.as_fd()],
+            &options,
+            None,
+            "`blob_check`",
+        )? {
             (Reply::Checked(verdict), _) => Ok(verdict),
             _ => Err(self.out_of_turn()),
         }
@@ -304,8 +332,18 @@ impl Remote {
             loaded.asked.as_fd(),
             loaded.answered.as_fd(),
         ];
-        let files: Vec<BorrowedFd<'_>> = own.into_iter().chain(reload.files.iter().map(|file| file.as_fd())).collect();
-        match self.ask(process, &request, &files, &options, Some(&reload.hash), "`session_load`")? {
+        let files: Vec<BorrowedFd<'_>> = own
+            .into_iter()
+            .chain(reload.files.iter().map(|file| file.as_fd()))
+            .collect();
+        match self.ask(
+            process,
+            &request,
+            &files,
+            &options,
+            Some(&reload.hash),
+            "`session_load`",
+        )? {
             (Reply::Done, _) => Ok((number, loaded)),
             _ => Err(self.out_of_turn()),
         }
@@ -327,7 +365,14 @@ impl Remote {
     pub fn unload(&self, process: &Process, session: u64) {
         if !process.is_dead() {
             let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
-            let _ = self.ask(process, &Request::Unload { session }, &[], &options, None, "`session_unload`");
+            let _ = self.ask(
+                process,
+                &Request::Unload { session },
+                &[],
+                &options,
+                None,
+                "`session_unload`",
+            );
         }
     }
 
@@ -458,7 +503,12 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
         temp: process.temp().map(std::path::Path::to_path_buf),
         memory: spec.worker.memory,
     });
-    let files: Vec<BorrowedFd<'_>> = spec.file.iter().map(|file| file.as_fd()).chain([process.control()]).collect();
+    let files: Vec<BorrowedFd<'_>> = spec
+        .file
+        .iter()
+        .map(|file| file.as_fd())
+        .chain([process.control()])
+        .collect();
     let options = CallOptions {
         deadline: Instant::now().checked_add(spec.worker.compile_limit),
         ..CallOptions::default()
@@ -474,7 +524,9 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
             Err(format!("{}{hint}", failure.message))
         }
         Ok(_) => Err("its process answered something that was not asked".to_string()),
-        Err(Silence::Late | Silence::Unwanted) => Err("it did not start within its limit; its process was ended".to_string()),
+        Err(Silence::Late | Silence::Unwanted) => {
+            Err("it did not start within its limit; its process was ended".to_string())
+        }
         Err(Silence::Died(how)) => Err(format!("its process died while it was loaded: {how}")),
     }
 }
