@@ -203,7 +203,7 @@ impl Layout {
     fn spatial(&mut self, node: &Node, id: NodeId) {
         let mut made = node.clone();
         if let Some(input) = node.args.first().and_then(Arg::as_value) {
-            made.args[0] = Arg::Value(self.to_last(input, id));
+            made.args[0] = Arg::Value(self.turn(input, id));
         }
         for value in node.inputs().skip(1) {
             self.first(value);
@@ -219,7 +219,7 @@ impl Layout {
     fn turned_with(&mut self, node: &Node, id: NodeId, change: &dyn Fn(&mut Vec<Arg>)) {
         let mut made = node.clone();
         for arg in &mut made.args {
-            arg.map_values(|value| self.to_last(value, id));
+            arg.map_values(|value| self.turn(value, id));
         }
         change(&mut made.args);
         self.results(&mut made, id);
@@ -239,7 +239,7 @@ impl Layout {
     }
 
     /// The value with its channels last; permuted if it is not there.
-    fn to_last(&mut self, value: ValueId, reader: NodeId) -> ValueId {
+    fn turn(&mut self, value: ValueId, reader: NodeId) -> ValueId {
         if let Some(turned) = self.last.get(&value) {
             return *turned;
         }

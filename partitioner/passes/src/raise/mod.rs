@@ -17,7 +17,7 @@ pub const RAISED: [&str; 2] = ["aten::linear", "aten::scaled_dot_product_attenti
 /// Makes the view of a graph in which the operators that `wanted` names are raised. A pattern whose main node `keep` names is
 /// left as it is. `None`: there is nothing to raise.
 pub fn raise(graph: &Graph, wanted: &dyn Fn(&str) -> bool, keep: &dyn Fn(&Node) -> bool) -> Option<Folded> {
-    let find = |name: &str| RAISED.iter().any(|raised| *raised == name) && wanted(name);
+    let find = |name: &str| RAISED.contains(&name) && wanted(name);
     let (linear, attention) = (find(RAISED[0]), find(RAISED[1]));
     if !linear && !attention {
         return None;
