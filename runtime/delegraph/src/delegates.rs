@@ -143,11 +143,6 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
     if !config.device.is_empty() {
         unavailable.push("device".to_string());
     }
-    for (name, backend) in &config.backend {
-        if backend.device.as_deref().is_some_and(|device| device != "auto") {
-            unavailable.push(format!("backend.{name}.device"));
-        }
-    }
     match unavailable.first() {
         None => Ok(()),
         Some(key) => Err(Error::Usage(format!(
