@@ -24,7 +24,7 @@ const MOST_DEATHS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a call that may take its time waits for a start.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = LONGEST_PAUSE;
 /// Weights of at least so many bytes have a file of their own, so that regions share it.
 const LARGE_WEIGHT: usize = 1 << 16;
 
