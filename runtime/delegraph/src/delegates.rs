@@ -41,7 +41,10 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         };
         Some((name.clone(), isolation))
     });
-    let workers = config.backend.iter().map(|(name, backend)| (name.clone(), worker_options(backend)));
+    let workers = config
+        .backend
+        .iter()
+        .map(|(name, backend)| (name.clone(), worker_options(backend)));
     let no_sandbox = config
         .backend
         .iter()
@@ -84,7 +87,9 @@ fn worker_options(backend: &Backend) -> WorkerOptions {
         },
         memory: backend.memory_mb.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         run_limit: backend.run_limit_ms.map_or(default.run_limit, Duration::from_millis),
-        compile_limit: backend.compile_limit_ms.map_or(default.compile_limit, Duration::from_millis),
+        compile_limit: backend
+            .compile_limit_ms
+            .map_or(default.compile_limit, Duration::from_millis),
         call_limit: default.call_limit,
     }
 }
@@ -137,11 +142,6 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
     }
     if !config.device.is_empty() {
         unavailable.push("device".to_string());
-    }
-    for (name, backend) in &config.backend {
-        if backend.device.as_deref().is_some_and(|device| device != "auto") {
-            unavailable.push(format!("backend.{name}.device"));
-        }
     }
     match unavailable.first() {
         None => Ok(()),

@@ -372,7 +372,8 @@ impl Delegate {
     fn role<'a>(&self, instance: &'a Option<Instance>, role: &str) -> Result<&'a Instance, DelegateError> {
         instance.as_ref().ok_or_else(|| {
             let mut error = self.error(Status::UNSUPPORTED, format!("no library of this delegate can {role}"));
-            error.hint = "a delegate may come as two libraries, each with its manifest: one compiles, one runs".to_string();
+            error.hint =
+                "a delegate may come as two libraries, each with its manifest: one compiles, one runs".to_string();
             error
         })
     }

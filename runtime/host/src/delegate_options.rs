@@ -114,7 +114,10 @@ pub(crate) fn check(schema: &Value, options: Option<&Value>) -> Result<(), Strin
         fits(property, value).map_err(|why| format!("option `{key}` is {value}; it {why}"))?;
     }
     let required = schema["required"].as_array().into_iter().flatten();
-    match required.filter_map(Value::as_str).find(|key| !options.contains_key(*key)) {
+    match required
+        .filter_map(Value::as_str)
+        .find(|key| !options.contains_key(*key))
+    {
         Some(missing) => Err(format!("option `{missing}` is missing")),
         None => Ok(()),
     }
@@ -129,10 +132,15 @@ fn fits(property: &Value, value: &Value) -> Result<(), String> {
         _ => value.is_string(),
     };
     if !typed {
-        return Err(format!("has to be of type {}", property["type"].as_str().unwrap_or_default()));
+        return Err(format!(
+            "has to be of type {}",
+            property["type"].as_str().unwrap_or_default()
+        ));
     }
     if let Some(allowed) = property["enum"].as_array().filter(|allowed| !allowed.contains(value)) {
-        let near = value.as_str().and_then(|text| nearest(text, allowed.iter().filter_map(Value::as_str)));
+        let near = value
+            .as_str()
+            .and_then(|text| nearest(text, allowed.iter().filter_map(Value::as_str)));
         let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
         let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         return Err(format!("has to be one of {}{hint}", allowed.join(", ")));
@@ -229,8 +237,14 @@ mod tests {
         let good = json!({"performance_mode": "burst", "vtcm_mb": 8, "ratio": 1, "fast": true});
         assert_eq!(said(good), "");
         let cases = [
-            (json!({"fast": true, "vtcm_md": 8}), "unknown option `vtcm_md`; did you mean `vtcm_mb`?"),
-            (json!({"fast": true, "vtcm_mb": 17}), "option `vtcm_mb` is 17; it has to be at most 16"),
+            (
+                json!({"fast": true, "vtcm_md": 8}),
+                "unknown option `vtcm_md`; did you mean `vtcm_mb`?",
+            ),
+            (
+                json!({"fast": true, "vtcm_mb": 17}),
+                "option `vtcm_mb` is 17; it has to be at most 16",
+            ),
             (json!({"fast": true, "vtcm_mb": -1}), "has to be at least 0"),
             (json!({"fast": true, "vtcm_mb": 1.5}), "has to be of type integer"),
             (json!({"fast": 1}), "option `fast` is 1; it has to be of type boolean"),
@@ -255,7 +269,10 @@ mod tests {
             ("[]", "it is no object"),
             (r#"{"oneOf": []}"#, "`oneOf`"),
             (r#"{"properties": {"a": {"type": "array"}}}"#, "`type` of `a`"),
-            (r#"{"properties": {"a": {"type": "string", "pattern": "x"}}}"#, "`pattern` of `a`"),
+            (
+                r#"{"properties": {"a": {"type": "string", "pattern": "x"}}}"#,
+                "`pattern` of `a`",
+            ),
             (r#"{"properties": {"a": {}}}"#, "`a` has no type"),
         ] {
             let error = parse(text).unwrap_err();

@@ -1,7 +1,7 @@
 //! The delegates of a process: found once, each loaded on first use.
 
-use crate::discover::{self, Candidate};
 use crate::delegate::Instance;
+use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, load, shake_hands};
 use crate::local::Local;
 use crate::{Delegate, HostError, HostOptions, Isolation, Pass};
@@ -205,7 +205,11 @@ fn in_worker(candidate: &Candidate, library: &Path, options: &HostOptions) -> Re
         let absolute = |path: &PathBuf| folder.map_or_else(|| path.clone(), |folder| folder.join(path));
         paths.iter().map(absolute).collect()
     };
-    let wishes = candidate.manifest.as_ref().map(|m| m.sandbox.clone()).unwrap_or_default();
+    let wishes = candidate
+        .manifest
+        .as_ref()
+        .map(|m| m.sandbox.clone())
+        .unwrap_or_default();
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
         library: library

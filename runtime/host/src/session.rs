@@ -204,7 +204,9 @@ impl Session {
         staging.resize_with(all, Staging::default);
         tensors.clear();
         let specs = self.inputs.iter().chain(&self.outputs).map(|spec| spec.requirement);
-        let given = inputs.iter().map(|t| (t.dtype, t.sizes.len(), t.bytes.as_ptr().cast_mut(), t.bytes.len()));
+        let given = inputs
+            .iter()
+            .map(|t| (t.dtype, t.sizes.len(), t.bytes.as_ptr().cast_mut(), t.bytes.len()));
         // The contract forbids writing an input.
         let taken = outputs
             .iter_mut()
@@ -215,7 +217,11 @@ impl Session {
             staging.used = !meets(requirement, data, size);
             if staging.used {
                 let room = staging.room(requirement, size).map_err(|_| {
-                    DelegateError::new(&self.backend, Status::OUT_OF_MEMORY, format!("{size} bytes more do not fit in memory"))
+                    DelegateError::new(
+                        &self.backend,
+                        Status::OUT_OF_MEMORY,
+                        format!("{size} bytes more do not fit in memory"),
+                    )
                 })?;
                 if let Some(input) = inputs.get(i) {
                     room[..size].copy_from_slice(input.bytes);
@@ -302,7 +308,8 @@ pub struct Pending<'a>(Option<&'a crate::submit::Fence>);
 impl Pending<'_> {
     /// Waits at most so long; true if the run has ended.
     pub fn wait(&self, at_most: Duration) -> bool {
-        self.0.is_none_or(|fence| fence.wait(Some(Instant::now() + at_most)).is_some())
+        self.0
+            .is_none_or(|fence| fence.wait(Some(Instant::now() + at_most)).is_some())
     }
 }
 

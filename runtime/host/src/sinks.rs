@@ -211,7 +211,9 @@ pub(crate) unsafe extern "C" fn blob_require(
                 size_multiple,
             };
             if alignment > MAX_ALIGN || (alignment != 0 && !alignment.is_power_of_two()) || size_multiple > MAX_ALIGN {
-                return Err(format!("a tensor is to lie at a multiple of {alignment}, with room for a multiple of {size_multiple}"));
+                return Err(format!(
+                    "a tensor is to lie at a multiple of {alignment}, with room for a multiple of {size_multiple}"
+                ));
             }
             if parts.requirements.len() >= MAX_REQUIREMENTS {
                 return Err("it states requirements without end".to_string());
@@ -222,7 +224,12 @@ pub(crate) unsafe extern "C" fn blob_require(
     }
 }
 
-pub(crate) unsafe extern "C" fn blob_begin_section(sink: *mut c::BlobSink, name: *const u8, size: u64, align: u32) -> Status {
+pub(crate) unsafe extern "C" fn blob_begin_section(
+    sink: *mut c::BlobSink,
+    name: *const u8,
+    size: u64,
+    align: u32,
+) -> Status {
     // SAFETY: as in `blob_set_precision`.
     unsafe {
         BlobSink::with(sink, |parts| {

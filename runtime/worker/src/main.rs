@@ -7,7 +7,9 @@ fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     {
         use delegraph_types::Parallel;
-        let started_by_host = std::env::args().nth(1).is_some_and(|word| word.starts_with("--delegraph-worker="));
+        let started_by_host = std::env::args()
+            .nth(1)
+            .is_some_and(|word| word.starts_with("--delegraph-worker="));
         if started_by_host {
             return match delegraph_host::worker::serve(|threads| Parallel::new(delegraph_threads::pool(), threads)) {
                 Ok(()) => ExitCode::SUCCESS,

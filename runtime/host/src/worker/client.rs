@@ -8,9 +8,9 @@ use crate::call::{CallOptions, lock};
 use crate::delegate::{BlobVerdict, Device, Info, Partition, Weights};
 use crate::local::sha256;
 use crate::{DelegateError, WorkerOptions};
+use delegraph_abi::Status;
 use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::ImageView;
-use delegraph_abi::Status;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ const MOST_DEATHS: u32 = 3;
 /// Time before a worker that died is started again; twice as long each time, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a call that may take its time waits for a start.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Weights of at least so many bytes have a file of their own, so that regions share it.
 const LARGE_WEIGHT: usize = 1 << 16;
 
@@ -59,6 +61,8 @@ struct Slot {
     generation: u64,
     /// Deaths since the last call that went well.
     deaths: u32,
+    /// How the last one died.
+    last: String,
     not_before: Instant,
 }
 
@@ -78,6 +82,7 @@ impl Remote {
                 process: Some(Arc::new(process)),
                 generation: 1,
                 deaths: 0,
+                last: String::new(),
                 not_before: Instant::now(),
             }),
             sessions: AtomicU64::new(0),
@@ -99,7 +104,10 @@ impl Remote {
         slot.process = None;
         let wait = slot.not_before.saturating_duration_since(Instant::now());
         if wait > Duration::ZERO {
-            let problem = format!("its process died {} times in a row, and is started again in {wait:?}", slot.deaths);
+            let problem = format!(
+                "{}; deaths in a row: {}, the next start is in {wait:.0?}",
+                slot.last, slot.deaths
+            );
             return Err(self.error(Status::NOT_READY, problem));
         }
         slot.generation += 1;
@@ -109,23 +117,30 @@ impl Remote {
                 slot.process = Some(process.clone());
                 Ok(process)
             }
-            Ok(_) => Err(self.error(Status::DEVICE_LOST, "the library has become another since its process was started")),
+            Ok(_) => Err(self.error(
+                Status::DEVICE_LOST,
+                "the library has become another since its process was started",
+            )),
             Err(problem) => {
-                pause(&mut slot);
+                pause(&mut slot, &problem);
                 Err(self.error(Status::NOT_READY, problem))
             }
         }
     }
 
+    /// [`Remote::process`], for calls that may take their time: waits for a start that is not far away.
+    fn process_in_time(&self, options: &CallOptions<'_>) -> Result<Arc<Process>, DelegateError> {
+        let wait = lock(&self.slot).not_before.saturating_duration_since(Instant::now());
+        let in_time = options.deadline.is_none_or(|deadline| Instant::now() + wait < deadline);
+        if wait <= PATIENCE && in_time && !options.is_cancelled() {
+            std::thread::sleep(wait);
+        }
+        self.process()
+    }
+
     /// Puts down that a worker died, on a blob where it was running one. Gives the error for whoever waited.
     pub fn died(&self, process: &Process, silence: &Silence, blob: Option<&[u8; 32]>, doing: &str) -> DelegateError {
         let how = process.end();
-        let mut slot = lock(&self.slot);
-        if slot.process.as_ref().is_some_and(|current| current.generation == process.generation) {
-            slot.process = None;
-            pause(&mut slot);
-        }
-        drop(slot);
         let (code, problem) = match silence {
             Silence::Died(_) => (Status::NOT_READY, format!("its process died in {doing}: {how}")),
             Silence::Late => (
@@ -137,6 +152,16 @@ impl Remote {
                 format!("{doing} did not stop when it was cancelled; its process was ended"),
             ),
         };
+        let mut slot = lock(&self.slot);
+        if slot
+            .process
+            .as_ref()
+            .is_some_and(|current| current.generation == process.generation)
+        {
+            slot.process = None;
+            pause(&mut slot, &problem);
+        }
+        drop(slot);
         let mut error = self.error(code, problem);
         if let Some(blob) = blob.filter(|_| !matches!(silence, Silence::Unwanted)) {
             let mut deaths = lock(&self.deaths);
@@ -188,7 +213,14 @@ impl Remote {
 
     pub fn devices(&self) -> Result<Vec<Device>, DelegateError> {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
-        match self.ask(&*self.process()?, &Request::Devices, &[], &options, None, "`device_enumerate`")? {
+        match self.ask(
+            &*self.process()?,
+            &Request::Devices,
+            &[],
+            &options,
+            None,
+            "`device_enumerate`",
+        )? {
             (Reply::Devices(devices), _) => Ok(devices),
             _ => Err(self.out_of_turn()),
         }
@@ -200,7 +232,7 @@ impl Remote {
         let request = Request::Partition {
             limits: limits(&options),
         };
-        let process = self.process()?;
+        let process = self.process_in_time(&options)?;
         let reply = self.ask(&process, &request, &[image.as_fd()], &options, None, "`partition`")?;
         match reply {
             (Reply::Partition(partition), _) if sound(&partition, view.node_count()) => Ok(partition),
@@ -224,16 +256,20 @@ impl Remote {
             weights: places,
             limits: limits(&options),
         };
-        let descriptors: Vec<BorrowedFd<'_>> =
-            std::iter::once(image.as_fd()).chain(files.iter().map(|file| file.as_fd())).collect();
-        let process = self.process()?;
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(image.as_fd())
+            .chain(files.iter().map(|file| file.as_fd()))
+            .collect();
+        let process = self.process_in_time(&options)?;
         let graph = sha256(view.bytes());
         let reply = self.ask(&process, &request, &descriptors, &options, None, "`compile`")?;
         let (Reply::Compiled, files) = reply else {
             return Err(self.out_of_turn());
         };
         let blob = files.first().ok_or_else(|| self.out_of_turn())?;
-        let blob = Map::sealed(blob).map_err(|error| self.failure(&error))?.bytes().to_vec();
+        let blob = Map::sealed(blob)
+            .map_err(|error| self.failure(&error))?
+            .bytes()
+            .to_vec();
         // It comes from a stranger: that it is a blob of this graph is checked as it is for a file.
         let envelope = envelope::parse(&blob).map_err(|error| self.error(Status::INTERNAL, error.to_string()))?;
         let whole = sha256(envelope.payload) == envelope.payload_hash;
@@ -246,8 +282,15 @@ impl Remote {
     pub fn check_blob(&self, blob: &[u8]) -> Result<BlobVerdict, DelegateError> {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
         let file = self.sealed("delegraph-blob", &[blob])?;
-        let process = self.process()?;
-        match self.ask(&process, &Request::Check, &[file.as_fd()], &options, None, "`blob_check`")? {
+        let process = self.process_in_time(&options)?;
+        match self.ask(
+            &process,
+            &Request::Check,
+            &[file.as_fd()],
+            &options,
+            None,
+            "`blob_check`",
+        )? {
             (Reply::Checked(verdict), _) => Ok(verdict),
             _ => Err(self.out_of_turn()),
         }
@@ -270,7 +313,7 @@ impl Remote {
             device,
             tensors: envelope.meta.inputs.len() + envelope.meta.outputs.len(),
         };
-        let process = self.process()?;
+        let process = self.process_in_time(options)?;
         let (number, loaded) = self.load_in(&process, &reload, options)?;
         Ok(RemoteSession::new(self.clone(), process, number, loaded, reload))
     }
@@ -304,8 +347,18 @@ impl Remote {
             loaded.asked.as_fd(),
             loaded.answered.as_fd(),
         ];
-        let files: Vec<BorrowedFd<'_>> = own.into_iter().chain(reload.files.iter().map(|file| file.as_fd())).collect();
-        match self.ask(process, &request, &files, &options, Some(&reload.hash), "`session_load`")? {
+        let files: Vec<BorrowedFd<'_>> = own
+            .into_iter()
+            .chain(reload.files.iter().map(|file| file.as_fd()))
+            .collect();
+        match self.ask(
+            process,
+            &request,
+            &files,
+            &options,
+            Some(&reload.hash),
+            "`session_load`",
+        )? {
             (Reply::Done, _) => Ok((number, loaded)),
             _ => Err(self.out_of_turn()),
         }
@@ -327,7 +380,14 @@ impl Remote {
     pub fn unload(&self, process: &Process, session: u64) {
         if !process.is_dead() {
             let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
-            let _ = self.ask(process, &Request::Unload { session }, &[], &options, None, "`session_unload`");
+            let _ = self.ask(
+                process,
+                &Request::Unload { session },
+                &[],
+                &options,
+                None,
+                "`session_unload`",
+            );
         }
     }
 
@@ -436,8 +496,9 @@ impl Remote {
     }
 }
 
-fn pause(slot: &mut Slot) {
+fn pause(slot: &mut Slot, how: &str) {
     slot.deaths += 1;
+    slot.last = how.to_string();
     let pause = PAUSE.saturating_mul(1 << (slot.deaths - 1).min(16)).min(LONGEST_PAUSE);
     slot.not_before = Instant::now() + pause;
 }
@@ -458,7 +519,12 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
         temp: process.temp().map(std::path::Path::to_path_buf),
         memory: spec.worker.memory,
     });
-    let files: Vec<BorrowedFd<'_>> = spec.file.iter().map(|file| file.as_fd()).chain([process.control()]).collect();
+    let files: Vec<BorrowedFd<'_>> = spec
+        .file
+        .iter()
+        .map(|file| file.as_fd())
+        .chain([process.control()])
+        .collect();
     let options = CallOptions {
         deadline: Instant::now().checked_add(spec.worker.compile_limit),
         ..CallOptions::default()
@@ -474,7 +540,9 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
             Err(format!("{}{hint}", failure.message))
         }
         Ok(_) => Err("its process answered something that was not asked".to_string()),
-        Err(Silence::Late | Silence::Unwanted) => Err("it did not start within its limit; its process was ended".to_string()),
+        Err(Silence::Late | Silence::Unwanted) => {
+            Err("it did not start within its limit; its process was ended".to_string())
+        }
         Err(Silence::Died(how)) => Err(format!("its process died while it was loaded: {how}")),
     }
 }

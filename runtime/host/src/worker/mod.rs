@@ -33,7 +33,10 @@ fn binary(configured: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(binary) = configured {
         return match binary.is_file() {
             true => Ok(binary.to_path_buf()),
-            false => Err(format!("isolation: unavailable, there is no worker `{}`", binary.display())),
+            false => Err(format!(
+                "isolation: unavailable, there is no worker `{}`",
+                binary.display()
+            )),
         };
     }
     let program = std::env::current_exe().ok();

@@ -14,7 +14,9 @@ pub(crate) enum Request {
     Start(Start),
     Devices,
     /// Descriptors: the image.
-    Partition { limits: Limits },
+    Partition {
+        limits: Limits,
+    },
     /// Descriptors: the image, then the weights' files.
     Compile {
         target: String,
@@ -32,8 +34,13 @@ pub(crate) enum Request {
         limits: Limits,
     },
     /// Descriptors: a memory.
-    Share { session: u64, size: u64 },
-    Unload { session: u64 },
+    Share {
+        session: u64,
+        size: u64,
+    },
+    Unload {
+        session: u64,
+    },
 }
 
 /// What a worker begins with.
@@ -80,9 +87,16 @@ pub(crate) struct WeightPlace {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// Not an answer: a line of the delegate's log.
-    Log { level: u32, text: String },
+    Log {
+        level: u32,
+        text: String,
+    },
     /// Not an answer: how far the call is.
-    Progress { done: u64, total: u64, text: String },
+    Progress {
+        done: u64,
+        total: u64,
+        text: String,
+    },
     Started(Box<Info>),
     Devices(Vec<Device>),
     Partition(Partition),

@@ -117,7 +117,11 @@ fn close_files(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> Result
     // Mapping a library to run it is no `Execute` to landlock, but the dynamic linker of a program that is started is.
     let system = if sandbox.exec { run } else { read };
     rules.extend(SYSTEM.iter().map(|path| (Path::new(*path), system)));
-    rules.extend(HARMLESS.iter().map(|path| (Path::new(*path), read | AccessFs::WriteFile)));
+    rules.extend(
+        HARMLESS
+            .iter()
+            .map(|path| (Path::new(*path), read | AccessFs::WriteFile)),
+    );
     rules.extend(library.parent().map(|folder| (folder, system)));
     rules.extend(sandbox.read.iter().map(|path| (path.as_path(), system)));
     rules.extend(sandbox.write.iter().map(|path| (path.as_path(), write)));
@@ -140,7 +144,11 @@ fn close_files(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> Result
         ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
     }
     if ruleset.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
-        log("worker", LogLevel::WARN, "this kernel has no landlock: the delegate's process can reach the file system");
+        log(
+            "worker",
+            LogLevel::WARN,
+            "this kernel has no landlock: the delegate's process can reach the file system",
+        );
     }
     Ok(())
 }

@@ -28,7 +28,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub fn new(page: OwnedFd, asked: OwnedFd, answered: OwnedFd, tensors: usize, outputs: usize) -> std::io::Result<Shared> {
+    pub fn new(
+        page: OwnedFd,
+        asked: OwnedFd,
+        answered: OwnedFd,
+        tensors: usize,
+        outputs: usize,
+    ) -> std::io::Result<Shared> {
         Ok(Shared {
             page: Page::of(page, page::words(tensors))?,
             asked,
@@ -161,7 +167,9 @@ impl Runner {
             let (offset, size, rank) = (word(1) as usize, word(2) as usize, word(4) as usize);
             let memory = self.memories.get(word(0) as usize);
             let inside = |memory: &&Arc<Memory>| offset.checked_add(size).is_some_and(|end| end <= memory.size());
-            let memory = memory.filter(inside).ok_or_else(|| invalid("a tensor lies in no shared memory"))?;
+            let memory = memory
+                .filter(inside)
+                .ok_or_else(|| invalid("a tensor lies in no shared memory"))?;
             if rank > sizes.len() {
                 return Err(invalid("a tensor has too many dimensions"));
             }

@@ -44,7 +44,9 @@ pub fn serve(threads: fn(usize) -> Parallel) -> std::io::Result<()> {
                 }
                 Err(failure) => (Reply::Failed(failure), None),
             },
-            (request, Some(worker)) => worker.answer(request, files).unwrap_or_else(|f| (Reply::Failed(f), None)),
+            (request, Some(worker)) => worker
+                .answer(request, files)
+                .unwrap_or_else(|f| (Reply::Failed(f), None)),
             (_, None) => return Err(std::io::Error::other("nothing was started")),
         };
         let file = file.as_ref().map(|file| file.as_fd());
@@ -125,7 +127,10 @@ impl Worker {
     ) -> Result<(Worker, crate::Info), Failure> {
         let refuse = |why: String| failure(Status::INVALID_ARGUMENT, why);
         if start.version != VERSION {
-            return Err(refuse(format!("the worker is of version {VERSION}, the host of {}", start.version)));
+            return Err(refuse(format!(
+                "the worker is of version {VERSION}, the host of {}",
+                start.version
+            )));
         }
         crate::set_logger(LogLevel(start.log_level), log_line);
         let mut files = files.into_iter();
@@ -174,7 +179,11 @@ impl Worker {
                 let view = verify(image.bytes()).map_err(|e| failure(Status::INVALID_ARGUMENT, e.to_string()))?;
                 Reply::Partition(self.limited(limits, |options| self.local.partition(&view, options))?)
             }
-            Request::Compile { target, weights, limits } => {
+            Request::Compile {
+                target,
+                weights,
+                limits,
+            } => {
                 let image = Map::sealed(&next()?)?;
                 let view = verify(image.bytes()).map_err(|e| failure(Status::INVALID_ARGUMENT, e.to_string()))?;
                 let weights = MappedWeights::new(&weights, files)?;
@@ -205,7 +214,8 @@ impl Worker {
                 let outputs = envelope.meta.outputs.len();
                 let shared = super::serve_session::Shared::new(page, asked, answered, tensors as usize, outputs)?;
                 let shared = Arc::new(shared);
-                let thread = super::serve_session::spawn(shared.clone(), loaded, self.local.backend.clone(), self.threads)?;
+                let thread =
+                    super::serve_session::spawn(shared.clone(), loaded, self.local.backend.clone(), self.threads)?;
                 let thread = Some(thread);
                 self.sessions.insert(session, Session { shared, thread });
                 Reply::Done
@@ -264,7 +274,10 @@ impl MappedWeights {
             let map = maps.get(place.file as usize);
             let end = place.offset.checked_add(place.size);
             if !map.is_some_and(|map| end.is_some_and(|end| end <= map.bytes().len() as u64)) {
-                return Err(failure(Status::INVALID_ARGUMENT, format!("weight {} lies outside of its file", place.id)));
+                return Err(failure(
+                    Status::INVALID_ARGUMENT,
+                    format!("weight {} lies outside of its file", place.id),
+                ));
             }
         }
         let places = places.iter().map(|place| (place.id, *place)).collect();

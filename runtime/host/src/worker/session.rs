@@ -104,7 +104,12 @@ impl RemoteSession {
     ) -> Result<Copies, DelegateError> {
         let options = self.remote.run_options(options);
         self.revive(&options)?;
-        let tensors = || inputs.iter().copied().chain(outputs.iter().map(|tensor| tensor.cast_const()));
+        let tensors = || {
+            inputs
+                .iter()
+                .copied()
+                .chain(outputs.iter().map(|tensor| tensor.cast_const()))
+        };
         // SAFETY: as the caller says, here and below.
         let staged = unsafe { self.stage(tensors()) }?;
         let mut copies = Copies::default();
@@ -136,7 +141,13 @@ impl RemoteSession {
                 (None, None) => unreachable!("`stage` makes room for every tensor that lies elsewhere"),
             };
             let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
-            let words = [memory as u64, offset as u64, size as u64, u64::from(tensor.dtype.0), u64::from(tensor.rank)];
+            let words = [
+                memory as u64,
+                offset as u64,
+                size as u64,
+                u64::from(tensor.dtype.0),
+                u64::from(tensor.rank),
+            ];
             for (k, word) in words.into_iter().enumerate() {
                 self.loaded.page.set(at + k, word);
             }
@@ -146,7 +157,9 @@ impl RemoteSession {
         }
         self.ask(inputs.len(), outputs.len(), &options);
         if let Err(silence) = self.wait(&options) {
-            return Err(self.remote.died(&self.process, &silence, Some(&self.reload.hash), "`session_execute`"));
+            return Err(self
+                .remote
+                .died(&self.process, &silence, Some(&self.reload.hash), "`session_execute`"));
         }
         self.answer(&options)?;
         self.remote.well();
@@ -163,7 +176,10 @@ impl RemoteSession {
                 {
                     let (offset, size) = (self.loaded.page.get(at + 1) as usize, tensor.data_size as usize);
                     // The page may say anything by now.
-                    if offset.checked_add(size).is_some_and(|end| end <= self.memories[staging].size()) {
+                    if offset
+                        .checked_add(size)
+                        .is_some_and(|end| end <= self.memories[staging].size())
+                    {
                         let from = self.memories[staging].as_ptr().add(offset).cast_const();
                         std::ptr::copy_nonoverlapping(from, tensor.data.cast::<u8>(), size);
                     }
@@ -223,7 +239,10 @@ impl RemoteSession {
         page.set(page::OUTPUTS, outputs as u64);
         page.set(page::TIME_LEFT, options.time_left_ns());
         page.set(page::CORRELATION, options.correlation);
-        page.set(page::THREADS, options.parallel.map_or(0, |parallel| parallel.threads() as u64));
+        page.set(
+            page::THREADS,
+            options.parallel.map_or(0, |parallel| parallel.threads() as u64),
+        );
         page.set(page::PROFILE, u64::from(options.profile.is_some()));
         page.set(page::EVENTS, 0);
         page.set(page::REQUEST, self.run);
@@ -303,7 +322,9 @@ impl RemoteSession {
         let mut error = self.remote.error(status, page.text(page::MESSAGE, page::MESSAGE_ROOM));
         error.hint = page.text(page::HINT, page::HINT_ROOM);
         error.vendor_code = page.get(page::VENDOR_CODE) as i64;
-        error.node = u32::try_from(page.get(page::NODE)).ok().filter(|node| *node != c::NO_NODE);
+        error.node = u32::try_from(page.get(page::NODE))
+            .ok()
+            .filter(|node| *node != c::NO_NODE);
         Err(error)
     }
 }
