@@ -17,6 +17,13 @@ pub fn set_logger(logger: Logger) {
     let _ = LOGGER.set(logger);
 }
 
+/// A line of the host's own about a backend.
+pub(crate) fn log(backend: &str, level: c::LogLevel, text: &str) {
+    if let Some(logger) = LOGGER.get() {
+        logger(backend, level, text);
+    }
+}
+
 /// The table, valid as long as the process.
 pub(crate) static HOST_API: c::HostApi = c::HostApi {
     call_set_error: Some(call_set_error),

@@ -1,9 +1,12 @@
 //! The delegates of a process: found once, each loaded on first use.
 
+use crate::api::log;
 use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, load, shake_hands};
+use crate::trust::{Library, Policy};
 use crate::{Delegate, HostError, HostOptions, Pass};
 use delegraph_abi::StaticEntry;
+use delegraph_abi::c::LogLevel;
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The delegates of this process. May be shared between threads; loading is serialized.
 pub struct Host {
     options: HostOptions,
+    policy: Policy,
     problems: Vec<String>,
     state: Mutex<State>,
 }
@@ -18,6 +22,7 @@ pub struct Host {
 #[derive(Default)]
 struct State {
     candidates: Vec<Candidate>,
+    warnings: Vec<String>,
     statics: BTreeMap<String, (StaticEntry, Vec<Pass>)>,
     /// What became of each backend that was asked for.
     loaded: BTreeMap<String, Result<Arc<Delegate>, HostError>>,
@@ -28,6 +33,7 @@ impl Host {
     pub fn discover(options: HostOptions) -> Host {
         let (candidates, problems) = discover::candidates(&options);
         Host {
+            policy: Policy::new(options.trust.clone()),
             options,
             problems,
             state: Mutex::new(State {
@@ -70,6 +76,11 @@ impl Host {
         &self.problems
     }
 
+    /// What was let through with a warning so far; each was logged too ([`crate::set_logger`]).
+    pub fn warnings(&self) -> Vec<String> {
+        self.state().warnings.clone()
+    }
+
     /// The delegate of a backend, loaded on first use. Failure is remembered as success is.
     ///
     /// # Errors
@@ -106,9 +117,19 @@ impl Host {
         }
         let mut reasons = Vec::new();
         let mut manifest = None;
-        for candidate in state.candidates.iter_mut().filter(|c| c.backend == backend) {
+        let State {
+            candidates, warnings, ..
+        } = state;
+        for candidate in candidates.iter_mut().filter(|c| c.backend == backend) {
             if candidate.refusal.is_none() {
-                match use_candidate(candidate, options) {
+                let admitted = self.policy.admit(candidate).and_then(|(library, warning)| {
+                    if let Some(warning) = warning {
+                        log(backend, LogLevel::WARN, &warning);
+                        warnings.push(format!("`{backend}`: {warning}"));
+                    }
+                    use_candidate(candidate, library, options)
+                });
+                match admitted {
                     Ok(delegate) => return Ok(delegate),
                     Err(reason) => candidate.refusal = Some(reason),
                 }
@@ -148,8 +169,7 @@ impl Host {
 }
 
 /// Loads a candidate's library and starts its delegate.
-fn use_candidate(candidate: &Candidate, options: &HostOptions) -> Result<Arc<Delegate>, String> {
-    let library = candidate.library.as_deref().ok_or("it has no library")?;
+fn use_candidate(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Arc<Delegate>, String> {
     let entry = load(library)?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
     let handshake = unsafe { shake_hands(entry, candidate.manifest.as_ref()) }?;

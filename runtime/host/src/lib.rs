@@ -14,6 +14,7 @@ mod manifest;
 mod options;
 mod raw;
 mod session;
+pub mod trust;
 
 pub use api::{Logger, set_logger};
 pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};

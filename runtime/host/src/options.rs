@@ -1,5 +1,6 @@
 //! Where to look for delegates and which to use.
 
+use crate::trust::TrustOptions;
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct HostOptions {
     pub options: BTreeMap<String, serde_json::Value>,
     /// The threads that delegates borrow by `parallel_for`; a session may have others ([`crate::Session::on`]).
     pub parallel: Parallel,
+    /// When a library may be loaded.
+    pub trust: TrustOptions,
     /// Finds and reads manifests only; nothing of a vendor's runs.
     pub no_load: bool,
 }
