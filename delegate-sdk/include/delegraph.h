@@ -46,9 +46,9 @@ extern "C" {
 /* Major version of the ABI; part of the entry's name. */
 #define DG_ABI_MAJOR 0
 /* Minor version of the ABI. */
-#define DG_ABI_MINOR 0
+#define DG_ABI_MINOR 1
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0xfdfcfa4b7a7c602e)
+#define DG_LAYOUT_HASH UINT64_C(0xa114cfca75e72d8e)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -165,6 +165,8 @@ typedef uint64_t dg_feature;
 #define DG_FEATURE_COMPILE ((dg_feature)1) /* It partitions and compiles. */
 #define DG_FEATURE_RUN ((dg_feature)2) /* It loads blobs and runs them. */
 #define DG_FEATURE_SERIALIZED ((dg_feature)4) /* The host never runs two of its functions at once. */
+#define DG_FEATURE_ASYNC ((dg_feature)8) /* It has `session_submit`. Since 0.1. */
+#define DG_FEATURE_IMPORT ((dg_feature)16) /* It has `buffer_import` and `buffer_release`. Since 0.1. */
 
 /* `struct_id` of each struct. */
 typedef uint32_t dg_struct_id;
@@ -179,6 +181,12 @@ typedef uint32_t dg_struct_id;
 #define DG_STRUCT_SECTION ((dg_struct_id)9)
 #define DG_STRUCT_BLOB ((dg_struct_id)10)
 #define DG_STRUCT_TENSOR ((dg_struct_id)11)
+#define DG_STRUCT_BUFFER_DESC ((dg_struct_id)12)
+#define DG_STRUCT_PROFILE_EVENT ((dg_struct_id)13)
+
+/* What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. */
+typedef uint32_t dg_handle_type;
+#define DG_HANDLE_HOST_POINTER ((dg_handle_type)1) /* Memory of this process: `pointer` and `size`. */
 
 /* What a table of the graph image holds. Step over kinds that you do not know. */
 typedef uint32_t dg_image_table_kind;
@@ -278,6 +286,10 @@ typedef struct dg_part_sink dg_part_sink;
 typedef struct dg_blob_sink dg_blob_sink;
 /* Takes the verdict of one `blob_check` call; valid until it returns. */
 typedef struct dg_check_sink dg_check_sink;
+/* Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`. */
+typedef struct dg_buffer dg_buffer;
+/* The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once. */
+typedef struct dg_fence dg_fence;
 
 typedef struct dg_ext dg_ext;
 typedef struct dg_call dg_call;
@@ -291,6 +303,8 @@ typedef struct dg_blob_meta dg_blob_meta;
 typedef struct dg_section dg_section;
 typedef struct dg_blob dg_blob;
 typedef struct dg_tensor dg_tensor;
+typedef struct dg_buffer_desc dg_buffer_desc;
+typedef struct dg_profile_event dg_profile_event;
 typedef struct dg_image_header dg_image_header;
 typedef struct dg_image_table dg_image_table;
 typedef struct dg_image_symbol dg_image_symbol;
@@ -520,6 +534,18 @@ struct dg_blob_meta {
     const uint8_t *graph_hash;
     /* Bytes of all sections. */
     uint64_t payload_size;
+    /* Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any. */
+    const char *driver_min;
+    /* Bytes of `driver_min`. */
+    uint64_t driver_min_size;
+    /* Newest driver that it runs on; empty: any. */
+    const char *driver_max;
+    /* Bytes of `driver_max`. */
+    uint64_t driver_max_size;
+    /* SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded. */
+    const uint8_t *options_hash;
+    /* SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded. */
+    const uint8_t *weights_hash;
 };
 
 /* A part of a blob. */
@@ -556,6 +582,14 @@ struct dg_blob {
     uint64_t section_count;
     /* Weights of the graph; may be retained. */
     dg_weights *weights;
+    /* 0 */
+    uint32_t reserved;
+    /* 1: the user chose `device`. 0: the delegate chooses. */
+    uint32_t device_chosen;
+    /* Id of a device of `device_enumerate`. */
+    uint32_t device;
+    /* 0 */
+    uint32_t reserved2;
 };
 
 /* A tensor of a run: contiguous, row-major. */
@@ -576,6 +610,52 @@ struct dg_tensor {
     void *data;
     /* Bytes at `data`. */
     uint64_t data_size;
+    /* The imported buffer that `data` lies in, or NULL. */
+    dg_buffer *buffer;
+    /* Bytes from the beginning of that buffer to `data`. */
+    uint64_t buffer_offset;
+};
+
+/* Memory to import. It stays valid, at its place and of its size, until `buffer_release`. */
+struct dg_buffer_desc {
+    /* Bytes of this struct, as its maker knows it. */
+    uint32_t struct_size;
+    /* Which struct this is. */
+    uint32_t struct_id;
+    /* First extension, or NULL. */
+    const dg_ext *next;
+    /* Which of the fields below count. */
+    dg_handle_type handle_type;
+    /* 0 */
+    uint32_t reserved;
+    /* A multiple of 4096. */
+    void *pointer;
+    /* In bytes: a multiple of 4096. */
+    uint64_t size;
+};
+
+/* Something that took time. */
+struct dg_profile_event {
+    /* Bytes of this struct, as its maker knows it. */
+    uint32_t struct_size;
+    /* Which struct this is. */
+    uint32_t struct_id;
+    /* First extension, or NULL. */
+    const dg_ext *next;
+    /* What ran: a kernel, a copy, a wait. */
+    const char *name;
+    /* Bytes of `name`. */
+    uint64_t name_size;
+    /* Node of the graph image that it did, or DG_NO_NODE. */
+    uint32_t node;
+    /* Where it ran: events of one lane do not overlap. A queue, a core, an engine. */
+    uint32_t lane;
+    /* In nanoseconds of the clock that `clock_now_ns` reads. */
+    uint64_t start_ns;
+    /* Not before `start_ns`. */
+    uint64_t end_ns;
+    /* Bytes moved; 0: not known. */
+    uint64_t bytes;
 };
 
 /* Begins a graph image. Everything in an image is little-endian; offsets count from its first byte. */
@@ -810,6 +890,65 @@ struct dg_host_api {
      * Since 0.0.
      */
     dg_status (*parallel_for)(const dg_call *call, uint64_t count, dg_parallel_body body, void *context);
+    /* Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the host does not have
+     * it. What is found is valid for the life of the process.
+     * Since 0.1.
+     */
+    const void *(*get_extension)(const char *name, uint64_t name_size, uint32_t min_revision);
+    /* Nanoseconds until the caller's deadline; UINT64_MAX: there is none; 0: it has passed, return DG_E_TIMEOUT soon. A delegate that runs in a
+     * process of its own is ended some time after its deadline.
+     * Since 0.1.
+     */
+    uint64_t (*call_time_left_ns)(const dg_call *call);
+    /* A number that the host's own log and profile give to the run that this call is part of; 0: none.
+     * Since 0.1.
+     */
+    uint64_t (*call_correlation_id)(const dg_call *call);
+    /* Says how far a long call is: `done` of `total` steps, 0 of 0 where that is not known, and what is being done.
+     * Since 0.1.
+     */
+    void (*call_progress)(const dg_call *call, uint64_t done, uint64_t total, const char *text, uint64_t text_size);
+    /* 1 when a line of this level would be written: ask before composing a costly one.
+     * Since 0.1.
+     */
+    uint32_t (*log_enabled)(const dg_call *call, dg_log_level level);
+    /* The host's monotonic clock, in nanoseconds from an unspecified origin.
+     * Since 0.1.
+     */
+    uint64_t (*clock_now_ns)(const dg_call *call);
+    /* 1 when somebody wants the events of this run. Without it `profile_emit` does nothing: measure nothing.
+     * Since 0.1.
+     */
+    uint32_t (*profile_enabled)(const dg_call *call);
+    /* Hands over events of this run. The host copies them.
+     * Since 0.1.
+     */
+    void (*profile_emit)(const dg_call *call, const dg_profile_event *const *events, uint64_t count);
+    /* Says that the bytes that `weight_map` gave are not read any more: the host may drop them from memory. A later `weight_map` gives them again.
+     * Since 0.1.
+     */
+    void (*weight_unmap)(const dg_weights *weights, uint32_t id);
+    /* Writes two words to `out_key`: two weights of one process with the same key have the same bytes, whichever blob they belong to, so that a
+     * delegate keeps one copy of them. Keys say nothing across processes. DG_E_NOT_FOUND: there is no such weight. DG_E_UNSUPPORTED: the host knows
+     * no key of it.
+     * Since 0.1.
+     */
+    dg_status (*weight_share_key)(const dg_weights *weights, uint32_t id, uint64_t *out_key);
+    /* States the oldest and the newest driver that the blob runs on; empty: any. `blob_check` is given them back; the host compares nothing.
+     * Since 0.1.
+     */
+    dg_status (*blob_set_driver_range)(dg_blob_sink *sink, const char *driver_min, uint64_t driver_min_size, const char *driver_max, uint64_t driver_max_size);
+    /* States what an input (`is_output` 0) or output (1) of this blob needs in every run: `data` at a multiple of `alignment` (a power of two, at most
+     * 4096), and room for a multiple of `size_multiple` bytes (at most 4096) there; 0: nothing beyond the contract. The host places tensors so that
+     * neighbours are met at once where it can, and copies, and counts the copies, where it cannot.
+     * Since 0.1.
+     */
+    dg_status (*blob_require)(dg_blob_sink *sink, uint32_t is_output, uint32_t index, uint32_t alignment, uint32_t size_multiple);
+    /* Ends a submitted run, from any thread: `status` is its outcome, with a message where it is not DG_OK. The delegate touches neither the fence nor
+     * the run's tensors nor its call from here on. A fence is signalled exactly once.
+     * Since 0.1.
+     */
+    dg_status (*fence_signal)(dg_fence *fence, dg_status status, const char *message, uint64_t message_size);
 };
 
 /* A delegate's functions. The delegate owns the table, constant for the life of the process. */
@@ -875,12 +1014,46 @@ struct dg_delegate_api {
      * Since 0.0.
      */
     dg_status (*session_execute)(dg_session *session, const dg_call *call, const dg_tensor *const *inputs, uint64_t input_count, dg_tensor *const *outputs, uint64_t output_count);
+    /* Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the delegate does not
+     * have it. What is found is constant for the life of the process. Called at any time after `get_info`.
+     * Since 0.1.
+     */
+    const void *(*get_extension)(const char *name, uint64_t name_size, uint32_t min_revision);
+    /* Gives the schema of the delegate's options as JSON Schema, constant for the life of the process: an object with `properties`, each of `type`
+     * `boolean`, `integer`, `number` or `string`, with `enum`, `minimum`, `maximum`, `default`, `description` as needed, and `required`. The host refuses
+     * options that do not fit before `initialize`. Called before `initialize`. Without it, options go to `initialize` as they are.
+     * Since 0.1.
+     */
+    dg_status (*options_schema)(const dg_call *call, const uint8_t **out_text, uint64_t *out_size);
+    /* Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`. The host goes on
+     * without when it fails.
+     * Mandatory with DG_FEATURE_IMPORT.
+     * Since 0.1.
+     */
+    dg_status (*buffer_import)(dg_delegate *delegate, const dg_call *call, const dg_buffer_desc *desc, dg_buffer **out_buffer);
+    /* Ends an imported buffer; no run uses it.
+     * Mandatory with DG_FEATURE_IMPORT.
+     * Since 0.1.
+     */
+    void (*buffer_release)(dg_buffer *buffer, const dg_call *call);
+    /* As `session_execute`, but it may return before the run has ended: on DG_OK it ends when `fence` is signalled, before or after this returns, and the
+     * call, tensors, sizes and bytes are valid until then. On anything else nothing was submitted, and the fence must not be signalled. Runs of one
+     * session are submitted one at a time. A run ends early when its call is cancelled.
+     * Mandatory with DG_FEATURE_ASYNC.
+     * Since 0.1.
+     */
+    dg_status (*session_submit)(dg_session *session, const dg_call *call, const dg_tensor *const *inputs, uint64_t input_count, dg_tensor *const *outputs, uint64_t output_count, dg_fence *fence);
 };
 
 /* The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
  * work belongs in `initialize`. `host` is valid for the life of the process. It may be called more than once.
  */
 DG_EXPORT dg_status dg_delegate_entry_v0(const dg_host_api *host, const dg_delegate_api **out_table);
+
+/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than 0.0.
+ * `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
+#define DG_HAS(type, pointer, member) \
+    ((pointer)->struct_size >= offsetof(type, member) + sizeof((pointer)->member) && (pointer)->member != 0)
 
 #if defined(__cplusplus)
 #define DG_ASSERT(condition, tag) static_assert(condition, "layout of " #tag)
@@ -970,7 +1143,7 @@ DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
 DG_ASSERT(offsetof(dg_target, next) == 8, dg_target__next);
 DG_ASSERT(offsetof(dg_target, name) == 16, dg_target__name);
 DG_ASSERT(offsetof(dg_target, name_size) == 24, dg_target__name_size);
-DG_ASSERT(sizeof(dg_blob_meta) == 120, dg_blob_meta);
+DG_ASSERT(sizeof(dg_blob_meta) == 168, dg_blob_meta);
 DG_ASSERT(offsetof(dg_blob_meta, struct_size) == 0, dg_blob_meta__struct_size);
 DG_ASSERT(offsetof(dg_blob_meta, struct_id) == 4, dg_blob_meta__struct_id);
 DG_ASSERT(offsetof(dg_blob_meta, next) == 8, dg_blob_meta__next);
@@ -988,6 +1161,12 @@ DG_ASSERT(offsetof(dg_blob_meta, format_version) == 96, dg_blob_meta__format_ver
 DG_ASSERT(offsetof(dg_blob_meta, abi_minor) == 100, dg_blob_meta__abi_minor);
 DG_ASSERT(offsetof(dg_blob_meta, graph_hash) == 104, dg_blob_meta__graph_hash);
 DG_ASSERT(offsetof(dg_blob_meta, payload_size) == 112, dg_blob_meta__payload_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min) == 120, dg_blob_meta__driver_min);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min_size) == 128, dg_blob_meta__driver_min_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 136, dg_blob_meta__driver_max);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 144, dg_blob_meta__driver_max_size);
+DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 152, dg_blob_meta__options_hash);
+DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 160, dg_blob_meta__weights_hash);
 DG_ASSERT(sizeof(dg_section) == 48, dg_section);
 DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
 DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
@@ -996,7 +1175,7 @@ DG_ASSERT(offsetof(dg_section, name) == 16, dg_section__name);
 DG_ASSERT(offsetof(dg_section, name_size) == 24, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 32, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 40, dg_section__size);
-DG_ASSERT(sizeof(dg_blob) == 48, dg_blob);
+DG_ASSERT(sizeof(dg_blob) == 64, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
 DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
@@ -1004,7 +1183,11 @@ DG_ASSERT(offsetof(dg_blob, meta) == 16, dg_blob__meta);
 DG_ASSERT(offsetof(dg_blob, sections) == 24, dg_blob__sections);
 DG_ASSERT(offsetof(dg_blob, section_count) == 32, dg_blob__section_count);
 DG_ASSERT(offsetof(dg_blob, weights) == 40, dg_blob__weights);
-DG_ASSERT(sizeof(dg_tensor) == 48, dg_tensor);
+DG_ASSERT(offsetof(dg_blob, reserved) == 48, dg_blob__reserved);
+DG_ASSERT(offsetof(dg_blob, device_chosen) == 52, dg_blob__device_chosen);
+DG_ASSERT(offsetof(dg_blob, device) == 56, dg_blob__device);
+DG_ASSERT(offsetof(dg_blob, reserved2) == 60, dg_blob__reserved2);
+DG_ASSERT(sizeof(dg_tensor) == 64, dg_tensor);
 DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
 DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
 DG_ASSERT(offsetof(dg_tensor, next) == 8, dg_tensor__next);
@@ -1013,6 +1196,27 @@ DG_ASSERT(offsetof(dg_tensor, rank) == 20, dg_tensor__rank);
 DG_ASSERT(offsetof(dg_tensor, sizes) == 24, dg_tensor__sizes);
 DG_ASSERT(offsetof(dg_tensor, data) == 32, dg_tensor__data);
 DG_ASSERT(offsetof(dg_tensor, data_size) == 40, dg_tensor__data_size);
+DG_ASSERT(offsetof(dg_tensor, buffer) == 48, dg_tensor__buffer);
+DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 56, dg_tensor__buffer_offset);
+DG_ASSERT(sizeof(dg_buffer_desc) == 40, dg_buffer_desc);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
+DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
+DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 16, dg_buffer_desc__handle_type);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 20, dg_buffer_desc__reserved);
+DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 24, dg_buffer_desc__pointer);
+DG_ASSERT(offsetof(dg_buffer_desc, size) == 32, dg_buffer_desc__size);
+DG_ASSERT(sizeof(dg_profile_event) == 64, dg_profile_event);
+DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
+DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
+DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
+DG_ASSERT(offsetof(dg_profile_event, name) == 16, dg_profile_event__name);
+DG_ASSERT(offsetof(dg_profile_event, name_size) == 24, dg_profile_event__name_size);
+DG_ASSERT(offsetof(dg_profile_event, node) == 32, dg_profile_event__node);
+DG_ASSERT(offsetof(dg_profile_event, lane) == 36, dg_profile_event__lane);
+DG_ASSERT(offsetof(dg_profile_event, start_ns) == 40, dg_profile_event__start_ns);
+DG_ASSERT(offsetof(dg_profile_event, end_ns) == 48, dg_profile_event__end_ns);
+DG_ASSERT(offsetof(dg_profile_event, bytes) == 56, dg_profile_event__bytes);
 DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
 DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
 DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);
@@ -1085,7 +1289,7 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 240, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1104,7 +1308,20 @@ DG_ASSERT(offsetof(dg_host_api, blob_write) == 104, dg_host_api__blob_write);
 DG_ASSERT(offsetof(dg_host_api, blob_set_verdict) == 112, dg_host_api__blob_set_verdict);
 DG_ASSERT(offsetof(dg_host_api, parallel_threads) == 120, dg_host_api__parallel_threads);
 DG_ASSERT(offsetof(dg_host_api, parallel_for) == 128, dg_host_api__parallel_for);
-DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, get_extension) == 136, dg_host_api__get_extension);
+DG_ASSERT(offsetof(dg_host_api, call_time_left_ns) == 144, dg_host_api__call_time_left_ns);
+DG_ASSERT(offsetof(dg_host_api, call_correlation_id) == 152, dg_host_api__call_correlation_id);
+DG_ASSERT(offsetof(dg_host_api, call_progress) == 160, dg_host_api__call_progress);
+DG_ASSERT(offsetof(dg_host_api, log_enabled) == 168, dg_host_api__log_enabled);
+DG_ASSERT(offsetof(dg_host_api, clock_now_ns) == 176, dg_host_api__clock_now_ns);
+DG_ASSERT(offsetof(dg_host_api, profile_enabled) == 184, dg_host_api__profile_enabled);
+DG_ASSERT(offsetof(dg_host_api, profile_emit) == 192, dg_host_api__profile_emit);
+DG_ASSERT(offsetof(dg_host_api, weight_unmap) == 200, dg_host_api__weight_unmap);
+DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 208, dg_host_api__weight_share_key);
+DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 216, dg_host_api__blob_set_driver_range);
+DG_ASSERT(offsetof(dg_host_api, blob_require) == 224, dg_host_api__blob_require);
+DG_ASSERT(offsetof(dg_host_api, fence_signal) == 232, dg_host_api__fence_signal);
+DG_ASSERT(sizeof(dg_delegate_api) == 144, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1119,6 +1336,11 @@ DG_ASSERT(offsetof(dg_delegate_api, blob_check) == 72, dg_delegate_api__blob_che
 DG_ASSERT(offsetof(dg_delegate_api, session_load) == 80, dg_delegate_api__session_load);
 DG_ASSERT(offsetof(dg_delegate_api, session_unload) == 88, dg_delegate_api__session_unload);
 DG_ASSERT(offsetof(dg_delegate_api, session_execute) == 96, dg_delegate_api__session_execute);
+DG_ASSERT(offsetof(dg_delegate_api, get_extension) == 104, dg_delegate_api__get_extension);
+DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 112, dg_delegate_api__options_schema);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 120, dg_delegate_api__buffer_import);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 128, dg_delegate_api__buffer_release);
+DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 136, dg_delegate_api__session_submit);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) && !defined(__i386__) /* ILP32 with 8-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1200,7 +1422,7 @@ DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
 DG_ASSERT(offsetof(dg_target, next) == 8, dg_target__next);
 DG_ASSERT(offsetof(dg_target, name) == 12, dg_target__name);
 DG_ASSERT(offsetof(dg_target, name_size) == 16, dg_target__name_size);
-DG_ASSERT(sizeof(dg_blob_meta) == 112, dg_blob_meta);
+DG_ASSERT(sizeof(dg_blob_meta) == 152, dg_blob_meta);
 DG_ASSERT(offsetof(dg_blob_meta, struct_size) == 0, dg_blob_meta__struct_size);
 DG_ASSERT(offsetof(dg_blob_meta, struct_id) == 4, dg_blob_meta__struct_id);
 DG_ASSERT(offsetof(dg_blob_meta, next) == 8, dg_blob_meta__next);
@@ -1218,6 +1440,12 @@ DG_ASSERT(offsetof(dg_blob_meta, format_version) == 88, dg_blob_meta__format_ver
 DG_ASSERT(offsetof(dg_blob_meta, abi_minor) == 92, dg_blob_meta__abi_minor);
 DG_ASSERT(offsetof(dg_blob_meta, graph_hash) == 96, dg_blob_meta__graph_hash);
 DG_ASSERT(offsetof(dg_blob_meta, payload_size) == 104, dg_blob_meta__payload_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min) == 112, dg_blob_meta__driver_min);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min_size) == 120, dg_blob_meta__driver_min_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 128, dg_blob_meta__driver_max);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 136, dg_blob_meta__driver_max_size);
+DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 144, dg_blob_meta__options_hash);
+DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 148, dg_blob_meta__weights_hash);
 DG_ASSERT(sizeof(dg_section) == 40, dg_section);
 DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
 DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
@@ -1226,7 +1454,7 @@ DG_ASSERT(offsetof(dg_section, name) == 12, dg_section__name);
 DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 32, dg_section__size);
-DG_ASSERT(sizeof(dg_blob) == 40, dg_blob);
+DG_ASSERT(sizeof(dg_blob) == 56, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
 DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
@@ -1234,7 +1462,11 @@ DG_ASSERT(offsetof(dg_blob, meta) == 12, dg_blob__meta);
 DG_ASSERT(offsetof(dg_blob, sections) == 16, dg_blob__sections);
 DG_ASSERT(offsetof(dg_blob, section_count) == 24, dg_blob__section_count);
 DG_ASSERT(offsetof(dg_blob, weights) == 32, dg_blob__weights);
-DG_ASSERT(sizeof(dg_tensor) == 40, dg_tensor);
+DG_ASSERT(offsetof(dg_blob, reserved) == 36, dg_blob__reserved);
+DG_ASSERT(offsetof(dg_blob, device_chosen) == 40, dg_blob__device_chosen);
+DG_ASSERT(offsetof(dg_blob, device) == 44, dg_blob__device);
+DG_ASSERT(offsetof(dg_blob, reserved2) == 48, dg_blob__reserved2);
+DG_ASSERT(sizeof(dg_tensor) == 56, dg_tensor);
 DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
 DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
 DG_ASSERT(offsetof(dg_tensor, next) == 8, dg_tensor__next);
@@ -1243,6 +1475,27 @@ DG_ASSERT(offsetof(dg_tensor, rank) == 16, dg_tensor__rank);
 DG_ASSERT(offsetof(dg_tensor, sizes) == 20, dg_tensor__sizes);
 DG_ASSERT(offsetof(dg_tensor, data) == 24, dg_tensor__data);
 DG_ASSERT(offsetof(dg_tensor, data_size) == 32, dg_tensor__data_size);
+DG_ASSERT(offsetof(dg_tensor, buffer) == 40, dg_tensor__buffer);
+DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 48, dg_tensor__buffer_offset);
+DG_ASSERT(sizeof(dg_buffer_desc) == 32, dg_buffer_desc);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
+DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
+DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 12, dg_buffer_desc__handle_type);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 16, dg_buffer_desc__reserved);
+DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 20, dg_buffer_desc__pointer);
+DG_ASSERT(offsetof(dg_buffer_desc, size) == 24, dg_buffer_desc__size);
+DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
+DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
+DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
+DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
+DG_ASSERT(offsetof(dg_profile_event, name) == 12, dg_profile_event__name);
+DG_ASSERT(offsetof(dg_profile_event, name_size) == 16, dg_profile_event__name_size);
+DG_ASSERT(offsetof(dg_profile_event, node) == 24, dg_profile_event__node);
+DG_ASSERT(offsetof(dg_profile_event, lane) == 28, dg_profile_event__lane);
+DG_ASSERT(offsetof(dg_profile_event, start_ns) == 32, dg_profile_event__start_ns);
+DG_ASSERT(offsetof(dg_profile_event, end_ns) == 40, dg_profile_event__end_ns);
+DG_ASSERT(offsetof(dg_profile_event, bytes) == 48, dg_profile_event__bytes);
 DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
 DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
 DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);
@@ -1315,7 +1568,7 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 80, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1334,7 +1587,20 @@ DG_ASSERT(offsetof(dg_host_api, blob_write) == 64, dg_host_api__blob_write);
 DG_ASSERT(offsetof(dg_host_api, blob_set_verdict) == 68, dg_host_api__blob_set_verdict);
 DG_ASSERT(offsetof(dg_host_api, parallel_threads) == 72, dg_host_api__parallel_threads);
 DG_ASSERT(offsetof(dg_host_api, parallel_for) == 76, dg_host_api__parallel_for);
-DG_ASSERT(sizeof(dg_delegate_api) == 64, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, get_extension) == 80, dg_host_api__get_extension);
+DG_ASSERT(offsetof(dg_host_api, call_time_left_ns) == 84, dg_host_api__call_time_left_ns);
+DG_ASSERT(offsetof(dg_host_api, call_correlation_id) == 88, dg_host_api__call_correlation_id);
+DG_ASSERT(offsetof(dg_host_api, call_progress) == 92, dg_host_api__call_progress);
+DG_ASSERT(offsetof(dg_host_api, log_enabled) == 96, dg_host_api__log_enabled);
+DG_ASSERT(offsetof(dg_host_api, clock_now_ns) == 100, dg_host_api__clock_now_ns);
+DG_ASSERT(offsetof(dg_host_api, profile_enabled) == 104, dg_host_api__profile_enabled);
+DG_ASSERT(offsetof(dg_host_api, profile_emit) == 108, dg_host_api__profile_emit);
+DG_ASSERT(offsetof(dg_host_api, weight_unmap) == 112, dg_host_api__weight_unmap);
+DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 116, dg_host_api__weight_share_key);
+DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob_set_driver_range);
+DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
+DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
+DG_ASSERT(sizeof(dg_delegate_api) == 88, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1349,6 +1615,11 @@ DG_ASSERT(offsetof(dg_delegate_api, blob_check) == 48, dg_delegate_api__blob_che
 DG_ASSERT(offsetof(dg_delegate_api, session_load) == 52, dg_delegate_api__session_load);
 DG_ASSERT(offsetof(dg_delegate_api, session_unload) == 56, dg_delegate_api__session_unload);
 DG_ASSERT(offsetof(dg_delegate_api, session_execute) == 60, dg_delegate_api__session_execute);
+DG_ASSERT(offsetof(dg_delegate_api, get_extension) == 64, dg_delegate_api__get_extension);
+DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 68, dg_delegate_api__options_schema);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 72, dg_delegate_api__buffer_import);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 76, dg_delegate_api__buffer_release);
+DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 80, dg_delegate_api__session_submit);
 #endif
 #undef DG_ASSERT
 

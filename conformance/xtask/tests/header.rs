@@ -27,7 +27,8 @@ fn the_headers_compile_without_a_warning() {
             println!("skipped: the headers under {compiler} as {standard}: no {compiler}");
             continue;
         };
-        let text = b"#include \"delegraph.h\"\n#include \"delegraph_ops.h\"\n\
+        let text = b"#include \"delegraph.h\"\n#include \"delegraph_ops.h\"\n#include \"delegraph_image.h\"\n\
+            #ifdef __cplusplus\n#include \"delegraph.hpp\"\n#endif\n\
             static const char name[] = DG_OP_ATEN_ADD_TENSOR;\n\
             int main(void) { return name[0] == 'a' ? DG_OK : DG_E_INTERNAL; }\n";
         child.stdin.take().unwrap().write_all(text).unwrap();

@@ -30,9 +30,9 @@ use core::ptr;
 /// Major version of the ABI; part of the entry's name.
 pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0xfdfcfa4b7a7c602e;
+pub const LAYOUT_HASH: u64 = 0xa114cfca75e72d8e;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -452,6 +452,10 @@ impl Feature {
     pub const RUN: Feature = Feature(2);
     /// The host never runs two of its functions at once.
     pub const SERIALIZED: Feature = Feature(4);
+    /// It has `session_submit`. Since 0.1.
+    pub const ASYNC: Feature = Feature(8);
+    /// It has `buffer_import` and `buffer_release`. Since 0.1.
+    pub const IMPORT: Feature = Feature(16);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -459,6 +463,8 @@ impl Feature {
             1 => Some("COMPILE"),
             2 => Some("RUN"),
             4 => Some("SERIALIZED"),
+            8 => Some("ASYNC"),
+            16 => Some("IMPORT"),
             _ => None,
         }
     }
@@ -491,6 +497,8 @@ impl StructId {
     pub const SECTION: StructId = StructId(9);
     pub const BLOB: StructId = StructId(10);
     pub const TENSOR: StructId = StructId(11);
+    pub const BUFFER_DESC: StructId = StructId(12);
+    pub const PROFILE_EVENT: StructId = StructId(13);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -506,6 +514,8 @@ impl StructId {
             9 => Some("SECTION"),
             10 => Some("BLOB"),
             11 => Some("TENSOR"),
+            12 => Some("BUFFER_DESC"),
+            13 => Some("PROFILE_EVENT"),
             _ => None,
         }
     }
@@ -516,6 +526,34 @@ impl fmt::Debug for StructId {
         match self.name() {
             Some(name) => f.write_str(name),
             None => write!(f, "StructId({})", self.0),
+        }
+    }
+}
+
+/// What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct HandleType(pub u32);
+
+#[allow(missing_docs)]
+impl HandleType {
+    /// Memory of this process: `pointer` and `size`.
+    pub const HOST_POINTER: HandleType = HandleType(1);
+
+    /// The name of a known code.
+    pub const fn name(self) -> Option<&'static str> {
+        match self.0 {
+            1 => Some("HOST_POINTER"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for HandleType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "HandleType({})", self.0),
         }
     }
 }
@@ -918,6 +956,20 @@ pub struct BlobSink {
 /// Takes the verdict of one `blob_check` call; valid until it returns.
 #[repr(C)]
 pub struct CheckSink {
+    _opaque: [u8; 0],
+    _marker: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
+/// Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`.
+#[repr(C)]
+pub struct Buffer {
+    _opaque: [u8; 0],
+    _marker: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
+/// The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once.
+#[repr(C)]
+pub struct Fence {
     _opaque: [u8; 0],
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
@@ -1378,13 +1430,25 @@ pub struct BlobMeta {
     pub graph_hash: *const u8,
     /// Bytes of all sections.
     pub payload_size: u64,
+    /// Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any.
+    pub driver_min: *const u8,
+    /// Bytes of `driver_min`.
+    pub driver_min_size: u64,
+    /// Newest driver that it runs on; empty: any.
+    pub driver_max: *const u8,
+    /// Bytes of `driver_max`.
+    pub driver_max_size: u64,
+    /// SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded.
+    pub options_hash: *const u8,
+    /// SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded.
+    pub weights_hash: *const u8,
 }
 
 impl BlobMeta {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::BLOB_META;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = offset_of!(Self, driver_min);
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1406,6 +1470,12 @@ impl BlobMeta {
             abi_minor: 0,
             graph_hash: ptr::null(),
             payload_size: 0,
+            driver_min: ptr::null(),
+            driver_min_size: 0,
+            driver_max: ptr::null(),
+            driver_max_size: 0,
+            options_hash: ptr::null(),
+            weights_hash: ptr::null(),
         }
     }
 }
@@ -1480,13 +1550,21 @@ pub struct Blob {
     pub section_count: u64,
     /// Weights of the graph; may be retained.
     pub weights: *mut Weights,
+    /// 0
+    pub reserved: u32,
+    /// 1: the user chose `device`. 0: the delegate chooses.
+    pub device_chosen: u32,
+    /// Id of a device of `device_enumerate`.
+    pub device: u32,
+    /// 0
+    pub reserved2: u32,
 }
 
 impl Blob {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::BLOB;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = offset_of!(Self, reserved);
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1498,6 +1576,10 @@ impl Blob {
             sections: ptr::null(),
             section_count: 0,
             weights: ptr::null_mut(),
+            reserved: 0,
+            device_chosen: 0,
+            device: 0,
+            reserved2: 0,
         }
     }
 }
@@ -1528,13 +1610,17 @@ pub struct Tensor {
     pub data: *mut core::ffi::c_void,
     /// Bytes at `data`.
     pub data_size: u64,
+    /// The imported buffer that `data` lies in, or NULL.
+    pub buffer: *mut Buffer,
+    /// Bytes from the beginning of that buffer to `data`.
+    pub buffer_offset: u64,
 }
 
 impl Tensor {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::TENSOR;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = offset_of!(Self, buffer);
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1547,11 +1633,114 @@ impl Tensor {
             sizes: ptr::null_mut(),
             data: ptr::null_mut(),
             data_size: 0,
+            buffer: ptr::null_mut(),
+            buffer_offset: 0,
         }
     }
 }
 
 impl Default for Tensor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Memory to import. It stays valid, at its place and of its size, until `buffer_release`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct BufferDesc {
+    /// Bytes of this struct, as its maker knows it.
+    pub struct_size: u32,
+    /// Which struct this is.
+    pub struct_id: u32,
+    /// First extension, or NULL.
+    pub next: *const Ext,
+    /// Which of the fields below count.
+    pub handle_type: HandleType,
+    /// 0
+    pub reserved: u32,
+    /// A multiple of 4096.
+    pub pointer: *mut core::ffi::c_void,
+    /// In bytes: a multiple of 4096.
+    pub size: u64,
+}
+
+impl BufferDesc {
+    /// Its `struct_id`.
+    pub const ID: StructId = StructId::BUFFER_DESC;
+    /// Bytes at the first minor.
+    pub const FIRST_SIZE: usize = size_of::<Self>();
+
+    /// Every field 0 or NULL, but for size and id.
+    pub const fn new() -> Self {
+        Self {
+            struct_size: size_of::<Self>() as u32,
+            struct_id: Self::ID.0,
+            next: ptr::null(),
+            handle_type: HandleType(0),
+            reserved: 0,
+            pointer: ptr::null_mut(),
+            size: 0,
+        }
+    }
+}
+
+impl Default for BufferDesc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Something that took time.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ProfileEvent {
+    /// Bytes of this struct, as its maker knows it.
+    pub struct_size: u32,
+    /// Which struct this is.
+    pub struct_id: u32,
+    /// First extension, or NULL.
+    pub next: *const Ext,
+    /// What ran: a kernel, a copy, a wait.
+    pub name: *const u8,
+    /// Bytes of `name`.
+    pub name_size: u64,
+    /// Node of the graph image that it did, or DG_NO_NODE.
+    pub node: u32,
+    /// Where it ran: events of one lane do not overlap. A queue, a core, an engine.
+    pub lane: u32,
+    /// In nanoseconds of the clock that `clock_now_ns` reads.
+    pub start_ns: u64,
+    /// Not before `start_ns`.
+    pub end_ns: u64,
+    /// Bytes moved; 0: not known.
+    pub bytes: u64,
+}
+
+impl ProfileEvent {
+    /// Its `struct_id`.
+    pub const ID: StructId = StructId::PROFILE_EVENT;
+    /// Bytes at the first minor.
+    pub const FIRST_SIZE: usize = size_of::<Self>();
+
+    /// Every field 0 or NULL, but for size and id.
+    pub const fn new() -> Self {
+        Self {
+            struct_size: size_of::<Self>() as u32,
+            struct_id: Self::ID.0,
+            next: ptr::null(),
+            name: ptr::null(),
+            name_size: 0,
+            node: 0,
+            lane: 0,
+            start_ns: 0,
+            end_ns: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl Default for ProfileEvent {
     fn default() -> Self {
         Self::new()
     }
@@ -1997,11 +2186,44 @@ pub struct HostApi {
     /// calls have returned. A call from within a body runs on its own thread. Delegates use this in place of threads of their own.
     /// DG_E_INVALID_ARGUMENT, and nothing is called: `body` is NULL, or `count` does not fit the address space.
     pub parallel_for: Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBody, context: *mut core::ffi::c_void) -> Status>,
+    /// Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the host does not have
+    /// it. What is found is valid for the life of the process.
+    pub get_extension: Option<unsafe extern "C" fn(name: *const u8, name_size: u64, min_revision: u32) -> *const core::ffi::c_void>,
+    /// Nanoseconds until the caller's deadline; UINT64_MAX: there is none; 0: it has passed, return DG_E_TIMEOUT soon. A delegate that runs in a
+    /// process of its own is ended some time after its deadline.
+    pub call_time_left_ns: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
+    /// A number that the host's own log and profile give to the run that this call is part of; 0: none.
+    pub call_correlation_id: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
+    /// Says how far a long call is: `done` of `total` steps, 0 of 0 where that is not known, and what is being done.
+    pub call_progress: Option<unsafe extern "C" fn(call: *const Call, done: u64, total: u64, text: *const u8, text_size: u64)>,
+    /// 1 when a line of this level would be written: ask before composing a costly one.
+    pub log_enabled: Option<unsafe extern "C" fn(call: *const Call, level: LogLevel) -> u32>,
+    /// The host's monotonic clock, in nanoseconds from an unspecified origin.
+    pub clock_now_ns: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
+    /// 1 when somebody wants the events of this run. Without it `profile_emit` does nothing: measure nothing.
+    pub profile_enabled: Option<unsafe extern "C" fn(call: *const Call) -> u32>,
+    /// Hands over events of this run. The host copies them.
+    pub profile_emit: Option<unsafe extern "C" fn(call: *const Call, events: *const *const ProfileEvent, count: u64)>,
+    /// Says that the bytes that `weight_map` gave are not read any more: the host may drop them from memory. A later `weight_map` gives them again.
+    pub weight_unmap: Option<unsafe extern "C" fn(weights: *const Weights, id: u32)>,
+    /// Writes two words to `out_key`: two weights of one process with the same key have the same bytes, whichever blob they belong to, so that a
+    /// delegate keeps one copy of them. Keys say nothing across processes. DG_E_NOT_FOUND: there is no such weight. DG_E_UNSUPPORTED: the host knows
+    /// no key of it.
+    pub weight_share_key: Option<unsafe extern "C" fn(weights: *const Weights, id: u32, out_key: *mut u64) -> Status>,
+    /// States the oldest and the newest driver that the blob runs on; empty: any. `blob_check` is given them back; the host compares nothing.
+    pub blob_set_driver_range: Option<unsafe extern "C" fn(sink: *mut BlobSink, driver_min: *const u8, driver_min_size: u64, driver_max: *const u8, driver_max_size: u64) -> Status>,
+    /// States what an input (`is_output` 0) or output (1) of this blob needs in every run: `data` at a multiple of `alignment` (a power of two, at most
+    /// 4096), and room for a multiple of `size_multiple` bytes (at most 4096) there; 0: nothing beyond the contract. The host places tensors so that
+    /// neighbours are met at once where it can, and copies, and counts the copies, where it cannot.
+    pub blob_require: Option<unsafe extern "C" fn(sink: *mut BlobSink, is_output: u32, index: u32, alignment: u32, size_multiple: u32) -> Status>,
+    /// Ends a submitted run, from any thread: `status` is its outcome, with a message where it is not DG_OK. The delegate touches neither the fence nor
+    /// the run's tensors nor its call from here on. A fence is signalled exactly once.
+    pub fence_signal: Option<unsafe extern "C" fn(fence: *mut Fence, status: Status, message: *const u8, message_size: u64) -> Status>,
 }
 
 impl HostApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = offset_of!(Self, get_extension);
 
     /// A table with no functions.
     pub const fn new() -> Self {
@@ -2024,6 +2246,19 @@ impl HostApi {
             blob_set_verdict: None,
             parallel_threads: None,
             parallel_for: None,
+            get_extension: None,
+            call_time_left_ns: None,
+            call_correlation_id: None,
+            call_progress: None,
+            log_enabled: None,
+            clock_now_ns: None,
+            profile_enabled: None,
+            profile_emit: None,
+            weight_unmap: None,
+            weight_share_key: None,
+            blob_set_driver_range: None,
+            blob_require: None,
+            fence_signal: None,
         }
     }
 }
@@ -2069,11 +2304,27 @@ pub struct DelegateApi {
     /// Runs once: reads the inputs, writes the outputs and their actual sizes. Tensors are in the order of the graph's inputs and
     /// outputs; the host has checked number, dtype and rank. Whatever it returns, the inputs are unchanged.
     pub session_execute: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, inputs: *const *const Tensor, input_count: u64, outputs: *const *mut Tensor, output_count: u64) -> Status>,
+    /// Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the delegate does not
+    /// have it. What is found is constant for the life of the process. Called at any time after `get_info`.
+    pub get_extension: Option<unsafe extern "C" fn(name: *const u8, name_size: u64, min_revision: u32) -> *const core::ffi::c_void>,
+    /// Gives the schema of the delegate's options as JSON Schema, constant for the life of the process: an object with `properties`, each of `type`
+    /// `boolean`, `integer`, `number` or `string`, with `enum`, `minimum`, `maximum`, `default`, `description` as needed, and `required`. The host refuses
+    /// options that do not fit before `initialize`. Called before `initialize`. Without it, options go to `initialize` as they are.
+    pub options_schema: Option<unsafe extern "C" fn(call: *const Call, out_text: *mut *const u8, out_size: *mut u64) -> Status>,
+    /// Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`. The host goes on
+    /// without when it fails.
+    pub buffer_import: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, desc: *const BufferDesc, out_buffer: *mut *mut Buffer) -> Status>,
+    /// Ends an imported buffer; no run uses it.
+    pub buffer_release: Option<unsafe extern "C" fn(buffer: *mut Buffer, call: *const Call)>,
+    /// As `session_execute`, but it may return before the run has ended: on DG_OK it ends when `fence` is signalled, before or after this returns, and the
+    /// call, tensors, sizes and bytes are valid until then. On anything else nothing was submitted, and the fence must not be signalled. Runs of one
+    /// session are submitted one at a time. A run ends early when its call is cancelled.
+    pub session_submit: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, inputs: *const *const Tensor, input_count: u64, outputs: *const *mut Tensor, output_count: u64, fence: *mut Fence) -> Status>,
 }
 
 impl DelegateApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = offset_of!(Self, get_extension);
 
     /// Names of the functions that a table with these features lacks.
     pub fn missing(&self, features: u64) -> impl Iterator<Item = &'static str> + '_ {
@@ -2088,6 +2339,9 @@ impl DelegateApi {
             ("session_load", features & Feature::RUN.0 != 0 && self.session_load.is_none()),
             ("session_unload", features & Feature::RUN.0 != 0 && self.session_unload.is_none()),
             ("session_execute", features & Feature::RUN.0 != 0 && self.session_execute.is_none()),
+            ("buffer_import", features & Feature::IMPORT.0 != 0 && self.buffer_import.is_none()),
+            ("buffer_release", features & Feature::IMPORT.0 != 0 && self.buffer_release.is_none()),
+            ("session_submit", features & Feature::ASYNC.0 != 0 && self.session_submit.is_none()),
         ]
         .into_iter()
         .filter(|(_, missing): &(&'static str, bool)| *missing)
@@ -2111,6 +2365,11 @@ impl DelegateApi {
             session_load: None,
             session_unload: None,
             session_execute: None,
+            get_extension: None,
+            options_schema: None,
+            buffer_import: None,
+            buffer_release: None,
+            session_submit: None,
         }
     }
 }
@@ -2208,7 +2467,7 @@ const _: () = {
     assert!(offset_of!(Target, next) == 8);
     assert!(offset_of!(Target, name) == 16);
     assert!(offset_of!(Target, name_size) == 24);
-    assert!(size_of::<BlobMeta>() == 120);
+    assert!(size_of::<BlobMeta>() == 168);
     assert!(offset_of!(BlobMeta, struct_size) == 0);
     assert!(offset_of!(BlobMeta, struct_id) == 4);
     assert!(offset_of!(BlobMeta, next) == 8);
@@ -2226,6 +2485,12 @@ const _: () = {
     assert!(offset_of!(BlobMeta, abi_minor) == 100);
     assert!(offset_of!(BlobMeta, graph_hash) == 104);
     assert!(offset_of!(BlobMeta, payload_size) == 112);
+    assert!(offset_of!(BlobMeta, driver_min) == 120);
+    assert!(offset_of!(BlobMeta, driver_min_size) == 128);
+    assert!(offset_of!(BlobMeta, driver_max) == 136);
+    assert!(offset_of!(BlobMeta, driver_max_size) == 144);
+    assert!(offset_of!(BlobMeta, options_hash) == 152);
+    assert!(offset_of!(BlobMeta, weights_hash) == 160);
     assert!(size_of::<Section>() == 48);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
@@ -2234,7 +2499,7 @@ const _: () = {
     assert!(offset_of!(Section, name_size) == 24);
     assert!(offset_of!(Section, data) == 32);
     assert!(offset_of!(Section, size) == 40);
-    assert!(size_of::<Blob>() == 48);
+    assert!(size_of::<Blob>() == 64);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
     assert!(offset_of!(Blob, next) == 8);
@@ -2242,7 +2507,11 @@ const _: () = {
     assert!(offset_of!(Blob, sections) == 24);
     assert!(offset_of!(Blob, section_count) == 32);
     assert!(offset_of!(Blob, weights) == 40);
-    assert!(size_of::<Tensor>() == 48);
+    assert!(offset_of!(Blob, reserved) == 48);
+    assert!(offset_of!(Blob, device_chosen) == 52);
+    assert!(offset_of!(Blob, device) == 56);
+    assert!(offset_of!(Blob, reserved2) == 60);
+    assert!(size_of::<Tensor>() == 64);
     assert!(offset_of!(Tensor, struct_size) == 0);
     assert!(offset_of!(Tensor, struct_id) == 4);
     assert!(offset_of!(Tensor, next) == 8);
@@ -2251,6 +2520,27 @@ const _: () = {
     assert!(offset_of!(Tensor, sizes) == 24);
     assert!(offset_of!(Tensor, data) == 32);
     assert!(offset_of!(Tensor, data_size) == 40);
+    assert!(offset_of!(Tensor, buffer) == 48);
+    assert!(offset_of!(Tensor, buffer_offset) == 56);
+    assert!(size_of::<BufferDesc>() == 40);
+    assert!(offset_of!(BufferDesc, struct_size) == 0);
+    assert!(offset_of!(BufferDesc, struct_id) == 4);
+    assert!(offset_of!(BufferDesc, next) == 8);
+    assert!(offset_of!(BufferDesc, handle_type) == 16);
+    assert!(offset_of!(BufferDesc, reserved) == 20);
+    assert!(offset_of!(BufferDesc, pointer) == 24);
+    assert!(offset_of!(BufferDesc, size) == 32);
+    assert!(size_of::<ProfileEvent>() == 64);
+    assert!(offset_of!(ProfileEvent, struct_size) == 0);
+    assert!(offset_of!(ProfileEvent, struct_id) == 4);
+    assert!(offset_of!(ProfileEvent, next) == 8);
+    assert!(offset_of!(ProfileEvent, name) == 16);
+    assert!(offset_of!(ProfileEvent, name_size) == 24);
+    assert!(offset_of!(ProfileEvent, node) == 32);
+    assert!(offset_of!(ProfileEvent, lane) == 36);
+    assert!(offset_of!(ProfileEvent, start_ns) == 40);
+    assert!(offset_of!(ProfileEvent, end_ns) == 48);
+    assert!(offset_of!(ProfileEvent, bytes) == 56);
     assert!(size_of::<ImageHeader>() == 48);
     assert!(offset_of!(ImageHeader, magic) == 0);
     assert!(offset_of!(ImageHeader, major) == 4);
@@ -2323,7 +2613,7 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 136);
+    assert!(size_of::<HostApi>() == 240);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2342,7 +2632,20 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_set_verdict) == 112);
     assert!(offset_of!(HostApi, parallel_threads) == 120);
     assert!(offset_of!(HostApi, parallel_for) == 128);
-    assert!(size_of::<DelegateApi>() == 104);
+    assert!(offset_of!(HostApi, get_extension) == 136);
+    assert!(offset_of!(HostApi, call_time_left_ns) == 144);
+    assert!(offset_of!(HostApi, call_correlation_id) == 152);
+    assert!(offset_of!(HostApi, call_progress) == 160);
+    assert!(offset_of!(HostApi, log_enabled) == 168);
+    assert!(offset_of!(HostApi, clock_now_ns) == 176);
+    assert!(offset_of!(HostApi, profile_enabled) == 184);
+    assert!(offset_of!(HostApi, profile_emit) == 192);
+    assert!(offset_of!(HostApi, weight_unmap) == 200);
+    assert!(offset_of!(HostApi, weight_share_key) == 208);
+    assert!(offset_of!(HostApi, blob_set_driver_range) == 216);
+    assert!(offset_of!(HostApi, blob_require) == 224);
+    assert!(offset_of!(HostApi, fence_signal) == 232);
+    assert!(size_of::<DelegateApi>() == 144);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
     assert!(offset_of!(DelegateApi, minor) == 6);
@@ -2357,6 +2660,11 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_load) == 80);
     assert!(offset_of!(DelegateApi, session_unload) == 88);
     assert!(offset_of!(DelegateApi, session_execute) == 96);
+    assert!(offset_of!(DelegateApi, get_extension) == 104);
+    assert!(offset_of!(DelegateApi, options_schema) == 112);
+    assert!(offset_of!(DelegateApi, buffer_import) == 120);
+    assert!(offset_of!(DelegateApi, buffer_release) == 128);
+    assert!(offset_of!(DelegateApi, session_submit) == 136);
 };
 
 // ILP32 layout
@@ -2442,7 +2750,7 @@ const _: () = {
     assert!(offset_of!(Target, next) == 8);
     assert!(offset_of!(Target, name) == 12);
     assert!(offset_of!(Target, name_size) == 16);
-    assert!(size_of::<BlobMeta>() == 112);
+    assert!(size_of::<BlobMeta>() == 152);
     assert!(offset_of!(BlobMeta, struct_size) == 0);
     assert!(offset_of!(BlobMeta, struct_id) == 4);
     assert!(offset_of!(BlobMeta, next) == 8);
@@ -2460,6 +2768,12 @@ const _: () = {
     assert!(offset_of!(BlobMeta, abi_minor) == 92);
     assert!(offset_of!(BlobMeta, graph_hash) == 96);
     assert!(offset_of!(BlobMeta, payload_size) == 104);
+    assert!(offset_of!(BlobMeta, driver_min) == 112);
+    assert!(offset_of!(BlobMeta, driver_min_size) == 120);
+    assert!(offset_of!(BlobMeta, driver_max) == 128);
+    assert!(offset_of!(BlobMeta, driver_max_size) == 136);
+    assert!(offset_of!(BlobMeta, options_hash) == 144);
+    assert!(offset_of!(BlobMeta, weights_hash) == 148);
     assert!(size_of::<Section>() == 40);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
@@ -2468,7 +2782,7 @@ const _: () = {
     assert!(offset_of!(Section, name_size) == 16);
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 32);
-    assert!(size_of::<Blob>() == 40);
+    assert!(size_of::<Blob>() == 56);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
     assert!(offset_of!(Blob, next) == 8);
@@ -2476,7 +2790,11 @@ const _: () = {
     assert!(offset_of!(Blob, sections) == 16);
     assert!(offset_of!(Blob, section_count) == 24);
     assert!(offset_of!(Blob, weights) == 32);
-    assert!(size_of::<Tensor>() == 40);
+    assert!(offset_of!(Blob, reserved) == 36);
+    assert!(offset_of!(Blob, device_chosen) == 40);
+    assert!(offset_of!(Blob, device) == 44);
+    assert!(offset_of!(Blob, reserved2) == 48);
+    assert!(size_of::<Tensor>() == 56);
     assert!(offset_of!(Tensor, struct_size) == 0);
     assert!(offset_of!(Tensor, struct_id) == 4);
     assert!(offset_of!(Tensor, next) == 8);
@@ -2485,6 +2803,27 @@ const _: () = {
     assert!(offset_of!(Tensor, sizes) == 20);
     assert!(offset_of!(Tensor, data) == 24);
     assert!(offset_of!(Tensor, data_size) == 32);
+    assert!(offset_of!(Tensor, buffer) == 40);
+    assert!(offset_of!(Tensor, buffer_offset) == 48);
+    assert!(size_of::<BufferDesc>() == 32);
+    assert!(offset_of!(BufferDesc, struct_size) == 0);
+    assert!(offset_of!(BufferDesc, struct_id) == 4);
+    assert!(offset_of!(BufferDesc, next) == 8);
+    assert!(offset_of!(BufferDesc, handle_type) == 12);
+    assert!(offset_of!(BufferDesc, reserved) == 16);
+    assert!(offset_of!(BufferDesc, pointer) == 20);
+    assert!(offset_of!(BufferDesc, size) == 24);
+    assert!(size_of::<ProfileEvent>() == 56);
+    assert!(offset_of!(ProfileEvent, struct_size) == 0);
+    assert!(offset_of!(ProfileEvent, struct_id) == 4);
+    assert!(offset_of!(ProfileEvent, next) == 8);
+    assert!(offset_of!(ProfileEvent, name) == 12);
+    assert!(offset_of!(ProfileEvent, name_size) == 16);
+    assert!(offset_of!(ProfileEvent, node) == 24);
+    assert!(offset_of!(ProfileEvent, lane) == 28);
+    assert!(offset_of!(ProfileEvent, start_ns) == 32);
+    assert!(offset_of!(ProfileEvent, end_ns) == 40);
+    assert!(offset_of!(ProfileEvent, bytes) == 48);
     assert!(size_of::<ImageHeader>() == 48);
     assert!(offset_of!(ImageHeader, magic) == 0);
     assert!(offset_of!(ImageHeader, major) == 4);
@@ -2557,7 +2896,7 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 80);
+    assert!(size_of::<HostApi>() == 136);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2576,7 +2915,20 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_set_verdict) == 68);
     assert!(offset_of!(HostApi, parallel_threads) == 72);
     assert!(offset_of!(HostApi, parallel_for) == 76);
-    assert!(size_of::<DelegateApi>() == 64);
+    assert!(offset_of!(HostApi, get_extension) == 80);
+    assert!(offset_of!(HostApi, call_time_left_ns) == 84);
+    assert!(offset_of!(HostApi, call_correlation_id) == 88);
+    assert!(offset_of!(HostApi, call_progress) == 92);
+    assert!(offset_of!(HostApi, log_enabled) == 96);
+    assert!(offset_of!(HostApi, clock_now_ns) == 100);
+    assert!(offset_of!(HostApi, profile_enabled) == 104);
+    assert!(offset_of!(HostApi, profile_emit) == 108);
+    assert!(offset_of!(HostApi, weight_unmap) == 112);
+    assert!(offset_of!(HostApi, weight_share_key) == 116);
+    assert!(offset_of!(HostApi, blob_set_driver_range) == 120);
+    assert!(offset_of!(HostApi, blob_require) == 124);
+    assert!(offset_of!(HostApi, fence_signal) == 128);
+    assert!(size_of::<DelegateApi>() == 88);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
     assert!(offset_of!(DelegateApi, minor) == 6);
@@ -2591,4 +2943,9 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_load) == 52);
     assert!(offset_of!(DelegateApi, session_unload) == 56);
     assert!(offset_of!(DelegateApi, session_execute) == 60);
+    assert!(offset_of!(DelegateApi, get_extension) == 64);
+    assert!(offset_of!(DelegateApi, options_schema) == 68);
+    assert!(offset_of!(DelegateApi, buffer_import) == 72);
+    assert!(offset_of!(DelegateApi, buffer_release) == 76);
+    assert!(offset_of!(DelegateApi, session_submit) == 80);
 };

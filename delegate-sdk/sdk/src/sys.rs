@@ -12,8 +12,62 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Clone, Copy)]
 pub(crate) struct RawCall {
     call: *const c::Call,
-    host: &'static c::HostApi,
+    host: HostTable,
 }
+
+/// The host's table, of which as much is there as its own size says: an older host has a shorter one.
+#[derive(Clone, Copy)]
+pub(crate) struct HostTable(*const c::HostApi);
+
+// SAFETY: the table is constant and lives as long as the process.
+unsafe impl Send for HostTable {}
+// SAFETY: as above.
+unsafe impl Sync for HostTable {}
+
+impl HostTable {
+    /// Checks what can be checked.
+    ///
+    /// # Safety
+    /// `host` is NULL or a host table that lives as long as the process.
+    pub unsafe fn new(host: *const c::HostApi) -> Result<HostTable, Status> {
+        // SAFETY: only the leading size is read, which every table has; then it is known that the first minor is there.
+        unsafe {
+            let size = host.cast::<u32>().as_ref().ok_or(Status::BAD_STRUCT)?;
+            if (*size as usize) < c::HostApi::FIRST_SIZE || (&raw const (*host).major).read() != c::ABI_MAJOR {
+                return Err(Status::BAD_STRUCT);
+            }
+        }
+        Ok(HostTable(host))
+    }
+
+    /// The function at an offset, if the host has it.
+    ///
+    /// # Safety
+    /// `offset` and `F` are those of an optional function of the table.
+    pub unsafe fn function<F: Copy>(self, offset: usize) -> Option<F> {
+        // SAFETY: the table begins with its size; a function that lies within it may be read. NULL is `None`.
+        unsafe {
+            if self.0.cast::<u32>().read() as usize >= offset + size_of::<Option<F>>() {
+                self.0.cast::<u8>().add(offset).cast::<Option<F>>().read()
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// `host_function!(host, log_emit)`: the function, if this host has it.
+macro_rules! host_function {
+    ($host:expr, $name:ident) => {{
+        // The type is the member's, which the closure's inference ties to the offset.
+        fn typed<F: Copy>(host: $crate::sys::HostTable, offset: usize, _: fn(&c::HostApi) -> Option<F>) -> Option<F> {
+            // SAFETY: offset and type are of one member.
+            unsafe { host.function::<F>(offset) }
+        }
+        typed($host, std::mem::offset_of!(c::HostApi, $name), |table| table.$name)
+    }};
+}
+pub(crate) use host_function;
 
 // SAFETY: the contract lets every host function be called from any thread; the pointers are only passed to them.
 unsafe impl Send for RawCall {}
@@ -29,12 +83,12 @@ impl RawCall {
         // SAFETY: NULL is turned into an error by `sized`; else it is the host's call object.
         let checked = unsafe { sized(call, c::Call::FIRST_SIZE) }?;
         // SAFETY: `dg_call::host` lives as long as the process.
-        let host = unsafe { host_table(checked.host) }?;
+        let host = unsafe { HostTable::new(checked.host) }?;
         Ok(RawCall { call, host })
     }
 
     pub fn set_error(&self, error: &Error) {
-        let Some(set_error) = self.host.call_set_error else {
+        let Some(set_error) = host_function!(self.host, call_set_error) else {
             return;
         };
         let node = error.node.map_or(c::NO_NODE, |n| n.0);
@@ -56,13 +110,11 @@ impl RawCall {
 
     pub fn is_cancelled(&self) -> bool {
         // SAFETY: the call runs.
-        self.host
-            .call_is_cancelled
-            .is_some_and(|f| unsafe { f(self.call) } != 0)
+        host_function!(self.host, call_is_cancelled).is_some_and(|f| unsafe { f(self.call) } != 0)
     }
 
     pub fn log(&self, level: u32, text: &str) {
-        if let Some(log) = self.host.log_emit {
+        if let Some(log) = host_function!(self.host, log_emit) {
             // SAFETY: the call runs; the text lives until the function returns.
             unsafe { log(self.call, c::LogLevel(level), text.as_ptr(), text.len() as u64) }
         }
@@ -70,7 +122,7 @@ impl RawCall {
 
     pub fn threads(&self) -> usize {
         // SAFETY: the call runs.
-        let threads = self.host.parallel_threads.map_or(1, |f| unsafe { f(self.call) });
+        let threads = host_function!(self.host, parallel_threads).map_or(1, |f| unsafe { f(self.call) });
         threads.max(1) as usize
     }
 
@@ -80,7 +132,7 @@ impl RawCall {
             body,
             panic: Mutex::new(None),
         };
-        let Some(parallel_for) = self.host.parallel_for else {
+        let Some(parallel_for) = host_function!(self.host, parallel_for) else {
             return (0..count).for_each(body);
         };
         let context = std::ptr::from_ref(&work).cast_mut().cast();
@@ -95,7 +147,7 @@ impl RawCall {
         }
     }
 
-    pub fn host(&self) -> &'static c::HostApi {
+    pub fn host(&self) -> HostTable {
         self.host
     }
 }
@@ -121,7 +173,7 @@ unsafe extern "C" fn part(context: *mut c_void, index: u64) {
 #[derive(Clone, Copy)]
 pub(crate) struct RawWeights {
     weights: *const c::Weights,
-    host: &'static c::HostApi,
+    host: HostTable,
 }
 
 // SAFETY: the contract lets every host function be called from any thread; the pointer is only passed to them.
@@ -141,9 +193,7 @@ impl RawWeights {
     /// The bytes live as long as the handle does: [`crate::Weights`] and [`crate::KeptWeights`] give them their lifetimes.
     pub fn map<'a>(&self, id: u32) -> Result<&'a [u8], Error> {
         let missing = || Error::new(Status::NOT_FOUND, format!("there is no weight {id}"));
-        let map = self
-            .host
-            .weight_map
+        let map = host_function!(self.host, weight_map)
             .filter(|_| !self.weights.is_null())
             .ok_or_else(missing)?;
         let (mut data, mut size) = (std::ptr::null(), 0);
@@ -158,9 +208,7 @@ impl RawWeights {
 
     pub fn retain(&self) -> Result<(), Error> {
         let refused = || Error::new(Status::UNSUPPORTED, "the host keeps weights only for what `load` makes");
-        let retain = self
-            .host
-            .weight_retain
+        let retain = host_function!(self.host, weight_retain)
             .filter(|_| !self.weights.is_null())
             .ok_or_else(refused)?;
         // SAFETY: the handle is alive.
@@ -171,43 +219,35 @@ impl RawWeights {
     }
 
     pub fn release(&self) {
-        if let Some(release) = self.host.weight_release {
+        if let Some(release) = host_function!(self.host, weight_release) {
             // SAFETY: called once for each `retain`, by the drop of what it made.
             unsafe { release(self.weights) }
         }
     }
 }
 
-/// Checks the host's table.
+/// Copies a struct of the host's: as much of it as both sides know, the rest unset.
 ///
 /// # Safety
-/// `host` is NULL or a host table that lives as long as the process.
-pub(crate) unsafe fn host_table(host: *const c::HostApi) -> Result<&'static c::HostApi, Status> {
-    // SAFETY: only the leading size is read, which every table has; then it is known that the rest is there.
-    let size = unsafe { host.cast::<u32>().as_ref() }.ok_or(Status::BAD_STRUCT)?;
-    if (*size as usize) < c::HostApi::FIRST_SIZE {
-        return Err(Status::BAD_STRUCT);
-    }
-    // SAFETY: it is at least as large as our first minor's, which is ours as long as there is only that one.
-    let host = unsafe { &*host };
-    if host.major != c::ABI_MAJOR {
-        return Err(Status::BAD_STRUCT);
-    }
-    Ok(host)
-}
-
-/// A struct of the host's: not NULL, and as large as at the first minor, which is all that this SDK reads.
-///
-/// # Safety
-/// `pointer` is NULL or points to a struct of the ABI that begins with its size and outlives `'a`.
-pub(crate) unsafe fn sized<'a, T>(pointer: *const T, first_size: usize) -> Result<&'a T, Status> {
+/// `pointer` is NULL or points to a struct of the ABI that begins with its size.
+pub(crate) unsafe fn sized<T: Copy + Default>(pointer: *const T, first_size: usize) -> Result<T, Status> {
     // SAFETY: every struct of the ABI begins with its size.
     let size = unsafe { pointer.cast::<u32>().as_ref() }.ok_or(Status::BAD_STRUCT)?;
-    if (*size as usize) < first_size || first_size < size_of::<T>() {
+    let size = *size as usize;
+    if size < first_size {
         return Err(Status::BAD_STRUCT);
     }
-    // SAFETY: the size covers `T`.
-    Ok(unsafe { &*pointer })
+    let mut copy = T::default();
+    // SAFETY: `size` bytes are there, and no more than `copy` holds are copied; every field of the ABI's structs may hold any
+    // bytes.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            pointer.cast::<u8>(),
+            (&raw mut copy).cast::<u8>(),
+            size.min(size_of::<T>()),
+        );
+    }
+    Ok(copy)
 }
 
 /// Bytes of the host's.

@@ -1,6 +1,6 @@
 //! The table of functions of a delegate: C functions that call the trait, and let no panic through.
 
-use crate::sys::{RawCall, RawWeights, bytes, bytes_mut, host_table, pointers, sized, text};
+use crate::sys::{HostTable, RawCall, RawWeights, bytes, bytes_mut, host_function, pointers, sized, text};
 use crate::{
     Blob, BlobMeta, BlobVerdict, Compiled, Context, Delegate, Device, DeviceKind, Error, OptionValue, Options,
     Partition, Session, Status, TensorOut, TensorView, Verdict, Weights,
@@ -69,7 +69,7 @@ impl<D: Delegate> Table<D> {
 /// As `dg_delegate_entry_v0` in `delegraph.h`: `host` lives as long as the process, `out_table` is valid for a write.
 pub unsafe extern "C" fn entry<D: Delegate>(host: *const c::HostApi, out_table: *mut *const c::DelegateApi) -> Status {
     // SAFETY: the caller promises it.
-    if let Err(status) = unsafe { host_table(host) } {
+    if let Err(status) = unsafe { HostTable::new(host) } {
         return status;
     }
     if out_table.is_null() {
@@ -271,8 +271,8 @@ unsafe extern "C" fn partition<D: Delegate>(
 
 fn send_partition(call: &RawCall, sink: *mut c::PartSink, answer: &Partition) -> Result<(), Error> {
     let missing = || bad_struct("dg_host_api");
-    let verdict = call.host().part_node_verdict.ok_or_else(missing)?;
-    let atomic_set = call.host().part_atomic_set.ok_or_else(missing)?;
+    let verdict = host_function!(call.host(), part_node_verdict).ok_or_else(missing)?;
+    let atomic_set = host_function!(call.host(), part_atomic_set).ok_or_else(missing)?;
     for (node, answer) in answer.verdicts.iter().enumerate() {
         let (supported, reason, text) = match answer {
             Verdict::Take => (1, c::Reason::NONE, ""),
@@ -313,9 +313,9 @@ unsafe extern "C" fn compile<D: Delegate>(
 
 fn send_blob(call: &RawCall, sink: *mut c::BlobSink, compiled: &Compiled) -> Result<(), Error> {
     let missing = || bad_struct("dg_host_api");
-    let precision = call.host().blob_set_precision.ok_or_else(missing)?;
-    let begin = call.host().blob_begin_section.ok_or_else(missing)?;
-    let write = call.host().blob_write.ok_or_else(missing)?;
+    let precision = host_function!(call.host(), blob_set_precision).ok_or_else(missing)?;
+    let begin = host_function!(call.host(), blob_begin_section).ok_or_else(missing)?;
+    let write = host_function!(call.host(), blob_write).ok_or_else(missing)?;
     // SAFETY: the sink is valid until `compile` returns; the host copies texts and bytes.
     unsafe {
         let text = &compiled.precision;
@@ -367,7 +367,7 @@ unsafe extern "C" fn blob_check<D: Delegate>(
                 BlobVerdict::NotMine(reason) => (c::BlobVerdict::NOT_MINE, reason),
                 BlobVerdict::Corrupt(reason) => (c::BlobVerdict::CORRUPT, reason),
             };
-            let set = call.host().blob_set_verdict.ok_or_else(|| bad_struct("dg_host_api"))?;
+            let set = host_function!(call.host(), blob_set_verdict).ok_or_else(|| bad_struct("dg_host_api"))?;
             sink_status(set(sink, verdict, reason.as_ptr(), reason.len() as u64), "the verdict")
         })
     }

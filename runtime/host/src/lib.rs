@@ -23,6 +23,6 @@ pub use delegraph_abi::{StaticEntry, Status};
 pub use discover::Candidate;
 pub use error::{DelegateError, HostError};
 pub use host::Host;
-pub use manifest::{Manifest, Pass};
+pub use manifest::{Manifest, Pass, host_triple};
 pub use options::HostOptions;
 pub use session::{Input, Output, Session};

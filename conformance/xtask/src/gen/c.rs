@@ -104,6 +104,7 @@ pub fn header(d: &Description) -> Result<String> {
         "DG_EXPORT dg_status {}(const dg_host_api *host, const dg_delegate_api **out_table);\n",
         d.entry
     )?;
+    out.push_str(HAS);
     assertions(&mut out, d)?;
     out.push_str(EPILOGUE);
     Ok(out)
@@ -132,6 +133,13 @@ extern "C" {
 
 const ENTRY: &str = "The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
 work belongs in `initialize`. `host` is valid for the life of the process. It may be called more than once.";
+
+const HAS: &str = r"/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than 0.0.
+ * `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
+#define DG_HAS(type, pointer, member) \
+    ((pointer)->struct_size >= offsetof(type, member) + sizeof((pointer)->member) && (pointer)->member != 0)
+
+";
 
 const EPILOGUE: &str = "\n#ifdef __cplusplus\n}\n#endif\n\n#endif /* DELEGRAPH_H */\n";
 
@@ -219,7 +227,10 @@ fn c_type(ty: &Type, name: &str) -> Result<String> {
 
 /// `u8` pointers of these names are bytes; every other one is text.
 fn is_text(name: &str) -> bool {
-    !matches!(name, "" | "image" | "data" | "graph_hash")
+    !matches!(
+        name,
+        "" | "image" | "data" | "graph_hash" | "options_hash" | "weights_hash"
+    )
 }
 
 fn assertions(out: &mut String, d: &Description) -> Result<()> {

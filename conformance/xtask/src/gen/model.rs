@@ -165,6 +165,8 @@ pub struct Member {
     pub ty: Type,
     pub since: u16,
     pub doc: String,
+    /// Every struct or table of its kind begins with it.
+    pub implied: bool,
 }
 
 impl Description {
@@ -239,6 +241,7 @@ impl Description {
                     ty,
                     since: field.since,
                     doc,
+                    implied: false,
                 });
             }
         }
@@ -270,6 +273,7 @@ impl Description {
             ty: Type::Function(i),
             since: f.since,
             doc: f.doc.clone(),
+            implied: false,
         }));
         members
     }
@@ -383,6 +387,7 @@ fn implied(name: &str, ty: Type, doc: &str) -> Member {
         ty,
         since: 0,
         doc: doc.to_string(),
+        implied: true,
     }
 }
 

@@ -228,7 +228,10 @@ fn default_impl(out: &mut String, name: &str) -> Result<()> {
 
 /// The size at the first minor: what a maker must at least state.
 fn first_size(out: &mut String, members: &[Member]) -> Result<()> {
-    let size = match members.iter().find(|m| m.since > 0) {
+    // A struct that a later minor brought has that minor as its first; the members that every struct has count from 0.
+    let own = members.iter().filter(|m| !m.implied);
+    let first = own.map(|m| m.since).min().unwrap_or(0);
+    let size = match members.iter().find(|m| m.since > first) {
         Some(m) => format!("offset_of!(Self, {})", identifier(&m.name)),
         None => "size_of::<Self>()".to_string(),
     };
