@@ -2,7 +2,10 @@
 
 mod abi_diff;
 mod check;
+mod lock;
 mod new;
+mod sign;
+mod verify;
 
 use crate::args::{DelegateCommand, Global};
 use crate::output::Output;
@@ -16,5 +19,8 @@ pub fn run(command: &DelegateCommand, global: &Global, output: &Output) -> anyho
         DelegateCommand::New(args) => new::run(args, output),
         DelegateCommand::Check(args) => check::run(args, global, output),
         DelegateCommand::AbiDiff(args) => abi_diff::run(args, global, output),
+        DelegateCommand::Lock(args) => lock::run(args, global, output),
+        DelegateCommand::Sign(args) => sign::run(args, output),
+        DelegateCommand::Verify(args) => verify::run(args, global, output),
     }
 }
