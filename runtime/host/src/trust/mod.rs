@@ -194,6 +194,14 @@ impl Policy {
     }
 }
 
+/// The names of the libraries that an ELF library needs (`DT_NEEDED`), in order; none of what is not ELF.
+///
+/// # Errors
+/// One sentence: it begins as ELF and is broken.
+pub fn needed_libraries(bytes: &[u8]) -> Result<Vec<String>, String> {
+    Ok(needed::needs(bytes)?.needed)
+}
+
 /// A path relative to a folder, with `..` where it must be; as it is where that cannot be.
 pub(crate) fn relative_to(path: &Path, folder: &Path) -> PathBuf {
     // Links in folders are followed, or two names of one folder would be far apart; a link that is the file is its name.

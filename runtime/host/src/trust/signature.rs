@@ -147,6 +147,17 @@ impl Keys {
         Ok(Keys { keys })
     }
 
+    /// One key from the text of its file; `path` is what it is called.
+    ///
+    /// # Errors
+    /// One sentence: it is none.
+    pub fn parse(path: &Path, text: &str) -> Result<Keys, String> {
+        let key = parse_key(text)?;
+        Ok(Keys {
+            keys: vec![(path.to_path_buf(), key)],
+        })
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -221,10 +232,7 @@ mod tests {
         wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==\n";
 
     fn keys(text: &str) -> Result<Keys, String> {
-        let key = parse_key(text)?;
-        Ok(Keys {
-            keys: vec![(PathBuf::from("a.pub"), key)],
-        })
+        Keys::parse(Path::new("a.pub"), text)
     }
 
     #[test]
