@@ -924,7 +924,7 @@ struct dg_host_api {
      * Since 0.1.
      */
     void (*profile_emit)(const dg_call *call, const dg_profile_event *const *events, uint64_t count);
-    /* Says that the bytes that `weight_map` gave are not read any more: the host may drop them from memory. A later `weight_map` gives them again.
+    /* A hint: the bytes that `weight_map` gave are not read for some time, so that the host may drop them from memory. They stay valid as before.
      * Since 0.1.
      */
     void (*weight_unmap)(const dg_weights *weights, uint32_t id);

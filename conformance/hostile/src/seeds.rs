@@ -183,6 +183,10 @@ fn envelope() -> Vec<u8> {
     let spec = |rank| TensorSpec {
         dtype: DType::F32,
         rank,
+        requirement: delegraph_abi::envelope::Requirement {
+            alignment: 64,
+            size_multiple: 16,
+        },
     };
     let meta = Meta {
         delegate: "vulkan".to_string(),
@@ -193,6 +197,10 @@ fn envelope() -> Vec<u8> {
         precision: "f16".to_string(),
         abi_minor: 0,
         graph_hash: [7; 32],
+        options_hash: [1; 32],
+        weights_hash: [2; 32],
+        driver_min: "1.0".into(),
+        driver_max: "2.9".into(),
         inputs: vec![spec(4), spec(2)],
         outputs: vec![spec(2)],
     };

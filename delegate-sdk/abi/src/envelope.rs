@@ -16,7 +16,12 @@
 //!  96  u64 payload offset
 //! 104  5 x (u32 offset, u32 size)   delegate, delegate version, format, target, precision: text
 //! 144  (u32 offset, u32 count)   sections: u32 name offset, u32 name size, u64 offset, u64 size, u32 align, u32 0
-//! 152  (u32 offset, u32 count)   tensors: u32 direction (0 in, 1 out), u32 dtype, u32 rank, u32 0; inputs first
+//! 152  (u32 offset, u32 count)   tensors: u32 direction (0 in, 1 out), u32 dtype, u32 rank, u16 alignment, u16 size multiple;
+//!                                inputs first
+//!      since minor 1, where the header reaches so far:
+//! 160  [u8; 32] options hash     SHA-256 of the options of the delegate that compiled it; all zero: not recorded
+//! 192  [u8; 32] weights hash     SHA-256 of the weights that it was compiled with; all zero: not recorded
+//! 224  2 x (u32 offset, u32 size)   oldest driver, newest driver: text
 //! ```
 //!
 //! Offsets count from the first byte of the envelope. Sections lie in the payload, each at a multiple of its alignment.
@@ -28,8 +33,10 @@ use core::fmt;
 
 const MAGIC: [u8; 4] = *b"DGB1";
 const MAJOR: u16 = 0;
-const MINOR: u16 = 0;
-const HEADER_SIZE: usize = 160;
+const MINOR: u16 = 1;
+/// Bytes of the header of minor 0.
+const FIRST_HEADER_SIZE: usize = 160;
+const HEADER_SIZE: usize = 240;
 const SECTION_SIZE: usize = 32;
 const TENSOR_SIZE: usize = 16;
 /// Largest alignment of a section.
@@ -45,6 +52,51 @@ pub struct TensorSpec {
     pub dtype: DType,
     /// Number of dimensions.
     pub rank: u32,
+    /// What it needs beyond the contract.
+    pub requirement: Requirement,
+}
+
+/// What a tensor of a session needs beyond the contract, as `blob_require` states it. 0: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// Its bytes begin at a multiple of this: a power of two, at most [`MAX_ALIGN`].
+    pub alignment: u32,
+    /// There is room for a multiple of so many bytes, at most [`MAX_ALIGN`].
+    pub size_multiple: u32,
+}
+
+impl Requirement {
+    fn pack(self) -> u32 {
+        self.alignment | self.size_multiple << 16
+    }
+
+    fn unpack(word: u32) -> Result<Requirement, EnvelopeError> {
+        let (alignment, size_multiple) = (word & 0xffff, word >> 16);
+        let sound = alignment == 0 || alignment.is_power_of_two();
+        match sound && alignment <= MAX_ALIGN && size_multiple <= MAX_ALIGN {
+            true => Ok(Requirement {
+                alignment,
+                size_multiple,
+            }),
+            false => Err(EnvelopeError::Corrupt("a tensor's requirement is not allowed")),
+        }
+    }
+
+    /// What meets both.
+    pub fn and(self, other: Requirement) -> Requirement {
+        let (a, b) = (self.size_multiple.max(1), other.size_multiple.max(1));
+        let gcd = {
+            let (mut a, mut b) = (a, b);
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        Requirement {
+            alignment: self.alignment.max(other.alignment),
+            size_multiple: (a / gcd * b).min(MAX_ALIGN * MAX_ALIGN),
+        }
+    }
 }
 
 /// What an envelope says.
@@ -66,6 +118,14 @@ pub struct Meta {
     pub abi_minor: u32,
     /// SHA-256 of the graph image.
     pub graph_hash: [u8; 32],
+    /// SHA-256 of the options of the delegate that compiled it; all zero: not recorded.
+    pub options_hash: [u8; 32],
+    /// SHA-256 of the weights that it was compiled with; all zero: not recorded.
+    pub weights_hash: [u8; 32],
+    /// Oldest driver that it runs on; empty: any.
+    pub driver_min: String,
+    /// Newest driver that it runs on; empty: any.
+    pub driver_max: String,
     /// In order.
     pub inputs: Vec<TensorSpec>,
     /// In order.
@@ -144,6 +204,8 @@ pub fn write(
         &meta.format,
         &meta.target,
         &meta.precision,
+        &meta.driver_min,
+        &meta.driver_max,
     ];
     if texts.iter().any(|t| t.len() > MAX_TEXT as usize) {
         return Err(EnvelopeError::Corrupt("a text is too long"));
@@ -184,7 +246,8 @@ pub fn write(
     out.extend_from_slice(&meta.graph_hash);
     out.extend_from_slice(&[0; 32]);
     put64(&mut out, payload as u64);
-    for (at, size) in texts {
+    let (texts, drivers) = texts.split_at(5);
+    for &(at, size) in texts {
         put32(&mut out, at);
         put32(&mut out, size);
     }
@@ -195,6 +258,12 @@ pub fn write(
         tensors,
     ] {
         put32(&mut out, word as u32);
+    }
+    out.extend_from_slice(&meta.options_hash);
+    out.extend_from_slice(&meta.weights_hash);
+    for &(at, size) in drivers {
+        put32(&mut out, at);
+        put32(&mut out, size);
     }
     for ((section, name), offset) in sections.iter().zip(&names).zip(&offsets) {
         put32(&mut out, name.0);
@@ -212,7 +281,7 @@ pub fn write(
         if spec.rank > MAX_RANK {
             return Err(EnvelopeError::Corrupt("a rank is too large"));
         }
-        for word in [direction, spec.dtype.0, spec.rank, 0] {
+        for word in [direction, spec.dtype.0, spec.rank, spec.requirement.pack()] {
             put32(&mut out, word);
         }
     }
@@ -254,7 +323,7 @@ fn check_sections(sections: &[Section<'_>]) -> Result<(), EnvelopeError> {
 /// Anything that is out of place.
 pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     let reader = Reader(bytes);
-    if bytes.len() < HEADER_SIZE || bytes[..4] != MAGIC {
+    if bytes.len() < FIRST_HEADER_SIZE || bytes[..4] != MAGIC {
         return Err(EnvelopeError::Magic);
     }
     let major = reader.u32(4)? as u16;
@@ -285,9 +354,19 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         format_version: reader.u32(12)?,
         abi_minor: reader.u32(16)?,
         graph_hash: reader.array(32)?,
+        options_hash: [0; 32],
+        weights_hash: [0; 32],
+        driver_min: String::new(),
+        driver_max: String::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
     };
+    if reader.u32(8)? as usize >= HEADER_SIZE {
+        meta.options_hash = reader.array(160)?;
+        meta.weights_hash = reader.array(192)?;
+        meta.driver_min = text(224)?;
+        meta.driver_max = text(232)?;
+    }
     let mut sections = Vec::new();
     for at in reader.records(144, SECTION_SIZE)? {
         let (offset, size) = (reader.u64(at + 8)?, reader.u64(at + 16)?);
@@ -311,6 +390,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         let spec = TensorSpec {
             dtype: DType(reader.u32(at + 4)?),
             rank: reader.u32(at + 8)?,
+            requirement: Requirement::unpack(reader.u32(at + 12)?)?,
         };
         if spec.rank > MAX_RANK {
             return Err(EnvelopeError::Corrupt("a rank is too large"));

@@ -2204,7 +2204,7 @@ pub struct HostApi {
     pub profile_enabled: Option<unsafe extern "C" fn(call: *const Call) -> u32>,
     /// Hands over events of this run. The host copies them.
     pub profile_emit: Option<unsafe extern "C" fn(call: *const Call, events: *const *const ProfileEvent, count: u64)>,
-    /// Says that the bytes that `weight_map` gave are not read any more: the host may drop them from memory. A later `weight_map` gives them again.
+    /// A hint: the bytes that `weight_map` gave are not read for some time, so that the host may drop them from memory. They stay valid as before.
     pub weight_unmap: Option<unsafe extern "C" fn(weights: *const Weights, id: u32)>,
     /// Writes two words to `out_key`: two weights of one process with the same key have the same bytes, whichever blob they belong to, so that a
     /// delegate keeps one copy of them. Keys say nothing across processes. DG_E_NOT_FOUND: there is no such weight. DG_E_UNSUPPORTED: the host knows

@@ -1,8 +1,13 @@
-//! What the host hands to a call: context, options, weights, blobs.
+//! The running call, as a delegate sees it.
+//!
+//! On a host that is older than a function, asking gives the plain answer (no deadline, number 0, nobody profiles), and telling does
+//! nothing.
 
-use crate::Error;
-use crate::sys::{RawCall, RawWeights};
+use crate::Extension;
+use crate::sys::RawCall;
+use delegraph_abi::image::NodeIndex;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// The running call.
 pub struct Context<'a> {
@@ -35,9 +40,50 @@ impl Context<'_> {
         self.call.parallel_for(count, &body);
     }
 
+    /// How long the caller still waits; zero: return soon, with `TIMEOUT`. `None`: for ever, or the host does not say.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.call.time_left_ns().map(Duration::from_nanos)
+    }
+
+    /// The number that the host's log and profile give to this run; 0: none.
+    pub fn correlation_id(&self) -> u64 {
+        self.call.correlation_id()
+    }
+
+    /// Says how far a long call is: `done` of `total` steps, 0 of 0 where that is not known, and what is being done.
+    pub fn progress(&self, done: u64, total: u64, text: &str) {
+        self.call.progress(done, total, text);
+    }
+
     /// Writes a line to the host's log.
     pub fn log(&self, level: LogLevel, message: &str) {
         self.call.log(level as u32, message);
+    }
+
+    /// Whether a line of this level would be written: ask before composing a costly one.
+    pub fn log_enabled(&self, level: LogLevel) -> bool {
+        self.call.log_enabled(level as u32)
+    }
+
+    /// The host's monotonic clock, in nanoseconds from an unspecified origin: the one that [`ProfileEvent`]s are in. 0 on a host that
+    /// is older than ABI 0.1, which takes no events either.
+    pub fn now_ns(&self) -> u64 {
+        self.call.now_ns()
+    }
+
+    /// Whether somebody wants to know what takes the time in this run. If not, measure nothing.
+    pub fn profiling(&self) -> bool {
+        self.call.profile_enabled()
+    }
+
+    /// Hands over events of this run.
+    pub fn profile(&self, events: &[ProfileEvent<'_>]) {
+        self.call.profile(events);
+    }
+
+    /// The host's table of this name, of this revision or a later one.
+    pub fn extension(&self, name: &str, min_revision: u32) -> Option<Extension> {
+        Extension::from_host(self.call.extension(name, min_revision))
     }
 }
 
@@ -53,136 +99,19 @@ pub enum LogLevel {
     Trace = delegraph_abi::c::LogLevel::TRACE.0,
 }
 
-/// A value of an option.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs)]
-pub enum OptionValue<'a> {
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Str(&'a str),
-}
-
-/// The user's options for this delegate.
-#[derive(Debug, Clone, Default)]
-pub struct Options<'a> {
-    /// In the order given.
-    pub entries: Vec<(&'a str, OptionValue<'a>)>,
-}
-
-impl<'a> Options<'a> {
-    /// The value of an option.
-    pub fn find(&self, key: &str) -> Option<OptionValue<'a>> {
-        self.entries.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
-    }
-
-    /// Refuses options of other names.
-    ///
-    /// # Errors
-    /// The first key that is not in `known`.
-    pub fn check(&self, known: &[&str]) -> Result<(), Error> {
-        match self.entries.iter().find(|(k, _)| !known.contains(k)) {
-            None => Ok(()),
-            Some((key, _)) if known.is_empty() => {
-                Err(Error::invalid(format!("unknown option `{key}`")).hint("this delegate has no options"))
-            }
-            Some((key, _)) => Err(Error::invalid(format!("unknown option `{key}`"))
-                .hint(format!("the options are `{}`", known.join("`, `")))),
-        }
-    }
-}
-
-/// Weights by the id that the graph image gives them, for the length of a call.
-pub struct Weights<'a> {
-    raw: RawWeights,
-    _call: PhantomData<&'a [u8]>,
-}
-
-impl<'a> Weights<'a> {
-    pub(crate) fn new(raw: RawWeights) -> Weights<'a> {
-        Weights {
-            raw,
-            _call: PhantomData,
-        }
-    }
-
-    /// The bytes of a weight: contiguous, row-major, aligned to nothing in particular.
-    ///
-    /// # Errors
-    /// There is no such weight.
-    pub fn bytes(&self, id: u32) -> Result<&'a [u8], Error> {
-        self.raw.map(id)
-    }
-
-    /// Keeps the weights beyond the call, until dropped. The host grants it in `load` only.
-    ///
-    /// # Errors
-    /// Not in `load`.
-    pub fn keep(&self) -> Result<KeptWeights, Error> {
-        self.raw.retain()?;
-        Ok(KeptWeights { raw: self.raw })
-    }
-}
-
-/// Weights that a session keeps.
-pub struct KeptWeights {
-    raw: RawWeights,
-}
-
-impl KeptWeights {
-    /// As [`Weights::bytes`].
-    ///
-    /// # Errors
-    /// There is no such weight.
-    pub fn bytes(&self, id: u32) -> Result<&[u8], Error> {
-        self.raw.map(id)
-    }
-}
-
-impl Drop for KeptWeights {
-    fn drop(&mut self) {
-        self.raw.release();
-    }
-}
-
-/// What the envelope says of a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlobMeta<'a> {
-    /// Backend id.
-    pub delegate: &'a str,
-    /// Version of the delegate that made it.
-    pub delegate_version: &'a str,
-    /// Name of its form.
-    pub format: &'a str,
-    /// Version of its form.
-    pub format_version: u32,
-    /// What it was compiled for; empty: anything.
-    pub target: &'a str,
-    /// Lower precision that it computes in; empty: that of the graph.
-    pub precision: &'a str,
-    /// SHA-256 of the graph image.
-    pub graph_hash: &'a [u8; 32],
-}
-
-/// A blob that is to be loaded. The host has checked its hashes.
-#[derive(Debug, Clone)]
-pub struct Blob<'a> {
-    /// From its envelope.
-    pub meta: BlobMeta<'a>,
-    /// Name and content, in the order written.
-    pub sections: Vec<(&'a str, &'a [u8])>,
-}
-
-impl<'a> Blob<'a> {
-    /// The content of a section.
-    ///
-    /// # Errors
-    /// There is no such section.
-    pub fn section(&self, name: &str) -> Result<&'a [u8], Error> {
-        self.sections
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, bytes)| *bytes)
-            .ok_or_else(|| Error::corrupt(format!("the blob has no section `{name}`")))
-    }
+/// Something that took time in a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProfileEvent<'a> {
+    /// What ran: a kernel, a copy, a wait.
+    pub name: &'a str,
+    /// Node of the graph image that it did; `None`: of none in particular.
+    pub node: Option<NodeIndex>,
+    /// Where it ran: a queue, a core, an engine. Events of one lane do not overlap.
+    pub lane: u32,
+    /// In nanoseconds of [`Context::now_ns`].
+    pub start_ns: u64,
+    /// Not before `start_ns`.
+    pub end_ns: u64,
+    /// Bytes moved; 0: not known.
+    pub bytes: u64,
 }

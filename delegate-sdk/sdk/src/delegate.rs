@@ -1,9 +1,11 @@
-//! The two traits that make a delegate, and what they answer with.
+//! The traits that make a delegate: who it is, and one for each role.
 
-use crate::{Blob, BlobMeta, Context, Error, Options, TensorOut, TensorView, Weights};
-use delegraph_abi::Reason;
-use delegraph_abi::image::{ImageView, NodeIndex};
-use std::borrow::Cow;
+use crate::{
+    Blob, BlobMeta, BlobVerdict, Compiled, Context, Error, Extension, HostMemory, Options, Partition, SubmittedRun,
+    TensorOut, TensorView, Weights,
+};
+use delegraph_abi::image::ImageView;
+use std::any::Any;
 
 /// What a delegate says of itself. Everything is constant: the host reads it before it initializes anything.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +24,17 @@ pub struct Info {
     pub format_version: u32,
 }
 
-/// A delegate: answers what it takes, compiles it, loads what it compiled.
+/// A delegate: who it is, and how it starts. What it does is said by its roles: [`Compile`], [`Run`] or both.
 ///
-/// All of it may be called from several threads at once.
+/// All methods of it and its roles may be called from several threads at once.
 pub trait Delegate: Sized + Send + Sync + 'static {
     /// Its name and version.
     const INFO: Info;
+
+    /// The schema of its options as JSON Schema: an object with `properties`, each of `type` `boolean`, `integer`, `number` or
+    /// `string`, with `enum`, `minimum`, `maximum`, `default` and `description` as needed, and `required`. The host refuses options
+    /// that do not fit before it starts the delegate, with the nearest key. Empty: there is none, and [`Options::check`] has to do.
+    const OPTIONS_SCHEMA: &'static str = "";
 
     /// Starts it.
     ///
@@ -35,16 +42,26 @@ pub trait Delegate: Sized + Send + Sync + 'static {
     /// An option that it does not know ([`Options::check`]), or a driver that is not there.
     fn new(options: &Options<'_>, context: &Context<'_>) -> Result<Self, Error>;
 
-    /// The devices found when it started. Ids are 0, 1, … in order.
+    /// The devices found when it started. Ids are 0, 1, … in order. A delegate that only compiles has none.
     fn devices(&self) -> Vec<Device>;
 
+    /// A table of functions beside the contract, of this name and of this revision or a later one. The host may ask before anything
+    /// is started.
+    fn extension(_name: &str, _min_revision: u32) -> Option<Extension> {
+        None
+    }
+}
+
+/// The role of a compiler: says what it takes, and compiles it. It needs no device.
+pub trait Compile: Delegate {
     /// Says for every node of the graph whether it takes it, or why not.
     ///
     /// # Errors
     /// Only what has nothing to do with single nodes.
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error>;
 
-    /// Compiles a graph, of which it took every node. Inputs and outputs of the session are the graph's, in order.
+    /// Compiles a graph, of which it took every node. Inputs and outputs of the session are the graph's, in order. What takes long
+    /// calls [`Context::progress`], and ends early when [`Context::is_cancelled`].
     ///
     /// # Errors
     /// Something that could not be seen before; name the node, and the host tags again without it.
@@ -55,7 +72,10 @@ pub trait Delegate: Sized + Send + Sync + 'static {
         target: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error>;
+}
 
+/// The role of an executor: loads what was compiled, here or elsewhere.
+pub trait Run: Delegate {
     /// Judges a blob by its metadata, without loading it.
     fn check_blob(&self, meta: &BlobMeta<'_>) -> BlobVerdict {
         BlobVerdict::by_format(&Self::INFO, meta)
@@ -67,6 +87,19 @@ pub trait Delegate: Sized + Send + Sync + 'static {
     /// # Errors
     /// The blob is damaged or not fit, or the device failed.
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error>;
+}
+
+/// The role of an executor that uses the host's memory in place. Export it with `import`.
+pub trait Import: Run {
+    /// What it makes of memory: a registration with its driver, which ends when it is dropped.
+    type Buffer: Any + Send + Sync;
+
+    /// Takes notice of memory that runs will read and write. Tensors that lie in it come with the buffer and their offset in it
+    /// ([`TensorView::buffer`]).
+    ///
+    /// # Errors
+    /// The device cannot; the host goes on without.
+    fn import(&self, memory: HostMemory, context: &Context<'_>) -> Result<Self::Buffer, Error>;
 }
 
 /// A loaded blob. One run at a time; may move between threads.
@@ -83,6 +116,14 @@ pub trait Session: Send {
         outputs: &mut [TensorOut<'_>],
         context: &Context<'_>,
     ) -> Result<(), Error>;
+
+    /// Begins a run that may end later: hand `run` to whatever learns that the device is done, and return. It is called only if the
+    /// delegate is exported with `submit`. Runs of one session are submitted one at a time.
+    ///
+    /// Where it is not overridden, the run is executed before this returns.
+    fn submit(&mut self, run: SubmittedRun) {
+        run.complete(|inputs, outputs, context| self.execute(inputs, outputs, context));
+    }
 }
 
 /// Kind of a device.
@@ -111,103 +152,4 @@ pub struct Device {
     pub driver: String,
     /// Bytes of its memory; 0: not known.
     pub memory: u64,
-}
-
-/// Answer for one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It takes the node.
-    Take,
-    /// It does not; the reason is shown to people as it stands.
-    Refuse(Reason, Cow<'static, str>),
-}
-
-/// Answer for a graph.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Partition {
-    /// One a node, in order.
-    pub verdicts: Vec<Verdict>,
-    /// Sets of nodes of which it wants all or none.
-    pub atomic_sets: Vec<Vec<NodeIndex>>,
-}
-
-impl Partition {
-    /// Asks `verdict` about every node.
-    pub fn each<'a>(
-        graph: &ImageView<'a>,
-        mut verdict: impl FnMut(delegraph_abi::image::NodeView<'a>) -> Verdict,
-    ) -> Partition {
-        Partition {
-            verdicts: graph.nodes().map(&mut verdict).collect(),
-            atomic_sets: Vec::new(),
-        }
-    }
-}
-
-/// A part of a compiled blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
-    /// Name, unique within the blob.
-    pub name: String,
-    /// Alignment that it is loaded at: a power of two, at most 4096.
-    pub align: u32,
-    /// Content.
-    pub bytes: Vec<u8>,
-}
-
-/// What `compile` gives.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Compiled {
-    /// Lower precision that it computes in (`f16`, `int8`); empty: that of the graph.
-    pub precision: String,
-    /// At least one.
-    pub sections: Vec<Section>,
-}
-
-impl From<Vec<u8>> for Compiled {
-    /// One section `code`.
-    fn from(bytes: Vec<u8>) -> Compiled {
-        Compiled {
-            precision: String::new(),
-            sections: vec![Section {
-                name: "code".to_string(),
-                align: 16,
-                bytes,
-            }],
-        }
-    }
-}
-
-/// What a delegate thinks of a blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlobVerdict {
-    /// Made for exactly this.
-    Optimal,
-    /// Runs; compiling again would do better.
-    RecompileBetter(String),
-    /// Mine, but it does not run here.
-    UnsupportedHere(String),
-    /// Of another delegate.
-    NotMine(String),
-    /// Damaged.
-    Corrupt(String),
-}
-
-impl BlobVerdict {
-    /// The plain judgement: the delegate's and the form's names, and the form's version.
-    pub fn by_format(info: &Info, meta: &BlobMeta<'_>) -> BlobVerdict {
-        if meta.delegate != info.name || meta.format != info.format {
-            return BlobVerdict::NotMine(format!(
-                "the blob is of `{}` in the form `{}`, not of `{}` in the form `{}`",
-                meta.delegate, meta.format, info.name, info.format
-            ));
-        }
-        if meta.format_version != info.format_version {
-            return BlobVerdict::UnsupportedHere(format!(
-                "version {} of the form `{}` is not {}",
-                meta.format_version, info.format, info.format_version
-            ));
-        }
-        BlobVerdict::Optimal
-    }
 }

@@ -2,6 +2,7 @@
 
 use delegraph_abi::Status;
 use delegraph_abi::image::NodeIndex;
+use std::any::Any;
 use std::fmt;
 
 /// Why a call failed: a status of the contract, the node it is about, what happened and what to try.
@@ -49,6 +50,15 @@ impl Error {
     /// A mistake of the delegate's own.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(Status::INTERNAL, message)
+    }
+
+    /// What was caught of a panic.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        Error::internal(format!("the delegate panicked: {text}"))
     }
 
     /// Names the node.

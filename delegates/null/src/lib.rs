@@ -10,8 +10,8 @@
 
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, BlobMeta, BlobVerdict, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Reason, Session,
-    Status, Verdict, Weights,
+    Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Reason,
+    Run, Session, Status, Verdict, Weights,
 };
 
 /// Why it takes no node and compiles nothing.
@@ -40,7 +40,9 @@ impl Delegate for Null {
     fn devices(&self) -> Vec<Device> {
         Vec::new()
     }
+}
 
+impl Compile for Null {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
         Ok(Partition::each(graph, |_| {
             Verdict::Refuse(Reason::OTHER, NOTHING.into())
@@ -50,7 +52,9 @@ impl Delegate for Null {
     fn compile(&self, _: &ImageView<'_>, _: &Weights<'_>, _: &str, _: &Context<'_>) -> Result<Compiled, Error> {
         Err(Error::unsupported(NOTHING))
     }
+}
 
+impl Run for Null {
     fn check_blob(&self, _: &BlobMeta<'_>) -> BlobVerdict {
         BlobVerdict::NotMine(NO_BLOBS.into())
     }

@@ -17,12 +17,12 @@ pub const SECTION: &str = "image";
 pub fn compile(graph: &ImageView<'_>) -> Result<Compiled, Error> {
     check(graph)?;
     Ok(Compiled {
-        precision: String::new(),
         sections: vec![Section {
             name: SECTION.to_string(),
             align: 8,
             bytes: graph.bytes().to_vec(),
         }],
+        ..Compiled::default()
     })
 }
 

@@ -28,7 +28,7 @@
 //!
 //! let mut program = Program::new(&image.finish().unwrap())?;
 //! let bytes = [(-1f32).to_le_bytes(), 3f32.to_le_bytes()].concat();
-//! let x = TensorView { dtype: DType::F32, sizes: &[2], bytes: &bytes };
+//! let x = TensorView::new(DType::F32, &[2], &bytes);
 //! let made = program.run(&[x], &NoWeights)?;
 //! assert_eq!(made[0].floats()?, [0.0, 3.0]);
 //! # Ok::<(), Error>(())
@@ -50,7 +50,9 @@ mod testing;
 mod walk;
 
 use delegraph_sdk::image::ImageView;
-use delegraph_sdk::{Blob, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Session, Weights};
+use delegraph_sdk::{
+    Blob, Compile, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Run, Session, Weights,
+};
 
 /// The reference delegate.
 pub struct Reference;
@@ -73,7 +75,9 @@ impl Delegate for Reference {
     fn devices(&self) -> Vec<Device> {
         device::devices()
     }
+}
 
+impl Compile for Reference {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
         Ok(Partition::each(graph, |node| caps::verdict(&node)))
     }
@@ -81,7 +85,9 @@ impl Delegate for Reference {
     fn compile(&self, graph: &ImageView<'_>, _: &Weights<'_>, _: &str, _: &Context<'_>) -> Result<Compiled, Error> {
         compile::compile(graph)
     }
+}
 
+impl Run for Reference {
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, _: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         execute::load(blob, weights)
     }

@@ -301,11 +301,7 @@ mod tests {
             vec![1, 2, 255, 254],
             [1f32, 0.5].iter().flat_map(|s| s.to_le_bytes()).collect(),
         ]);
-        let input = TensorView {
-            dtype: DType::I8,
-            sizes: &[1, 2],
-            bytes: &[3, 4],
-        };
+        let input = TensorView::new(DType::I8, &[1, 2], &[3, 4]);
         let made = Program::new(&bytes).unwrap().run(&[input], &weights).unwrap();
         // x = [1, 1.5]; w = [[1, 2], [-0.5, -1]]; y = [4, -2].
         assert_eq!(made[0].ints().unwrap(), [13, -3]);

@@ -312,11 +312,7 @@ mod tests {
         ] {
             let tensor = Tensor::from_bytes(dtype, vec![2], &bytes).unwrap();
             let (mut sizes, mut room) = ([3], bytes.repeat(2));
-            let mut out = TensorOut {
-                dtype,
-                sizes: &mut sizes,
-                bytes: &mut room,
-            };
+            let mut out = TensorOut::new(dtype, &mut sizes, &mut room);
             tensor.write(&mut out).unwrap();
             assert_eq!((sizes, &room[..bytes.len()]), ([2], &bytes[..]));
         }

@@ -91,11 +91,7 @@ pub fn try_run(op: &str, items: &[Item], wants: &[Tensor]) -> Result<Vec<Tensor>
         .map(|tensor| {
             let mut sizes: Vec<i64> = tensor.sizes().iter().map(|s| *s as i64).collect();
             let mut bytes = vec![0; tensor.len() * tensor.dtype().size().unwrap()];
-            let mut out = TensorOut {
-                dtype: tensor.dtype(),
-                sizes: &mut sizes,
-                bytes: &mut bytes,
-            };
+            let mut out = TensorOut::new(tensor.dtype(), &mut sizes, &mut bytes);
             tensor.write(&mut out).unwrap();
             (sizes, bytes)
         })
@@ -103,11 +99,7 @@ pub fn try_run(op: &str, items: &[Item], wants: &[Tensor]) -> Result<Vec<Tensor>
     let views: Vec<TensorView<'_>> = inputs
         .iter()
         .zip(&stored)
-        .map(|(tensor, (sizes, bytes))| TensorView {
-            dtype: tensor.dtype(),
-            sizes,
-            bytes,
-        })
+        .map(|(tensor, (sizes, bytes))| TensorView::new(tensor.dtype(), sizes, bytes))
         .collect();
     let made = program.run(&views, &NoWeights)?;
     Ok(made.iter().map(|tensor| (**tensor).clone()).collect())

@@ -84,11 +84,7 @@ fn run(image: &[u8]) -> Result<(), Error> {
         return Ok(());
     }
     let bytes = [0u8; 2 * 2 * 6 * 4];
-    let x = TensorView {
-        dtype: DType::F32,
-        sizes: &[2, 2, 6],
-        bytes: &bytes,
-    };
+    let x = TensorView::new(DType::F32, &[2, 2, 6], &bytes);
     program.run(&[x], &Ones).map(|_| ())
 }
 

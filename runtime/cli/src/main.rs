@@ -19,7 +19,6 @@ use args::{Cli, Command};
 use clap::Parser;
 use output::{Output, Tint};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An error of the command line itself, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +77,13 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(&cli.global);
-    LOUDNESS.store(
-        if cli.global.quiet { 0 } else { cli.global.verbose + 1 },
-        Ordering::Relaxed,
-    );
-    delegraph_host::set_logger(log_line);
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => delegraph_host::LogLevel(0),
+        (false, 0) => delegraph_host::LogLevel::WARN,
+        (false, 1) => delegraph_host::LogLevel::INFO,
+        (false, _) => delegraph_host::LogLevel::TRACE,
+    };
+    delegraph_host::set_logger(level, log_line);
     match dispatch(&cli, &output) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -98,20 +99,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// How much of the delegates' logs is shown: nothing, errors and warnings, information, everything.
-static LOUDNESS: AtomicU8 = AtomicU8::new(1);
-
 /// A delegate's log line, on standard error.
 fn log_line(backend: &str, level: delegraph_host::LogLevel, text: &str) {
-    let (name, needs) = match level {
-        delegraph_host::LogLevel::ERROR => ("error", 1),
-        delegraph_host::LogLevel::WARN => ("warning", 1),
-        delegraph_host::LogLevel::INFO => ("info", 2),
-        _ => ("debug", 3),
+    let name = match level {
+        delegraph_host::LogLevel::ERROR => "error",
+        delegraph_host::LogLevel::WARN => "warning",
+        delegraph_host::LogLevel::INFO => "info",
+        _ => "debug",
     };
-    if LOUDNESS.load(Ordering::Relaxed) >= needs {
-        eprintln!("{backend}: {name}: {text}");
-    }
+    eprintln!("{backend}: {name}: {text}");
 }
 
 /// An error with its causes; what a message says of its cause is not said twice.

@@ -120,6 +120,33 @@ fn a_lock_is_written_heeded_and_verified() {
 }
 
 #[test]
+fn a_worker_is_handed_what_was_checked() {
+    if !cfg!(target_os = "linux") {
+        println!("skipped: made for Linux");
+        return;
+    }
+    let place = Place::new("trust = \"require\"\n[backend.reference]\nisolation = \"worker\"");
+    let worker = Path::new(env!("CARGO_BIN_EXE_delegraph")).with_file_name("delegraph-worker");
+    std::fs::copy(&worker, place.path("delegraph-worker"))
+        .unwrap_or_else(|e| panic!("build `delegraph-worker` first: {}: {e}", worker.display()));
+    let (states, _) = place.probe(&[]);
+    assert!(states[0].contains("there is no lock file"), "{states:?}");
+    place.json(0, &["delegate", "lock"]);
+    // Its sandbox is on: the sealed copy is not in the file system that it closes.
+    let (states, _) = place.probe(&[]);
+    assert!(states[0].starts_with("loaded"), "{states:?}");
+    // A variable could name any program as the worker.
+    let (states, _) = place.probe(&[("DELEGRAPH_WORKER", "/bin/false")]);
+    assert!(states[0].starts_with("loaded"), "{states:?}");
+    place.append("d/libreference_delegate.so");
+    let (states, _) = place.probe(&[]);
+    assert!(states[0].contains("another library than the pinned one"), "{states:?}");
+    place.configure("trust = \"off\"\n[backend.reference]\nisolation = \"worker\"");
+    let (states, _) = place.probe(&[("DELEGRAPH_WORKER", "/bin/false")]);
+    assert!(!states[0].starts_with("loaded"), "the variable is heeded elsewhere: {states:?}");
+}
+
+#[test]
 fn the_environment_adds_nothing_that_is_not_pinned() {
     if !cfg!(target_os = "linux") {
         println!("skipped: made for Linux");

@@ -68,7 +68,7 @@ struct Merged {
 }
 
 /// The keys that are settled once `trust` is `require`.
-const TRUST_KEYS: [&str; 3] = ["trust", "lock", "keys"];
+const TRUST_KEYS: [&str; 4] = ["trust", "lock", "keys", "worker"];
 
 impl Merged {
     fn add(&mut self, table: &toml::Table, origin: &Origin, folder: Option<&Path>) {
@@ -363,8 +363,10 @@ fn anchor_paths(table: &mut toml::Table, folder: &Path) {
             items.iter_mut().for_each(|item| anchor(item, true));
         }
     }
-    if let Some(lock) = table.get_mut("delegates").and_then(|d| d.get_mut("lock")) {
-        anchor(lock, true);
+    for key in ["lock", "worker"] {
+        if let Some(path) = table.get_mut("delegates").and_then(|d| d.get_mut(key)) {
+            anchor(path, true);
+        }
     }
     if let Some(toml::Value::Table(backends)) = table.get_mut("backend") {
         for (_, backend) in backends.iter_mut() {

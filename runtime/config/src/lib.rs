@@ -26,8 +26,8 @@ pub use error::ConfigError;
 pub use glob::glob_match;
 pub use layer::{Layers, Origin};
 pub use model::{
-    Backend, Config, Delegates, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch, Select, SelfCheck, Threads,
-    Trust,
+    Backend, Config, Delegates, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch, SandboxMode, Select,
+    SelfCheck, Threads, Trust,
 };
 pub use place::{Environment, is_elevated, standard_layers, standard_layers_in};
 

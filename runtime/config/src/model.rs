@@ -84,12 +84,14 @@ pub enum SelfCheck {
 pub struct Delegates {
     /// Folders of manifests, relative to the file.
     pub search: Vec<PathBuf>,
-    /// When a library may be loaded. Once a layer says `require`, later layers change neither this nor `lock` nor `keys`.
+    /// When a library may be loaded. Once a layer says `require`, later layers change neither this nor `lock`, `keys` and `worker`.
     pub trust: Trust,
     /// The lock file, relative to the file; absent: `delegraph.lock` beside the file that set `trust`.
     pub lock: Option<PathBuf>,
     /// Public keys of signatures, relative to the file.
     pub keys: Vec<PathBuf>,
+    /// The program that isolated delegates run in, relative to the file; absent: `delegraph-worker` beside the app.
+    pub worker: Option<PathBuf>,
     /// A conformance list that a delegate must hold a certificate of.
     pub require_conformance: Option<String>,
 }
@@ -119,8 +121,16 @@ pub struct Backend {
     pub isolation: Option<Isolation>,
     /// `auto`, an index, or a name glob.
     pub device: Option<String>,
-    /// Threads, of `portable`.
+    /// Threads: of `portable`, those of its kernels and of delegates in the app's process; of an isolated delegate, those of its worker.
     pub threads: Option<Threads>,
+    /// Megabytes (2^20 bytes) of address space of an isolated delegate; absent: as much as the system gives.
+    pub memory_mb: Option<u64>,
+    /// Milliseconds after which a run of an isolated delegate is ended; absent: 30,000.
+    pub run_limit_ms: Option<u64>,
+    /// Milliseconds after which a start, partition, compilation or load of an isolated delegate is ended; absent: 600,000.
+    pub compile_limit_ms: Option<u64>,
+    /// Whether an isolated delegate is closed in by a sandbox; absent: `on`.
+    pub sandbox: Option<SandboxMode>,
     /// The delegate's own options, checked against its own schema.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub options: toml::Table,
@@ -133,6 +143,15 @@ pub struct Backend {
 pub enum Isolation {
     InProcess,
     Worker,
+}
+
+/// `backend.NAME.sandbox`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum SandboxMode {
+    On,
+    Off,
 }
 
 /// `backend.NAME.threads`

@@ -2,12 +2,12 @@
 
 use crate::Error;
 use crate::delegates::{PORTABLE, wanted};
+use crate::region_call::{Counts, SessionCall, SharedArenas, Watch};
 use crate::report::RegionState;
-use delegraph_config::{Config, Fallback};
-use delegraph_executor::{BoundRegion, RegionCall, RegionError};
-use delegraph_host::{BlobVerdict, Host, Input, Output, Status, Weights};
+use delegraph_config::{Config, Fallback, glob_match};
+use delegraph_executor::BoundRegion;
+use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, Weights};
 use delegraph_ir::Bytes;
-use delegraph_kernels::{Growable, Out, Tensor};
 use delegraph_pte::Verified;
 use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
 use delegraph_pte::overlay::{Candidate, MethodOverlay, Region};
@@ -28,6 +28,20 @@ pub(crate) struct Binder<'a> {
     pub(crate) constants: Vec<Range<u64>>,
     /// Threads that delegates may borrow.
     pub(crate) parallel: Parallel,
+    /// The memory that activations lie in.
+    pub(crate) arenas: &'a SharedArenas,
+    /// What every region's call hears and tells.
+    pub(crate) watch: Watch,
+}
+
+/// The regions of a method.
+pub(crate) struct Bound {
+    /// Those that a delegate took.
+    pub(crate) bound: Vec<BoundRegion>,
+    /// All of them.
+    pub(crate) states: Vec<RegionState>,
+    /// What runs cost, of those that a delegate took; one a region.
+    pub(crate) counts: Vec<Option<Arc<Counts>>>,
 }
 
 /// The bytes of each constant buffer: as many as a tensor of the program says, else up to the next one.
@@ -65,9 +79,10 @@ impl Binder<'_> {
     ///
     /// # Errors
     /// A region is bound to nothing and fallback is denied, or the overlay contradicts the program.
-    pub(crate) fn bind(&self, overlay: &MethodOverlay) -> Result<(Vec<BoundRegion>, Vec<RegionState>), Error> {
+    pub(crate) fn bind(&self, overlay: &MethodOverlay) -> Result<Bound, Error> {
         let mut bound = Vec::new();
         let mut states = Vec::new();
+        let mut counts = vec![None; overlay.regions.len()];
         for (i, region) in overlay.regions.iter().enumerate() {
             let mut state = RegionState {
                 start: region.start,
@@ -78,13 +93,18 @@ impl Binder<'_> {
                 refusals: Vec::new(),
                 delegated_runs: 0,
                 portable_runs: 0,
+                isolation: None,
+                copied_tensors: 0,
+                copied_bytes: 0,
             };
             let candidates = self.in_order(region, &mut state.refusals);
             let absent = candidates.iter().all(|c| self.host.delegate(&c.backend).is_err());
             for candidate in candidates {
                 match self.load(region, candidate) {
                     Ok(call) => {
+                        counts[i] = Some(call.counts());
                         state.backend = Some(candidate.backend.clone());
+                        state.isolation = self.host.delegate(&candidate.backend).ok().map(|d| d.isolation());
                         bound.push(BoundRegion {
                             start: region.start,
                             end: region.end,
@@ -92,7 +112,7 @@ impl Binder<'_> {
                             outputs: region.outputs.clone(),
                             backend: candidate.backend.clone(),
                             operators: region.operators.clone(),
-                            call,
+                            call: Box::new(call),
                         });
                         break;
                     }
@@ -105,7 +125,7 @@ impl Binder<'_> {
             }
             states.push(state);
         }
-        Ok((bound, states))
+        Ok(Bound { bound, states, counts })
     }
 
     /// The region's candidates in the configuration's order, or in the file's own where the configuration has none.
@@ -130,7 +150,31 @@ impl Binder<'_> {
         candidates
     }
 
-    fn load(&self, region: &Region, candidate: &Candidate) -> Result<Box<dyn RegionCall>, String> {
+    /// The device that the configuration asks for, by index or by a glob on its name.
+    fn device(&self, backend: &str, delegate: &Delegate) -> Result<Option<u32>, String> {
+        let wanted = self.config.backend.get(backend).and_then(|b| b.device.as_deref());
+        let Some(wanted) = wanted.filter(|wanted| *wanted != "auto") else {
+            return Ok(None);
+        };
+        let devices = delegate.devices().map_err(|error| error.to_string())?;
+        let found = match wanted.parse::<usize>() {
+            Ok(index) => devices.get(index),
+            Err(_) => devices.iter().find(|device| glob_match(wanted, &device.name)),
+        };
+        let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        match found {
+            Some(device) => Ok(Some(device.id)),
+            None => Err(format!(
+                "it has no device `{wanted}`; {}",
+                match names.is_empty() {
+                    true => "it has none at all".to_string(),
+                    false => format!("it has `{}`", names.join("`, `")),
+                }
+            )),
+        }
+    }
+
+    fn load(&self, region: &Region, candidate: &Candidate) -> Result<SessionCall, String> {
         let delegate = self
             .host
             .delegate(&candidate.backend)
@@ -154,16 +198,20 @@ impl Binder<'_> {
             file: self.file.clone(),
             ranges: self.weight_ranges(candidate)?,
         });
-        let session = delegate.load(blob, weights).map_err(|error| error.to_string())?;
-        let session = session.on(self.parallel);
-        Ok(Box::new(SessionCall {
+        let device = self.device(&candidate.backend, &delegate)?;
+        let session = delegate
+            .load_with(blob, weights, device, &CallOptions::default())
+            .map_err(|error| error.to_string())?;
+        let mut session = session.on(self.parallel);
+        if let Some(memory) = self.arenas.memory() {
+            session.share(&memory);
+        }
+        Ok(SessionCall::new(
             session,
             outputs,
-            gathered: (0..region.inputs.len()).map(|_| Growable::default()).collect(),
-            given: Vec::with_capacity(region.inputs.len()),
-            taken: Vec::with_capacity(region.outputs.len()),
-            actual: Vec::with_capacity(region.outputs.len()),
-        }))
+            region.inputs.len(),
+            self.watch.clone(),
+        ))
     }
 
     /// The largest sizes of an output, which its planned memory holds.
@@ -234,147 +282,14 @@ impl Weights for FileWeights {
         let &(start, length) = self.ranges.get(&id)?;
         self.file.as_slice().get(start..start.checked_add(length)?)
     }
-}
 
-/// A delegate's session as the executor calls it.
-struct SessionCall {
-    session: delegraph_host::Session,
-    outputs: Vec<Dims>,
-    /// Row-major copies of inputs that lie otherwise; kept between runs.
-    gathered: Vec<Growable>,
-    /// Empty between runs; kept for their allocations.
-    given: Vec<Input<'static>>,
-    taken: Vec<Output<'static>>,
-    actual: Vec<Dims>,
-}
-
-impl RegionCall for SessionCall {
-    fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
-        let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
-        for (tensor, copy) in inputs.iter().zip(&mut self.gathered) {
-            if !tensor.is_contiguous() {
-                gather(tensor, copy).map_err(|error| failed(&error))?;
-            }
-        }
-        let mut given = emptied(std::mem::take(&mut self.given));
-        for (tensor, copy) in inputs.iter().zip(&self.gathered) {
-            let length = tensor.numel() * tensor.dtype().size();
-            given.push(Input {
-                dtype: tensor.dtype(),
-                sizes: tensor.sizes(),
-                bytes: if tensor.is_contiguous() {
-                    &tensor.bytes()[..length]
-                } else {
-                    &copy.bytes()[..length]
-                },
-            });
-        }
-        for (out, largest) in outputs.iter_mut().zip(&self.outputs) {
-            out.resize(largest).map_err(|error| failed(&error))?;
-            if !out.is_contiguous() {
-                return Err(RegionError::Failed("an output is not row-major".to_string()));
-            }
-        }
-        let mut taken = emptied_outputs(std::mem::take(&mut self.taken));
-        for out in outputs.iter_mut() {
-            taken.push(Output {
-                dtype: out.dtype(),
-                sizes: *out.sizes(),
-                bytes: out.bytes_mut(),
-            });
-        }
-        let outcome = self.session.execute(&given, &mut taken);
-        // The sizes that the delegate gave, before its view of the bytes ends.
-        self.actual.clear();
-        self.actual.extend(taken.iter().map(|output| output.sizes));
-        self.given = emptied(given);
-        self.taken = emptied_outputs(taken);
-        outcome.map_err(|error| match error.code {
-            Status::DEVICE_LOST => RegionError::Lost(in_one_line(&error.to_string())),
-            _ => RegionError::Failed(in_one_line(&error.to_string())),
-        })?;
-        for (out, sizes) in outputs.iter_mut().zip(&self.actual) {
-            out.resize(sizes).map_err(|error| failed(&error))?;
-        }
-        Ok(())
+    fn ids(&self) -> Vec<u32> {
+        self.ranges.keys().copied().collect()
     }
-}
 
-/// The room of a list for the next run: collecting an emptied list in place keeps its allocation.
-fn emptied<'a>(mut list: Vec<Input<'_>>) -> Vec<Input<'a>> {
-    list.clear();
-    let none = |input: Input<'_>| Input {
-        dtype: input.dtype,
-        sizes: &[],
-        bytes: &[],
-    };
-    list.into_iter().map(none).collect()
-}
-
-/// As [`emptied`].
-fn emptied_outputs<'a>(mut list: Vec<Output<'_>>) -> Vec<Output<'a>> {
-    list.clear();
-    let none = |output: Output<'_>| Output {
-        dtype: output.dtype,
-        sizes: output.sizes,
-        bytes: &mut [],
-    };
-    list.into_iter().map(none).collect()
-}
-
-/// Copies a tensor's elements to row-major order.
-fn gather(tensor: &Tensor<'_>, into: &mut Growable) -> Result<(), delegraph_kernels::KernelError> {
-    let view = crate::TensorView {
-        dtype: tensor.dtype(),
-        shape: *tensor.sizes(),
-        strides: *tensor.strides(),
-        bytes: tensor.bytes(),
-    };
-    view.write_contiguous(into.reserve(tensor.numel() * tensor.dtype().size())?);
-    Ok(())
-}
-
-/// A blob's envelope in words.
-pub fn describe_blob(blob: &[u8]) -> String {
-    let envelope = match delegraph_abi::envelope::parse(blob) {
-        Err(error) => return format!("no envelope: {error}"),
-        Ok(envelope) => envelope,
-    };
-    let meta = &envelope.meta;
-    let mut lines = vec![
-        format!("delegate   {} {}", meta.delegate, meta.delegate_version),
-        format!("format     {} version {}", meta.format, meta.format_version),
-        format!(
-            "target     {}",
-            if meta.target.is_empty() { "any" } else { &meta.target }
-        ),
-        format!(
-            "precision  {}",
-            if meta.precision.is_empty() {
-                "the graph's"
-            } else {
-                &meta.precision
-            }
-        ),
-        format!("abi        minor {}", meta.abi_minor),
-        format!("graph      {}", hex(&meta.graph_hash)),
-        format!(
-            "payload    {} bytes, sha256 {}",
-            envelope.payload.len(),
-            hex(&envelope.payload_hash)
-        ),
-    ];
-    for section in &envelope.sections {
-        lines.push(format!(
-            "section    {} {} bytes, aligned {}",
-            section.name,
-            section.bytes.len(),
-            section.align
-        ));
+    /// Where the bytes lie: the file stays mapped as long as anybody has weights of it.
+    fn share_key(&self, id: u32) -> Option<[u64; 2]> {
+        let bytes = self.bytes(id)?;
+        Some([bytes.as_ptr() as u64, bytes.len() as u64])
     }
-    lines.join("\n")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

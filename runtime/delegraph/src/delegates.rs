@@ -1,11 +1,12 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Config, Environment, Isolation, SelfCheck, Threads};
+use delegraph_config::{Backend, Config, Environment, SandboxMode, SelfCheck, Threads, Trust};
 use delegraph_host::trust::TrustOptions;
-use delegraph_host::{Host, HostOptions};
+use delegraph_host::{Host, HostOptions, WorkerOptions};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The id that stands for the portable kernels in `select.order`.
 pub const PORTABLE: &str = "portable";
@@ -13,8 +14,8 @@ pub const PORTABLE: &str = "portable";
 /// Finds the delegates that a configuration and the environment allow. Nothing is loaded yet.
 ///
 /// `DELEGRAPH_DELEGATE_PATH` replaces the search folders, `DELEGRAPH_ADD_DELEGATE_PATH` adds to them,
-/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs. All are ignored in an elevated process. What they add is under the
-/// same `delegates.trust` as all else.
+/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs, `DELEGRAPH_WORKER` is the worker binary. All are ignored in an elevated
+/// process. What they add is under the same `delegates.trust` as all else; where that is `require`, no variable names a worker.
 pub fn discover(config: &Config, no_load: bool) -> Host {
     Host::discover(host_options(config, no_load, &Environment::of_process()))
 }
@@ -30,6 +31,28 @@ fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -
     }
     let select = globs(environment.get("DELEGRAPH_DELEGATES_SELECT"));
     let disable = globs(environment.get("DELEGRAPH_DELEGATES_DISABLE"));
+    let mut worker_binary = config.delegates.worker.clone();
+    if config.delegates.trust != Trust::Require
+        && let Some(path) = environment.get_os("DELEGRAPH_WORKER")
+    {
+        worker_binary = Some(path.into());
+    }
+    let isolation = config.backend.iter().filter_map(|(name, backend)| {
+        let isolation = match backend.isolation? {
+            delegraph_config::Isolation::InProcess => delegraph_host::Isolation::InProcess,
+            delegraph_config::Isolation::Worker => delegraph_host::Isolation::Worker,
+        };
+        Some((name.clone(), isolation))
+    });
+    let workers = config
+        .backend
+        .iter()
+        .map(|(name, backend)| (name.clone(), worker_options(backend)));
+    let no_sandbox = config
+        .backend
+        .iter()
+        .filter(|(_, backend)| backend.sandbox == Some(SandboxMode::Off))
+        .map(|(name, _)| name.clone());
     let pinned = config
         .backend
         .iter()
@@ -53,7 +76,29 @@ fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -
             lock: config.delegates.lock.clone(),
             keys: config.delegates.keys.clone(),
         },
+        isolation: isolation.collect(),
+        no_sandbox: no_sandbox.collect(),
+        workers: workers.collect(),
+        worker_binary,
         no_load,
+    }
+}
+
+/// The limits of a backend's worker.
+fn worker_options(backend: &Backend) -> WorkerOptions {
+    let default = WorkerOptions::default();
+    WorkerOptions {
+        threads: match &backend.threads {
+            Some(Threads::Count(count)) => *count as usize,
+            Some(Threads::Named(_)) => usize::MAX,
+            None => default.threads,
+        },
+        memory: backend.memory_mb.map(|megabytes| megabytes.saturating_mul(1 << 20)),
+        run_limit: backend.run_limit_ms.map_or(default.run_limit, Duration::from_millis),
+        compile_limit: backend
+            .compile_limit_ms
+            .map_or(default.compile_limit, Duration::from_millis),
+        call_limit: default.call_limit,
     }
 }
 
@@ -103,14 +148,6 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
     if !config.device.is_empty() {
         unavailable.push("device".to_string());
     }
-    for (name, backend) in &config.backend {
-        if backend.isolation == Some(Isolation::Worker) {
-            unavailable.push(format!("backend.{name}.isolation"));
-        }
-        if backend.device.as_deref().is_some_and(|device| device != "auto") {
-            unavailable.push(format!("backend.{name}.device"));
-        }
-    }
     match unavailable.first() {
         None => Ok(()),
         Some(key) => Err(Error::Usage(format!(
@@ -133,6 +170,7 @@ mod tests {
                 "DELEGRAPH_ADD_DELEGATE_PATH" => "added",
                 "DELEGRAPH_DELEGATES_SELECT" => "a*, b",
                 "DELEGRAPH_DELEGATES_DISABLE" => "c",
+                "DELEGRAPH_WORKER" => "worker",
                 _ => return None,
             };
             Some(value.into())
@@ -143,8 +181,14 @@ mod tests {
             (heeded.select, heeded.disable),
             (vec!["a*".to_string(), "b".to_string()], vec!["c".to_string()])
         );
+        assert_eq!(heeded.worker_binary, Some("worker".into()));
         let ignored = host_options(&config, true, &Environment::made_up(true, &lookup));
         assert_eq!(ignored.search, ["configured"].map(std::path::PathBuf::from));
         assert_eq!((ignored.select.len(), ignored.disable.len()), (0, 0));
+        assert_eq!(ignored.worker_binary, None);
+        // Nor does it name the program that runs what is trusted.
+        config.delegates.trust = Trust::Require;
+        let required = host_options(&config, true, &Environment::made_up(false, &lookup));
+        assert_eq!(required.worker_binary, None);
     }
 }

@@ -22,9 +22,11 @@
 //! ```
 
 mod bind;
+mod blob;
 mod compile;
 mod delegates;
 mod error;
+mod region_call;
 mod report;
 mod session;
 mod source;
@@ -32,7 +34,7 @@ mod sys;
 mod trace;
 mod value;
 
-pub use bind::describe_blob;
+pub use blob::describe_blob;
 pub use compile::{Compiled, compile, import, partition};
 pub use delegates::{PORTABLE, check_config, discover, wanted};
 pub use error::Error;

@@ -22,6 +22,13 @@ pub struct RegionState {
     pub delegated_runs: u64,
     /// Times it ran portably.
     pub portable_runs: u64,
+    /// Where the delegate's libraries are: `in process`, `worker`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
+    /// Tensors that were copied because they did not lie where the delegate needs them, in all runs.
+    pub copied_tensors: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
 }
 
 /// The report of a session.

@@ -4,6 +4,7 @@ use crate::Error;
 use crate::bind::{Binder, constant_ranges};
 use crate::compile::{compile, import};
 use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
+use crate::region_call::{Counts, SharedArenas, Watch};
 use crate::report::{RegionState, RunReport};
 use crate::source::{Format, Source};
 use crate::trace::Recorder;
@@ -20,6 +21,7 @@ use delegraph_types::{DType, Dims, Parallel};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How a model is loaded.
 #[derive(Debug)]
@@ -112,6 +114,9 @@ impl ProgramData for FileData {
 pub struct Session {
     executor: Executor,
     regions: Vec<RegionState>,
+    /// What delegated runs cost; one a region.
+    counts: Vec<Option<Arc<Counts>>>,
+    watch: Watch,
     /// Kernel calls outside every region.
     outside: u64,
     /// Why the program was not partitioned again for the configuration, and runs as it is.
@@ -233,9 +238,18 @@ impl Session {
             name: name.to_string(),
             source: error,
         };
+        let arenas = Arc::new(SharedArenas::default());
+        let method = overlay.methods.iter().find(|m| m.method == options.method);
+        if method.is_some_and(|method| !method.regions.is_empty()) {
+            executor_options.arenas = Some(arenas.clone());
+        }
+        let watch = Watch {
+            cancel: executor_options.cancel.clone(),
+            ..Watch::default()
+        };
         let mut executor = Executor::new(program.clone(), &options.method, data, executor_options).map_err(load)?;
-        let mut regions = Vec::new();
-        if let Some(method) = overlay.methods.iter().find(|m| m.method == options.method) {
+        let (mut regions, mut counts) = (Vec::new(), Vec::new());
+        if let Some(method) = method {
             let binder = Binder {
                 name,
                 program: &program,
@@ -245,10 +259,12 @@ impl Session {
                 host,
                 constants: constant_ranges(&program),
                 parallel,
+                arenas: &arenas,
+                watch: watch.clone(),
             };
-            let (bound, states) = binder.bind(method)?;
-            regions = states;
-            if let Err(error) = executor.bind(bound) {
+            let bound = binder.bind(method)?;
+            (regions, counts) = (bound.states, bound.counts);
+            if let Err(error) = executor.bind(bound.bound) {
                 let problem = error.to_string();
                 if config.select.fallback == Fallback::Deny {
                     return Err(Error::Segment {
@@ -278,6 +294,8 @@ impl Session {
         Ok(Session {
             executor,
             regions,
+            counts,
+            watch,
             outside,
             not_partitioned: None,
             recorder: None,
@@ -352,6 +370,7 @@ impl Session {
         for (i, value) in inputs.iter().enumerate() {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
         }
+        self.watch.runs.fetch_add(1, Ordering::Relaxed);
         let done = self.executor.run(&given).map_err(|error| match error {
             RunError::InputCount { .. } | RunError::Input { .. } => Error::Usage(error.to_string()),
             other => Error::Run(other),
@@ -402,6 +421,12 @@ impl Session {
     /// What ran where so far, and why.
     pub fn report(&self) -> RunReport {
         let mut regions = self.regions.clone();
+        for (region, counts) in regions.iter_mut().zip(&self.counts) {
+            if let Some(counts) = counts {
+                region.copied_tensors = counts.copied_tensors.load(Ordering::Relaxed);
+                region.copied_bytes = counts.copied_bytes.load(Ordering::Relaxed);
+            }
+        }
         for bound in self.executor.report() {
             if let Some(state) = regions.iter_mut().find(|r| r.start == bound.start) {
                 state.delegated_runs = bound.delegated;

@@ -28,7 +28,7 @@ mod tensors;
 pub use error::{BindError, LoadError, RegionError, RunError};
 pub use input::Input;
 pub use load::{DelegateResolver, ProgramData, ResolvedDelegate};
-pub use options::{Event, Fallback, Options, Trace};
+pub use options::{Arenas, Event, Fallback, Options, Trace};
 pub use output::Output;
 pub use region::{BoundRegion, RegionCall, RegionReport};
 pub use run::Executor;

@@ -1,7 +1,10 @@
 //! How a program is run.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::AtomicBool;
+use delegraph_kernels::Lent;
 use delegraph_types::Parallel;
 
 /// What happens when a delegate fails while it runs.
@@ -14,6 +17,18 @@ pub enum Fallback {
     Retry,
     /// The run fails, naming the operators.
     Deny,
+}
+
+/// Gives arenas that devices or other processes work in, too.
+pub trait Arenas: Send + Sync {
+    /// Zeroed memory of at least `size` bytes; `None`: the executor allocates.
+    fn arena(&self, size: usize) -> Option<Box<dyn Lent>>;
+}
+
+impl fmt::Debug for dyn Arenas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("arenas")
+    }
 }
 
 /// Options of an executor.
@@ -32,6 +47,8 @@ pub struct Options {
     pub parallel: Parallel,
     /// Set from another thread to end a run at the next instruction.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Where the arena of activations comes from; `None`: the executor allocates it. State never lies there.
+    pub arenas: Option<Arc<dyn Arenas>>,
 }
 
 impl Default for Options {
@@ -43,6 +60,7 @@ impl Default for Options {
             seed: 0,
             parallel: Parallel::SERIAL,
             cancel: None,
+            arenas: None,
         }
     }
 }

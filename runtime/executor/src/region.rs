@@ -75,7 +75,12 @@ pub(crate) struct Region {
     pub bound: BoundRegion,
     pub io: Io,
     pub report: RegionReport,
+    /// Calls in a row that failed for a reason that passes.
+    pub busy: u32,
 }
+
+/// Calls in a row that may fail for a reason that passes.
+const MOST_BUSY: u32 = 3;
 
 impl Region {
     /// Checks that the region is one atomic step of the method.
@@ -132,13 +137,26 @@ impl Region {
             quarantined: false,
             last_error: None,
         };
-        Ok(Region { bound, io, report })
+        Ok(Region {
+            bound,
+            io,
+            report,
+            busy: 0,
+        })
     }
 
     /// Records a failure; true if the instructions may run instead.
     pub fn failed(&mut self, error: &RegionError, policy: Fallback) -> bool {
         self.report.last_error = Some(error.clone());
-        self.report.quarantined |= policy == Fallback::Quarantine || matches!(error, RegionError::Lost(_));
+        let lasting = match error {
+            RegionError::Lost(_) => true,
+            RegionError::Failed(_) => policy == Fallback::Quarantine,
+            RegionError::Busy(_) => {
+                self.busy += 1;
+                policy == Fallback::Quarantine && self.busy >= MOST_BUSY
+            }
+        };
+        self.report.quarantined |= lasting;
         policy != Fallback::Deny
     }
 

@@ -53,6 +53,9 @@ enum Next {
     Jump(u32),
 }
 
+/// The memory that ExecuTorch plans activations into.
+const ACTIVATIONS: MemoryId = MemoryId(1);
+
 impl Executor {
     /// Loads a method: every operator gets its kernel, arenas are allocated and zeroed, buffers get their initial states.
     ///
@@ -96,7 +99,18 @@ impl Executor {
             needed: loaded.tensors.arena_bytes(),
             limit: usize::MAX as u64,
         };
+        let state = State::new(&loaded);
         for (index, len) in loaded.tensors.memory_lens.iter().enumerate() {
+            let id = MemoryId(index as u32);
+            // State is the app's own: a delegate's process could change it between runs.
+            let lent = match &options.arenas {
+                Some(arenas) if id == ACTIVATIONS && *len > 0 && !state.lies_in(id) => arenas.arena(*len),
+                _ => None,
+            };
+            if let Some(lent) = lent.filter(|lent| lent.words().len() >= len.div_ceil(16)) {
+                engine.memories.push(Growable::lent(lent));
+                continue;
+            }
             let mut memory = Growable::up_to(usize::try_from(limit).unwrap_or(usize::MAX));
             if !loaded.tensors.is_lazy(MemoryId(index as u32)) {
                 memory.reserve(*len).map_err(no_memory)?;
@@ -110,7 +124,6 @@ impl Executor {
                 .map_err(no_memory)?;
             target.copy_from_slice(bytes);
         }
-        let state = State::new(&loaded);
         let mut executor = Executor {
             numbers: loaded.numbers.clone(),
             region_at: alloc::vec![None; loaded.steps.len()],
@@ -407,6 +420,7 @@ impl Executor {
         let error = match called {
             Ok(_) => {
                 region.report.delegated += 1;
+                region.busy = 0;
                 return Ok(true);
             }
             Err(CallError::Region(error)) => error,

@@ -124,6 +124,11 @@ impl State {
         state
     }
 
+    /// True if a state tensor lies in a memory.
+    pub fn lies_in(&self, memory: MemoryId) -> bool {
+        self.ranges.iter().any(|(other, _)| *other == memory)
+    }
+
     /// True if the tensor shares bytes with a state tensor.
     pub fn holds(&self, tensors: &Tensors, slot: SlotId) -> bool {
         let Some((memory, range)) = tensors.slots[slot.0 as usize].arena_range() else {

@@ -1,14 +1,17 @@
 //! The delegates of a process: found once, each loaded on first use.
 
 use crate::api::log;
+use crate::delegate::Instance;
 use crate::discover::{self, Candidate};
-use crate::loader::{Handshake, load, shake_hands};
+use crate::loader::{Handshake, agree, load, shake_hands};
+use crate::local::Local;
 use crate::trust::{Library, Policy};
-use crate::{Delegate, HostError, HostOptions, Pass};
+use crate::{Delegate, HostError, HostOptions, Isolation, Pass};
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The delegates of this process. May be shared between threads; loading is serialized.
@@ -112,30 +115,55 @@ impl Host {
             // SAFETY: whoever made the static entry vouched for it.
             let handshake = unsafe { shake_hands(entry.entry(), None) };
             return handshake
-                .and_then(|h| start(backend, h, options, passes.clone()))
+                .and_then(|h| start(backend, h, options))
+                .and_then(|first| Delegate::new(first, None, passes.clone()))
+                .map(Arc::new)
                 .map_err(|reason| refused(None, reason));
         }
         let mut reasons = Vec::new();
         let mut manifest = None;
+        // A library that has one role only waits for one that has the other.
+        let mut half: Option<(Instance, Vec<Pass>)> = None;
         let State {
             candidates, warnings, ..
         } = state;
         for candidate in candidates.iter_mut().filter(|c| c.backend == backend) {
-            if candidate.refusal.is_none() {
-                let admitted = self.policy.admit(candidate).and_then(|(library, warning)| {
+            if candidate.refusal.is_none() && half.as_ref().is_none_or(|(first, _)| completes(first, candidate)) {
+                let used = self.policy.admit(candidate).and_then(|(library, warning)| {
                     if let Some(warning) = warning {
                         log(backend, LogLevel::WARN, &warning);
                         warnings.push(format!("`{backend}`: {warning}"));
                     }
                     use_candidate(candidate, library, options)
                 });
-                match admitted {
-                    Ok(delegate) => return Ok(delegate),
+                match used {
+                    Ok((instance, passes)) => {
+                        let (first, second, passes) = match half.take() {
+                            None => (instance, None, passes),
+                            Some((first, passes)) => (first, Some(instance), passes),
+                        };
+                        let whole = second.is_some() || (first.info().compiles && first.info().runs);
+                        if !whole {
+                            half = Some((first, passes));
+                            continue;
+                        }
+                        match Delegate::new(first.clone(), second, passes.clone()) {
+                            Ok(delegate) => return Ok(Arc::new(delegate)),
+                            Err(reason) => {
+                                candidate.refusal = Some(reason);
+                                half = Some((first, passes));
+                            }
+                        }
+                    }
                     Err(reason) => candidate.refusal = Some(reason),
                 }
             }
             manifest = candidate.manifest_path.clone().or(manifest);
             reasons.extend(candidate.refusal.clone());
+        }
+        if let Some((first, passes)) = half {
+            let delegate = Delegate::new(first, None, passes).map_err(|reason| refused(manifest, reason))?;
+            return Ok(Arc::new(delegate));
         }
         if reasons.is_empty() {
             return Err(self.unknown(backend, state));
@@ -168,26 +196,80 @@ impl Host {
     }
 }
 
-/// Loads a candidate's library and starts its delegate.
-fn use_candidate(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Arc<Delegate>, String> {
-    let entry = load(library)?;
-    // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
-    let handshake = unsafe { shake_hands(entry, candidate.manifest.as_ref()) }?;
-    let passes = candidate.manifest.as_ref().map(|m| m.passes.clone());
-    start(&candidate.backend, handshake, options, passes.unwrap_or_default())
+/// Whether a candidate's manifest offers the role that a library lacks.
+fn completes(first: &Instance, candidate: &Candidate) -> bool {
+    let missing = if first.info().compiles { "run" } else { "compile" };
+    let roles = candidate.manifest.as_ref().map(|manifest| &manifest.roles);
+    roles.is_none_or(|roles| roles.iter().any(|role| role == missing))
 }
 
-fn start(
-    backend: &str,
-    handshake: Handshake,
+/// Loads a candidate's library, here or in a worker, and starts its delegate.
+fn use_candidate(
+    candidate: &Candidate,
+    library: Library,
     options: &HostOptions,
-    passes: Vec<Pass>,
-) -> Result<Arc<Delegate>, String> {
+) -> Result<(Instance, Vec<Pass>), String> {
+    let manifest = candidate.manifest.as_ref();
+    let passes = manifest.map(|m| m.passes.clone()).unwrap_or_default();
+    let wished = manifest.map_or(Isolation::InProcess, |m| m.isolation);
+    let isolation = options.isolation.get(&candidate.backend).copied().unwrap_or(wished);
+    if isolation == Isolation::Worker {
+        return Ok((in_worker(candidate, library, options)?, passes));
+    }
+    let entry = load(library)?;
+    // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
+    let handshake = unsafe { shake_hands(entry, manifest) }?;
+    Ok((start(&candidate.backend, handshake, options)?, passes))
+}
+
+#[cfg(target_os = "linux")]
+fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Instance, String> {
+    let folder = candidate.manifest_path.as_deref().and_then(Path::parent);
+    let beside = |paths: &[PathBuf]| -> Vec<PathBuf> {
+        let absolute = |path: &PathBuf| folder.map_or_else(|| path.clone(), |folder| folder.join(path));
+        paths.iter().map(absolute).collect()
+    };
+    let wishes = candidate
+        .manifest
+        .as_ref()
+        .map(|m| m.sandbox.clone())
+        .unwrap_or_default();
+    let spec = crate::worker::Spec {
+        backend: candidate.backend.clone(),
+        library: library.absolute()?,
+        options: options.options.get(&candidate.backend).cloned(),
+        worker: options.workers.get(&candidate.backend).cloned().unwrap_or_default(),
+        binary: options.worker_binary.clone(),
+        sandbox: crate::worker::Sandbox {
+            enabled: !options.no_sandbox.contains(&candidate.backend),
+            read: beside(&wishes.read),
+            write: beside(&wishes.write),
+            devices: beside(&wishes.devices),
+            exec: wishes.exec,
+            network: wishes.network,
+            temp: wishes.temp,
+        },
+        log_level: crate::api::log_level().0,
+    };
+    let remote = crate::worker::Remote::start(spec)?;
+    // Here and not in the worker: the manifest that was checked is in this process.
+    if let Some(manifest) = &candidate.manifest {
+        agree(remote.info(), manifest)?;
+    }
+    Ok(Instance::Remote(Arc::new(remote)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn in_worker(_: &Candidate, _: Library, _: &HostOptions) -> Result<Instance, String> {
+    Err("isolation: unavailable, this system has no worker processes for delegates".to_string())
+}
+
+fn start(backend: &str, handshake: Handshake, options: &HostOptions) -> Result<Instance, String> {
     if handshake.info.name != backend {
         return Err(format!("it is the delegate `{}`, not `{backend}`", handshake.info.name));
     }
     let own = options.options.get(backend);
-    let delegate = Delegate::start(handshake, own, passes, options.parallel).map_err(|error| {
+    let local = Local::start(handshake, own, options.parallel).map_err(|error| {
         let hint = if error.hint.is_empty() {
             String::new()
         } else {
@@ -195,5 +277,5 @@ fn start(
         };
         format!("it did not start: {}{hint}", error.message)
     })?;
-    Ok(Arc::new(delegate))
+    Ok(Instance::Local(Arc::new(local)))
 }

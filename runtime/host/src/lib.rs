@@ -5,24 +5,36 @@
 //! bytes of its image, weights by id, tensors as bytes with a dtype and sizes.
 
 mod api;
+mod call;
 mod delegate;
+mod delegate_options;
 mod discover;
 mod error;
 mod host;
 mod loader;
+mod local;
 mod manifest;
+mod memory;
 mod options;
 mod raw;
 mod session;
+mod sinks;
+mod staging;
+mod submit;
 pub mod trust;
+mod weights;
+#[cfg(target_os = "linux")]
+pub mod worker;
 
 pub use api::{Logger, set_logger};
+pub use call::{CallOptions, ProfileEvent, Progress, now_ns};
 pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 pub use delegraph_abi::c::LogLevel;
 pub use delegraph_abi::{StaticEntry, Status};
 pub use discover::Candidate;
 pub use error::{DelegateError, HostError};
 pub use host::Host;
-pub use manifest::{Manifest, Pass, host_triple};
-pub use options::HostOptions;
-pub use session::{Input, Output, Session};
+pub use manifest::{Manifest, Pass, SandboxWishes, host_triple};
+pub use memory::{Arena, Memory, PAGE};
+pub use options::{HostOptions, Isolation, WorkerOptions};
+pub use session::{Copies, Input, Output, Pending, Session};

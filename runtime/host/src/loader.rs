@@ -1,6 +1,8 @@
 //! Loads libraries and shakes hands.
 
-use crate::api::{HOST_API, HostCall};
+use crate::call::{CallOptions, HostCall};
+use crate::delegate_options;
+use crate::local::host_api;
 use crate::raw::{read, text};
 use crate::trust::{self, CheckedLibrary, Library};
 use crate::{Info, Manifest};
@@ -23,11 +25,8 @@ pub(crate) struct Handshake {
 pub(crate) fn load(library: Library) -> Result<c::EntryFn, String> {
     match library {
         Library::AsFound(path) => {
-            let shown = path.display();
             // A relative path would be looked for in the system's folders.
-            let path = path
-                .canonicalize()
-                .map_err(|e| format!("library `{shown}` cannot be found: {e}"))?;
+            let path = trust::absolute(&path)?;
             load_path(&path, &path)
         }
         Library::Checked(library) => load_checked(library),
@@ -144,7 +143,7 @@ fn reason(error: &libloading::Error) -> String {
 pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>) -> Result<Handshake, String> {
     let mut table = std::ptr::null();
     // SAFETY: the host's table is valid for the life of the process, the output for a write.
-    let status = unsafe { entry(&raw const HOST_API, &mut table) };
+    let status = unsafe { entry(host_api(), &mut table) };
     if status != Status::OK {
         return Err(format!("its entry refused this host: {status}"));
     }
@@ -174,7 +173,7 @@ pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>)
 }
 
 unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
-    let call = HostCall::new("", None, Parallel::SERIAL);
+    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
     let mut pointer = std::ptr::null();
     let status = match api.get_info {
         // SAFETY: both pointers are valid for the call.
@@ -182,11 +181,11 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         None => Status::BAD_STRUCT,
     };
     if status != Status::OK {
-        let details = call.details().unwrap_or_default();
+        let details = call.take_details().unwrap_or_default();
         return Err(format!("`get_info` failed with {status}: {}", details.message));
     }
     // SAFETY: on OK the contract makes it a constant struct, and its texts constant.
-    let (raw, [name, vendor, version, build, format]) = unsafe {
+    let (raw, [name, vendor, version, build, format, opset]) = unsafe {
         let raw = read::<c::DelegateInfo>(pointer)?;
         let texts = [
             text("`name`", raw.name, raw.name_size)?,
@@ -194,6 +193,7 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
             text("`version`", raw.version, raw.version_size)?,
             text("`build`", raw.build, raw.build_size)?,
             text("`blob_format`", raw.blob_format, raw.blob_format_size)?,
+            text("`opset`", raw.opset, raw.opset_size)?,
         ];
         (raw, texts)
     };
@@ -227,11 +227,31 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         format_version: raw.blob_format_version,
         compiles: api.features[0] & c::Feature::COMPILE.0 != 0,
         runs: api.features[0] & c::Feature::RUN.0 != 0,
+        opset,
+        options_schema: schema(api)?,
     })
 }
 
+/// The schema of the delegate's options, if it states one.
+fn schema(api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
+    let Some(options_schema) = api.options_schema else {
+        return Ok(None);
+    };
+    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
+    let (mut data, mut size) = (std::ptr::null(), 0);
+    // SAFETY: the outputs are valid for the call.
+    let status = unsafe { options_schema(call.as_ptr(), &mut data, &mut size) };
+    if status != Status::OK {
+        let details = call.take_details().unwrap_or_default();
+        return Err(format!("`options_schema` failed with {status}: {}", details.message));
+    }
+    // SAFETY: on OK the contract makes it constant text.
+    let text = unsafe { text("the options' schema", data, size) }?;
+    delegate_options::parse(&text).map(Some)
+}
+
 /// What a manifest says, the library must not contradict.
-fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
+pub(crate) fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
     let pairs = [
         ("name", &info.name, &manifest.name),
         ("version", &info.version, &manifest.version),
@@ -313,7 +333,7 @@ mod tests {
             let entry = load(library).unwrap();
             let mut table = std::ptr::null();
             // SAFETY: the entry above reads and writes nothing.
-            unsafe { entry(&raw const HOST_API, &mut table) }.0
+            unsafe { entry(host_api(), &mut table) }.0
         };
         assert_eq!(answer(Library::Checked(checked)), 11);
         // What lies there now is what a path gives: the test can fail. Its dependent has the name of the one that is loaded.

@@ -1,5 +1,6 @@
 //! `<name>.delegate.toml`: what the host reads before it runs anything of a vendor's.
 
+use crate::Isolation;
 use crate::trust::{Digest, Unread, read_text};
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use toml::{Table, Value};
 /// targets = ["sm8650"]             # optional: what `compile` can be asked for
 /// options_schema = "vulkan.json"   # optional: JSON Schema of its options
 /// contact = "https://example.org"
+/// isolation = "worker"             # optional: `in_process` (unless said) or `worker`, a process of its own
 /// passes = ["fold-qdq"]            # optional: what the host does to a graph before the delegate sees it
 ///
 /// [library]                        # or `library = "libvulkan_delegate.so"` for every machine
@@ -26,6 +28,14 @@ use toml::{Table, Value};
 /// [abi]
 /// major = 0
 /// min_minor = 0
+///
+/// [sandbox]                        # optional: what it may do in a worker, beyond reading system libraries and its own folder
+/// read = ["firmware"]              # files and folders, relative to the manifest
+/// write = []
+/// devices = ["/dev/dri"]
+/// exec = false                     # start programs
+/// network = false                  # connect to other machines
+/// temp = true                      # a folder for temporary files: TMPDIR
 /// ```
 ///
 /// Of the passes, `fold-qdq` is done: quantize and dequantize operators become quantized types. `nhwc`, `fold-batchnorm` and
@@ -63,6 +73,27 @@ pub struct Manifest {
     pub contact: String,
     /// What the host does to a graph before the delegate sees it.
     pub passes: Vec<Pass>,
+    /// Where the library runs unless the configuration says otherwise.
+    pub isolation: Isolation,
+    /// What it may do in a worker.
+    pub sandbox: SandboxWishes,
+}
+
+/// What a delegate in a worker needs to be allowed, as its manifest asks: `[sandbox]`. Paths are relative to the manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxWishes {
+    /// Files and folders that it reads.
+    pub read: Vec<PathBuf>,
+    /// Files and folders that it writes.
+    pub write: Vec<PathBuf>,
+    /// Device files that it opens.
+    pub devices: Vec<PathBuf>,
+    /// It starts programs.
+    pub exec: bool,
+    /// It connects to other machines.
+    pub network: bool,
+    /// It needs a folder for temporary files.
+    pub temp: bool,
 }
 
 /// Something that the host does to a graph before a delegate sees it, because the delegate's manifest asks for it. The program
@@ -100,7 +131,7 @@ impl Pass {
 /// Passes that have a name and are not done.
 const KEPT_PASSES: [&str; 2] = ["nhwc", "fold-batchnorm"];
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "manifest_version",
     "name",
     "vendor",
@@ -113,6 +144,8 @@ const KEYS: [&str; 12] = [
     "options_schema",
     "contact",
     "passes",
+    "isolation",
+    "sandbox",
 ];
 
 impl Manifest {
@@ -199,8 +232,44 @@ impl Manifest {
                 .iter()
                 .map(|name| Pass::parse(name))
                 .collect::<Result<_, _>>()?,
+            isolation: match table.get("isolation").map(Value::as_str) {
+                None | Some(Some("in_process")) => Isolation::InProcess,
+                Some(Some("worker")) => Isolation::Worker,
+                Some(_) => return Err("`isolation` in the manifest is neither `in_process` nor `worker`".to_string()),
+            },
+            sandbox: sandbox(&table)?,
         })
     }
+}
+
+fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
+    let table = match table.get("sandbox") {
+        None => return Ok(SandboxWishes::default()),
+        Some(Value::Table(table)) => table,
+        Some(_) => return Err("`sandbox` in the manifest is no table".to_string()),
+    };
+    known_keys(
+        table,
+        &["read", "write", "devices", "exec", "network", "temp"],
+        "sandbox.",
+    )?;
+    let paths = |key: &str| -> Result<Vec<PathBuf>, String> {
+        let paths = strings(table, key)?;
+        Ok(paths.iter().map(PathBuf::from).collect())
+    };
+    let flag = |key: &str| match table.get(key) {
+        None => Ok(false),
+        Some(Value::Boolean(flag)) => Ok(*flag),
+        Some(_) => Err(format!("`sandbox.{key}` in the manifest is neither true nor false")),
+    };
+    Ok(SandboxWishes {
+        read: paths("read")?,
+        write: paths("write")?,
+        devices: paths("devices")?,
+        exec: flag("exec")?,
+        network: flag("network")?,
+        temp: flag("temp")?,
+    })
 }
 
 /// The target triple of this machine, as manifests name it.

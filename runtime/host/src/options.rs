@@ -2,8 +2,10 @@
 
 use crate::trust::TrustOptions;
 use delegraph_types::Parallel;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where to look for delegates and which to use.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,51 @@ pub struct HostOptions {
     pub parallel: Parallel,
     /// When a library may be loaded.
     pub trust: TrustOptions,
+    /// Where a backend's libraries run, over what their manifests say.
+    pub isolation: BTreeMap<String, Isolation>,
+    /// Backends whose workers are not closed in by a sandbox.
+    pub no_sandbox: Vec<String>,
+    /// Processes of those that run in workers, by backend id; the default for others.
+    pub workers: BTreeMap<String, WorkerOptions>,
+    /// The worker binary; `None`: `delegraph-worker` beside the program.
+    pub worker_binary: Option<PathBuf>,
     /// Finds and reads manifests only; nothing of a vendor's runs.
     pub no_load: bool,
+}
+
+/// Where a delegate's library runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// In this process: a crash of it is a crash of the app.
+    InProcess,
+    /// In a process of its own.
+    Worker,
+}
+
+/// Processes of delegates that run in workers.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Threads that a delegate may borrow from its worker's pool.
+    pub threads: usize,
+    /// Bytes of address space of a worker; `None`: as much as the system gives.
+    pub memory: Option<u64>,
+    /// How long a run may take, where the caller gives no deadline.
+    pub run_limit: Duration,
+    /// How long it may take to start, partition, compile or load.
+    pub compile_limit: Duration,
+    /// How long everything else may take.
+    pub call_limit: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> WorkerOptions {
+        WorkerOptions {
+            threads: 1,
+            memory: None,
+            run_limit: Duration::from_secs(30),
+            compile_limit: Duration::from_secs(600),
+            call_limit: Duration::from_secs(30),
+        }
+    }
 }

@@ -35,6 +35,13 @@ impl Struct for c::DelegateApi {
     const EMPTY: Self = c::DelegateApi::new();
 }
 
+impl Struct for c::ProfileEvent {
+    const NAME: &'static str = "dg_profile_event";
+    const FIRST_SIZE: usize = c::ProfileEvent::FIRST_SIZE;
+    const ID: Option<u32> = Some(c::ProfileEvent::ID.0);
+    const EMPTY: Self = c::ProfileEvent::new();
+}
+
 /// Copies a delegate's struct: as much of it as both sides know, the rest unset.
 ///
 /// # Safety

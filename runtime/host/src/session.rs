@@ -1,11 +1,14 @@
 //! A loaded blob.
 
-use crate::api::HostCall;
-use crate::{Delegate, DelegateError};
-use delegraph_abi::envelope::TensorSpec;
+use crate::call::CallOptions;
+use crate::local::LocalSession;
+use crate::memory::Memory;
+use crate::{DelegateError, staging::Staging};
+use delegraph_abi::envelope::{Requirement, TensorSpec};
 use delegraph_abi::{Status, c};
 use delegraph_types::{DType, Dims, Parallel};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A tensor that a session reads: contiguous, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +34,31 @@ pub struct Output<'a> {
 
 /// A loaded blob, ready to run. One run at a time; may move between threads.
 pub struct Session {
-    delegate: Arc<Delegate>,
-    /// Threads that a run may borrow.
-    parallel: Parallel,
-    session: *mut c::Session,
+    backend: Arc<str>,
+    backing: Backing,
+    /// Threads that a run may borrow; `None`: those of the host's options.
+    parallel: Option<Parallel>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     /// Kept between runs, so that a steady run allocates nothing.
     room: Room,
+    copies: Copies,
+}
+
+/// Where the session is.
+pub(crate) enum Backing {
+    Local(LocalSession),
+    #[cfg(target_os = "linux")]
+    Remote(crate::worker::RemoteSession),
+}
+
+/// Copies that runs cost, because tensors did not lie where the delegate needs them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Tensors copied, before or after a run.
+    pub tensors: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// What is handed over in a run.
@@ -48,34 +68,51 @@ struct Room {
     tensors: Vec<c::Tensor>,
     inputs: Vec<*const c::Tensor>,
     outputs: Vec<*mut c::Tensor>,
+    /// One a tensor, inputs first: where those lie that do not meet what the blob requires.
+    staging: Vec<Staging>,
 }
 
-// SAFETY: the contract lets the functions of a session be called on any thread, one at a time, which `&mut self` makes sure
-// of. The pointers in `room` are dead between runs.
-unsafe impl Send for Session {}
+// SAFETY: the pointers are dead between runs.
+unsafe impl Send for Room {}
 
 impl Session {
     pub(crate) fn new(
-        delegate: Arc<Delegate>,
-        session: *mut c::Session,
-        inputs: &[TensorSpec],
-        outputs: &[TensorSpec],
+        backend: Arc<str>,
+        backing: Backing,
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
     ) -> Session {
         Session {
-            parallel: delegate.parallel,
-            delegate,
-            session,
-            inputs: inputs.to_vec(),
-            outputs: outputs.to_vec(),
+            backend,
+            backing,
+            parallel: None,
+            inputs,
+            outputs,
             room: Room::default(),
+            copies: Copies::default(),
         }
     }
 
     /// The same, which may borrow these threads in its runs.
     pub fn on(self, parallel: Parallel) -> Session {
         let mut session = self;
-        session.parallel = parallel;
+        session.parallel = Some(parallel);
         session
+    }
+
+    /// Tells the delegate of a memory that tensors of runs will lie in, so that a device or a worker process uses it in place. True
+    /// if it will; otherwise runs work all the same.
+    pub fn share(&mut self, memory: &Arc<Memory>) -> bool {
+        match &mut self.backing {
+            Backing::Local(local) => local.share(memory),
+            #[cfg(target_os = "linux")]
+            Backing::Remote(remote) => remote.share(memory),
+        }
+    }
+
+    /// What copies runs have cost so far.
+    pub fn copies(&self) -> Copies {
+        self.copies
     }
 
     /// Runs the region once.
@@ -83,62 +120,148 @@ impl Session {
     /// # Errors
     /// The delegate failed, or answered out of contract. The outputs' bytes are then unspecified; inputs are untouched.
     pub fn execute(&mut self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<(), DelegateError> {
-        self.check(inputs, outputs)
-            .map_err(|problem| self.delegate.error(Status::INVALID_ARGUMENT, problem))?;
+        self.execute_with(inputs, outputs, &CallOptions::default())
+    }
+
+    /// [`Session::execute`] with a deadline, cancellation, a profile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn execute_with(
+        &mut self,
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+        options: &CallOptions<'_>,
+    ) -> Result<(), DelegateError> {
+        let options = self.prepare(inputs, outputs, options)?;
+        let room = &self.room;
+        match &mut self.backing {
+            // SAFETY: the tensors, their sizes and their bytes live until the call returns; outputs are borrowed exclusively.
+            Backing::Local(local) => unsafe { local.execute(&room.inputs, &room.outputs, &options) }?,
+            #[cfg(target_os = "linux")]
+            Backing::Remote(remote) => {
+                // SAFETY: as above.
+                let copies = unsafe { remote.execute(&room.inputs, &room.outputs, &options) }?;
+                self.copies.tensors += copies.tensors;
+                self.copies.bytes += copies.bytes;
+            }
+        }
+        self.finish(outputs)
+    }
+
+    /// Begins a run, calls `meanwhile` while it goes on, and waits for its end. Where the delegate has no runs that go on by
+    /// themselves, the run has ended before `meanwhile` is called.
+    ///
+    /// # Errors
+    /// As [`Session::execute`]; `meanwhile` is called in any case.
+    pub fn submit<R>(
+        &mut self,
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+        options: &CallOptions<'_>,
+        meanwhile: impl FnOnce(&Pending<'_>) -> R,
+    ) -> (R, Result<(), DelegateError>) {
+        if !matches!(&self.backing, Backing::Local(local) if local.submits()) {
+            let outcome = self.execute_with(inputs, outputs, options);
+            return (meanwhile(&Pending(None)), outcome);
+        }
+        let options = match self.prepare(inputs, outputs, options) {
+            Ok(options) => options,
+            Err(error) => return (meanwhile(&Pending(None)), Err(error)),
+        };
+        let Backing::Local(local) = &mut self.backing else {
+            unreachable!("only a session in this process submits")
+        };
+        // SAFETY: the tensors, their sizes and their bytes live until the run has ended; outputs are borrowed exclusively.
+        let (result, outcome) = unsafe {
+            local.submit(&self.room.inputs, &self.room.outputs, &options, |fence| {
+                meanwhile(&Pending(Some(fence)))
+            })
+        };
+        (result, outcome.and_then(|()| self.finish(outputs)))
+    }
+
+    /// Checks what is given and lays out what is handed over.
+    fn prepare<'o>(
+        &mut self,
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+        options: &CallOptions<'o>,
+    ) -> Result<CallOptions<'o>, DelegateError> {
+        let invalid = |problem| DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem);
+        self.check(inputs, outputs).map_err(invalid)?;
         let Room {
             sizes,
             tensors,
             inputs: input_pointers,
             outputs: output_pointers,
+            staging,
         } = &mut self.room;
         let all = inputs.len() + outputs.len();
         sizes.clear();
         sizes.extend(inputs.iter().map(|t| padded(t.sizes)));
         sizes.extend(outputs.iter().map(|t| padded(&t.sizes)));
+        staging.resize_with(all, Staging::default);
         tensors.clear();
-        tensors.extend(inputs.iter().zip(sizes.iter_mut()).map(|(tensor, sizes)| c::Tensor {
-            dtype: dtype_code(tensor.dtype),
-            rank: tensor.sizes.len() as u32,
-            sizes: sizes.as_mut_ptr(),
-            // The contract forbids writing an input.
-            data: tensor.bytes.as_ptr().cast_mut().cast(),
-            data_size: tensor.bytes.len() as u64,
-            ..c::Tensor::new()
-        }));
-        tensors.extend(
-            outputs
-                .iter_mut()
-                .zip(&mut sizes[inputs.len()..all])
-                .map(|(tensor, sizes)| c::Tensor {
-                    dtype: dtype_code(tensor.dtype),
-                    rank: tensor.sizes.rank() as u32,
-                    sizes: sizes.as_mut_ptr(),
-                    data: tensor.bytes.as_mut_ptr().cast(),
-                    data_size: tensor.bytes.len() as u64,
-                    ..c::Tensor::new()
-                }),
-        );
+        let specs = self.inputs.iter().chain(&self.outputs).map(|spec| spec.requirement);
+        let given = inputs
+            .iter()
+            .map(|t| (t.dtype, t.sizes.len(), t.bytes.as_ptr().cast_mut(), t.bytes.len()));
+        // The contract forbids writing an input.
+        let taken = outputs
+            .iter_mut()
+            .map(|t| (t.dtype, t.sizes.rank(), t.bytes.as_mut_ptr(), t.bytes.len()));
+        let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
+        for (i, ((((dtype, rank, data, size), requirement), sizes), staging)) in places.enumerate() {
+            let (mut data, mut data_size) = (data, size);
+            staging.used = !meets(requirement, data, size);
+            if staging.used {
+                let room = staging.room(requirement, size).map_err(|_| {
+                    DelegateError::new(
+                        &self.backend,
+                        Status::OUT_OF_MEMORY,
+                        format!("{size} bytes more do not fit in memory"),
+                    )
+                })?;
+                if let Some(input) = inputs.get(i) {
+                    room[..size].copy_from_slice(input.bytes);
+                    self.copies.tensors += 1;
+                    self.copies.bytes += size as u64;
+                }
+                (data, data_size) = (room.as_mut_ptr(), room.len());
+            }
+            let (buffer, buffer_offset) = match &self.backing {
+                Backing::Local(local) => local.buffer_of(data, data_size),
+                #[cfg(target_os = "linux")]
+                Backing::Remote(_) => (std::ptr::null_mut(), 0),
+            };
+            tensors.push(c::Tensor {
+                dtype: dtype_code(dtype),
+                rank: rank as u32,
+                sizes: sizes.as_mut_ptr(),
+                data: data.cast(),
+                data_size: data_size as u64,
+                buffer,
+                buffer_offset,
+                ..c::Tensor::new()
+            });
+        }
         let (given, taken) = tensors.split_at_mut(inputs.len());
         input_pointers.clear();
         input_pointers.extend(given.iter().map(std::ptr::from_ref));
         output_pointers.clear();
         output_pointers.extend(taken.iter_mut().map(std::ptr::from_mut));
-        let session = self.session;
-        // SAFETY: the tensors, their sizes and their bytes live until the call returns; outputs are borrowed exclusively.
-        self.delegate.call_on(self.parallel, |api, call| unsafe {
-            api.session_execute.map(|f| {
-                f(
-                    session,
-                    call,
-                    input_pointers.as_ptr(),
-                    input_pointers.len() as u64,
-                    output_pointers.as_ptr(),
-                    output_pointers.len() as u64,
-                )
-            })
-        })?;
-        for (i, (output, actual)) in outputs.iter_mut().zip(&sizes[inputs.len()..]).enumerate() {
-            let actual = &actual[..output.sizes.rank()];
+        Ok(CallOptions {
+            parallel: options.parallel.or(self.parallel),
+            ..*options
+        })
+    }
+
+    /// Checks the sizes that the delegate gave, and brings home what lay elsewhere.
+    fn finish(&mut self, outputs: &mut [Output<'_>]) -> Result<(), DelegateError> {
+        let first = self.inputs.len();
+        for (i, output) in outputs.iter_mut().enumerate() {
+            let actual = &self.room.sizes[first + i][..output.sizes.rank()];
             let fits = actual
                 .iter()
                 .zip(output.sizes.iter())
@@ -146,8 +269,15 @@ impl Session {
             let dims = Dims::new(actual).ok().filter(|_| fits);
             output.sizes = dims.ok_or_else(|| {
                 let problem = format!("it gave output {i} the sizes {actual:?}, beyond {:?}", output.sizes);
-                self.delegate.error(Status::INTERNAL, problem)
+                DelegateError::new(&self.backend, Status::INTERNAL, problem)
             })?;
+            let staging = &self.room.staging[first + i];
+            if staging.used {
+                let length = output.bytes.len();
+                output.bytes.copy_from_slice(&staging.bytes()[..length]);
+                self.copies.tensors += 1;
+                self.copies.bytes += length as u64;
+            }
         }
         Ok(())
     }
@@ -170,6 +300,24 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A run that goes on.
+pub struct Pending<'a>(Option<&'a crate::submit::Fence>);
+
+impl Pending<'_> {
+    /// Waits at most so long; true if the run has ended.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        self.0
+            .is_none_or(|fence| fence.wait(Some(Instant::now() + at_most)).is_some())
+    }
+}
+
+/// Whether bytes lie as a blob requires.
+fn meets(requirement: Requirement, data: *const u8, size: usize) -> bool {
+    let aligned = |to: usize| to <= 1 || (data as usize).is_multiple_of(to);
+    let multiple = requirement.size_multiple as usize;
+    aligned(requirement.alignment as usize) && (multiple <= 1 || size.is_multiple_of(multiple))
 }
 
 fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) -> Result<(), String> {
@@ -206,15 +354,4 @@ fn padded(sizes: &[i64]) -> [i64; c::MAX_RANK as usize] {
 /// Both number element types as `.pte` files do.
 fn dtype_code(dtype: DType) -> delegraph_abi::DType {
     delegraph_abi::DType(dtype.pte_code() as u32)
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let call = HostCall::new(self.delegate.backend(), None, Parallel::SERIAL);
-        if let Some(unload) = self.delegate.api.session_unload {
-            let _serial = self.delegate.serial();
-            // SAFETY: `session_load` made it, no run is under way, and it is not used again.
-            unsafe { unload(self.session, call.as_ptr()) }
-        }
-    }
 }

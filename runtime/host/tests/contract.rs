@@ -5,8 +5,8 @@ use delegraph_abi::{DType as Code, StaticEntry, Status, c};
 use delegraph_host::{BlobVerdict, Host, HostError, HostOptions, Input, Output, Weights};
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, BlobMeta, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, OptionValue, Options, Partition,
-    Reason, Session, TensorOut, TensorView, Verdict, static_entry,
+    Blob, BlobMeta, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, OptionValue, Options,
+    Partition, Reason, Run, Session, TensorOut, TensorView, Verdict, static_entry,
 };
 use delegraph_types::{DType, Dims, Parallel, ParallelFor};
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,9 @@ impl Delegate for Doubler {
             memory: 1 << 20,
         }]
     }
+}
 
+impl Compile for Doubler {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
         match self.mode.as_str() {
             "panics" => panic!("a mistake"),
@@ -91,7 +93,9 @@ impl Delegate for Doubler {
         code.extend_from_slice(weights.bytes(5).unwrap_or(&[]));
         Ok(code.into())
     }
+}
 
+impl Run for Doubler {
     fn check_blob(&self, meta: &BlobMeta<'_>) -> delegraph_sdk::BlobVerdict {
         delegraph_sdk::BlobVerdict::by_format(&Self::INFO, meta)
     }

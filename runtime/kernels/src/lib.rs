@@ -71,4 +71,4 @@ mod wide;
 pub use call::{Arg, Call, Results, Scratch};
 pub use error::KernelError;
 pub use registry::{Kernel, all, find};
-pub use tensor::{Buffer, Growable, Out, Tensor};
+pub use tensor::{Buffer, Growable, Lent, Out, Tensor};

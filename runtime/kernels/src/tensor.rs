@@ -3,6 +3,7 @@
 use crate::KernelError;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use delegraph_types::{DType, Dims, Element, Parallel};
 
 /// A tensor that a kernel reads: strided (never overlapping) elements over borrowed bytes.
@@ -100,11 +101,56 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// Memory of somebody else's, of a fixed size: one that a device or another process works in, too.
+pub trait Lent: Send + Sync {
+    /// All of it, sixteen bytes a word.
+    fn words(&self) -> &[u128];
+    /// All of it, to write to.
+    fn words_mut(&mut self) -> &mut [u128];
+}
+
 /// Memory that grows at run time, aligned for every dtype.
 #[derive(Debug, Clone)]
 pub struct Growable {
-    words: Vec<u128>,
+    words: Words,
     limit: usize,
+}
+
+enum Words {
+    Own(Vec<u128>),
+    Lent(Box<dyn Lent>),
+}
+
+impl Words {
+    #[inline]
+    fn all(&self) -> &[u128] {
+        match self {
+            Words::Own(words) => words,
+            Words::Lent(lent) => lent.words(),
+        }
+    }
+
+    #[inline]
+    fn all_mut(&mut self) -> &mut [u128] {
+        match self {
+            Words::Own(words) => words,
+            Words::Lent(lent) => lent.words_mut(),
+        }
+    }
+}
+
+impl Clone for Words {
+    /// A copy is nobody's but its owner's.
+    fn clone(&self) -> Words {
+        Words::Own(self.all().to_vec())
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lent = if matches!(self, Words::Lent(_)) { ", lent" } else { "" };
+        write!(f, "{} bytes{lent}", self.all().len() * 16)
+    }
 }
 
 impl Default for Growable {
@@ -117,8 +163,16 @@ impl Growable {
     /// Memory that grows up to this many bytes: a size that is only known at run time comes from the file, and so may be any.
     pub fn up_to(limit: usize) -> Growable {
         Growable {
-            words: Vec::new(),
+            words: Words::Own(Vec::new()),
             limit,
+        }
+    }
+
+    /// Memory of somebody else's. Should it have to grow, its content moves to memory of its own.
+    pub fn lent(memory: Box<dyn Lent>) -> Growable {
+        Growable {
+            words: Words::Lent(memory),
+            limit: usize::MAX,
         }
     }
 
@@ -131,31 +185,34 @@ impl Growable {
             return Err(KernelError::OutOfMemory(len));
         }
         let words = len.div_ceil(16);
-        if self.words.len() < words {
-            let more = words - self.words.len();
-            self.words
-                .try_reserve_exact(more)
-                .map_err(|_| KernelError::OutOfMemory(len))?;
-            self.words.resize(words, 0);
+        if self.words.all().len() < words {
+            if let Words::Lent(lent) = &self.words {
+                self.words = Words::Own(lent.words().to_vec());
+            }
+            if let Words::Own(own) = &mut self.words {
+                own.try_reserve_exact(words - own.len())
+                    .map_err(|_| KernelError::OutOfMemory(len))?;
+                own.resize(words, 0);
+            }
         }
-        Ok(&mut bytemuck::cast_slice_mut(&mut self.words)[..len])
+        Ok(&mut bytemuck::cast_slice_mut(self.words.all_mut())[..len])
     }
 
     /// All bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.words)
+        bytemuck::cast_slice(self.words.all())
     }
 
     /// All bytes, to write to.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.words)
+        bytemuck::cast_slice_mut(self.words.all_mut())
     }
 
     /// Gives the memory back.
     pub fn free(&mut self) {
-        self.words = Vec::new();
+        self.words = Words::Own(Vec::new());
     }
 }
 

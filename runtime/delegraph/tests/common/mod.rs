@@ -9,8 +9,8 @@ use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Fixture;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, BlobMeta, BlobVerdict, Compiled, Context, Delegate, Device, Error, Info, OptionValue, Options, Partition,
-    Status, TensorOut, TensorView, Weights, static_entry,
+    Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, Delegate, Device, Error, Info, OptionValue, Options,
+    Partition, Run, Status, TensorOut, TensorView, Weights, static_entry,
 };
 use delegraph_types::Dims;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,9 @@ impl Delegate for Faulty {
     fn devices(&self) -> Vec<Device> {
         self.inner.devices()
     }
+}
 
+impl Compile for Faulty {
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
         self.inner.partition(graph, context)
     }
@@ -70,7 +72,9 @@ impl Delegate for Faulty {
         }
         self.inner.compile(graph, weights, target, context)
     }
+}
 
+impl Run for Faulty {
     fn check_blob(&self, meta: &BlobMeta<'_>) -> BlobVerdict {
         match self.fault.as_str() {
             "check" => BlobVerdict::UnsupportedHere("another chip".to_string()),

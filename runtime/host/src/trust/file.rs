@@ -57,17 +57,17 @@ impl CheckedFile {
         Ok((checked, bytes))
     }
 
-    /// A descriptor that another process checked and handed over: the worker's side. Its hash is taken again.
+    /// A descriptor that another process checked and handed over, with the hash that it found: the worker's side.
     ///
     /// # Errors
-    /// One sentence: it cannot be read, or, where files are sealed copies, it is not sealed.
-    pub fn received(path: &Path, file: File) -> Result<CheckedFile, String> {
+    /// One sentence: files are sealed copies here, and this is none, so that what was checked could have changed.
+    pub fn received(path: &Path, file: File, sha256: Digest) -> Result<CheckedFile, String> {
         let name = path.display();
-        let bytes = sealed_bytes(&file).map_err(|e| format!("the checked copy of `{name}` cannot be used: {e}"))?;
+        check_sealed(&file).map_err(|e| format!("the checked copy of `{name}` cannot be used: {e}"))?;
         Ok(CheckedFile {
             path: path.to_path_buf(),
             file,
-            sha256: Digest::of(&bytes),
+            sha256,
         })
     }
 
@@ -152,11 +152,22 @@ const SEALS_NEEDED: rustix::fs::SealFlags = rustix::fs::SealFlags::WRITE
     .union(rustix::fs::SealFlags::GROW);
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn sealed_bytes(file: &File) -> std::io::Result<Bytes> {
+fn check_sealed(file: &File) -> std::io::Result<()> {
     let seals = rustix::fs::fcntl_get_seals(file).map_err(std::io::Error::from)?;
-    if !seals.contains(SEALS_NEEDED) {
-        return Err(std::io::Error::other("it is not sealed"));
+    match seals.contains(SEALS_NEEDED) {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it is not sealed")),
     }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn check_sealed(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn sealed_bytes(file: &File) -> std::io::Result<Bytes> {
+    check_sealed(file)?;
     if file.metadata()?.len() > MAX_LIBRARY {
         return Err(std::io::Error::other("it is larger than 2 GiB"));
     }
@@ -259,10 +270,11 @@ mod tests {
         }
         assert_eq!(std::fs::read(checked.load_path()).unwrap(), b"good");
         let handed = checked.file().try_clone().unwrap();
-        assert_eq!(CheckedFile::received(&path, handed).unwrap().sha256(), checked.sha256());
+        let received = CheckedFile::received(&path, handed, checked.sha256()).unwrap();
+        assert_eq!(std::fs::read(received.load_path()).unwrap(), b"good");
         let unsealed = File::open(&path).unwrap();
         assert!(
-            CheckedFile::received(&path, unsealed)
+            CheckedFile::received(&path, unsealed, checked.sha256())
                 .unwrap_err()
                 .contains("cannot be used")
         );

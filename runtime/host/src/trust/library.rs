@@ -6,7 +6,7 @@ use super::{CheckedFile, Digest};
 use std::path::{Component, Path, PathBuf};
 
 /// Most libraries that one delegate may bring along.
-const MOST: usize = 256;
+const MOST: usize = 100;
 
 /// A library whose bytes are known, with its dependents: the libraries beside it that it needs, directly or through each
 /// other. Libraries of the system are not among them.
@@ -27,9 +27,7 @@ impl CheckedLibrary {
     /// One sentence: a file cannot be read, or is a broken ELF file, or there are too many.
     pub fn open(path: &Path) -> Result<CheckedLibrary, String> {
         // The loader's own `$ORIGIN` is the folder of the file, not of a link to it.
-        let path = path
-            .canonicalize()
-            .map_err(|e| format!("library `{}` cannot be found: {e}", path.display()))?;
+        let path = super::absolute(path)?;
         let (file, bytes) = CheckedFile::open_with_bytes(&path)?;
         let needs = needs(&bytes).map_err(|e| format!("library `{}`: {e}", path.display()))?;
         let mut search = Search::default();

@@ -51,6 +51,21 @@ impl Library {
             Library::Checked(library) => library.file().path(),
         }
     }
+
+    /// The library with a path that holds in every folder and for every process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn absolute(self) -> Result<Library, String> {
+        match self {
+            Library::AsFound(path) => Ok(Library::AsFound(absolute(&path)?)),
+            checked => Ok(checked),
+        }
+    }
+}
+
+/// Where a library really lies.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, String> {
+    path.canonicalize()
+        .map_err(|e| format!("library `{}` cannot be found: {e}", path.display()))
 }
 
 /// What made a library trusted.

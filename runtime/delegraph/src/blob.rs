@@ -1,0 +1,81 @@
+//! Blobs in words.
+
+/// A blob's envelope in words.
+pub fn describe_blob(blob: &[u8]) -> String {
+    let envelope = match delegraph_abi::envelope::parse(blob) {
+        Err(error) => return format!("no envelope: {error}"),
+        Ok(envelope) => envelope,
+    };
+    let meta = &envelope.meta;
+    let mut lines = vec![
+        format!("delegate   {} {}", meta.delegate, meta.delegate_version),
+        format!("format     {} version {}", meta.format, meta.format_version),
+        format!(
+            "target     {}",
+            if meta.target.is_empty() { "any" } else { &meta.target }
+        ),
+        format!(
+            "precision  {}",
+            if meta.precision.is_empty() {
+                "the graph's"
+            } else {
+                &meta.precision
+            }
+        ),
+        format!("abi        minor {}", meta.abi_minor),
+        format!("drivers    {}", drivers(&meta.driver_min, &meta.driver_max)),
+        format!("graph      {}", hex(&meta.graph_hash)),
+        format!("options    {}", recorded(&meta.options_hash)),
+        format!("weights    {}", recorded(&meta.weights_hash)),
+        format!(
+            "payload    {} bytes, sha256 {}",
+            envelope.payload.len(),
+            hex(&envelope.payload_hash)
+        ),
+    ];
+    for (what, specs) in [("input", &meta.inputs), ("output", &meta.outputs)] {
+        for (i, spec) in specs.iter().enumerate() {
+            let requirement = spec.requirement;
+            let mut needs = String::new();
+            if requirement.alignment > 1 {
+                needs += &format!(", aligned {}", requirement.alignment);
+            }
+            if requirement.size_multiple > 1 {
+                needs += &format!(", room for a multiple of {} bytes", requirement.size_multiple);
+            }
+            lines.push(format!(
+                "{what:<10} {i}: {} of {} dimensions{needs}",
+                spec.dtype, spec.rank
+            ));
+        }
+    }
+    for section in &envelope.sections {
+        lines.push(format!(
+            "section    {} {} bytes, aligned {}",
+            section.name,
+            section.bytes.len(),
+            section.align
+        ));
+    }
+    lines.join("\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn recorded(hash: &[u8; 32]) -> String {
+    match hash.iter().all(|byte| *byte == 0) {
+        true => "not recorded".to_string(),
+        false => hex(hash),
+    }
+}
+
+fn drivers(min: &str, max: &str) -> String {
+    match (min, max) {
+        ("", "") => "any".to_string(),
+        (min, "") => format!("{min} and later"),
+        ("", max) => format!("up to {max}"),
+        (min, max) => format!("{min} to {max}"),
+    }
+}

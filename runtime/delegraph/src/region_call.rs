@@ -1,0 +1,188 @@
+//! A delegate's session as the executor calls it.
+
+use crate::bind::in_one_line;
+use delegraph_executor::{Arenas, RegionCall, RegionError};
+use delegraph_host::{Arena, CallOptions, Input, Memory, Output, Session, Status};
+use delegraph_kernels::{Growable, Lent, Out, Tensor};
+use delegraph_types::Dims;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A session of a region.
+pub(crate) struct SessionCall {
+    session: Session,
+    outputs: Vec<Dims>,
+    /// Row-major copies of inputs that lie otherwise; kept between runs.
+    gathered: Vec<Growable>,
+    /// Empty between runs; kept for their allocations.
+    given: Vec<Input<'static>>,
+    taken: Vec<Output<'static>>,
+    actual: Vec<Dims>,
+    watch: Watch,
+    counts: Arc<Counts>,
+}
+
+/// What the runs of a region cost.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) copied_tensors: AtomicU64,
+    pub(crate) copied_bytes: AtomicU64,
+}
+
+/// What every region's call hears and tells.
+#[derive(Clone, Default)]
+pub(crate) struct Watch {
+    /// Set when the run's result is not wanted any more.
+    pub(crate) cancel: Option<Arc<AtomicBool>>,
+    /// Counts runs, for the delegates' logs.
+    pub(crate) runs: Arc<AtomicU64>,
+}
+
+/// The memory of activations, which delegates may be shown.
+#[derive(Default)]
+pub(crate) struct SharedArenas(Mutex<Option<Arc<Memory>>>);
+
+impl SharedArenas {
+    /// The memory that was given out.
+    pub(crate) fn memory(&self) -> Option<Arc<Memory>> {
+        self.0.lock().ok()?.clone()
+    }
+}
+
+impl Arenas for SharedArenas {
+    fn arena(&self, size: usize) -> Option<Box<dyn Lent>> {
+        let arena = Arena::new(size).ok()?;
+        *self.0.lock().ok()? = Some(arena.memory());
+        Some(Box::new(LentArena(arena)))
+    }
+}
+
+struct LentArena(Arena);
+
+impl Lent for LentArena {
+    fn words(&self) -> &[u128] {
+        self.0.words()
+    }
+
+    fn words_mut(&mut self) -> &mut [u128] {
+        self.0.words_mut()
+    }
+}
+
+impl SessionCall {
+    pub(crate) fn new(session: Session, outputs: Vec<Dims>, inputs: usize, watch: Watch) -> SessionCall {
+        SessionCall {
+            session,
+            gathered: (0..inputs).map(|_| Growable::default()).collect(),
+            given: Vec::with_capacity(inputs),
+            taken: Vec::with_capacity(outputs.len()),
+            actual: Vec::with_capacity(outputs.len()),
+            outputs,
+            watch,
+            counts: Arc::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+}
+
+impl RegionCall for SessionCall {
+    fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
+        let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
+        for (tensor, copy) in inputs.iter().zip(&mut self.gathered) {
+            if !tensor.is_contiguous() {
+                gather(tensor, copy).map_err(|error| failed(&error))?;
+            }
+        }
+        let mut given = emptied(std::mem::take(&mut self.given));
+        for (tensor, copy) in inputs.iter().zip(&self.gathered) {
+            let length = tensor.numel() * tensor.dtype().size();
+            given.push(Input {
+                dtype: tensor.dtype(),
+                sizes: tensor.sizes(),
+                bytes: if tensor.is_contiguous() {
+                    &tensor.bytes()[..length]
+                } else {
+                    &copy.bytes()[..length]
+                },
+            });
+        }
+        for (out, largest) in outputs.iter_mut().zip(&self.outputs) {
+            out.resize(largest).map_err(|error| failed(&error))?;
+            if !out.is_contiguous() {
+                return Err(RegionError::Failed("an output is not row-major".to_string()));
+            }
+        }
+        let mut taken = emptied_outputs(std::mem::take(&mut self.taken));
+        for out in outputs.iter_mut() {
+            taken.push(Output {
+                dtype: out.dtype(),
+                sizes: *out.sizes(),
+                bytes: out.bytes_mut(),
+            });
+        }
+        let cancel = self.watch.cancel.as_deref();
+        let cancelled = || cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        let options = CallOptions {
+            cancel: cancel.is_some().then_some(&cancelled),
+            correlation: self.watch.runs.load(Ordering::Relaxed),
+            ..CallOptions::default()
+        };
+        let outcome = self.session.execute_with(&given, &mut taken, &options);
+        let copies = self.session.copies();
+        self.counts.copied_tensors.store(copies.tensors, Ordering::Relaxed);
+        self.counts.copied_bytes.store(copies.bytes, Ordering::Relaxed);
+        // The sizes that the delegate gave, before its view of the bytes ends.
+        self.actual.clear();
+        self.actual.extend(taken.iter().map(|output| output.sizes));
+        self.given = emptied(given);
+        self.taken = emptied_outputs(taken);
+        outcome.map_err(|error| match error.code {
+            Status::DEVICE_LOST => RegionError::Lost(in_one_line(&error.to_string())),
+            Status::NOT_READY | Status::TIMEOUT | Status::DEVICE_BUSY | Status::CANCELLED => {
+                RegionError::Busy(in_one_line(&error.to_string()))
+            }
+            _ => RegionError::Failed(in_one_line(&error.to_string())),
+        })?;
+        for (out, sizes) in outputs.iter_mut().zip(&self.actual) {
+            out.resize(sizes).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The room of a list for the next run: collecting an emptied list in place keeps its allocation.
+fn emptied<'a>(mut list: Vec<Input<'_>>) -> Vec<Input<'a>> {
+    list.clear();
+    let none = |input: Input<'_>| Input {
+        dtype: input.dtype,
+        sizes: &[],
+        bytes: &[],
+    };
+    list.into_iter().map(none).collect()
+}
+
+/// As [`emptied`].
+fn emptied_outputs<'a>(mut list: Vec<Output<'_>>) -> Vec<Output<'a>> {
+    list.clear();
+    let none = |output: Output<'_>| Output {
+        dtype: output.dtype,
+        sizes: output.sizes,
+        bytes: &mut [],
+    };
+    list.into_iter().map(none).collect()
+}
+
+/// Copies a tensor's elements to row-major order.
+fn gather(tensor: &Tensor<'_>, into: &mut Growable) -> Result<(), delegraph_kernels::KernelError> {
+    let view = crate::TensorView {
+        dtype: tensor.dtype(),
+        shape: *tensor.sizes(),
+        strides: *tensor.strides(),
+        bytes: tensor.bytes(),
+    };
+    view.write_contiguous(into.reserve(tensor.numel() * tensor.dtype().size())?);
+    Ok(())
+}

@@ -1,0 +1,659 @@
+//! A delegate whose library is loaded in this process.
+
+use crate::api::HOST_API;
+use crate::call::{CallOptions, HostCall, lock};
+use crate::delegate::{BlobVerdict, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
+use crate::loader::Handshake;
+use crate::memory::{Memory, PAGE};
+use crate::raw::{read, text};
+use crate::sinks::{BlobSink, CheckSink, PartSink};
+use crate::submit::{Fence, Registered};
+use crate::weights::WeightsHandle;
+use crate::{DelegateError, delegate_options as options};
+use delegraph_abi::envelope::{self, Envelope, Meta, Section, TensorSpec};
+use delegraph_abi::image::{ImageView, Kind, List, NodeIndex, ValueIndex};
+use delegraph_abi::{Status, c};
+use delegraph_types::Parallel;
+use sha2::{Digest, Sha256};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Most devices that a delegate may list.
+const MAX_DEVICES: u64 = 1024;
+
+/// An initialized delegate.
+pub(crate) struct Local {
+    pub backend: Arc<str>,
+    pub info: Info,
+    /// SHA-256 of its options.
+    options_hash: [u8; 32],
+    api: c::DelegateApi,
+    handle: *mut c::Delegate,
+    /// Held during every call into a delegate that asked for it (`DG_FEATURE_SERIALIZED`).
+    serial: Option<Mutex<()>>,
+    /// Threads that it may borrow.
+    parallel: Parallel,
+    /// Memories that it took notice of.
+    imports: Mutex<Vec<(Weak<Memory>, Weak<Import>)>>,
+}
+
+// SAFETY: the contract lets a delegate be called from any thread, from several at once unless it asks for `serial`.
+unsafe impl Send for Local {}
+// SAFETY: as above.
+unsafe impl Sync for Local {}
+
+impl Local {
+    /// Starts a delegate whose table passed the handshake.
+    pub fn start(
+        handshake: Handshake,
+        given: Option<&serde_json::Value>,
+        parallel: Parallel,
+    ) -> Result<Local, DelegateError> {
+        let Handshake { api, info } = handshake;
+        let backend: Arc<str> = info.name.as_str().into();
+        let serial = api.features[0] & c::Feature::SERIALIZED.0 != 0;
+        let mut local = Local {
+            backend,
+            options_hash: options::hash(given),
+            info,
+            api,
+            handle: std::ptr::null_mut(),
+            serial: serial.then(Mutex::default),
+            parallel,
+            imports: Mutex::default(),
+        };
+        let invalid = |problem: String| DelegateError::new(&local.backend, Status::INVALID_ARGUMENT, problem);
+        if let Some(schema) = &local.info.options_schema {
+            options::check(schema, given).map_err(invalid)?;
+        }
+        let plain = options::plain(given).map_err(invalid)?;
+        let entries: Vec<c::Kv> = plain.iter().map(options::Plain::entry).collect();
+        let pointers: Vec<*const c::Kv> = entries.iter().map(std::ptr::from_ref).collect();
+        let (name, version) = ("delegraph", env!("CARGO_PKG_VERSION"));
+        let init = c::Init {
+            host_name: name.as_ptr(),
+            host_name_size: name.len() as u64,
+            host_version: version.as_ptr(),
+            host_version_size: version.len() as u64,
+            options: pointers.as_ptr(),
+            option_count: pointers.len() as u64,
+            ..c::Init::new()
+        };
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: every pointer lives until the call returns.
+        local.call(&CallOptions::default(), |api, call| unsafe {
+            api.initialize.map(|f| f(call, &init, &mut handle))
+        })?;
+        if handle.is_null() {
+            return Err(local.error(Status::INTERNAL, "`initialize` succeeded but gave no delegate"));
+        }
+        local.handle = handle;
+        Ok(local)
+    }
+
+    pub fn devices(&self) -> Result<Vec<Device>, DelegateError> {
+        let mut count = 0;
+        self.enumerate(0, std::ptr::null_mut(), &mut count)?;
+        if count > MAX_DEVICES {
+            let problem = format!("it lists {count} devices, more than {MAX_DEVICES}");
+            return Err(self.error(Status::INTERNAL, problem));
+        }
+        let mut records = vec![std::ptr::null(); count as usize];
+        if count > 0 {
+            let mut now = count;
+            self.enumerate(count, records.as_mut_ptr(), &mut now)?;
+            // A device may have gone since it was counted.
+            records.truncate(now as usize);
+        }
+        // SAFETY: the contract makes every record constant until `shutdown`, its texts too.
+        let devices = records.into_iter().map(|record| unsafe { device(record) });
+        devices
+            .collect::<Result<_, _>>()
+            .map_err(|problem| self.error(Status::INTERNAL, problem))
+    }
+
+    fn enumerate(&self, capacity: u64, out: *mut *const c::DeviceInfo, count: &mut u64) -> Result<(), DelegateError> {
+        // SAFETY: `out` has room for `capacity` pointers.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.device_enumerate.map(|f| f(self.handle, call, capacity, out, count))
+        })
+    }
+
+    /// `view` is the verified image.
+    pub fn partition(&self, view: &ImageView<'_>, options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+        let image = view.bytes();
+        let placed = Aligned::new(image, IMAGE_ALIGN);
+        let graph = c::Graph {
+            image: placed.bytes().as_ptr(),
+            image_size: image.len() as u64,
+            ..c::Graph::new()
+        };
+        let sink = PartSink::new(view.node_count());
+        // SAFETY: the graph and the sink live until the call returns.
+        let outcome = self.call(options, |api, call| unsafe {
+            api.partition.map(|f| f(self.handle, call, &graph, sink.as_ptr()))
+        });
+        let answers = sink.answers();
+        if let Some(problem) = answers.problem {
+            return Err(self.error(Status::INTERNAL, format!("its answer is out of contract: {problem}")));
+        }
+        outcome?;
+        let count = answers.verdicts.len();
+        let given: Vec<NodeVerdict> = answers.verdicts.into_iter().map_while(|verdict| verdict).collect();
+        if given.len() < count {
+            let node = view.node(NodeIndex(given.len() as u32));
+            let problem = format!("it gave no verdict on node {} (`{}`)", given.len(), node.op());
+            return Err(self.error(Status::INTERNAL, problem));
+        }
+        Ok(Partition {
+            verdicts: given,
+            atomic_sets: answers.atomic_sets,
+        })
+    }
+
+    /// Compiles a verified image; gives the blob in its envelope.
+    pub fn compile(
+        &self,
+        view: &ImageView<'_>,
+        weights: &dyn Weights,
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Vec<u8>, DelegateError> {
+        let image = view.bytes();
+        let specs = |list: List<'_, ValueIndex>| -> Result<Vec<TensorSpec>, DelegateError> {
+            list.iter().map(|value| self.spec(view, value)).collect()
+        };
+        let (mut inputs, mut outputs) = (specs(view.inputs())?, specs(view.outputs())?);
+        let placed = Aligned::new(image, IMAGE_ALIGN);
+        // SAFETY: the handle is dropped at the end of this function, which borrows the weights.
+        let handle = unsafe { WeightsHandle::borrowed(weights) };
+        let graph = c::Graph {
+            image: placed.bytes().as_ptr(),
+            image_size: image.len() as u64,
+            weights: handle.as_ptr(),
+            ..c::Graph::new()
+        };
+        let target_struct = c::Target {
+            name: target.as_ptr(),
+            name_size: target.len() as u64,
+            ..c::Target::new()
+        };
+        let sink = BlobSink::default();
+        // SAFETY: everything handed over lives until the call returns.
+        let outcome = self.call(options, |api, call| unsafe {
+            api.compile
+                .map(|f| f(self.handle, call, &graph, &target_struct, sink.as_ptr()))
+        });
+        let parts = sink.parts();
+        let out_of_contract = |problem: &dyn std::fmt::Display| {
+            self.error(Status::INTERNAL, format!("its blob is out of contract: {problem}"))
+        };
+        if let Some(problem) = parts.problem {
+            return Err(out_of_contract(&problem));
+        }
+        outcome?;
+        for (is_output, index, requirement) in parts.requirements {
+            let side = if is_output { &mut outputs } else { &mut inputs };
+            match side.get_mut(index as usize) {
+                Some(spec) => spec.requirement = spec.requirement.and(requirement),
+                None => {
+                    let what = if is_output { "output" } else { "input" };
+                    return Err(out_of_contract(&format!("it requires something of {what} {index}")));
+                }
+            }
+        }
+        let [driver_min, driver_max] = parts.drivers;
+        let meta = Meta {
+            delegate: self.info.name.clone(),
+            delegate_version: self.info.version.clone(),
+            format: self.info.format.clone(),
+            format_version: self.info.format_version,
+            target: target.to_string(),
+            precision: parts.precision,
+            abi_minor: u32::from(self.info.abi_minor),
+            graph_hash: sha256(image),
+            options_hash: self.options_hash,
+            weights_hash: weights_hash(view, weights),
+            driver_min,
+            driver_max,
+            inputs,
+            outputs,
+        };
+        let sections: Vec<Section<'_>> = parts
+            .sections
+            .iter()
+            .map(|(name, align, bytes)| Section {
+                name,
+                align: *align,
+                bytes,
+            })
+            .collect();
+        envelope::write(&meta, &sections, sha256).map_err(|error| out_of_contract(&error))
+    }
+
+    pub fn check_blob(&self, envelope: &Envelope<'_>) -> Result<BlobVerdict, DelegateError> {
+        let meta = meta_struct(envelope);
+        let sink = CheckSink::default();
+        // SAFETY: the metadata and the sink live until the call returns.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.blob_check.map(|f| f(self.handle, call, &meta, sink.as_ptr()))
+        })?;
+        match sink.verdict() {
+            Some(Ok((verdict, reason))) => Ok(BlobVerdict::of(verdict, reason)),
+            Some(Err(problem)) => Err(self.error(Status::INTERNAL, problem)),
+            None => Err(self.error(Status::INTERNAL, "`blob_check` succeeded but gave no verdict")),
+        }
+    }
+
+    /// Loads a parsed blob whose payload has been compared with its hash.
+    pub fn load(
+        self: &Arc<Self>,
+        envelope: &Envelope<'_>,
+        weights: Arc<dyn Weights>,
+        device: Option<u32>,
+        options: &CallOptions<'_>,
+    ) -> Result<LocalSession, DelegateError> {
+        // Sections lie aligned within the blob; where the blob itself lies otherwise, they are moved.
+        let placed: Vec<Aligned<'_>> = envelope
+            .sections
+            .iter()
+            .map(|s| Aligned::new(s.bytes, s.align))
+            .collect();
+        let sections: Vec<c::Section> = envelope
+            .sections
+            .iter()
+            .zip(&placed)
+            .map(|(section, placed)| c::Section {
+                name: section.name.as_ptr(),
+                name_size: section.name.len() as u64,
+                data: placed.bytes().as_ptr(),
+                size: section.bytes.len() as u64,
+                ..c::Section::new()
+            })
+            .collect();
+        let pointers: Vec<*const c::Section> = sections.iter().map(std::ptr::from_ref).collect();
+        let meta = meta_struct(envelope);
+        let handle = WeightsHandle::shared(weights);
+        let blob = c::Blob {
+            meta: &meta,
+            sections: pointers.as_ptr(),
+            section_count: pointers.len() as u64,
+            weights: handle.as_ptr(),
+            device_chosen: u32::from(device.is_some()),
+            device: device.unwrap_or(0),
+            ..c::Blob::new()
+        };
+        let mut session = std::ptr::null_mut();
+        // SAFETY: everything handed over lives until the call returns; the weights longer, by what the session keeps.
+        self.call(options, |api, call| unsafe {
+            api.session_load.map(|f| f(self.handle, call, &blob, &mut session))
+        })?;
+        if session.is_null() {
+            return Err(self.error(Status::INTERNAL, "`session_load` succeeded but gave no session"));
+        }
+        Ok(LocalSession {
+            local: self.clone(),
+            session,
+            imports: Vec::new(),
+        })
+    }
+
+    /// Calls a function of the table with a fresh call object, and turns its status into a result.
+    fn call(
+        &self,
+        options: &CallOptions<'_>,
+        function: impl FnOnce(&c::DelegateApi, *const c::Call) -> Option<Status>,
+    ) -> Result<(), DelegateError> {
+        let call = HostCall::new(&self.backend, options, self.parallel);
+        let _serial = self.serial();
+        // The handshake made sure of the mandatory functions.
+        let status = function(&self.api, call.as_ptr()).unwrap_or(Status::UNSUPPORTED);
+        self.outcome(status, &call)
+    }
+
+    fn outcome(&self, status: Status, call: &HostCall<'_>) -> Result<(), DelegateError> {
+        if status == Status::OK {
+            return Ok(());
+        }
+        let details = call.take_details().unwrap_or_default();
+        let mut error = self.error(status, details.message);
+        if error.message.is_empty() {
+            error.message = "it gave no reason".to_string();
+        }
+        error.vendor_code = details.vendor_code;
+        error.node = details.node;
+        error.hint = details.hint;
+        Err(error)
+    }
+
+    /// The lock of a delegate that wants one call at a time.
+    fn serial(&self) -> Option<MutexGuard<'_, ()>> {
+        self.serial
+            .as_ref()
+            .map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn error(&self, code: Status, message: impl Into<String>) -> DelegateError {
+        DelegateError::new(&self.backend, code, message)
+    }
+
+    /// What goes in or out at the border of a graph.
+    fn spec(&self, image: &ImageView<'_>, value: ValueIndex) -> Result<TensorSpec, DelegateError> {
+        let value = image.value(value);
+        match value.kind() {
+            Kind::Tensor(dtype) => Ok(TensorSpec {
+                dtype,
+                rank: value.rank() as u32,
+                requirement: envelope::Requirement::default(),
+            }),
+            _ => {
+                let problem = format!("`{}` at the border of the graph is no tensor", value.name());
+                Err(self.error(Status::INVALID_ARGUMENT, problem))
+            }
+        }
+    }
+
+    /// Has the delegate take notice of a memory; `None`: it cannot, or does not want to.
+    fn import(self: &Arc<Self>, memory: &Arc<Memory>) -> Option<Arc<Import>> {
+        if self.api.features[0] & c::Feature::IMPORT.0 == 0 {
+            return None;
+        }
+        let mut imports = lock(&self.imports);
+        imports.retain(|(_, import)| import.strong_count() > 0);
+        let known = imports
+            .iter()
+            .find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(memory)));
+        if let Some(import) = known.and_then(|(_, import)| import.upgrade()) {
+            return Some(import);
+        }
+        let desc = c::BufferDesc {
+            handle_type: c::HandleType::HOST_POINTER,
+            pointer: memory.as_ptr().cast(),
+            size: memory.size().next_multiple_of(PAGE) as u64,
+            ..c::BufferDesc::new()
+        };
+        let mut buffer = std::ptr::null_mut();
+        // SAFETY: the memory outlives the import, which holds a count of it.
+        let taken = self.call(&CallOptions::default(), |api, call| unsafe {
+            api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
+        });
+        if taken.is_err() || buffer.is_null() {
+            return None;
+        }
+        let import = Arc::new(Import {
+            local: self.clone(),
+            memory: memory.clone(),
+            buffer,
+        });
+        imports.push((Arc::downgrade(memory), Arc::downgrade(&import)));
+        Some(import)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if self.handle.is_null() {
+            return;
+        }
+        let call = HostCall::new(&self.backend, &CallOptions::default(), self.parallel);
+        let _serial = self.serial();
+        if let Some(shutdown) = self.api.shutdown {
+            // SAFETY: sessions and imports hold a count of this delegate, so none is left; it is not used again.
+            unsafe { shutdown(self.handle, call.as_ptr()) }
+        }
+    }
+}
+
+/// A memory that a delegate took notice of.
+struct Import {
+    local: Arc<Local>,
+    memory: Arc<Memory>,
+    buffer: *mut c::Buffer,
+}
+
+// SAFETY: the pointer is only passed to the delegate, whose functions may be called from any thread.
+unsafe impl Send for Import {}
+// SAFETY: as above.
+unsafe impl Sync for Import {}
+
+impl Drop for Import {
+    fn drop(&mut self) {
+        let call = HostCall::new(&self.local.backend, &CallOptions::default(), Parallel::SERIAL);
+        if let Some(release) = self.local.api.buffer_release {
+            let _serial = self.local.serial();
+            // SAFETY: `buffer_import` made it, sessions that used it are gone, and it is not used again.
+            unsafe { release(self.buffer, call.as_ptr()) }
+        }
+    }
+}
+
+/// A loaded blob. One run at a time.
+pub(crate) struct LocalSession {
+    local: Arc<Local>,
+    session: *mut c::Session,
+    imports: Vec<Arc<Import>>,
+}
+
+// SAFETY: the contract lets the functions of a session be called on any thread, one at a time.
+unsafe impl Send for LocalSession {}
+
+impl LocalSession {
+    /// Takes notice of a memory that tensors of runs lie in. True if the delegate did.
+    pub fn share(&mut self, memory: &Arc<Memory>) -> bool {
+        let import = self.local.import(memory);
+        let taken = import.is_some();
+        self.imports.extend(import);
+        taken
+    }
+
+    /// The imported buffer that bytes lie in, and where in it.
+    pub fn buffer_of(&self, data: *const u8, length: usize) -> (*mut c::Buffer, u64) {
+        let mut found = self.imports.iter().filter_map(|import| {
+            let offset = import.memory.offset_of(data, length)?;
+            Some((import.buffer, offset as u64))
+        });
+        found.next().unwrap_or((std::ptr::null_mut(), 0))
+    }
+
+    /// Runs once.
+    ///
+    /// # Safety
+    /// The tensors are sound and stay so until this returns; no two outputs overlap, nor an output an input.
+    pub unsafe fn execute(
+        &mut self,
+        inputs: &[*const c::Tensor],
+        outputs: &[*mut c::Tensor],
+        options: &CallOptions<'_>,
+    ) -> Result<(), DelegateError> {
+        let session = self.session;
+        // SAFETY: as the caller says.
+        self.local.call(options, |api, call| unsafe {
+            api.session_execute.map(|f| {
+                f(
+                    session,
+                    call,
+                    inputs.as_ptr(),
+                    inputs.len() as u64,
+                    outputs.as_ptr(),
+                    outputs.len() as u64,
+                )
+            })
+        })
+    }
+
+    /// True if runs can go on while the caller does something else.
+    pub fn submits(&self) -> bool {
+        self.local.api.features[0] & c::Feature::ASYNC.0 != 0
+    }
+
+    /// Begins a run, calls `meanwhile`, and waits for the end.
+    ///
+    /// # Safety
+    /// As [`LocalSession::execute`].
+    pub unsafe fn submit<R>(
+        &mut self,
+        inputs: &[*const c::Tensor],
+        outputs: &[*mut c::Tensor],
+        options: &CallOptions<'_>,
+        meanwhile: impl FnOnce(&Fence) -> R,
+    ) -> (R, Result<(), DelegateError>) {
+        let local = self.local.clone();
+        let call = HostCall::new(&local.backend, options, local.parallel);
+        let registered = Registered::new();
+        let status = {
+            let _serial = local.serial();
+            let submit = local.api.session_submit;
+            // SAFETY: as the caller says; the call and the tensors live until the fence is signalled, which is waited for below.
+            let status = submit.map(|f| unsafe {
+                f(
+                    self.session,
+                    call.as_ptr(),
+                    inputs.as_ptr(),
+                    inputs.len() as u64,
+                    outputs.as_ptr(),
+                    outputs.len() as u64,
+                    registered.as_ptr(),
+                )
+            });
+            status.unwrap_or(Status::UNSUPPORTED)
+        };
+        if status != Status::OK {
+            let outcome = local.outcome(status, &call);
+            registered.fence.signal(status, String::new());
+            return (meanwhile(&registered.fence), outcome);
+        }
+        // Waits even when `meanwhile` panics: the run reads and writes what the caller lent.
+        let end = WaitForEnd(&registered.fence);
+        let result = meanwhile(&registered.fence);
+        drop(end);
+        let (status, message) = registered.fence.wait(None).unwrap_or((Status::INTERNAL, String::new()));
+        let mut outcome = local.outcome(status, &call);
+        if let Err(error) = &mut outcome
+            && !message.is_empty()
+        {
+            error.message = message;
+        }
+        (result, outcome)
+    }
+}
+
+struct WaitForEnd<'a>(&'a Fence);
+
+impl Drop for WaitForEnd<'_> {
+    fn drop(&mut self) {
+        self.0.wait(None);
+    }
+}
+
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        let call = HostCall::new(&self.local.backend, &CallOptions::default(), Parallel::SERIAL);
+        if let Some(unload) = self.local.api.session_unload {
+            let _serial = self.local.serial();
+            // SAFETY: `session_load` made it, no run is under way, and it is not used again.
+            unsafe { unload(self.session, call.as_ptr()) }
+        }
+    }
+}
+
+/// SHA-256 of bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// SHA-256 of a graph's weights with their ids.
+fn weights_hash(view: &ImageView<'_>, weights: &dyn Weights) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for weight in view.weights() {
+        let bytes = weights.bytes(weight.id()).unwrap_or_default();
+        hash.update(weight.id().to_le_bytes());
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    }
+    hash.finalize().into()
+}
+
+/// The envelope's metadata as the contract hands it over; borrows the envelope.
+fn meta_struct(envelope: &Envelope<'_>) -> c::BlobMeta {
+    let meta = &envelope.meta;
+    let recorded = |hash: &[u8; 32]| match hash.iter().all(|byte| *byte == 0) {
+        true => std::ptr::null(),
+        false => hash.as_ptr(),
+    };
+    c::BlobMeta {
+        delegate: meta.delegate.as_ptr(),
+        delegate_size: meta.delegate.len() as u64,
+        delegate_version: meta.delegate_version.as_ptr(),
+        delegate_version_size: meta.delegate_version.len() as u64,
+        format: meta.format.as_ptr(),
+        format_size: meta.format.len() as u64,
+        target: meta.target.as_ptr(),
+        target_size: meta.target.len() as u64,
+        precision: meta.precision.as_ptr(),
+        precision_size: meta.precision.len() as u64,
+        format_version: meta.format_version,
+        abi_minor: meta.abi_minor,
+        graph_hash: meta.graph_hash.as_ptr(),
+        payload_size: envelope.payload.len() as u64,
+        driver_min: meta.driver_min.as_ptr(),
+        driver_min_size: meta.driver_min.len() as u64,
+        driver_max: meta.driver_max.as_ptr(),
+        driver_max_size: meta.driver_max.len() as u64,
+        options_hash: recorded(&meta.options_hash),
+        weights_hash: recorded(&meta.weights_hash),
+        ..c::BlobMeta::new()
+    }
+}
+
+/// # Safety
+/// `record` is NULL or a device record of the contract.
+unsafe fn device(record: *const c::DeviceInfo) -> Result<Device, String> {
+    // SAFETY: as the caller says.
+    unsafe {
+        let raw = read(record)?;
+        Ok(Device {
+            id: raw.id,
+            kind: DeviceKind::of(raw.kind),
+            name: text("a device's name", raw.name, raw.name_size)?,
+            vendor: text("a device's vendor", raw.vendor, raw.vendor_size)?,
+            arch: text("a device's arch", raw.arch, raw.arch_size)?,
+            driver: text("a device's driver", raw.driver, raw.driver_size)?,
+            memory: raw.memory,
+        })
+    }
+}
+
+/// The entry's first argument.
+pub(crate) fn host_api() -> *const c::HostApi {
+    &raw const HOST_API
+}
+
+/// Alignment of a graph image, as the contract gives it.
+const IMAGE_ALIGN: u32 = 8;
+
+/// Bytes at an alignment: as they lie, or copied where they lie otherwise.
+enum Aligned<'a> {
+    InPlace(&'a [u8]),
+    Copied { room: Vec<u8>, start: usize },
+}
+
+impl<'a> Aligned<'a> {
+    fn new(bytes: &'a [u8], align: u32) -> Aligned<'a> {
+        let align = align as usize;
+        if bytes.as_ptr().align_offset(align) == 0 {
+            return Aligned::InPlace(bytes);
+        }
+        let mut room: Vec<u8> = Vec::with_capacity(bytes.len() + align);
+        // Filled within its capacity, so that it does not move and the start stays aligned.
+        let start = room.as_ptr().align_offset(align).min(align);
+        room.resize(start, 0);
+        room.extend_from_slice(bytes);
+        Aligned::Copied { room, start }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Aligned::InPlace(bytes) => bytes,
+            Aligned::Copied { room, start } => &room[*start..],
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What host and worker say to each other: JSON over a socket for what is rare, words in a shared page for runs.
+
+use crate::delegate::{BlobVerdict, Device, Info, Partition};
+use crate::trust::Digest;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Version of everything here: host and worker are of one build, or do not talk.
+pub(crate) const VERSION: u32 = 1;
+
+/// What a worker is asked. Descriptors come with it, in the order that each names.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Descriptors: those of `checked`; the control page.
+    Start(Start),
+    Devices,
+    /// Descriptors: the image.
+    Partition {
+        limits: Limits,
+    },
+    /// Descriptors: the image, then the weights' files.
+    Compile {
+        target: String,
+        weights: Vec<WeightPlace>,
+        limits: Limits,
+    },
+    /// Descriptors: the blob.
+    Check,
+    /// Descriptors: the blob, the session's page, its two events, then the weights' files.
+    Load {
+        session: u64,
+        device: Option<u32>,
+        weights: Vec<WeightPlace>,
+        tensors: u64,
+        limits: Limits,
+    },
+    /// Descriptors: a memory.
+    Share {
+        session: u64,
+        size: u64,
+    },
+    Unload {
+        session: u64,
+    },
+}
+
+/// What a worker begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub version: u32,
+    pub library: PathBuf,
+    /// The files that the host checked, where it did: the library, then its dependents in the order to load them. They come as
+    /// descriptors, and these are loaded; paths are for messages.
+    pub checked: Vec<(PathBuf, Digest)>,
+    pub options: Option<serde_json::Value>,
+    /// Threads that the delegate may borrow.
+    pub threads: usize,
+    pub log_level: u32,
+    pub sandbox: super::Sandbox,
+    /// Its folder for temporary files.
+    pub temp: Option<PathBuf>,
+    /// Bytes of address space.
+    pub memory: Option<u64>,
+}
+
+/// What a call has to keep to.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// `None`: no deadline.
+    pub time_left_ns: Option<u64>,
+    pub correlation: u64,
+    pub threads: Option<usize>,
+    pub wants_progress: bool,
+}
+
+/// Where the bytes of a weight lie.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WeightPlace {
+    pub id: u32,
+    /// Index of its file among the message's weight files.
+    pub file: u32,
+    pub offset: u64,
+    pub size: u64,
+    pub key: Option<[u64; 2]>,
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// Not an answer: a line of the delegate's log.
+    Log {
+        level: u32,
+        text: String,
+    },
+    /// Not an answer: how far the call is.
+    Progress {
+        done: u64,
+        total: u64,
+        text: String,
+    },
+    Started(Box<Info>),
+    Devices(Vec<Device>),
+    Partition(Partition),
+    /// Descriptor: the blob.
+    Compiled,
+    Checked(BlobVerdict),
+    Done,
+    Failed(Failure),
+}
+
+/// A [`crate::DelegateError`] without its backend.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub code: i32,
+    pub vendor_code: i64,
+    pub node: Option<u32>,
+    pub message: String,
+    pub hint: String,
+}
+
+/// Words of the control page.
+pub(crate) mod control {
+    /// 1: the caller of the running call wants no result any more.
+    pub const CANCEL: usize = 0;
+    pub const WORDS: usize = 512;
+}
+
+/// Words of a session's page.
+pub(crate) mod page {
+    /// Number of the run that is asked for.
+    pub const REQUEST: usize = 0;
+    /// Number of the run that has ended.
+    pub const RESPONSE: usize = 1;
+    /// 1: the run is not wanted any more.
+    pub const CANCEL: usize = 2;
+    /// Status of the run.
+    pub const STATUS: usize = 3;
+    pub const VENDOR_CODE: usize = 4;
+    /// Node, or all ones.
+    pub const NODE: usize = 5;
+    /// All ones: no deadline.
+    pub const TIME_LEFT: usize = 6;
+    pub const CORRELATION: usize = 7;
+    /// 0: as the worker was granted.
+    pub const THREADS: usize = 8;
+    /// 1: events are wanted.
+    pub const PROFILE: usize = 9;
+    pub const INPUTS: usize = 10;
+    pub const OUTPUTS: usize = 11;
+    pub const EVENTS: usize = 12;
+    /// 1: the session is to end.
+    pub const STOP: usize = 13;
+    /// 1: the worker is about to sleep until it is signalled.
+    pub const WORKER_SLEEPS: usize = 14;
+    /// 1: the host is about to sleep until it is signalled.
+    pub const HOST_SLEEPS: usize = 15;
+    pub const MESSAGE: usize = 64;
+    pub const MESSAGE_ROOM: usize = 256;
+    pub const HINT: usize = MESSAGE + MESSAGE_ROOM;
+    pub const HINT_ROOM: usize = 128;
+    pub const FIRST_EVENT: usize = HINT + HINT_ROOM;
+    pub const MAX_EVENTS: usize = 512;
+    /// Name of 7 words, node, lane, start, end, bytes.
+    pub const EVENT_WORDS: usize = 12;
+    pub const FIRST_TENSOR: usize = FIRST_EVENT + MAX_EVENTS * EVENT_WORDS;
+    /// Memory, offset, size, dtype, rank, 16 sizes.
+    pub const TENSOR_WORDS: usize = 21;
+
+    /// Words of a page for so many tensors.
+    pub fn words(tensors: usize) -> usize {
+        FIRST_TENSOR + tensors * TENSOR_WORDS
+    }
+}

@@ -1,0 +1,238 @@
+//! The worker's side of a session: a thread that waits for runs.
+
+use super::protocol::page;
+use super::sys::{self, Page};
+use crate::call::{CallOptions, ProfileEvent, lock};
+use crate::local::LocalSession;
+use crate::{DelegateError, Memory};
+use delegraph_abi::{Status, c};
+use delegraph_types::Parallel;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the worker looks at the page before it sleeps.
+const LOOKS: u32 = 4000;
+
+/// What the thread of a session shares with the one that answers the host.
+pub(crate) struct Shared {
+    page: Page,
+    asked: OwnedFd,
+    answered: OwnedFd,
+    tensors: usize,
+    outputs: usize,
+    memories: Mutex<Vec<Arc<Memory>>>,
+    ended: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(
+        page: OwnedFd,
+        asked: OwnedFd,
+        answered: OwnedFd,
+        tensors: usize,
+        outputs: usize,
+    ) -> std::io::Result<Shared> {
+        Ok(Shared {
+            page: Page::of(page, page::words(tensors))?,
+            asked,
+            answered,
+            tensors,
+            outputs,
+            memories: Mutex::default(),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    pub fn add(&self, memory: Arc<Memory>) {
+        lock(&self.memories).push(memory);
+    }
+
+    pub fn stop(&self) {
+        self.page.set(page::STOP, 1);
+        self.ended.store(true, Ordering::Release);
+        let _ = sys::signal(&self.asked);
+    }
+}
+
+/// Starts the thread of a session, which ends, and unloads it, when it is told to stop.
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    session: LocalSession,
+    backend: Arc<str>,
+    threads: fn(usize) -> Parallel,
+) -> std::io::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(format!("{backend}-session"));
+    builder.spawn(move || {
+        let mut runner = Runner {
+            session,
+            memories: Vec::new(),
+            sizes: Vec::new(),
+            tensors: Vec::new(),
+            backend,
+            threads,
+        };
+        let mut last = 0;
+        while let Some(run) = wait(&shared, last) {
+            last = run;
+            let outcome = runner.run(&shared);
+            answer(&shared, outcome, run);
+        }
+    })
+}
+
+/// Waits for the next run; `None`: there will be none.
+fn wait(shared: &Shared, last: u64) -> Option<u64> {
+    let page = &shared.page;
+    let asked = || match page.get(page::REQUEST) {
+        run if run != last => Some(run),
+        _ => None,
+    };
+    let stopped = || shared.ended.load(Ordering::Acquire);
+    for _ in 0..LOOKS {
+        if let Some(run) = asked() {
+            return Some(run);
+        }
+        if stopped() {
+            return None;
+        }
+        std::hint::spin_loop();
+    }
+    loop {
+        page.set(page::WORKER_SLEEPS, 1);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let found = asked();
+        if found.is_some() || stopped() {
+            page.set(page::WORKER_SLEEPS, 0);
+            return found.filter(|_| !stopped());
+        }
+        let slept = sys::take_signals(&shared.asked);
+        page.set(page::WORKER_SLEEPS, 0);
+        slept.ok()?;
+    }
+}
+
+fn answer(shared: &Shared, outcome: Result<(), DelegateError>, run: u64) {
+    let page = &shared.page;
+    let (status, vendor_code, node) = match &outcome {
+        Ok(()) => (Status::OK, 0, None),
+        Err(error) => {
+            page.set_text(page::MESSAGE, page::MESSAGE_ROOM, &error.message);
+            page.set_text(page::HINT, page::HINT_ROOM, &error.hint);
+            (error.code, error.vendor_code, error.node)
+        }
+    };
+    page.set(page::STATUS, u64::from(status.0 as u32));
+    page.set(page::VENDOR_CODE, vendor_code as u64);
+    page.set(page::NODE, u64::from(node.unwrap_or(c::NO_NODE)));
+    page.set(page::RESPONSE, run);
+    std::sync::atomic::fence(Ordering::SeqCst);
+    if page.get(page::HOST_SLEEPS) != 0 {
+        let _ = sys::signal(&shared.answered);
+    }
+}
+
+struct Runner {
+    session: LocalSession,
+    memories: Vec<Arc<Memory>>,
+    sizes: Vec<[i64; c::MAX_RANK as usize]>,
+    tensors: Vec<c::Tensor>,
+    backend: Arc<str>,
+    threads: fn(usize) -> Parallel,
+}
+
+impl Runner {
+    fn run(&mut self, shared: &Shared) -> Result<(), DelegateError> {
+        let invalid = |problem: &str| DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem);
+        let page = &shared.page;
+        {
+            let memories = lock(&shared.memories);
+            for memory in memories.iter().skip(self.memories.len()) {
+                self.session.share(memory);
+            }
+            self.memories.clone_from(&memories);
+        }
+        let (inputs, outputs) = (page.get(page::INPUTS) as usize, page.get(page::OUTPUTS) as usize);
+        if inputs.checked_add(outputs) != Some(shared.tensors) || outputs != shared.outputs {
+            return Err(invalid("another number of tensors than the blob has"));
+        }
+        self.sizes.clear();
+        self.sizes.resize(shared.tensors, [0; c::MAX_RANK as usize]);
+        self.tensors.clear();
+        for (i, sizes) in self.sizes.iter_mut().enumerate() {
+            let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
+            let word = |k: usize| page.get(at + k);
+            let (offset, size, rank) = (word(1) as usize, word(2) as usize, word(4) as usize);
+            let memory = self.memories.get(word(0) as usize);
+            let inside = |memory: &&Arc<Memory>| offset.checked_add(size).is_some_and(|end| end <= memory.size());
+            let memory = memory
+                .filter(inside)
+                .ok_or_else(|| invalid("a tensor lies in no shared memory"))?;
+            if rank > sizes.len() {
+                return Err(invalid("a tensor has too many dimensions"));
+            }
+            for (k, size) in sizes[..rank].iter_mut().enumerate() {
+                *size = word(5 + k) as i64;
+            }
+            // SAFETY: the offset lies within the memory.
+            let data = unsafe { memory.as_ptr().add(offset) };
+            let (buffer, buffer_offset) = self.session.buffer_of(data, size);
+            self.tensors.push(c::Tensor {
+                dtype: delegraph_abi::DType(word(3) as u32),
+                rank: rank as u32,
+                sizes: sizes.as_mut_ptr(),
+                data: data.cast(),
+                data_size: size as u64,
+                buffer,
+                buffer_offset,
+                ..c::Tensor::new()
+            });
+        }
+        let profile = Mutex::new(Vec::new());
+        let cancelled = || page.get(page::CANCEL) != 0;
+        let left = page.get(page::TIME_LEFT);
+        let threads = page.get(page::THREADS) as usize;
+        let options = CallOptions {
+            parallel: (threads > 0).then(|| (self.threads)(threads)),
+            cancel: Some(&cancelled),
+            deadline: Some(left)
+                .filter(|left| *left != u64::MAX)
+                .and_then(|left| Instant::now().checked_add(Duration::from_nanos(left))),
+            correlation: page.get(page::CORRELATION),
+            progress: None,
+            profile: (page.get(page::PROFILE) != 0).then_some(&profile),
+        };
+        let base = self.tensors.as_mut_ptr();
+        // SAFETY: the pointers lie within the list, which is not touched while the run goes on.
+        let place = |i: usize| unsafe { base.add(i) };
+        let given: Vec<*const c::Tensor> = (0..inputs).map(|i| place(i).cast_const()).collect();
+        let taken: Vec<*mut c::Tensor> = (inputs..shared.tensors).map(place).collect();
+        // SAFETY: the tensors lie in memory that is mapped as long as this runner is; the host keeps its hands off until the run
+        // has ended, and reads what it finds as a stranger's bytes.
+        let outcome = unsafe { self.session.execute(&given, &taken, &options) };
+        for i in inputs..shared.tensors {
+            let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
+            for (k, size) in self.sizes[i].iter().enumerate() {
+                page.set(at + 5 + k, *size as u64);
+            }
+        }
+        let events = profile.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        send_events(page, &events);
+        outcome
+    }
+}
+
+fn send_events(page: &Page, events: &[ProfileEvent]) {
+    for (i, event) in events.iter().take(page::MAX_EVENTS).enumerate() {
+        let at = page::FIRST_EVENT + i * page::EVENT_WORDS;
+        page.set_text(at, 7, &event.name);
+        page.set(at + 7, u64::from(event.node.unwrap_or(c::NO_NODE)));
+        page.set(at + 8, u64::from(event.lane));
+        page.set(at + 9, event.start_ns);
+        page.set(at + 10, event.end_ns);
+        page.set(at + 11, event.bytes);
+    }
+    page.set(page::EVENTS, events.len().min(page::MAX_EVENTS) as u64);
+}

@@ -1,0 +1,341 @@
+//! The host's side of a session in a worker: a run is a number in a shared page, tensors are places in shared memory.
+
+use super::client::Remote;
+use super::process::{GRACE, Process, Silence};
+use super::protocol::{WeightPlace, page};
+use super::sys::{self, Page};
+use crate::call::{CallOptions, ProfileEvent};
+use crate::{Copies, DelegateError, Memory};
+use delegraph_abi::{Status, c};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the host looks at the page before it sleeps. A sleep and a wake cost some ten microseconds.
+const LOOKS: u32 = 2000;
+/// How often a sleeping host looks whether it was cancelled.
+const NAP: Duration = Duration::from_millis(5);
+
+/// What a blob is loaded again from.
+pub(crate) struct Reload {
+    pub blob: OwnedFd,
+    /// SHA-256 of its payload.
+    pub hash: [u8; 32],
+    pub places: Vec<WeightPlace>,
+    pub files: Vec<Arc<OwnedFd>>,
+    pub device: Option<u32>,
+    pub tensors: usize,
+}
+
+/// How host and worker talk about one session.
+pub(crate) struct Loaded {
+    pub page: Page,
+    /// Signalled when a run is asked for.
+    pub asked: OwnedFd,
+    /// Signalled when one has ended.
+    pub answered: OwnedFd,
+}
+
+/// A session in a worker.
+pub(crate) struct RemoteSession {
+    remote: Arc<Remote>,
+    process: Arc<Process>,
+    number: u64,
+    loaded: Loaded,
+    reload: Reload,
+    /// Memories that the worker maps, by number.
+    memories: Vec<Arc<Memory>>,
+    /// Where tensors are copied that lie in none of them: index in `memories`.
+    staging: Option<usize>,
+    run: u64,
+}
+
+impl RemoteSession {
+    pub fn new(remote: Arc<Remote>, process: Arc<Process>, number: u64, loaded: Loaded, reload: Reload) -> Self {
+        RemoteSession {
+            remote,
+            process,
+            number,
+            loaded,
+            reload,
+            memories: Vec::new(),
+            staging: None,
+            run: 0,
+        }
+    }
+
+    /// Has the worker map a memory.
+    pub fn share(&mut self, memory: &Arc<Memory>) -> bool {
+        if self.memories.iter().any(|known| Arc::ptr_eq(known, memory)) {
+            return true;
+        }
+        let shared = self.remote.share(&self.process, self.number, memory).is_ok();
+        if shared {
+            self.memories.push(memory.clone());
+        }
+        shared
+    }
+
+    /// Loads the blob in a new worker, where the old one died.
+    fn revive(&mut self, options: &CallOptions<'_>) -> Result<(), DelegateError> {
+        self.remote.check_quarantine(&self.reload.hash)?;
+        if !self.process.is_dead() {
+            return Ok(());
+        }
+        let process = self.remote.process()?;
+        let (number, loaded) = self.remote.load_in(&process, &self.reload, options)?;
+        for memory in &self.memories {
+            self.remote.share(&process, number, memory)?;
+        }
+        (self.process, self.number, self.loaded, self.run) = (process, number, loaded, 0);
+        Ok(())
+    }
+
+    /// Runs once.
+    ///
+    /// # Safety
+    /// As [`crate::local::LocalSession::execute`].
+    pub unsafe fn execute(
+        &mut self,
+        inputs: &[*const c::Tensor],
+        outputs: &[*mut c::Tensor],
+        options: &CallOptions<'_>,
+    ) -> Result<Copies, DelegateError> {
+        let options = self.remote.run_options(options);
+        self.revive(&options)?;
+        let tensors = || {
+            inputs
+                .iter()
+                .copied()
+                .chain(outputs.iter().map(|tensor| tensor.cast_const()))
+        };
+        // SAFETY: as the caller says, here and below.
+        let staged = unsafe { self.stage(tensors()) }?;
+        let mut copies = Copies::default();
+        let mut place = 0;
+        for (i, tensor) in tensors().enumerate() {
+            // SAFETY: see above.
+            let (tensor, sizes) = unsafe {
+                let tensor = &*tensor;
+                (tensor, std::slice::from_raw_parts(tensor.sizes, tensor.rank as usize))
+            };
+            let size = tensor.data_size as usize;
+            let (memory, offset) = match (self.find(tensor), staged) {
+                (Some(found), _) => found,
+                (None, Some(staging)) => {
+                    place = placed(place, tensor);
+                    if i < inputs.len() {
+                        // SAFETY: `stage` made room for all tensors that lie elsewhere.
+                        unsafe {
+                            let to = self.memories[staging].as_ptr().add(place);
+                            std::ptr::copy_nonoverlapping(tensor.data.cast::<u8>().cast_const(), to, size);
+                        }
+                        copies.tensors += 1;
+                        copies.bytes += size as u64;
+                    }
+                    let found = (staging, place);
+                    place += size;
+                    found
+                }
+                (None, None) => unreachable!("`stage` makes room for every tensor that lies elsewhere"),
+            };
+            let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
+            let words = [
+                memory as u64,
+                offset as u64,
+                size as u64,
+                u64::from(tensor.dtype.0),
+                u64::from(tensor.rank),
+            ];
+            for (k, word) in words.into_iter().enumerate() {
+                self.loaded.page.set(at + k, word);
+            }
+            for (k, size) in sizes.iter().enumerate() {
+                self.loaded.page.set(at + 5 + k, *size as u64);
+            }
+        }
+        self.ask(inputs.len(), outputs.len(), &options);
+        if let Err(silence) = self.wait(&options) {
+            return Err(self
+                .remote
+                .died(&self.process, &silence, Some(&self.reload.hash), "`session_execute`"));
+        }
+        self.answer(&options)?;
+        self.remote.well();
+        for (i, tensor) in outputs.iter().enumerate() {
+            let at = page::FIRST_TENSOR + (inputs.len() + i) * page::TENSOR_WORDS;
+            // SAFETY: see above; outputs are the caller's alone.
+            unsafe {
+                let tensor = &**tensor;
+                for k in 0..tensor.rank as usize {
+                    tensor.sizes.add(k).write(self.loaded.page.get(at + 5 + k) as i64);
+                }
+                if self.find(tensor).is_none()
+                    && let Some(staging) = staged
+                {
+                    let (offset, size) = (self.loaded.page.get(at + 1) as usize, tensor.data_size as usize);
+                    // The page may say anything by now.
+                    if offset
+                        .checked_add(size)
+                        .is_some_and(|end| end <= self.memories[staging].size())
+                    {
+                        let from = self.memories[staging].as_ptr().add(offset).cast_const();
+                        std::ptr::copy_nonoverlapping(from, tensor.data.cast::<u8>(), size);
+                    }
+                    copies.tensors += 1;
+                    copies.bytes += size as u64;
+                }
+            }
+        }
+        Ok(copies)
+    }
+
+    /// The memory that a tensor lies in, and where.
+    fn find(&self, tensor: &c::Tensor) -> Option<(usize, usize)> {
+        let lies = |(i, memory): (usize, &Arc<Memory>)| {
+            let offset = memory.offset_of(tensor.data.cast::<u8>().cast_const(), tensor.data_size as usize)?;
+            (Some(i) != self.staging).then_some((i, offset))
+        };
+        self.memories.iter().enumerate().find_map(lies)
+    }
+
+    /// Makes room for the tensors that lie in no shared memory.
+    ///
+    /// # Safety
+    /// The tensors are sound.
+    unsafe fn stage(
+        &mut self,
+        tensors: impl Iterator<Item = *const c::Tensor>,
+    ) -> Result<Option<usize>, DelegateError> {
+        let mut need = 0;
+        for tensor in tensors {
+            // SAFETY: as the caller says.
+            let tensor = unsafe { &*tensor };
+            if self.find(tensor).is_none() {
+                need = placed(need, tensor) + tensor.data_size as usize;
+            }
+        }
+        if need == 0 && self.staging.is_none() {
+            // Tensors of no bytes lie somewhere, too.
+            need = 1;
+        }
+        if let Some(staging) = self.staging.filter(|i| self.memories[*i].size() >= need) {
+            return Ok(Some(staging));
+        }
+        let memory = Arc::new(Memory::new(need).map_err(|error| self.remote.failure(&error))?);
+        self.remote.share(&self.process, self.number, &memory)?;
+        self.memories.push(memory);
+        self.staging = Some(self.memories.len() - 1);
+        Ok(self.staging)
+    }
+
+    /// Asks for the run that the page describes.
+    fn ask(&mut self, inputs: usize, outputs: usize, options: &CallOptions<'_>) {
+        let page = &self.loaded.page;
+        self.run += 1;
+        page.set(page::CANCEL, 0);
+        page.set(page::INPUTS, inputs as u64);
+        page.set(page::OUTPUTS, outputs as u64);
+        page.set(page::TIME_LEFT, options.time_left_ns());
+        page.set(page::CORRELATION, options.correlation);
+        page.set(
+            page::THREADS,
+            options.parallel.map_or(0, |parallel| parallel.threads() as u64),
+        );
+        page.set(page::PROFILE, u64::from(options.profile.is_some()));
+        page.set(page::EVENTS, 0);
+        page.set(page::REQUEST, self.run);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        if page.get(page::WORKER_SLEEPS) != 0 {
+            let _ = sys::signal(&self.loaded.asked);
+        }
+    }
+
+    /// Waits for the end of the run.
+    fn wait(&self, options: &CallOptions<'_>) -> Result<(), Silence> {
+        let page = &self.loaded.page;
+        let ended = || page.get(page::RESPONSE) == self.run;
+        for _ in 0..LOOKS {
+            if ended() {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            page.set(page::HOST_SLEEPS, 1);
+            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+            if ended() {
+                page.set(page::HOST_SLEEPS, 0);
+                return Ok(());
+            }
+            let mut waited = [
+                PollFd::new(&self.loaded.answered, PollFlags::IN),
+                PollFd::new(&self.process.ended, PollFlags::IN),
+            ];
+            let nap = Timespec {
+                tv_sec: 0,
+                tv_nsec: NAP.as_nanos() as i64,
+            };
+            let _ = poll(&mut waited, Some(&nap));
+            let [answered, died] = waited.map(|fd| !fd.revents().is_empty());
+            page.set(page::HOST_SLEEPS, 0);
+            if answered {
+                let _ = sys::take_signals(&self.loaded.answered);
+            }
+            if ended() {
+                return Ok(());
+            }
+            if died || self.process.is_dead() {
+                return Err(Silence::Died(String::new()));
+            }
+            let late = options.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if late || options.is_cancelled() {
+                page.set(page::CANCEL, 1);
+                if Instant::now() >= *stop_at.get_or_insert_with(|| Instant::now() + GRACE) {
+                    return Err(if late { Silence::Late } else { Silence::Unwanted });
+                }
+            }
+        }
+    }
+
+    /// Reads the outcome of the run that has ended.
+    fn answer(&self, options: &CallOptions<'_>) -> Result<(), DelegateError> {
+        let page = &self.loaded.page;
+        let events = (page.get(page::EVENTS) as usize).min(page::MAX_EVENTS);
+        for i in 0..events {
+            let at = page::FIRST_EVENT + i * page::EVENT_WORDS;
+            options.record(ProfileEvent {
+                name: page.text(at, 7),
+                node: u32::try_from(page.get(at + 7)).ok().filter(|node| *node != c::NO_NODE),
+                lane: page.get(at + 8) as u32,
+                start_ns: page.get(at + 9),
+                end_ns: page.get(at + 10),
+                bytes: page.get(at + 11),
+            });
+        }
+        let status = Status(page.get(page::STATUS) as u32 as i32);
+        if status == Status::OK {
+            return Ok(());
+        }
+        let mut error = self.remote.error(status, page.text(page::MESSAGE, page::MESSAGE_ROOM));
+        error.hint = page.text(page::HINT, page::HINT_ROOM);
+        error.vendor_code = page.get(page::VENDOR_CODE) as i64;
+        error.node = u32::try_from(page.get(page::NODE))
+            .ok()
+            .filter(|node| *node != c::NO_NODE);
+        Err(error)
+    }
+}
+
+/// Where a tensor's copy lies, from `place` on: as aligned as the tensor is, up to a page.
+fn placed(place: usize, tensor: &c::Tensor) -> usize {
+    place.next_multiple_of(1 << (tensor.data as usize).trailing_zeros().clamp(6, 12))
+}
+
+impl Drop for RemoteSession {
+    fn drop(&mut self) {
+        self.remote.unload(&self.process, self.number);
+    }
+}
