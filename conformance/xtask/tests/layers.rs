@@ -39,6 +39,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec!["delegraph-abi", "delegraph-config", "delegraph-types"],
         ),
         (
+            "delegraph-worker",
+            vec!["delegraph-host", "delegraph-threads", "delegraph-types"],
+        ),
+        ("delegraph-fault", vec!["delegraph-reference", "delegraph-sdk"]),
+        (
             "delegraph-executor",
             vec![
                 "delegraph-types",
