@@ -143,7 +143,10 @@ fn a_worker_is_handed_what_was_checked() {
     assert!(states[0].contains("another library than the pinned one"), "{states:?}");
     place.configure("trust = \"off\"\n[backend.reference]\nisolation = \"worker\"");
     let (states, _) = place.probe(&[("DELEGRAPH_WORKER", "/bin/false")]);
-    assert!(!states[0].starts_with("loaded"), "the variable is heeded elsewhere: {states:?}");
+    assert!(
+        !states[0].starts_with("loaded"),
+        "the variable is heeded elsewhere: {states:?}"
+    );
 }
 
 #[test]
