@@ -250,18 +250,21 @@ fn a_trusted_worker_is_started_from_what_was_checked_each_time() {
     let lock_file = folder.path().join("delegraph.lock");
     std::fs::write(&lock_file, lock.to_text()).unwrap();
 
-    let mut config = config("", "at = 'partition', how = 'kill'");
+    let mut config = config("", "at = 'execute', how = 'kill'");
     config.backend.get_mut("fault").unwrap().library = Some(manifest.clone());
     config.delegates.trust = delegraph_config::Trust::Require;
     config.delegates.lock = Some(lock_file);
     let trusting = host(&config);
     let delegate = trusting.delegate("fault").unwrap();
     assert!(delegate.devices().is_ok());
+    let mut session = common::open(&common::source(MODEL), &config, &trusting).unwrap();
     // Nothing that lies there now could be loaded.
     std::fs::write(&library, "not a library").unwrap();
     std::fs::write(&manifest, "not a manifest").unwrap();
-    // Its process dies when it is asked for a partition, and is started again.
-    drop(common::open(&common::source(MODEL), &config, &trusting).unwrap());
+    common::check(&mut session, &fixture(MODEL));
+    let why = session.report().why_portable();
+    assert!(why.contains("signal 9"), "{why}");
+    // Its process has died, and is started again.
     let started = Instant::now();
     let again = loop {
         std::thread::sleep(Duration::from_millis(50));
