@@ -4,7 +4,7 @@
  *
  *     class MyDelegate : public dg::delegate {
  *     public:
- *         static constexpr dg::info info{"my-npu", "Example", "0.1.0", "", "my-npu.steps", 1};
+ *         static constexpr dg::info info{"acme", "Acme", "0.1.0", "", "acme.steps", 1};
  *         MyDelegate(const dg::options &options, const dg::call &) { options.check({}); }
  *         std::vector<dg::device> devices() const override;
  *         void partition(const dg::image &graph, dg::partition &answer, const dg::call &) override;
@@ -29,6 +29,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <initializer_list>
 #include <memory>

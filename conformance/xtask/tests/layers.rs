@@ -73,6 +73,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "delegraph-cli",
         with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
     );
+    table.insert("delegraph-capi", with(&[&row[..], &["delegraph"]].concat()));
+    // It reads whatever a release wrote, by every reader that there is.
+    table.insert(
+        "delegraph-golden",
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+    );
     // It feeds every parser that there is.
     table.insert(
         "delegraph-hostile",

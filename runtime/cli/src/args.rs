@@ -274,6 +274,9 @@ pub enum DelegateCommand {
     Sign(DelegateSignArgs),
     /// Say whether a delegate is pinned or signed; runs nothing of it
     Verify(DelegateVerifyArgs),
+    /// Load a library in this process: the child of `check` and `abi-diff`
+    #[command(hide = true)]
+    Probe(DelegateProbeArgs),
 }
 
 /// `delegate new`
@@ -309,6 +312,22 @@ pub enum Language {
 pub struct DelegateCheckArgs {
     /// A library, or a manifest (*.delegate.toml)
     pub file: PathBuf,
+}
+
+/// `delegate probe`
+#[derive(Debug, Args)]
+pub struct DelegateProbeArgs {
+    /// A library, or a manifest
+    pub file: PathBuf,
+    /// Stop when it has said who it is
+    #[arg(long)]
+    pub look: bool,
+    /// Compile the cases into this folder, and run none
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Run what was compiled into this folder
+    #[arg(long, value_name = "DIR")]
+    pub replay: Option<PathBuf>,
 }
 
 /// `delegate abi-diff`

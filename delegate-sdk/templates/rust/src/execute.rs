@@ -1,4 +1,4 @@
-//! Blobs are loaded and run. They are judged by the names of their form, in `Delegate::check_blob`.
+//! Blobs are loaded and run. They are judged by the names of their form, in `Run::check_blob`.
 
 use crate::ops::{OPERATORS, Operator};
 use delegraph_sdk::{Context, Error, Session, TensorOut, TensorView};

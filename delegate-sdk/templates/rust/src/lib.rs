@@ -7,7 +7,9 @@ mod execute;
 mod ops;
 
 use delegraph_sdk::image::ImageView;
-use delegraph_sdk::{Blob, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Session, Weights};
+use delegraph_sdk::{
+    Blob, Compile, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Run, Session, Weights,
+};
 
 /// The delegate. A real one has its driver's handle here.
 pub struct MyNpuDelegate;
@@ -33,7 +35,9 @@ impl Delegate for MyNpuDelegate {
     fn devices(&self) -> Vec<Device> {
         device::devices()
     }
+}
 
+impl Compile for MyNpuDelegate {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
         Ok(Partition::each(graph, |node| caps::verdict(&node)))
     }
@@ -42,7 +46,9 @@ impl Delegate for MyNpuDelegate {
     fn compile(&self, graph: &ImageView<'_>, _: &Weights<'_>, _: &str, _: &Context<'_>) -> Result<Compiled, Error> {
         compile::compile(graph)
     }
+}
 
+impl Run for MyNpuDelegate {
     fn load(&self, blob: &Blob<'_>, _: &Weights<'_>, _: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(execute::Steps::read(blob.section("code")?)?))
     }

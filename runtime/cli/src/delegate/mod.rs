@@ -1,9 +1,12 @@
 //! `delegraph delegate`: what a vendor needs beside the SDK.
 
 mod abi_diff;
+mod cases;
 mod check;
+mod library;
 mod lock;
 mod new;
+mod probe;
 mod sign;
 mod verify;
 
@@ -22,5 +25,6 @@ pub fn run(command: &DelegateCommand, global: &Global, output: &Output) -> anyho
         DelegateCommand::Lock(args) => lock::run(args, global, output),
         DelegateCommand::Sign(args) => sign::run(args, output),
         DelegateCommand::Verify(args) => verify::run(args, global, output),
+        DelegateCommand::Probe(args) => probe::child(args, global),
     }
 }
