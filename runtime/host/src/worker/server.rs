@@ -281,7 +281,7 @@ impl MappedWeights {
         for place in places {
             let map = maps.get(place.file as usize);
             let end = place.offset.checked_add(place.size);
-            if !map.is_some_and(|map| end.is_some_and(|end| end <= map.bytes().len() as u64)) {
+            if map.is_none_or(|map| end.is_none_or(|end| end > map.bytes().len() as u64)) {
                 return Err(failure(
                     Status::INVALID_ARGUMENT,
                     format!("weight {} lies outside of its file", place.id),
