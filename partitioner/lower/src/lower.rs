@@ -5,6 +5,7 @@ use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
+use crate::region::nodes_of;
 use crate::view::{Refused, View, ask_view};
 use crate::{CompiledCandidate, CompiledRegion};
 use delegraph_host::{DelegateError, Host, Pass};
@@ -585,6 +586,7 @@ impl Lowering<'_> {
             precision: String::new(),
             blob,
             weights: (0..).zip(image.weights.iter().copied()).collect(),
+            nodes: nodes_of(&image.bytes),
         }
     }
 }
