@@ -420,7 +420,7 @@ impl Executor {
         let error = match called {
             Ok(_) => {
                 region.report.delegated += 1;
-                region.busy = 0;
+                region.late = 0;
                 return Ok(true);
             }
             Err(CallError::Region(error)) => error,
