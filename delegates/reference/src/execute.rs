@@ -7,9 +7,7 @@ use crate::quant;
 use crate::tensor::Tensor;
 use crate::walk::to_sizes;
 use delegraph_sdk::image::{ImageView, NodeView, Sizes, Source, ValueIndex, verify};
-use delegraph_sdk::{
-    Blob, Context, DType, Error, KeptWeights, ProfileEvent, Session, TensorOut, TensorView, Weights,
-};
+use delegraph_sdk::{Blob, Context, DType, Error, KeptWeights, ProfileEvent, Session, TensorOut, TensorView, Weights};
 use std::rc::Rc;
 
 /// Bytes of weights by their id.

@@ -2,10 +2,10 @@
 
 use crate::backend::{Backend, ask};
 use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
+use crate::region::nodes_of;
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
-use crate::region::nodes_of;
 use crate::view::{Refused, View, ask_view};
 use crate::{CompiledCandidate, CompiledRegion};
 use delegraph_host::{DelegateError, Host, Pass};

@@ -98,8 +98,7 @@ impl<'a> Writer<'a> {
             json!({ "name": what, "ph": "M", "pid": 1, "tid": thread, "args": args })
         };
         if thread == EXECUTOR {
-            self.events
-                .push(metadata("process_name", "name", "delegraph".into()));
+            self.events.push(metadata("process_name", "name", "delegraph".into()));
         }
         self.events.push(metadata("thread_name", "name", name.into()));
         self.events
@@ -120,7 +119,11 @@ impl<'a> Writer<'a> {
 fn origin(origin: Option<Origin<'_>>) -> Map<String, Value> {
     let mut args = Map::new();
     if let Some(origin) = origin {
-        let all = [("node", origin.name), ("op", origin.operator), ("source", origin.source)];
+        let all = [
+            ("node", origin.name),
+            ("op", origin.operator),
+            ("source", origin.source),
+        ];
         for (key, text) in all.into_iter().filter(|(_, text)| !text.is_empty()) {
             args.insert(key.into(), text.into());
         }

@@ -87,7 +87,9 @@ fn texts(names: &Names, step: &StepRecord) -> Texts {
         "free" => Texts::Step(None, "FREE_CALL"),
         operator => {
             // Primitive operators are no kernels to ExecuTorch, and say nothing of their own.
-            let kernel = operator.split_once("::").filter(|(space, _)| *space != "executorch_prim");
+            let kernel = operator
+                .split_once("::")
+                .filter(|(space, _)| *space != "executorch_prim");
             let kernel = kernel.map(|(_, name)| format!("native_call_{name}"));
             Texts::Step(kernel, "OPERATOR_CALL")
         }

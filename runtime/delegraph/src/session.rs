@@ -484,7 +484,9 @@ impl Session {
     pub fn etdump(&self) -> Result<Vec<u8>, Error> {
         match &self.recorder {
             Some(recorder) => crate::dump::etdump(recorder),
-            None => Err(Error::Usage("nothing is recorded: call `start_trace` before the run".to_string())),
+            None => Err(Error::Usage(
+                "nothing is recorded: call `start_trace` before the run".to_string(),
+            )),
         }
     }
 }

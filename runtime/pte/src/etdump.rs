@@ -120,7 +120,11 @@ mod tests {
     fn field(bytes: &[u8], table: usize, index: usize) -> Option<usize> {
         let back = i32::from_le_bytes(bytes[table..table + 4].try_into().unwrap());
         let vtable = (table as i64 - i64::from(back)) as usize;
-        let entry = |i: usize| usize::from(u16::from_le_bytes(bytes[vtable + i..vtable + i + 2].try_into().unwrap()));
+        let entry = |i: usize| {
+            usize::from(u16::from_le_bytes(
+                bytes[vtable + i..vtable + i + 2].try_into().unwrap(),
+            ))
+        };
         let place = 4 + 2 * index;
         (place < entry(0) && entry(place) != 0).then(|| table + entry(place))
     }
