@@ -672,7 +672,7 @@ struct dg_image_header {
     uint32_t table_count;
     /* Bytes of one record of the directory. */
     uint32_t table_size;
-    /* 0: functional ATen with composite operators, values contiguous. */
+    /* 0: functional ATen with composite operators, values contiguous. 1: as 0, and operators on images have their channels last (asked for by `nhwc` in a manifest). */
     uint32_t normal_form;
     /* Bytes of the image. */
     uint64_t total_size;

@@ -1,7 +1,10 @@
-//! `gen abi`: the C header, the Rust mirror, the reference page and the golden layouts of each minor, from `delegate-sdk/abi/abi.toml`. `gen ops`: the names of operators
-//! in C and Rust, from the operator table. `gen coverage`: what of them runs, from a run of the committed corpus.
+//! `gen abi`: the C header, the Rust mirror, the reference page and the golden layouts of each minor, from `delegate-sdk/abi/abi.toml`. `gen ops`:
+//! the names of operators in C and Rust, from the operator table. `gen capi`: the C API for apps, from `runtime/capi/capi.toml`. `gen coverage`:
+//! what of the operators runs, from a run of the committed corpus. `gen golden`: what a release leaves.
 
+mod app;
 mod c;
+mod commands;
 mod docs;
 mod golden;
 #[cfg(test)]
@@ -38,6 +41,31 @@ pub fn run(root: &Path) -> Result<()> {
         write(root, &path, &text)?;
     }
     Ok(())
+}
+
+/// Writes every file that the description of the C API for apps gives.
+///
+/// # Errors
+/// The description is wrong.
+pub fn capi(root: &Path) -> Result<()> {
+    for (path, text) in app_files(root)? {
+        write(root, path, &text)?;
+    }
+    Ok(())
+}
+
+const APP: &str = "runtime/capi/capi.toml";
+
+/// Every file that the description of the C API for apps gives: path from the root, and text.
+fn app_files(root: &Path) -> Result<[(&'static str, String); 3]> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| format!("reading {path}"));
+    let abi = Description::parse(&read(DESCRIPTION)?).with_context(|| format!("in {DESCRIPTION}"))?;
+    let description = app::Description::parse(&read(APP)?, &abi).with_context(|| format!("in {APP}"))?;
+    Ok([
+        ("runtime/capi/include/delegraph_app.h", app::header(&description)?),
+        ("runtime/capi/src/generated.rs", app::mirror(&description)?),
+        ("runtime/capi/symbols.txt", app::symbols(&description)),
+    ])
 }
 
 /// Writes the names of operators.
@@ -87,6 +115,27 @@ pub fn coverage(root: &Path) -> Result<()> {
         bail!("a case fails: `delegraph conform ops --corpus conformance/corpus` says which");
     }
     write(root, COVERAGE, &String::from_utf8(output.stdout)?)
+}
+
+/// Writes a release's folder under `conformance/golden`, with the code of now.
+///
+/// # Errors
+/// The folder is there already, or a model does not compile.
+pub fn golden(root: &Path, version: &str) -> Result<()> {
+    let make = [
+        "run",
+        "--quiet",
+        "--package",
+        "delegraph-golden",
+        "--example",
+        "make",
+        "--",
+        version,
+    ];
+    crate::test::cargo(root, &make)?;
+    // The default members: the command line and the delegates that its calls ask.
+    crate::test::cargo(root, &["build"])?;
+    commands::record(root, &root.join("conformance/golden").join(version))
 }
 
 /// Writes a file unless it is so already.
@@ -174,6 +223,10 @@ mod tests {
         for (path, text) in names().unwrap() {
             let committed = std::fs::read_to_string(root.join(path)).unwrap_or_default();
             assert!(committed == text, "`{path}` is stale: run `cargo xtask gen ops`");
+        }
+        for (path, text) in app_files(&root).unwrap() {
+            let committed = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+            assert!(committed == text, "`{path}` is stale: run `cargo xtask gen capi`");
         }
     }
 }

@@ -16,8 +16,10 @@ const USAGE: &str = "usage:
   cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
+  cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
+  cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
 fn main() -> Result<()> {
@@ -29,8 +31,10 @@ fn main() -> Result<()> {
         ["sanitize"] => sanitize::run(&root()),
         ["layouts"] => layouts::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
+        ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
+        ["gen", "golden", version] => r#gen::golden(&root(), version),
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");

@@ -20,6 +20,7 @@ pub fn run(root: &Path) -> Result<()> {
             skipped += 1;
         }
     };
+    skip(!program("cc"), "the C API's programs: `cc` is not here");
     for compiler in ["gcc", "g++"] {
         skip(
             !program(compiler),

@@ -1805,7 +1805,7 @@ pub struct ImageHeader {
     pub table_count: u32,
     /// Bytes of one record of the directory.
     pub table_size: u32,
-    /// 0: functional ATen with composite operators, values contiguous.
+    /// 0: functional ATen with composite operators, values contiguous. 1: as 0, and operators on images have their channels last (asked for by `nhwc` in a manifest).
     pub normal_form: u32,
     /// Bytes of the image.
     pub total_size: u64,

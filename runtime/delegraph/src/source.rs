@@ -75,12 +75,29 @@ impl Source {
         }
     }
 
-    /// Bytes that are shared already.
-    pub(crate) fn from_shared(bytes: Bytes, name: impl Into<String>) -> Source {
+    /// Bytes that are shared already, or that the caller keeps in memory of its own.
+    pub fn from_shared(bytes: Bytes, name: impl Into<String>) -> Source {
         Source {
             name: name.into(),
             bytes,
         }
+    }
+
+    /// A part of these bytes: a model that lies in an archive of an app, uncompressed.
+    ///
+    /// # Errors
+    /// It does not lie inside.
+    pub fn window(&self, offset: u64, size: u64) -> Result<Source, Error> {
+        let inside = usize::try_from(offset).ok().zip(usize::try_from(size).ok());
+        let bytes = inside.and_then(|(offset, size)| self.bytes.slice(offset, size));
+        let bytes = bytes.ok_or_else(|| {
+            let whole = self.bytes.as_slice().len();
+            Error::Usage(format!(
+                "`{}` has {whole} bytes: {size} from {offset} on do not lie in it",
+                self.name
+            ))
+        })?;
+        Ok(Source::from_shared(bytes, self.name.clone()))
     }
 
     /// For messages.

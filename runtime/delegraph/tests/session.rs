@@ -250,7 +250,6 @@ fn a_model_comes_from_a_path_from_bytes_and_from_an_open_file() {
 #[test]
 fn settings_that_this_version_does_not_act_on_are_refused() {
     let texts = [
-        "[delegates]\ntrust = \"require\"\n",
         "[delegates]\nrequire_conformance = \"core-1.0\"\n",
         "[select]\nself_check = \"first-run\"\n",
         "[backend.x]\nisolation = \"worker\"\n",

@@ -144,7 +144,8 @@ fn define(out: &mut String, doc: &str, name: &str, value: &str) {
     let _ = writeln!(out, "#define {name} {value}");
 }
 
-fn comment(out: &mut String, indent: &str, text: &str) {
+/// A comment of one or more lines.
+pub fn comment(out: &mut String, indent: &str, text: &str) {
     let lines: Vec<&str> = text.trim().lines().collect();
     match lines.as_slice() {
         [] => {}
