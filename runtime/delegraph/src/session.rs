@@ -2,16 +2,19 @@
 
 use crate::Error;
 use crate::bind::{Binder, constant_ranges};
-use crate::compile::{compile, import};
+use crate::cache::{CacheReport, LoadCache};
+use crate::compile::{AtLoad, Compiled, compile_over, import};
 use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
+use crate::device_rules::DeviceRules;
 use crate::region_call::{Counts, SharedArenas, Watch};
 use crate::report::{RegionState, RunReport};
+use crate::self_check::{RegionCheck, words};
 use crate::source::{Format, Source};
 use crate::trace::Recorder;
 use crate::value::{TensorView, Value};
-use delegraph_config::{Config, Fallback};
+use delegraph_config::{Config, Fallback, SelfCheck};
 use delegraph_executor::{Executor, Input, Options, Output, ProgramData, RunError};
-use delegraph_host::Host;
+use delegraph_host::{Host, HostError};
 use delegraph_ir::Bytes;
 use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue, Instruction};
@@ -19,7 +22,7 @@ use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
 use delegraph_pte::{BundledProgram, DataFile, Verified};
 use delegraph_types::{DType, Dims, Parallel};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,6 +36,9 @@ pub struct LoadOptions {
     /// Threads that portable kernels may use, and that delegates borrow, the calling one included; never more than the machine has.
     /// `None`: what `backend.portable.threads` says, or all. Their number changes no result of a kernel.
     pub threads: Option<usize>,
+    /// Folder where blobs are kept that are compiled at load, which only this user may write. `None`: what `DELEGRAPH_CACHE_DIR`
+    /// says, or `cache.folder` of the configuration; where neither names one, nothing is kept.
+    pub cache_folder: Option<PathBuf>,
     /// Limits of a run.
     pub executor: Options,
 }
@@ -43,6 +49,7 @@ impl Default for LoadOptions {
             method: "forward".to_string(),
             data: None,
             threads: None,
+            cache_folder: None,
             executor: Options::default(),
         }
     }
@@ -121,6 +128,8 @@ pub struct Session {
     outside: u64,
     /// Why the program was not partitioned again for the configuration, and runs as it is.
     not_partitioned: Option<String>,
+    denied: Vec<(String, String)>,
+    cache: Option<CacheReport>,
     recorder: Option<Recorder>,
     /// Empty between runs; kept for its allocation.
     given: Vec<Input<'static>>,
@@ -144,12 +153,29 @@ impl Session {
     /// `fallback = "deny"`.
     pub fn open(source: &Source, config: &Config, host: &Arc<Host>, options: LoadOptions) -> Result<Session, Error> {
         check_config(config)?;
+        let rules = DeviceRules::new(config, host);
+        let denied = denied(config, &rules)?;
+        let mut session = Session::open_over(source, config, host, &rules, options)?;
+        session.denied = denied;
+        Ok(session)
+    }
+
+    fn open_over(
+        source: &Source,
+        config: &Config,
+        host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
+        options: LoadOptions,
+    ) -> Result<Session, Error> {
         match source.format()? {
             Format::Pt2 => {
-                let compiled = compile(import(source)?, config, host, &mut |_| {})?;
-                Session::open_program(Bytes::from(compiled.bytes), source.name(), config, host, options)
+                let (compiled, cache) = compile_at_load(source, config, host, rules, &options)?;
+                let compiled = source.with_bytes(Bytes::from(compiled.bytes));
+                let mut session = Session::open_program(&compiled, config, host, rules, options)?;
+                session.cache = cache.or(session.cache);
+                Ok(session)
             }
-            Format::Pte => Session::open_program(source.bytes().clone(), source.name(), config, host, options),
+            Format::Pte => Session::open_program(source, config, host, rules, options),
             Format::Bundled => {
                 let file = source.bytes().as_slice();
                 let bundle = BundledProgram::parse(file).map_err(|error| Error::Program {
@@ -157,8 +183,8 @@ impl Session {
                     source: error,
                 })?;
                 // A bundle's program need not be aligned in the file, so it is taken out.
-                let program = Bytes::from(bundle.program.to_vec());
-                Session::open_program(program, source.name(), config, host, options)
+                let program = source.with_bytes(Bytes::from(bundle.program.to_vec()));
+                Session::open_program(&program, config, host, rules, options)
             }
             Format::Ptd => Err(Error::UnknownFormat {
                 name: source.name().to_string(),
@@ -168,12 +194,13 @@ impl Session {
     }
 
     fn open_program(
-        file: Bytes,
-        name: &str,
+        source: &Source,
         config: &Config,
         host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
         options: LoadOptions,
     ) -> Result<Session, Error> {
+        let (file, name) = (source.bytes().clone(), source.name());
         let malformed = |error| Error::Program {
             name: name.to_string(),
             source: error,
@@ -185,19 +212,20 @@ impl Session {
             Err(error) if config.select.fallback == Fallback::Deny => return Err(error),
             Err(error) => (Overlay::default(), Some(error.to_string())),
         };
-        if should_recompile(&overlay, config, host) {
-            let source = Source::from_shared(file.clone(), name);
-            match import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
-                Ok(compiled) => {
+        if should_recompile(&overlay, config, host, rules) {
+            match compile_at_load(source, config, host, rules, &options) {
+                Ok((compiled, cache)) => {
                     let file = Bytes::from(compiled.bytes);
                     let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
                     let overlay = read_overlay(&program, &file, name)?;
-                    return Session::ready(program, overlay, file, name, config, host, options);
+                    let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
+                    session.cache = cache;
+                    return Ok(session);
                 }
                 Err(error) => not_partitioned = Some(error.to_string()),
             }
         }
-        let mut session = Session::ready(program, overlay, file, name, config, host, options)?;
+        let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
         session.not_partitioned = not_partitioned;
         Ok(session)
     }
@@ -209,6 +237,7 @@ impl Session {
         name: &str,
         config: &Config,
         host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
         options: LoadOptions,
     ) -> Result<Session, Error> {
         let parallel = options.threads.map_or_else(
@@ -233,6 +262,10 @@ impl Session {
         executor_options.parallel = parallel;
         if config.select.fallback == Fallback::Deny {
             executor_options.fallback = delegraph_executor::Fallback::Deny;
+        }
+        let check = Arc::new(RegionCheck::default());
+        if config.select.self_check == SelfCheck::FirstRun {
+            executor_options.self_check = Some(check.clone());
         }
         let load = |error| Error::Load {
             name: name.to_string(),
@@ -261,6 +294,8 @@ impl Session {
                 parallel,
                 arenas: &arenas,
                 watch: watch.clone(),
+                rules,
+                check: &check,
             };
             let bound = binder.bind(method)?;
             (regions, counts) = (bound.states, bound.counts);
@@ -298,6 +333,8 @@ impl Session {
             watch,
             outside,
             not_partitioned: None,
+            denied: Vec::new(),
+            cache: None,
             recorder: None,
             given: Vec::new(),
         })
@@ -431,6 +468,7 @@ impl Session {
             if let Some(state) = regions.iter_mut().find(|r| r.start == bound.start) {
                 state.delegated_runs = bound.delegated;
                 state.portable_runs = bound.portable;
+                state.self_check = words(&bound.checked);
                 if let Some(error) = &bound.last_error {
                     state.refusals.push((bound.backend.clone(), error.to_string()));
                 }
@@ -445,6 +483,8 @@ impl Session {
             regions,
             portable_nodes: self.outside + fallen,
             not_partitioned: self.not_partitioned.clone(),
+            denied: self.denied.clone(),
+            cache: self.cache.clone(),
         }
     }
 
@@ -463,6 +503,46 @@ impl Session {
     }
 }
 
+/// The configuration's backends that its device rules deny here, and why.
+///
+/// # Errors
+/// None is left, and fallback is denied.
+fn denied(config: &Config, rules: &DeviceRules<'_>) -> Result<Vec<(String, String)>, Error> {
+    let order = wanted(config);
+    let denial = |backend: &String| Some((backend.clone(), rules.denial(backend)?));
+    let denied: Vec<(String, String)> = order.iter().filter_map(denial).collect();
+    if denied.len() == order.len()
+        && config.select.fallback == Fallback::Deny
+        && let Some((backend, reason)) = denied.first().cloned()
+    {
+        return Err(Error::Absent(HostError::Refused {
+            backend,
+            manifest: None,
+            reason,
+        }));
+    }
+    Ok(denied)
+}
+
+/// Partitions and compiles a model for the configuration's backends, with the blobs that the cache has.
+fn compile_at_load(
+    source: &Source,
+    config: &Config,
+    host: &Host,
+    rules: &DeviceRules<'_>,
+    options: &LoadOptions,
+) -> Result<(Compiled, Option<CacheReport>), Error> {
+    let module = import(source)?;
+    let at_load = AtLoad {
+        cache: LoadCache::open(config, options.cache_folder.as_deref(), source),
+        rules,
+    };
+    let compiled = compile_over(module, config, host, Some(&at_load), &mut |_| {});
+    // What was compiled before an error is kept: it need not be done again.
+    let report = at_load.cache.map(|cache| cache.borrow_mut().finish());
+    Ok((compiled?, report))
+}
+
 fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay, Error> {
     let Some(json) = program.named(file.as_slice(), OVERLAY_KEY) else {
         return Ok(Overlay::default());
@@ -476,8 +556,9 @@ fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay,
 
 /// Late binding: the configuration names a backend that is here, and the file has no blob for any that it names. A program of
 /// others is lifted back then, which says why where it cannot be.
-fn should_recompile(overlay: &Overlay, config: &Config, host: &Host) -> bool {
-    let order = wanted(config);
+fn should_recompile(overlay: &Overlay, config: &Config, host: &Host, rules: &DeviceRules<'_>) -> bool {
+    let mut order = wanted(config);
+    order.retain(|backend| rules.denial(backend).is_none());
     if order.is_empty() || config.select.order.first().is_some_and(|name| name == PORTABLE) {
         return false;
     }

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::sys::map_file;
+use delegraph_host::FileIdentity;
 use delegraph_ir::Bytes;
 use std::fs::File;
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::path::Path;
 pub struct Source {
     name: String,
     bytes: Bytes,
+    /// Of the file whose bytes these are, all of them.
+    identity: Option<FileIdentity>,
 }
 
 /// What a file is.
@@ -51,6 +54,7 @@ impl Source {
         Ok(Source {
             name: path.display().to_string(),
             bytes: map_file(&file).map_err(read)?,
+            identity: identity(&file),
         })
     }
 
@@ -64,7 +68,11 @@ impl Source {
             path: name.clone().into(),
             source,
         })?;
-        Ok(Source { name, bytes })
+        Ok(Source {
+            name,
+            bytes,
+            identity: identity(file),
+        })
     }
 
     /// Takes bytes.
@@ -72,15 +80,22 @@ impl Source {
         Source {
             name: name.into(),
             bytes: Bytes::from(bytes),
+            identity: None,
         }
     }
 
-    /// Bytes that are shared already.
-    pub(crate) fn from_shared(bytes: Bytes, name: impl Into<String>) -> Source {
+    /// Other bytes under the name of these.
+    pub(crate) fn with_bytes(&self, bytes: Bytes) -> Source {
         Source {
-            name: name.into(),
+            name: self.name.clone(),
             bytes,
+            identity: None,
         }
+    }
+
+    /// What the system says of the file; `None` for bytes that are no file's, and where the system has no such thing.
+    pub(crate) fn identity(&self) -> Option<FileIdentity> {
+        self.identity
     }
 
     /// For messages.
@@ -121,4 +136,8 @@ impl Source {
             }),
         }
     }
+}
+
+fn identity(file: &File) -> Option<FileIdentity> {
+    FileIdentity::of(&file.metadata().ok()?)
 }
