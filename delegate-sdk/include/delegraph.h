@@ -48,7 +48,7 @@ extern "C" {
 /* Minor version of the ABI. */
 #define DG_ABI_MINOR 1
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0xa114cfca75e72d8e)
+#define DG_LAYOUT_HASH UINT64_C(0xa4d8f7c4e452d8a0)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -181,10 +181,10 @@ typedef uint32_t dg_struct_id;
 #define DG_STRUCT_SECTION ((dg_struct_id)9)
 #define DG_STRUCT_BLOB ((dg_struct_id)10)
 #define DG_STRUCT_TENSOR ((dg_struct_id)11)
-#define DG_STRUCT_BUFFER_DESC ((dg_struct_id)12)
-#define DG_STRUCT_PROFILE_EVENT ((dg_struct_id)13)
+#define DG_STRUCT_BUFFER_DESC ((dg_struct_id)12) /* Since 0.1. */
+#define DG_STRUCT_PROFILE_EVENT ((dg_struct_id)13) /* Since 0.1. */
 
-/* What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. */
+/* What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. Since 0.1. */
 typedef uint32_t dg_handle_type;
 #define DG_HANDLE_HOST_POINTER ((dg_handle_type)1) /* Memory of this process: `pointer` and `size`. */
 
@@ -286,9 +286,9 @@ typedef struct dg_part_sink dg_part_sink;
 typedef struct dg_blob_sink dg_blob_sink;
 /* Takes the verdict of one `blob_check` call; valid until it returns. */
 typedef struct dg_check_sink dg_check_sink;
-/* Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`. */
+/* Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`. Since 0.1. */
 typedef struct dg_buffer dg_buffer;
-/* The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once. */
+/* The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once. Since 0.1. */
 typedef struct dg_fence dg_fence;
 
 typedef struct dg_ext dg_ext;
@@ -534,17 +534,17 @@ struct dg_blob_meta {
     const uint8_t *graph_hash;
     /* Bytes of all sections. */
     uint64_t payload_size;
-    /* Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any. */
+    /* Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any. Since 0.1. */
     const char *driver_min;
-    /* Bytes of `driver_min`. */
+    /* Bytes of `driver_min`. Since 0.1. */
     uint64_t driver_min_size;
-    /* Newest driver that it runs on; empty: any. */
+    /* Newest driver that it runs on; empty: any. Since 0.1. */
     const char *driver_max;
-    /* Bytes of `driver_max`. */
+    /* Bytes of `driver_max`. Since 0.1. */
     uint64_t driver_max_size;
-    /* SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded. */
+    /* SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded. Since 0.1. */
     const uint8_t *options_hash;
-    /* SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded. */
+    /* SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded. Since 0.1. */
     const uint8_t *weights_hash;
 };
 
@@ -582,13 +582,13 @@ struct dg_blob {
     uint64_t section_count;
     /* Weights of the graph; may be retained. */
     dg_weights *weights;
-    /* 0 */
+    /* 0 Since 0.1. */
     uint32_t reserved;
-    /* 1: the user chose `device`. 0: the delegate chooses. */
+    /* 1: the user chose `device`. 0: the delegate chooses. Since 0.1. */
     uint32_t device_chosen;
-    /* Id of a device of `device_enumerate`. */
+    /* Id of a device of `device_enumerate`. Since 0.1. */
     uint32_t device;
-    /* 0 */
+    /* 0 Since 0.1. */
     uint32_t reserved2;
 };
 
@@ -610,51 +610,51 @@ struct dg_tensor {
     void *data;
     /* Bytes at `data`. */
     uint64_t data_size;
-    /* The imported buffer that `data` lies in, or NULL. */
+    /* The imported buffer that `data` lies in, or NULL. Since 0.1. */
     dg_buffer *buffer;
-    /* Bytes from the beginning of that buffer to `data`. */
+    /* Bytes from the beginning of that buffer to `data`. Since 0.1. */
     uint64_t buffer_offset;
 };
 
-/* Memory to import. It stays valid, at its place and of its size, until `buffer_release`. */
+/* Memory to import. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1. */
 struct dg_buffer_desc {
-    /* Bytes of this struct, as its maker knows it. */
+    /* Bytes of this struct, as its maker knows it. Since 0.1. */
     uint32_t struct_size;
-    /* Which struct this is. */
+    /* Which struct this is. Since 0.1. */
     uint32_t struct_id;
-    /* First extension, or NULL. */
+    /* First extension, or NULL. Since 0.1. */
     const dg_ext *next;
-    /* Which of the fields below count. */
+    /* Which of the fields below count. Since 0.1. */
     dg_handle_type handle_type;
-    /* 0 */
+    /* 0 Since 0.1. */
     uint32_t reserved;
-    /* A multiple of 4096. */
+    /* A multiple of 4096. Since 0.1. */
     void *pointer;
-    /* In bytes: a multiple of 4096. */
+    /* In bytes: a multiple of 4096. Since 0.1. */
     uint64_t size;
 };
 
-/* Something that took time. */
+/* Something that took time. Since 0.1. */
 struct dg_profile_event {
-    /* Bytes of this struct, as its maker knows it. */
+    /* Bytes of this struct, as its maker knows it. Since 0.1. */
     uint32_t struct_size;
-    /* Which struct this is. */
+    /* Which struct this is. Since 0.1. */
     uint32_t struct_id;
-    /* First extension, or NULL. */
+    /* First extension, or NULL. Since 0.1. */
     const dg_ext *next;
-    /* What ran: a kernel, a copy, a wait. */
+    /* What ran: a kernel, a copy, a wait. Since 0.1. */
     const char *name;
-    /* Bytes of `name`. */
+    /* Bytes of `name`. Since 0.1. */
     uint64_t name_size;
-    /* Node of the graph image that it did, or DG_NO_NODE. */
+    /* Node of the graph image that it did, or DG_NO_NODE. Since 0.1. */
     uint32_t node;
-    /* Where it ran: events of one lane do not overlap. A queue, a core, an engine. */
+    /* Where it ran: events of one lane do not overlap. A queue, a core, an engine. Since 0.1. */
     uint32_t lane;
-    /* In nanoseconds of the clock that `clock_now_ns` reads. */
+    /* In nanoseconds of the clock that `clock_now_ns` reads. Since 0.1. */
     uint64_t start_ns;
-    /* Not before `start_ns`. */
+    /* Not before `start_ns`. Since 0.1. */
     uint64_t end_ns;
-    /* Bytes moved; 0: not known. */
+    /* Bytes moved; 0: not known. Since 0.1. */
     uint64_t bytes;
 };
 
@@ -672,7 +672,7 @@ struct dg_image_header {
     uint32_t table_count;
     /* Bytes of one record of the directory. */
     uint32_t table_size;
-    /* 0: functional ATen with composite operators, values contiguous. */
+    /* 0: functional ATen with composite operators, values contiguous. 1: as 0, and operators on images have their channels last (asked for by `nhwc` in a manifest). */
     uint32_t normal_form;
     /* Bytes of the image. */
     uint64_t total_size;
@@ -1341,7 +1341,286 @@ DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 112, dg_delegate_api__opt
 DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 120, dg_delegate_api__buffer_import);
 DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 128, dg_delegate_api__buffer_release);
 DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 136, dg_delegate_api__session_submit);
-#elif UINTPTR_MAX == UINT32_C(0xffffffff) && !defined(__i386__) /* ILP32 with 8-aligned uint64_t */
+#elif UINTPTR_MAX == UINT32_C(0xffffffff) && defined(__i386__) && !defined(_WIN32) /* ILP32 with 4-aligned uint64_t */
+DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
+DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
+DG_ASSERT(offsetof(dg_ext, ext_id) == 4, dg_ext__ext_id);
+DG_ASSERT(offsetof(dg_ext, next) == 8, dg_ext__next);
+DG_ASSERT(sizeof(dg_call) == 16, dg_call);
+DG_ASSERT(offsetof(dg_call, struct_size) == 0, dg_call__struct_size);
+DG_ASSERT(offsetof(dg_call, struct_id) == 4, dg_call__struct_id);
+DG_ASSERT(offsetof(dg_call, next) == 8, dg_call__next);
+DG_ASSERT(offsetof(dg_call, host) == 12, dg_call__host);
+DG_ASSERT(sizeof(dg_delegate_info) == 108, dg_delegate_info);
+DG_ASSERT(offsetof(dg_delegate_info, struct_size) == 0, dg_delegate_info__struct_size);
+DG_ASSERT(offsetof(dg_delegate_info, struct_id) == 4, dg_delegate_info__struct_id);
+DG_ASSERT(offsetof(dg_delegate_info, next) == 8, dg_delegate_info__next);
+DG_ASSERT(offsetof(dg_delegate_info, name) == 12, dg_delegate_info__name);
+DG_ASSERT(offsetof(dg_delegate_info, name_size) == 16, dg_delegate_info__name_size);
+DG_ASSERT(offsetof(dg_delegate_info, vendor) == 24, dg_delegate_info__vendor);
+DG_ASSERT(offsetof(dg_delegate_info, vendor_size) == 28, dg_delegate_info__vendor_size);
+DG_ASSERT(offsetof(dg_delegate_info, version) == 36, dg_delegate_info__version);
+DG_ASSERT(offsetof(dg_delegate_info, version_size) == 40, dg_delegate_info__version_size);
+DG_ASSERT(offsetof(dg_delegate_info, build) == 48, dg_delegate_info__build);
+DG_ASSERT(offsetof(dg_delegate_info, build_size) == 52, dg_delegate_info__build_size);
+DG_ASSERT(offsetof(dg_delegate_info, opset) == 60, dg_delegate_info__opset);
+DG_ASSERT(offsetof(dg_delegate_info, opset_size) == 64, dg_delegate_info__opset_size);
+DG_ASSERT(offsetof(dg_delegate_info, blob_format) == 72, dg_delegate_info__blob_format);
+DG_ASSERT(offsetof(dg_delegate_info, blob_format_size) == 76, dg_delegate_info__blob_format_size);
+DG_ASSERT(offsetof(dg_delegate_info, blob_format_version) == 84, dg_delegate_info__blob_format_version);
+DG_ASSERT(offsetof(dg_delegate_info, image_version) == 88, dg_delegate_info__image_version);
+DG_ASSERT(offsetof(dg_delegate_info, abi_minor) == 92, dg_delegate_info__abi_minor);
+DG_ASSERT(offsetof(dg_delegate_info, abi_min_minor) == 96, dg_delegate_info__abi_min_minor);
+DG_ASSERT(offsetof(dg_delegate_info, layout_hash) == 100, dg_delegate_info__layout_hash);
+DG_ASSERT(sizeof(dg_device_info) == 76, dg_device_info);
+DG_ASSERT(offsetof(dg_device_info, struct_size) == 0, dg_device_info__struct_size);
+DG_ASSERT(offsetof(dg_device_info, struct_id) == 4, dg_device_info__struct_id);
+DG_ASSERT(offsetof(dg_device_info, next) == 8, dg_device_info__next);
+DG_ASSERT(offsetof(dg_device_info, id) == 12, dg_device_info__id);
+DG_ASSERT(offsetof(dg_device_info, kind) == 16, dg_device_info__kind);
+DG_ASSERT(offsetof(dg_device_info, name) == 20, dg_device_info__name);
+DG_ASSERT(offsetof(dg_device_info, name_size) == 24, dg_device_info__name_size);
+DG_ASSERT(offsetof(dg_device_info, vendor) == 32, dg_device_info__vendor);
+DG_ASSERT(offsetof(dg_device_info, vendor_size) == 36, dg_device_info__vendor_size);
+DG_ASSERT(offsetof(dg_device_info, arch) == 44, dg_device_info__arch);
+DG_ASSERT(offsetof(dg_device_info, arch_size) == 48, dg_device_info__arch_size);
+DG_ASSERT(offsetof(dg_device_info, driver) == 56, dg_device_info__driver);
+DG_ASSERT(offsetof(dg_device_info, driver_size) == 60, dg_device_info__driver_size);
+DG_ASSERT(offsetof(dg_device_info, memory) == 68, dg_device_info__memory);
+DG_ASSERT(sizeof(dg_kv) == 60, dg_kv);
+DG_ASSERT(offsetof(dg_kv, struct_size) == 0, dg_kv__struct_size);
+DG_ASSERT(offsetof(dg_kv, struct_id) == 4, dg_kv__struct_id);
+DG_ASSERT(offsetof(dg_kv, next) == 8, dg_kv__next);
+DG_ASSERT(offsetof(dg_kv, key) == 12, dg_kv__key);
+DG_ASSERT(offsetof(dg_kv, key_size) == 16, dg_kv__key_size);
+DG_ASSERT(offsetof(dg_kv, type) == 24, dg_kv__type);
+DG_ASSERT(offsetof(dg_kv, reserved) == 28, dg_kv__reserved);
+DG_ASSERT(offsetof(dg_kv, int_value) == 32, dg_kv__int_value);
+DG_ASSERT(offsetof(dg_kv, float_value) == 40, dg_kv__float_value);
+DG_ASSERT(offsetof(dg_kv, str_value) == 48, dg_kv__str_value);
+DG_ASSERT(offsetof(dg_kv, str_value_size) == 52, dg_kv__str_value_size);
+DG_ASSERT(sizeof(dg_init) == 48, dg_init);
+DG_ASSERT(offsetof(dg_init, struct_size) == 0, dg_init__struct_size);
+DG_ASSERT(offsetof(dg_init, struct_id) == 4, dg_init__struct_id);
+DG_ASSERT(offsetof(dg_init, next) == 8, dg_init__next);
+DG_ASSERT(offsetof(dg_init, host_name) == 12, dg_init__host_name);
+DG_ASSERT(offsetof(dg_init, host_name_size) == 16, dg_init__host_name_size);
+DG_ASSERT(offsetof(dg_init, host_version) == 24, dg_init__host_version);
+DG_ASSERT(offsetof(dg_init, host_version_size) == 28, dg_init__host_version_size);
+DG_ASSERT(offsetof(dg_init, options) == 36, dg_init__options);
+DG_ASSERT(offsetof(dg_init, option_count) == 40, dg_init__option_count);
+DG_ASSERT(sizeof(dg_graph) == 28, dg_graph);
+DG_ASSERT(offsetof(dg_graph, struct_size) == 0, dg_graph__struct_size);
+DG_ASSERT(offsetof(dg_graph, struct_id) == 4, dg_graph__struct_id);
+DG_ASSERT(offsetof(dg_graph, next) == 8, dg_graph__next);
+DG_ASSERT(offsetof(dg_graph, image) == 12, dg_graph__image);
+DG_ASSERT(offsetof(dg_graph, image_size) == 16, dg_graph__image_size);
+DG_ASSERT(offsetof(dg_graph, weights) == 24, dg_graph__weights);
+DG_ASSERT(sizeof(dg_target) == 24, dg_target);
+DG_ASSERT(offsetof(dg_target, struct_size) == 0, dg_target__struct_size);
+DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
+DG_ASSERT(offsetof(dg_target, next) == 8, dg_target__next);
+DG_ASSERT(offsetof(dg_target, name) == 12, dg_target__name);
+DG_ASSERT(offsetof(dg_target, name_size) == 16, dg_target__name_size);
+DG_ASSERT(sizeof(dg_blob_meta) == 124, dg_blob_meta);
+DG_ASSERT(offsetof(dg_blob_meta, struct_size) == 0, dg_blob_meta__struct_size);
+DG_ASSERT(offsetof(dg_blob_meta, struct_id) == 4, dg_blob_meta__struct_id);
+DG_ASSERT(offsetof(dg_blob_meta, next) == 8, dg_blob_meta__next);
+DG_ASSERT(offsetof(dg_blob_meta, delegate) == 12, dg_blob_meta__delegate);
+DG_ASSERT(offsetof(dg_blob_meta, delegate_size) == 16, dg_blob_meta__delegate_size);
+DG_ASSERT(offsetof(dg_blob_meta, delegate_version) == 24, dg_blob_meta__delegate_version);
+DG_ASSERT(offsetof(dg_blob_meta, delegate_version_size) == 28, dg_blob_meta__delegate_version_size);
+DG_ASSERT(offsetof(dg_blob_meta, format) == 36, dg_blob_meta__format);
+DG_ASSERT(offsetof(dg_blob_meta, format_size) == 40, dg_blob_meta__format_size);
+DG_ASSERT(offsetof(dg_blob_meta, target) == 48, dg_blob_meta__target);
+DG_ASSERT(offsetof(dg_blob_meta, target_size) == 52, dg_blob_meta__target_size);
+DG_ASSERT(offsetof(dg_blob_meta, precision) == 60, dg_blob_meta__precision);
+DG_ASSERT(offsetof(dg_blob_meta, precision_size) == 64, dg_blob_meta__precision_size);
+DG_ASSERT(offsetof(dg_blob_meta, format_version) == 72, dg_blob_meta__format_version);
+DG_ASSERT(offsetof(dg_blob_meta, abi_minor) == 76, dg_blob_meta__abi_minor);
+DG_ASSERT(offsetof(dg_blob_meta, graph_hash) == 80, dg_blob_meta__graph_hash);
+DG_ASSERT(offsetof(dg_blob_meta, payload_size) == 84, dg_blob_meta__payload_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min) == 92, dg_blob_meta__driver_min);
+DG_ASSERT(offsetof(dg_blob_meta, driver_min_size) == 96, dg_blob_meta__driver_min_size);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 104, dg_blob_meta__driver_max);
+DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 108, dg_blob_meta__driver_max_size);
+DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 116, dg_blob_meta__options_hash);
+DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 120, dg_blob_meta__weights_hash);
+DG_ASSERT(sizeof(dg_section) == 36, dg_section);
+DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
+DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
+DG_ASSERT(offsetof(dg_section, next) == 8, dg_section__next);
+DG_ASSERT(offsetof(dg_section, name) == 12, dg_section__name);
+DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
+DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
+DG_ASSERT(offsetof(dg_section, size) == 28, dg_section__size);
+DG_ASSERT(sizeof(dg_blob) == 48, dg_blob);
+DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
+DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
+DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
+DG_ASSERT(offsetof(dg_blob, meta) == 12, dg_blob__meta);
+DG_ASSERT(offsetof(dg_blob, sections) == 16, dg_blob__sections);
+DG_ASSERT(offsetof(dg_blob, section_count) == 20, dg_blob__section_count);
+DG_ASSERT(offsetof(dg_blob, weights) == 28, dg_blob__weights);
+DG_ASSERT(offsetof(dg_blob, reserved) == 32, dg_blob__reserved);
+DG_ASSERT(offsetof(dg_blob, device_chosen) == 36, dg_blob__device_chosen);
+DG_ASSERT(offsetof(dg_blob, device) == 40, dg_blob__device);
+DG_ASSERT(offsetof(dg_blob, reserved2) == 44, dg_blob__reserved2);
+DG_ASSERT(sizeof(dg_tensor) == 48, dg_tensor);
+DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
+DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
+DG_ASSERT(offsetof(dg_tensor, next) == 8, dg_tensor__next);
+DG_ASSERT(offsetof(dg_tensor, dtype) == 12, dg_tensor__dtype);
+DG_ASSERT(offsetof(dg_tensor, rank) == 16, dg_tensor__rank);
+DG_ASSERT(offsetof(dg_tensor, sizes) == 20, dg_tensor__sizes);
+DG_ASSERT(offsetof(dg_tensor, data) == 24, dg_tensor__data);
+DG_ASSERT(offsetof(dg_tensor, data_size) == 28, dg_tensor__data_size);
+DG_ASSERT(offsetof(dg_tensor, buffer) == 36, dg_tensor__buffer);
+DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 40, dg_tensor__buffer_offset);
+DG_ASSERT(sizeof(dg_buffer_desc) == 32, dg_buffer_desc);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
+DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
+DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
+DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 12, dg_buffer_desc__handle_type);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 16, dg_buffer_desc__reserved);
+DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 20, dg_buffer_desc__pointer);
+DG_ASSERT(offsetof(dg_buffer_desc, size) == 24, dg_buffer_desc__size);
+DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
+DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
+DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
+DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
+DG_ASSERT(offsetof(dg_profile_event, name) == 12, dg_profile_event__name);
+DG_ASSERT(offsetof(dg_profile_event, name_size) == 16, dg_profile_event__name_size);
+DG_ASSERT(offsetof(dg_profile_event, node) == 24, dg_profile_event__node);
+DG_ASSERT(offsetof(dg_profile_event, lane) == 28, dg_profile_event__lane);
+DG_ASSERT(offsetof(dg_profile_event, start_ns) == 32, dg_profile_event__start_ns);
+DG_ASSERT(offsetof(dg_profile_event, end_ns) == 40, dg_profile_event__end_ns);
+DG_ASSERT(offsetof(dg_profile_event, bytes) == 48, dg_profile_event__bytes);
+DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
+DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
+DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);
+DG_ASSERT(offsetof(dg_image_header, minor) == 6, dg_image_header__minor);
+DG_ASSERT(offsetof(dg_image_header, header_size) == 8, dg_image_header__header_size);
+DG_ASSERT(offsetof(dg_image_header, table_count) == 12, dg_image_header__table_count);
+DG_ASSERT(offsetof(dg_image_header, table_size) == 16, dg_image_header__table_size);
+DG_ASSERT(offsetof(dg_image_header, normal_form) == 20, dg_image_header__normal_form);
+DG_ASSERT(offsetof(dg_image_header, total_size) == 24, dg_image_header__total_size);
+DG_ASSERT(offsetof(dg_image_header, opset_offset) == 32, dg_image_header__opset_offset);
+DG_ASSERT(offsetof(dg_image_header, opset_size) == 36, dg_image_header__opset_size);
+DG_ASSERT(offsetof(dg_image_header, name_offset) == 40, dg_image_header__name_offset);
+DG_ASSERT(offsetof(dg_image_header, name_size) == 44, dg_image_header__name_size);
+DG_ASSERT(sizeof(dg_image_table) == 24, dg_image_table);
+DG_ASSERT(offsetof(dg_image_table, kind) == 0, dg_image_table__kind);
+DG_ASSERT(offsetof(dg_image_table, record_size) == 4, dg_image_table__record_size);
+DG_ASSERT(offsetof(dg_image_table, offset) == 8, dg_image_table__offset);
+DG_ASSERT(offsetof(dg_image_table, count) == 16, dg_image_table__count);
+DG_ASSERT(sizeof(dg_image_symbol) == 24, dg_image_symbol);
+DG_ASSERT(offsetof(dg_image_symbol, name_offset) == 0, dg_image_symbol__name_offset);
+DG_ASSERT(offsetof(dg_image_symbol, name_size) == 4, dg_image_symbol__name_size);
+DG_ASSERT(offsetof(dg_image_symbol, min) == 8, dg_image_symbol__min);
+DG_ASSERT(offsetof(dg_image_symbol, max) == 16, dg_image_symbol__max);
+DG_ASSERT(sizeof(dg_image_expr) == 24, dg_image_expr);
+DG_ASSERT(offsetof(dg_image_expr, kind) == 0, dg_image_expr__kind);
+DG_ASSERT(offsetof(dg_image_expr, code) == 4, dg_image_expr__code);
+DG_ASSERT(offsetof(dg_image_expr, value) == 8, dg_image_expr__value);
+DG_ASSERT(offsetof(dg_image_expr, start) == 16, dg_image_expr__start);
+DG_ASSERT(offsetof(dg_image_expr, count) == 20, dg_image_expr__count);
+DG_ASSERT(sizeof(dg_image_quant) == 56, dg_image_quant);
+DG_ASSERT(offsetof(dg_image_quant, kind) == 0, dg_image_quant__kind);
+DG_ASSERT(offsetof(dg_image_quant, axis) == 4, dg_image_quant__axis);
+DG_ASSERT(offsetof(dg_image_quant, scale) == 8, dg_image_quant__scale);
+DG_ASSERT(offsetof(dg_image_quant, zero_point) == 16, dg_image_quant__zero_point);
+DG_ASSERT(offsetof(dg_image_quant, quant_min) == 24, dg_image_quant__quant_min);
+DG_ASSERT(offsetof(dg_image_quant, quant_max) == 32, dg_image_quant__quant_max);
+DG_ASSERT(offsetof(dg_image_quant, scales) == 40, dg_image_quant__scales);
+DG_ASSERT(offsetof(dg_image_quant, zero_points) == 44, dg_image_quant__zero_points);
+DG_ASSERT(offsetof(dg_image_quant, block_start) == 48, dg_image_quant__block_start);
+DG_ASSERT(offsetof(dg_image_quant, block_count) == 52, dg_image_quant__block_count);
+DG_ASSERT(sizeof(dg_image_weight) == 24, dg_image_weight);
+DG_ASSERT(offsetof(dg_image_weight, id) == 0, dg_image_weight__id);
+DG_ASSERT(offsetof(dg_image_weight, dtype) == 4, dg_image_weight__dtype);
+DG_ASSERT(offsetof(dg_image_weight, byte_size) == 8, dg_image_weight__byte_size);
+DG_ASSERT(offsetof(dg_image_weight, sizes_start) == 16, dg_image_weight__sizes_start);
+DG_ASSERT(offsetof(dg_image_weight, rank) == 20, dg_image_weight__rank);
+DG_ASSERT(sizeof(dg_image_value) == 40, dg_image_value);
+DG_ASSERT(offsetof(dg_image_value, name_offset) == 0, dg_image_value__name_offset);
+DG_ASSERT(offsetof(dg_image_value, name_size) == 4, dg_image_value__name_size);
+DG_ASSERT(offsetof(dg_image_value, type) == 8, dg_image_value__type);
+DG_ASSERT(offsetof(dg_image_value, dtype) == 12, dg_image_value__dtype);
+DG_ASSERT(offsetof(dg_image_value, dims_start) == 16, dg_image_value__dims_start);
+DG_ASSERT(offsetof(dg_image_value, rank) == 20, dg_image_value__rank);
+DG_ASSERT(offsetof(dg_image_value, quant) == 24, dg_image_value__quant);
+DG_ASSERT(offsetof(dg_image_value, expr) == 28, dg_image_value__expr);
+DG_ASSERT(offsetof(dg_image_value, source) == 32, dg_image_value__source);
+DG_ASSERT(offsetof(dg_image_value, source_index) == 36, dg_image_value__source_index);
+DG_ASSERT(sizeof(dg_image_node) == 40, dg_image_node);
+DG_ASSERT(offsetof(dg_image_node, name_offset) == 0, dg_image_node__name_offset);
+DG_ASSERT(offsetof(dg_image_node, name_size) == 4, dg_image_node__name_size);
+DG_ASSERT(offsetof(dg_image_node, op_offset) == 8, dg_image_node__op_offset);
+DG_ASSERT(offsetof(dg_image_node, op_size) == 12, dg_image_node__op_size);
+DG_ASSERT(offsetof(dg_image_node, args_start) == 16, dg_image_node__args_start);
+DG_ASSERT(offsetof(dg_image_node, args_count) == 20, dg_image_node__args_count);
+DG_ASSERT(offsetof(dg_image_node, outputs_start) == 24, dg_image_node__outputs_start);
+DG_ASSERT(offsetof(dg_image_node, outputs_count) == 28, dg_image_node__outputs_count);
+DG_ASSERT(offsetof(dg_image_node, debug_offset) == 32, dg_image_node__debug_offset);
+DG_ASSERT(offsetof(dg_image_node, debug_size) == 36, dg_image_node__debug_size);
+DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
+DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
+DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
+DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
+DG_ASSERT(sizeof(dg_host_api) == 132, dg_host_api);
+DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
+DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
+DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
+DG_ASSERT(offsetof(dg_host_api, features) == 8, dg_host_api__features);
+DG_ASSERT(offsetof(dg_host_api, call_set_error) == 24, dg_host_api__call_set_error);
+DG_ASSERT(offsetof(dg_host_api, call_is_cancelled) == 28, dg_host_api__call_is_cancelled);
+DG_ASSERT(offsetof(dg_host_api, log_emit) == 32, dg_host_api__log_emit);
+DG_ASSERT(offsetof(dg_host_api, weight_map) == 36, dg_host_api__weight_map);
+DG_ASSERT(offsetof(dg_host_api, weight_retain) == 40, dg_host_api__weight_retain);
+DG_ASSERT(offsetof(dg_host_api, weight_release) == 44, dg_host_api__weight_release);
+DG_ASSERT(offsetof(dg_host_api, part_node_verdict) == 48, dg_host_api__part_node_verdict);
+DG_ASSERT(offsetof(dg_host_api, part_atomic_set) == 52, dg_host_api__part_atomic_set);
+DG_ASSERT(offsetof(dg_host_api, blob_set_precision) == 56, dg_host_api__blob_set_precision);
+DG_ASSERT(offsetof(dg_host_api, blob_begin_section) == 60, dg_host_api__blob_begin_section);
+DG_ASSERT(offsetof(dg_host_api, blob_write) == 64, dg_host_api__blob_write);
+DG_ASSERT(offsetof(dg_host_api, blob_set_verdict) == 68, dg_host_api__blob_set_verdict);
+DG_ASSERT(offsetof(dg_host_api, parallel_threads) == 72, dg_host_api__parallel_threads);
+DG_ASSERT(offsetof(dg_host_api, parallel_for) == 76, dg_host_api__parallel_for);
+DG_ASSERT(offsetof(dg_host_api, get_extension) == 80, dg_host_api__get_extension);
+DG_ASSERT(offsetof(dg_host_api, call_time_left_ns) == 84, dg_host_api__call_time_left_ns);
+DG_ASSERT(offsetof(dg_host_api, call_correlation_id) == 88, dg_host_api__call_correlation_id);
+DG_ASSERT(offsetof(dg_host_api, call_progress) == 92, dg_host_api__call_progress);
+DG_ASSERT(offsetof(dg_host_api, log_enabled) == 96, dg_host_api__log_enabled);
+DG_ASSERT(offsetof(dg_host_api, clock_now_ns) == 100, dg_host_api__clock_now_ns);
+DG_ASSERT(offsetof(dg_host_api, profile_enabled) == 104, dg_host_api__profile_enabled);
+DG_ASSERT(offsetof(dg_host_api, profile_emit) == 108, dg_host_api__profile_emit);
+DG_ASSERT(offsetof(dg_host_api, weight_unmap) == 112, dg_host_api__weight_unmap);
+DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 116, dg_host_api__weight_share_key);
+DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob_set_driver_range);
+DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
+DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
+DG_ASSERT(sizeof(dg_delegate_api) == 84, dg_delegate_api);
+DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
+DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
+DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
+DG_ASSERT(offsetof(dg_delegate_api, features) == 8, dg_delegate_api__features);
+DG_ASSERT(offsetof(dg_delegate_api, get_info) == 24, dg_delegate_api__get_info);
+DG_ASSERT(offsetof(dg_delegate_api, initialize) == 28, dg_delegate_api__initialize);
+DG_ASSERT(offsetof(dg_delegate_api, shutdown) == 32, dg_delegate_api__shutdown);
+DG_ASSERT(offsetof(dg_delegate_api, device_enumerate) == 36, dg_delegate_api__device_enumerate);
+DG_ASSERT(offsetof(dg_delegate_api, partition) == 40, dg_delegate_api__partition);
+DG_ASSERT(offsetof(dg_delegate_api, compile) == 44, dg_delegate_api__compile);
+DG_ASSERT(offsetof(dg_delegate_api, blob_check) == 48, dg_delegate_api__blob_check);
+DG_ASSERT(offsetof(dg_delegate_api, session_load) == 52, dg_delegate_api__session_load);
+DG_ASSERT(offsetof(dg_delegate_api, session_unload) == 56, dg_delegate_api__session_unload);
+DG_ASSERT(offsetof(dg_delegate_api, session_execute) == 60, dg_delegate_api__session_execute);
+DG_ASSERT(offsetof(dg_delegate_api, get_extension) == 64, dg_delegate_api__get_extension);
+DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 68, dg_delegate_api__options_schema);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 72, dg_delegate_api__buffer_import);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 76, dg_delegate_api__buffer_release);
+DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 80, dg_delegate_api__session_submit);
+#elif UINTPTR_MAX == UINT32_C(0xffffffff) /* ILP32 with 8-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
 DG_ASSERT(offsetof(dg_ext, ext_id) == 4, dg_ext__ext_id);
@@ -1620,6 +1899,8 @@ DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 68, dg_delegate_api__opti
 DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 72, dg_delegate_api__buffer_import);
 DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 76, dg_delegate_api__buffer_release);
 DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 80, dg_delegate_api__session_submit);
+#else
+#error "delegraph.h: no layout is known for pointers of this size"
 #endif
 #undef DG_ASSERT
 

@@ -141,8 +141,10 @@ fn ir(name: &str) -> Vec<u8> {
 fn images(name: &str) -> Vec<(String, Vec<u8>)> {
     let source = Source::from_bytes(fixture(name).1, name);
     let module = delegraph::import(&source).expect("a fixture can be imported");
+    let versions = delegraph_lower::LowerOptions::default().versions;
     let image = |graph| {
-        let offer = delegraph_lower::image::offer(&module, graph).expect("a fixture's graph makes an image");
+        let form = delegraph_lower::image::Form::newest(&versions);
+        let offer = delegraph_lower::image::offer(&module, graph, form).expect("a fixture's graph makes an image");
         (format!("{name} {}", graph.name), offer.image.bytes)
     };
     module.graphs.iter().map(image).collect()

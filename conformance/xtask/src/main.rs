@@ -1,7 +1,8 @@
-//! Project tasks: test, check, sanitize, gen, provision.
+//! Project tasks: test, check, sanitize, layouts, gen, provision.
 
 mod check;
 mod r#gen;
+mod layouts;
 mod provision;
 mod sanitize;
 mod test;
@@ -13,10 +14,13 @@ const USAGE: &str = "usage:
   cargo xtask test             runs every test that can run here, and prints what it skipped
   cargo xtask check            formatting, lints, builds without std
   cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is
+  cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
+  cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
-  cargo xtask provision NAME   fetches an optional real component: executorch";
+  cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,9 +29,12 @@ fn main() -> Result<()> {
         ["test"] => test::run(&root()),
         ["check"] => check::run(&root()),
         ["sanitize"] => sanitize::run(&root()),
+        ["layouts"] => layouts::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
+        ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
+        ["gen", "golden", version] => r#gen::golden(&root(), version),
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");

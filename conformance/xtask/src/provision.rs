@@ -1,11 +1,16 @@
 //! `cargo xtask provision NAME`: fetches an optional real component into `target/provision`, never a system package.
 
 use anyhow::{Context, Result, bail};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages of the `executorch` component: the referees of what we read and write.
 const EXECUTORCH: [&str; 3] = ["torch==2.15.0", "executorch==1.5.1", "safetensors"];
+
+/// Packages of the `clang` component: the library that `bindgen` reads headers with, and a C and C++ compiler that is clang, has the headers
+/// of its own, and compiles for every target.
+const CLANG: [&str; 2] = ["libclang==18.1.1", "ziglang==0.17.1"];
 
 /// Fetches a component.
 ///
@@ -14,7 +19,8 @@ const EXECUTORCH: [&str; 3] = ["torch==2.15.0", "executorch==1.5.1", "safetensor
 pub fn run(root: &Path, name: &str) -> Result<()> {
     match name {
         "executorch" => executorch(root),
-        _ => bail!("there is no component `{name}`; known: executorch"),
+        "clang" => clang(root),
+        _ => bail!("there is no component `{name}`; known: clang, executorch"),
     }
 }
 
@@ -48,6 +54,39 @@ fn executorch(root: &Path) -> Result<()> {
             .args(EXECUTORCH),
     )?;
     println!("executorch is in {}", folder.display());
+    Ok(())
+}
+
+/// The folder of the provisioned libclang.
+pub fn libclang(root: &Path) -> Option<PathBuf> {
+    let folder = clang_packages(root).join("clang/native");
+    let library = folder.join(format!("{DLL_PREFIX}clang{DLL_SUFFIX}"));
+    library.is_file().then_some(folder)
+}
+
+/// The provisioned `zig`: `zig cc` and `zig c++` are clang.
+pub fn zig(root: &Path) -> Option<PathBuf> {
+    Some(clang_packages(root).join("ziglang").join(format!("zig{EXE_SUFFIX}"))).filter(|zig| zig.is_file())
+}
+
+fn clang_packages(root: &Path) -> PathBuf {
+    root.join("target/provision/clang/packages")
+}
+
+fn clang(root: &Path) -> Result<()> {
+    if libclang(root).is_some() && zig(root).is_some() {
+        println!("clang is here already");
+        return Ok(());
+    }
+    let folder = root.join("target/provision/clang");
+    run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    run_program(
+        Command::new(folder.join("bin/pip"))
+            .args(["install", "--quiet", "--upgrade", "--target"])
+            .arg(clang_packages(root))
+            .args(CLANG),
+    )?;
+    println!("clang is in {}", folder.display());
     Ok(())
 }
 

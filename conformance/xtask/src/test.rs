@@ -20,12 +20,26 @@ pub fn run(root: &Path) -> Result<()> {
             skipped += 1;
         }
     };
-    for compiler in ["gcc", "g++", "clang", "clang++"] {
+    skip(!program("cc"), "the C API's programs: `cc` is not here");
+    for compiler in ["gcc", "g++"] {
         skip(
             !program(compiler),
-            &format!("the C header under {compiler}: it is not here"),
+            &format!("the headers under {compiler}: it is not here"),
         );
     }
+    let zig = super::provision::zig(root).is_some();
+    skip(
+        !zig && !program("clang"),
+        "the headers under clang: run `cargo xtask provision clang`",
+    );
+    skip(
+        !zig,
+        "the headers for 32 bits, Windows and macOS: run `cargo xtask provision clang`",
+    );
+    skip(
+        super::provision::libclang(root).is_none() && std::env::var_os("LIBCLANG_PATH").is_none(),
+        "delegraph.h as libclang reads it (`cargo xtask layouts`): run `cargo xtask provision clang`",
+    );
     skip(
         super::provision::python(root).is_none(),
         "stock ExecuTorch as the referee: run `cargo xtask provision executorch`",

@@ -39,6 +39,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec!["delegraph-abi", "delegraph-config", "delegraph-types"],
         ),
         (
+            "delegraph-worker",
+            vec!["delegraph-host", "delegraph-threads", "delegraph-types"],
+        ),
+        ("delegraph-fault", vec!["delegraph-reference", "delegraph-sdk"]),
+        (
             "delegraph-executor",
             vec![
                 "delegraph-types",
@@ -66,6 +71,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     );
     table.insert(
         "delegraph-cli",
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+    );
+    table.insert("delegraph-capi", with(&[&row[..], &["delegraph"]].concat()));
+    // It reads whatever a release wrote, by every reader that there is.
+    table.insert(
+        "delegraph-golden",
         with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
     );
     // It feeds every parser that there is.

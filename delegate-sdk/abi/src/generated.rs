@@ -24,7 +24,7 @@
 
 use core::fmt;
 use core::marker::{PhantomData, PhantomPinned};
-use core::mem::{offset_of, size_of};
+use core::mem::{align_of, offset_of, size_of};
 use core::ptr;
 
 /// Major version of the ABI; part of the entry's name.
@@ -32,7 +32,7 @@ pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 1;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0xa114cfca75e72d8e;
+pub const LAYOUT_HASH: u64 = 0xa4d8f7c4e452d8a0;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -52,6 +52,7 @@ pub const IMAGE_MINOR: u32 = 0x0;
 
 /// Outcome of a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Status(pub i32);
 
@@ -137,6 +138,7 @@ impl fmt::Debug for Status {
 
 /// Element type: the ScalarType code of `.pte` files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct DType(pub u32);
 
@@ -200,6 +202,7 @@ impl fmt::Debug for DType {
 
 /// Memory format of an argument (`c10::MemoryFormat`). Values are contiguous all the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct MemoryFormat(pub u32);
 
@@ -233,6 +236,7 @@ impl fmt::Debug for MemoryFormat {
 
 /// Why a delegate does not take a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Reason(pub u32);
 
@@ -294,6 +298,7 @@ impl fmt::Debug for Reason {
 
 /// What a delegate thinks of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct BlobVerdict(pub u32);
 
@@ -334,6 +339,7 @@ impl fmt::Debug for BlobVerdict {
 
 /// Kind of a device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct DeviceKind(pub u32);
 
@@ -369,6 +375,7 @@ impl fmt::Debug for DeviceKind {
 
 /// How much a log line matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct LogLevel(pub u32);
 
@@ -404,6 +411,7 @@ impl fmt::Debug for LogLevel {
 
 /// Which field of a `dg_kv` holds the value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct KvType(pub u32);
 
@@ -441,6 +449,7 @@ impl fmt::Debug for KvType {
 
 /// Bits of the first word of a delegate table's `features`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct Feature(pub u64);
 
@@ -481,6 +490,7 @@ impl fmt::Debug for Feature {
 
 /// `struct_id` of each struct.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct StructId(pub u32);
 
@@ -497,7 +507,9 @@ impl StructId {
     pub const SECTION: StructId = StructId(9);
     pub const BLOB: StructId = StructId(10);
     pub const TENSOR: StructId = StructId(11);
+    /// Since 0.1.
     pub const BUFFER_DESC: StructId = StructId(12);
+    /// Since 0.1.
     pub const PROFILE_EVENT: StructId = StructId(13);
 
     /// The name of a known code.
@@ -530,8 +542,9 @@ impl fmt::Debug for StructId {
     }
 }
 
-/// What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED.
+/// What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. Since 0.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct HandleType(pub u32);
 
@@ -560,6 +573,7 @@ impl fmt::Debug for HandleType {
 
 /// What a table of the graph image holds. Step over kinds that you do not know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ImageTableKind(pub u32);
 
@@ -621,6 +635,7 @@ impl fmt::Debug for ImageTableKind {
 
 /// Kind of a size expression.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ExprKind(pub u32);
 
@@ -658,6 +673,7 @@ impl fmt::Debug for ExprKind {
 
 /// Operator of a size expression, as Python computes it. Comparisons and logic give 0 or 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ExprOp(pub u32);
 
@@ -746,6 +762,7 @@ impl fmt::Debug for ExprOp {
 
 /// Type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ValueType(pub u32);
 
@@ -782,6 +799,7 @@ impl fmt::Debug for ValueType {
 
 /// Where a value comes from; `source_index` says which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ValueSource(pub u32);
 
@@ -816,6 +834,7 @@ impl fmt::Debug for ValueSource {
 
 /// Kind of quantization: `real = (q - zero_point) * scale`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct QuantKind(pub u32);
 
@@ -850,6 +869,7 @@ impl fmt::Debug for QuantKind {
 
 /// Kind of an argument. Lists are `count` items from `value` on, in INDICES or WORDS. An unknown kind makes its node unsupported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(transparent)]
 pub struct ArgKind(pub u32);
 
@@ -919,6 +939,7 @@ impl fmt::Debug for ArgKind {
 }
 
 /// An initialized delegate. Made by `initialize`, ended by `shutdown`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Delegate {
     _opaque: [u8; 0],
@@ -926,6 +947,7 @@ pub struct Delegate {
 }
 
 /// A loaded blob. Made by `session_load`, ended by `session_unload`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Session {
     _opaque: [u8; 0],
@@ -933,6 +955,7 @@ pub struct Session {
 }
 
 /// The host's weights, by id. Valid for the call that it is given to, or until `weight_release` after a `weight_retain`.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Weights {
     _opaque: [u8; 0],
@@ -940,6 +963,7 @@ pub struct Weights {
 }
 
 /// Takes the answers of one `partition` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct PartSink {
     _opaque: [u8; 0],
@@ -947,6 +971,7 @@ pub struct PartSink {
 }
 
 /// Takes the blob of one `compile` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BlobSink {
     _opaque: [u8; 0],
@@ -954,20 +979,23 @@ pub struct BlobSink {
 }
 
 /// Takes the verdict of one `blob_check` call; valid until it returns.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct CheckSink {
     _opaque: [u8; 0],
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
-/// Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`.
+/// Memory that a delegate took notice of. Made by `buffer_import`, ended by `buffer_release`. Since 0.1.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Buffer {
     _opaque: [u8; 0],
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
-/// The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once.
+/// The end of one submitted run. The host makes it; valid until it is signalled, which happens exactly once. Since 0.1.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Fence {
     _opaque: [u8; 0],
@@ -980,6 +1008,7 @@ pub type ParallelBody = Option<unsafe extern "C" fn(context: *mut core::ffi::c_v
 
 /// An extension of a struct. Step over those whose `ext_id` you do not know.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Ext {
     /// Bytes of the whole extension.
@@ -1012,6 +1041,7 @@ impl Default for Ext {
 
 /// The running call. The host makes it; what lies behind the fields is the host's own.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Call {
     /// Bytes of this struct, as its maker knows it.
@@ -1049,6 +1079,7 @@ impl Default for Call {
 
 /// What a delegate says of itself. The delegate owns it, constant for the life of the process.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DelegateInfo {
     /// Bytes of this struct, as its maker knows it.
@@ -1134,6 +1165,7 @@ impl Default for DelegateInfo {
 
 /// A device. The delegate owns it, constant until `shutdown`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DeviceInfo {
     /// Bytes of this struct, as its maker knows it.
@@ -1201,6 +1233,7 @@ impl Default for DeviceInfo {
 
 /// An option of the user's.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Kv {
     /// Bytes of this struct, as its maker knows it.
@@ -1259,6 +1292,7 @@ impl Default for Kv {
 
 /// What a delegate is initialized with.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Init {
     /// Bytes of this struct, as its maker knows it.
@@ -1311,6 +1345,7 @@ impl Default for Init {
 
 /// A graph.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Graph {
     /// Bytes of this struct, as its maker knows it.
@@ -1354,6 +1389,7 @@ impl Default for Graph {
 
 /// What a blob is compiled for. No device needs to be present.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Target {
     /// Bytes of this struct, as its maker knows it.
@@ -1394,6 +1430,7 @@ impl Default for Target {
 
 /// What the host's envelope says of a blob.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BlobMeta {
     /// Bytes of this struct, as its maker knows it.
@@ -1430,17 +1467,17 @@ pub struct BlobMeta {
     pub graph_hash: *const u8,
     /// Bytes of all sections.
     pub payload_size: u64,
-    /// Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any.
+    /// Oldest driver that it runs on, as `blob_set_driver_range` stated it; empty: any. Since 0.1.
     pub driver_min: *const u8,
-    /// Bytes of `driver_min`.
+    /// Bytes of `driver_min`. Since 0.1.
     pub driver_min_size: u64,
-    /// Newest driver that it runs on; empty: any.
+    /// Newest driver that it runs on; empty: any. Since 0.1.
     pub driver_max: *const u8,
-    /// Bytes of `driver_max`.
+    /// Bytes of `driver_max`. Since 0.1.
     pub driver_max_size: u64,
-    /// SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded.
+    /// SHA-256 of the options that the delegate was initialized with, 32 bytes; NULL: not recorded. Since 0.1.
     pub options_hash: *const u8,
-    /// SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded.
+    /// SHA-256 of the weights that it was compiled with, 32 bytes; NULL: not recorded. Since 0.1.
     pub weights_hash: *const u8,
 }
 
@@ -1448,7 +1485,7 @@ impl BlobMeta {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::BLOB_META;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = offset_of!(Self, driver_min);
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 120 } else if cfg!(all(target_arch = "x86", not(windows))) { 92 } else { 112 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1488,6 +1525,7 @@ impl Default for BlobMeta {
 
 /// A part of a blob.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Section {
     /// Bytes of this struct, as its maker knows it.
@@ -1534,6 +1572,7 @@ impl Default for Section {
 
 /// A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Blob {
     /// Bytes of this struct, as its maker knows it.
@@ -1550,13 +1589,13 @@ pub struct Blob {
     pub section_count: u64,
     /// Weights of the graph; may be retained.
     pub weights: *mut Weights,
-    /// 0
+    /// 0 Since 0.1.
     pub reserved: u32,
-    /// 1: the user chose `device`. 0: the delegate chooses.
+    /// 1: the user chose `device`. 0: the delegate chooses. Since 0.1.
     pub device_chosen: u32,
-    /// Id of a device of `device_enumerate`.
+    /// Id of a device of `device_enumerate`. Since 0.1.
     pub device: u32,
-    /// 0
+    /// 0 Since 0.1.
     pub reserved2: u32,
 }
 
@@ -1564,7 +1603,7 @@ impl Blob {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::BLOB;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = offset_of!(Self, reserved);
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 48 } else if cfg!(all(target_arch = "x86", not(windows))) { 32 } else { 40 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1592,6 +1631,7 @@ impl Default for Blob {
 
 /// A tensor of a run: contiguous, row-major.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct Tensor {
     /// Bytes of this struct, as its maker knows it.
@@ -1610,9 +1650,9 @@ pub struct Tensor {
     pub data: *mut core::ffi::c_void,
     /// Bytes at `data`.
     pub data_size: u64,
-    /// The imported buffer that `data` lies in, or NULL.
+    /// The imported buffer that `data` lies in, or NULL. Since 0.1.
     pub buffer: *mut Buffer,
-    /// Bytes from the beginning of that buffer to `data`.
+    /// Bytes from the beginning of that buffer to `data`. Since 0.1.
     pub buffer_offset: u64,
 }
 
@@ -1620,7 +1660,7 @@ impl Tensor {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::TENSOR;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = offset_of!(Self, buffer);
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 48 } else if cfg!(all(target_arch = "x86", not(windows))) { 36 } else { 40 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1645,23 +1685,24 @@ impl Default for Tensor {
     }
 }
 
-/// Memory to import. It stays valid, at its place and of its size, until `buffer_release`.
+/// Memory to import. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct BufferDesc {
-    /// Bytes of this struct, as its maker knows it.
+    /// Bytes of this struct, as its maker knows it. Since 0.1.
     pub struct_size: u32,
-    /// Which struct this is.
+    /// Which struct this is. Since 0.1.
     pub struct_id: u32,
-    /// First extension, or NULL.
+    /// First extension, or NULL. Since 0.1.
     pub next: *const Ext,
-    /// Which of the fields below count.
+    /// Which of the fields below count. Since 0.1.
     pub handle_type: HandleType,
-    /// 0
+    /// 0 Since 0.1.
     pub reserved: u32,
-    /// A multiple of 4096.
+    /// A multiple of 4096. Since 0.1.
     pub pointer: *mut core::ffi::c_void,
-    /// In bytes: a multiple of 4096.
+    /// In bytes: a multiple of 4096. Since 0.1.
     pub size: u64,
 }
 
@@ -1691,29 +1732,30 @@ impl Default for BufferDesc {
     }
 }
 
-/// Something that took time.
+/// Something that took time. Since 0.1.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ProfileEvent {
-    /// Bytes of this struct, as its maker knows it.
+    /// Bytes of this struct, as its maker knows it. Since 0.1.
     pub struct_size: u32,
-    /// Which struct this is.
+    /// Which struct this is. Since 0.1.
     pub struct_id: u32,
-    /// First extension, or NULL.
+    /// First extension, or NULL. Since 0.1.
     pub next: *const Ext,
-    /// What ran: a kernel, a copy, a wait.
+    /// What ran: a kernel, a copy, a wait. Since 0.1.
     pub name: *const u8,
-    /// Bytes of `name`.
+    /// Bytes of `name`. Since 0.1.
     pub name_size: u64,
-    /// Node of the graph image that it did, or DG_NO_NODE.
+    /// Node of the graph image that it did, or DG_NO_NODE. Since 0.1.
     pub node: u32,
-    /// Where it ran: events of one lane do not overlap. A queue, a core, an engine.
+    /// Where it ran: events of one lane do not overlap. A queue, a core, an engine. Since 0.1.
     pub lane: u32,
-    /// In nanoseconds of the clock that `clock_now_ns` reads.
+    /// In nanoseconds of the clock that `clock_now_ns` reads. Since 0.1.
     pub start_ns: u64,
-    /// Not before `start_ns`.
+    /// Not before `start_ns`. Since 0.1.
     pub end_ns: u64,
-    /// Bytes moved; 0: not known.
+    /// Bytes moved; 0: not known. Since 0.1.
     pub bytes: u64,
 }
 
@@ -1748,6 +1790,7 @@ impl Default for ProfileEvent {
 
 /// Begins a graph image. Everything in an image is little-endian; offsets count from its first byte.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageHeader {
     /// DG_IMAGE_MAGIC.
@@ -1762,7 +1805,7 @@ pub struct ImageHeader {
     pub table_count: u32,
     /// Bytes of one record of the directory.
     pub table_size: u32,
-    /// 0: functional ATen with composite operators, values contiguous.
+    /// 0: functional ATen with composite operators, values contiguous. 1: as 0, and operators on images have their channels last (asked for by `nhwc` in a manifest).
     pub normal_form: u32,
     /// Bytes of the image.
     pub total_size: u64,
@@ -1807,6 +1850,7 @@ impl Default for ImageHeader {
 
 /// Says where a table of the graph image lies. A table that is absent is empty.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageTable {
     /// What it holds; each kind at most once.
@@ -1842,6 +1886,7 @@ impl Default for ImageTable {
 
 /// A dynamic size.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageSymbol {
     /// Text in STRINGS.
@@ -1877,6 +1922,7 @@ impl Default for ImageSymbol {
 
 /// A size expression.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageExpr {
     /// Kind.
@@ -1915,6 +1961,7 @@ impl Default for ImageExpr {
 
 /// Quantization of a tensor.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageQuant {
     /// Kind.
@@ -1968,6 +2015,7 @@ impl Default for ImageQuant {
 
 /// A weight. Its bytes are the host's: `weight_map`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageWeight {
     /// Id for `weight_map`.
@@ -2006,6 +2054,7 @@ impl Default for ImageWeight {
 
 /// A value.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageValue {
     /// Text in STRINGS.
@@ -2059,6 +2108,7 @@ impl Default for ImageValue {
 
 /// An operator applied to arguments. Nodes are in execution order.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageNode {
     /// Text in STRINGS; unique within the graph.
@@ -2112,6 +2162,7 @@ impl Default for ImageNode {
 
 /// An argument of a node.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct ImageArg {
     /// Kind.
@@ -2144,6 +2195,7 @@ impl Default for ImageArg {
 
 /// The host's functions. Any of them may be called from any thread, with no lock held.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct HostApi {
     /// Bytes of this table, as its maker knows it.
@@ -2185,45 +2237,46 @@ pub struct HostApi {
     /// Calls `body(context, index)` once for each index below `count`, in any order, on the host's threads and the calling one, and returns when all
     /// calls have returned. A call from within a body runs on its own thread. Delegates use this in place of threads of their own.
     /// DG_E_INVALID_ARGUMENT, and nothing is called: `body` is NULL, or `count` does not fit the address space.
+    #[cfg_attr(feature = "layout-check", sabi(unsafe_change_type = HostApiParallelForLayout))]
     pub parallel_for: Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBody, context: *mut core::ffi::c_void) -> Status>,
     /// Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the host does not have
-    /// it. What is found is valid for the life of the process.
+    /// it. What is found is valid for the life of the process. Since 0.1.
     pub get_extension: Option<unsafe extern "C" fn(name: *const u8, name_size: u64, min_revision: u32) -> *const core::ffi::c_void>,
     /// Nanoseconds until the caller's deadline; UINT64_MAX: there is none; 0: it has passed, return DG_E_TIMEOUT soon. A delegate that runs in a
-    /// process of its own is ended some time after its deadline.
+    /// process of its own is ended some time after its deadline. Since 0.1.
     pub call_time_left_ns: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
-    /// A number that the host's own log and profile give to the run that this call is part of; 0: none.
+    /// A number that the host's own log and profile give to the run that this call is part of; 0: none. Since 0.1.
     pub call_correlation_id: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
-    /// Says how far a long call is: `done` of `total` steps, 0 of 0 where that is not known, and what is being done.
+    /// Says how far a long call is: `done` of `total` steps, 0 of 0 where that is not known, and what is being done. Since 0.1.
     pub call_progress: Option<unsafe extern "C" fn(call: *const Call, done: u64, total: u64, text: *const u8, text_size: u64)>,
-    /// 1 when a line of this level would be written: ask before composing a costly one.
+    /// 1 when a line of this level would be written: ask before composing a costly one. Since 0.1.
     pub log_enabled: Option<unsafe extern "C" fn(call: *const Call, level: LogLevel) -> u32>,
-    /// The host's monotonic clock, in nanoseconds from an unspecified origin.
+    /// The host's monotonic clock, in nanoseconds from an unspecified origin. Since 0.1.
     pub clock_now_ns: Option<unsafe extern "C" fn(call: *const Call) -> u64>,
-    /// 1 when somebody wants the events of this run. Without it `profile_emit` does nothing: measure nothing.
+    /// 1 when somebody wants the events of this run. Without it `profile_emit` does nothing: measure nothing. Since 0.1.
     pub profile_enabled: Option<unsafe extern "C" fn(call: *const Call) -> u32>,
-    /// Hands over events of this run. The host copies them.
+    /// Hands over events of this run. The host copies them. Since 0.1.
     pub profile_emit: Option<unsafe extern "C" fn(call: *const Call, events: *const *const ProfileEvent, count: u64)>,
-    /// A hint: the bytes that `weight_map` gave are not read for some time, so that the host may drop them from memory. They stay valid as before.
+    /// A hint: the bytes that `weight_map` gave are not read for some time, so that the host may drop them from memory. They stay valid as before. Since 0.1.
     pub weight_unmap: Option<unsafe extern "C" fn(weights: *const Weights, id: u32)>,
     /// Writes two words to `out_key`: two weights of one process with the same key have the same bytes, whichever blob they belong to, so that a
     /// delegate keeps one copy of them. Keys say nothing across processes. DG_E_NOT_FOUND: there is no such weight. DG_E_UNSUPPORTED: the host knows
-    /// no key of it.
+    /// no key of it. Since 0.1.
     pub weight_share_key: Option<unsafe extern "C" fn(weights: *const Weights, id: u32, out_key: *mut u64) -> Status>,
-    /// States the oldest and the newest driver that the blob runs on; empty: any. `blob_check` is given them back; the host compares nothing.
+    /// States the oldest and the newest driver that the blob runs on; empty: any. `blob_check` is given them back; the host compares nothing. Since 0.1.
     pub blob_set_driver_range: Option<unsafe extern "C" fn(sink: *mut BlobSink, driver_min: *const u8, driver_min_size: u64, driver_max: *const u8, driver_max_size: u64) -> Status>,
     /// States what an input (`is_output` 0) or output (1) of this blob needs in every run: `data` at a multiple of `alignment` (a power of two, at most
     /// 4096), and room for a multiple of `size_multiple` bytes (at most 4096) there; 0: nothing beyond the contract. The host places tensors so that
-    /// neighbours are met at once where it can, and copies, and counts the copies, where it cannot.
+    /// neighbours are met at once where it can, and copies, and counts the copies, where it cannot. Since 0.1.
     pub blob_require: Option<unsafe extern "C" fn(sink: *mut BlobSink, is_output: u32, index: u32, alignment: u32, size_multiple: u32) -> Status>,
     /// Ends a submitted run, from any thread: `status` is its outcome, with a message where it is not DG_OK. The delegate touches neither the fence nor
-    /// the run's tensors nor its call from here on. A fence is signalled exactly once.
+    /// the run's tensors nor its call from here on. A fence is signalled exactly once. Since 0.1.
     pub fence_signal: Option<unsafe extern "C" fn(fence: *mut Fence, status: Status, message: *const u8, message_size: u64) -> Status>,
 }
 
 impl HostApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = offset_of!(Self, get_extension);
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 136 } else { 80 };
 
     /// A table with no functions.
     pub const fn new() -> Self {
@@ -2271,6 +2324,7 @@ impl Default for HostApi {
 
 /// A delegate's functions. The delegate owns the table, constant for the life of the process.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
 pub struct DelegateApi {
     /// Bytes of this table, as its maker knows it.
@@ -2305,26 +2359,26 @@ pub struct DelegateApi {
     /// outputs; the host has checked number, dtype and rank. Whatever it returns, the inputs are unchanged.
     pub session_execute: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, inputs: *const *const Tensor, input_count: u64, outputs: *const *mut Tensor, output_count: u64) -> Status>,
     /// Gives a table of functions that is no part of this contract, by name (`x.vendor.name`) and smallest revision; NULL: the delegate does not
-    /// have it. What is found is constant for the life of the process. Called at any time after `get_info`.
+    /// have it. What is found is constant for the life of the process. Called at any time after `get_info`. Since 0.1.
     pub get_extension: Option<unsafe extern "C" fn(name: *const u8, name_size: u64, min_revision: u32) -> *const core::ffi::c_void>,
     /// Gives the schema of the delegate's options as JSON Schema, constant for the life of the process: an object with `properties`, each of `type`
     /// `boolean`, `integer`, `number` or `string`, with `enum`, `minimum`, `maximum`, `default`, `description` as needed, and `required`. The host refuses
-    /// options that do not fit before `initialize`. Called before `initialize`. Without it, options go to `initialize` as they are.
+    /// options that do not fit before `initialize`. Called before `initialize`. Without it, options go to `initialize` as they are. Since 0.1.
     pub options_schema: Option<unsafe extern "C" fn(call: *const Call, out_text: *mut *const u8, out_size: *mut u64) -> Status>,
     /// Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`. The host goes on
-    /// without when it fails.
+    /// without when it fails. Since 0.1.
     pub buffer_import: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, desc: *const BufferDesc, out_buffer: *mut *mut Buffer) -> Status>,
-    /// Ends an imported buffer; no run uses it.
+    /// Ends an imported buffer; no run uses it. Since 0.1.
     pub buffer_release: Option<unsafe extern "C" fn(buffer: *mut Buffer, call: *const Call)>,
     /// As `session_execute`, but it may return before the run has ended: on DG_OK it ends when `fence` is signalled, before or after this returns, and the
     /// call, tensors, sizes and bytes are valid until then. On anything else nothing was submitted, and the fence must not be signalled. Runs of one
-    /// session are submitted one at a time. A run ends early when its call is cancelled.
+    /// session are submitted one at a time. A run ends early when its call is cancelled. Since 0.1.
     pub session_submit: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, inputs: *const *const Tensor, input_count: u64, outputs: *const *mut Tensor, output_count: u64, fence: *mut Fence) -> Status>,
 }
 
 impl DelegateApi {
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = offset_of!(Self, get_extension);
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 104 } else { 64 };
 
     /// Names of the functions that a table with these features lacks.
     pub fn missing(&self, features: u64) -> impl Iterator<Item = &'static str> + '_ {
@@ -2388,15 +2442,18 @@ pub type EntryFn =
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     assert!(size_of::<Ext>() == 16);
+    assert!(align_of::<Ext>() == 8);
     assert!(offset_of!(Ext, struct_size) == 0);
     assert!(offset_of!(Ext, ext_id) == 4);
     assert!(offset_of!(Ext, next) == 8);
     assert!(size_of::<Call>() == 24);
+    assert!(align_of::<Call>() == 8);
     assert!(offset_of!(Call, struct_size) == 0);
     assert!(offset_of!(Call, struct_id) == 4);
     assert!(offset_of!(Call, next) == 8);
     assert!(offset_of!(Call, host) == 16);
     assert!(size_of::<DelegateInfo>() == 136);
+    assert!(align_of::<DelegateInfo>() == 8);
     assert!(offset_of!(DelegateInfo, struct_size) == 0);
     assert!(offset_of!(DelegateInfo, struct_id) == 4);
     assert!(offset_of!(DelegateInfo, next) == 8);
@@ -2418,6 +2475,7 @@ const _: () = {
     assert!(offset_of!(DelegateInfo, abi_min_minor) == 124);
     assert!(offset_of!(DelegateInfo, layout_hash) == 128);
     assert!(size_of::<DeviceInfo>() == 96);
+    assert!(align_of::<DeviceInfo>() == 8);
     assert!(offset_of!(DeviceInfo, struct_size) == 0);
     assert!(offset_of!(DeviceInfo, struct_id) == 4);
     assert!(offset_of!(DeviceInfo, next) == 8);
@@ -2433,6 +2491,7 @@ const _: () = {
     assert!(offset_of!(DeviceInfo, driver_size) == 80);
     assert!(offset_of!(DeviceInfo, memory) == 88);
     assert!(size_of::<Kv>() == 72);
+    assert!(align_of::<Kv>() == 8);
     assert!(offset_of!(Kv, struct_size) == 0);
     assert!(offset_of!(Kv, struct_id) == 4);
     assert!(offset_of!(Kv, next) == 8);
@@ -2445,6 +2504,7 @@ const _: () = {
     assert!(offset_of!(Kv, str_value) == 56);
     assert!(offset_of!(Kv, str_value_size) == 64);
     assert!(size_of::<Init>() == 64);
+    assert!(align_of::<Init>() == 8);
     assert!(offset_of!(Init, struct_size) == 0);
     assert!(offset_of!(Init, struct_id) == 4);
     assert!(offset_of!(Init, next) == 8);
@@ -2455,6 +2515,7 @@ const _: () = {
     assert!(offset_of!(Init, options) == 48);
     assert!(offset_of!(Init, option_count) == 56);
     assert!(size_of::<Graph>() == 40);
+    assert!(align_of::<Graph>() == 8);
     assert!(offset_of!(Graph, struct_size) == 0);
     assert!(offset_of!(Graph, struct_id) == 4);
     assert!(offset_of!(Graph, next) == 8);
@@ -2462,12 +2523,14 @@ const _: () = {
     assert!(offset_of!(Graph, image_size) == 24);
     assert!(offset_of!(Graph, weights) == 32);
     assert!(size_of::<Target>() == 32);
+    assert!(align_of::<Target>() == 8);
     assert!(offset_of!(Target, struct_size) == 0);
     assert!(offset_of!(Target, struct_id) == 4);
     assert!(offset_of!(Target, next) == 8);
     assert!(offset_of!(Target, name) == 16);
     assert!(offset_of!(Target, name_size) == 24);
     assert!(size_of::<BlobMeta>() == 168);
+    assert!(align_of::<BlobMeta>() == 8);
     assert!(offset_of!(BlobMeta, struct_size) == 0);
     assert!(offset_of!(BlobMeta, struct_id) == 4);
     assert!(offset_of!(BlobMeta, next) == 8);
@@ -2492,6 +2555,7 @@ const _: () = {
     assert!(offset_of!(BlobMeta, options_hash) == 152);
     assert!(offset_of!(BlobMeta, weights_hash) == 160);
     assert!(size_of::<Section>() == 48);
+    assert!(align_of::<Section>() == 8);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
     assert!(offset_of!(Section, next) == 8);
@@ -2500,6 +2564,7 @@ const _: () = {
     assert!(offset_of!(Section, data) == 32);
     assert!(offset_of!(Section, size) == 40);
     assert!(size_of::<Blob>() == 64);
+    assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
     assert!(offset_of!(Blob, next) == 8);
@@ -2512,6 +2577,7 @@ const _: () = {
     assert!(offset_of!(Blob, device) == 56);
     assert!(offset_of!(Blob, reserved2) == 60);
     assert!(size_of::<Tensor>() == 64);
+    assert!(align_of::<Tensor>() == 8);
     assert!(offset_of!(Tensor, struct_size) == 0);
     assert!(offset_of!(Tensor, struct_id) == 4);
     assert!(offset_of!(Tensor, next) == 8);
@@ -2523,6 +2589,7 @@ const _: () = {
     assert!(offset_of!(Tensor, buffer) == 48);
     assert!(offset_of!(Tensor, buffer_offset) == 56);
     assert!(size_of::<BufferDesc>() == 40);
+    assert!(align_of::<BufferDesc>() == 8);
     assert!(offset_of!(BufferDesc, struct_size) == 0);
     assert!(offset_of!(BufferDesc, struct_id) == 4);
     assert!(offset_of!(BufferDesc, next) == 8);
@@ -2531,6 +2598,7 @@ const _: () = {
     assert!(offset_of!(BufferDesc, pointer) == 24);
     assert!(offset_of!(BufferDesc, size) == 32);
     assert!(size_of::<ProfileEvent>() == 64);
+    assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
     assert!(offset_of!(ProfileEvent, struct_id) == 4);
     assert!(offset_of!(ProfileEvent, next) == 8);
@@ -2542,6 +2610,7 @@ const _: () = {
     assert!(offset_of!(ProfileEvent, end_ns) == 48);
     assert!(offset_of!(ProfileEvent, bytes) == 56);
     assert!(size_of::<ImageHeader>() == 48);
+    assert!(align_of::<ImageHeader>() == 8);
     assert!(offset_of!(ImageHeader, magic) == 0);
     assert!(offset_of!(ImageHeader, major) == 4);
     assert!(offset_of!(ImageHeader, minor) == 6);
@@ -2555,22 +2624,26 @@ const _: () = {
     assert!(offset_of!(ImageHeader, name_offset) == 40);
     assert!(offset_of!(ImageHeader, name_size) == 44);
     assert!(size_of::<ImageTable>() == 24);
+    assert!(align_of::<ImageTable>() == 8);
     assert!(offset_of!(ImageTable, kind) == 0);
     assert!(offset_of!(ImageTable, record_size) == 4);
     assert!(offset_of!(ImageTable, offset) == 8);
     assert!(offset_of!(ImageTable, count) == 16);
     assert!(size_of::<ImageSymbol>() == 24);
+    assert!(align_of::<ImageSymbol>() == 8);
     assert!(offset_of!(ImageSymbol, name_offset) == 0);
     assert!(offset_of!(ImageSymbol, name_size) == 4);
     assert!(offset_of!(ImageSymbol, min) == 8);
     assert!(offset_of!(ImageSymbol, max) == 16);
     assert!(size_of::<ImageExpr>() == 24);
+    assert!(align_of::<ImageExpr>() == 8);
     assert!(offset_of!(ImageExpr, kind) == 0);
     assert!(offset_of!(ImageExpr, code) == 4);
     assert!(offset_of!(ImageExpr, value) == 8);
     assert!(offset_of!(ImageExpr, start) == 16);
     assert!(offset_of!(ImageExpr, count) == 20);
     assert!(size_of::<ImageQuant>() == 56);
+    assert!(align_of::<ImageQuant>() == 8);
     assert!(offset_of!(ImageQuant, kind) == 0);
     assert!(offset_of!(ImageQuant, axis) == 4);
     assert!(offset_of!(ImageQuant, scale) == 8);
@@ -2582,12 +2655,14 @@ const _: () = {
     assert!(offset_of!(ImageQuant, block_start) == 48);
     assert!(offset_of!(ImageQuant, block_count) == 52);
     assert!(size_of::<ImageWeight>() == 24);
+    assert!(align_of::<ImageWeight>() == 8);
     assert!(offset_of!(ImageWeight, id) == 0);
     assert!(offset_of!(ImageWeight, dtype) == 4);
     assert!(offset_of!(ImageWeight, byte_size) == 8);
     assert!(offset_of!(ImageWeight, sizes_start) == 16);
     assert!(offset_of!(ImageWeight, rank) == 20);
     assert!(size_of::<ImageValue>() == 40);
+    assert!(align_of::<ImageValue>() == 4);
     assert!(offset_of!(ImageValue, name_offset) == 0);
     assert!(offset_of!(ImageValue, name_size) == 4);
     assert!(offset_of!(ImageValue, r#type) == 8);
@@ -2599,6 +2674,7 @@ const _: () = {
     assert!(offset_of!(ImageValue, source) == 32);
     assert!(offset_of!(ImageValue, source_index) == 36);
     assert!(size_of::<ImageNode>() == 40);
+    assert!(align_of::<ImageNode>() == 4);
     assert!(offset_of!(ImageNode, name_offset) == 0);
     assert!(offset_of!(ImageNode, name_size) == 4);
     assert!(offset_of!(ImageNode, op_offset) == 8);
@@ -2610,10 +2686,12 @@ const _: () = {
     assert!(offset_of!(ImageNode, debug_offset) == 32);
     assert!(offset_of!(ImageNode, debug_size) == 36);
     assert!(size_of::<ImageArg>() == 16);
+    assert!(align_of::<ImageArg>() == 8);
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
     assert!(size_of::<HostApi>() == 240);
+    assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2646,6 +2724,7 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_require) == 224);
     assert!(offset_of!(HostApi, fence_signal) == 232);
     assert!(size_of::<DelegateApi>() == 144);
+    assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
     assert!(offset_of!(DelegateApi, minor) == 6);
@@ -2667,19 +2746,330 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_submit) == 136);
 };
 
-// ILP32 layout
-#[cfg(all(target_pointer_width = "32", not(target_arch = "x86")))]
+// ILP32 of i386 layout
+#[cfg(all(target_arch = "x86", not(windows)))]
 const _: () = {
     assert!(size_of::<Ext>() == 12);
+    assert!(align_of::<Ext>() == 4);
     assert!(offset_of!(Ext, struct_size) == 0);
     assert!(offset_of!(Ext, ext_id) == 4);
     assert!(offset_of!(Ext, next) == 8);
     assert!(size_of::<Call>() == 16);
+    assert!(align_of::<Call>() == 4);
+    assert!(offset_of!(Call, struct_size) == 0);
+    assert!(offset_of!(Call, struct_id) == 4);
+    assert!(offset_of!(Call, next) == 8);
+    assert!(offset_of!(Call, host) == 12);
+    assert!(size_of::<DelegateInfo>() == 108);
+    assert!(align_of::<DelegateInfo>() == 4);
+    assert!(offset_of!(DelegateInfo, struct_size) == 0);
+    assert!(offset_of!(DelegateInfo, struct_id) == 4);
+    assert!(offset_of!(DelegateInfo, next) == 8);
+    assert!(offset_of!(DelegateInfo, name) == 12);
+    assert!(offset_of!(DelegateInfo, name_size) == 16);
+    assert!(offset_of!(DelegateInfo, vendor) == 24);
+    assert!(offset_of!(DelegateInfo, vendor_size) == 28);
+    assert!(offset_of!(DelegateInfo, version) == 36);
+    assert!(offset_of!(DelegateInfo, version_size) == 40);
+    assert!(offset_of!(DelegateInfo, build) == 48);
+    assert!(offset_of!(DelegateInfo, build_size) == 52);
+    assert!(offset_of!(DelegateInfo, opset) == 60);
+    assert!(offset_of!(DelegateInfo, opset_size) == 64);
+    assert!(offset_of!(DelegateInfo, blob_format) == 72);
+    assert!(offset_of!(DelegateInfo, blob_format_size) == 76);
+    assert!(offset_of!(DelegateInfo, blob_format_version) == 84);
+    assert!(offset_of!(DelegateInfo, image_version) == 88);
+    assert!(offset_of!(DelegateInfo, abi_minor) == 92);
+    assert!(offset_of!(DelegateInfo, abi_min_minor) == 96);
+    assert!(offset_of!(DelegateInfo, layout_hash) == 100);
+    assert!(size_of::<DeviceInfo>() == 76);
+    assert!(align_of::<DeviceInfo>() == 4);
+    assert!(offset_of!(DeviceInfo, struct_size) == 0);
+    assert!(offset_of!(DeviceInfo, struct_id) == 4);
+    assert!(offset_of!(DeviceInfo, next) == 8);
+    assert!(offset_of!(DeviceInfo, id) == 12);
+    assert!(offset_of!(DeviceInfo, kind) == 16);
+    assert!(offset_of!(DeviceInfo, name) == 20);
+    assert!(offset_of!(DeviceInfo, name_size) == 24);
+    assert!(offset_of!(DeviceInfo, vendor) == 32);
+    assert!(offset_of!(DeviceInfo, vendor_size) == 36);
+    assert!(offset_of!(DeviceInfo, arch) == 44);
+    assert!(offset_of!(DeviceInfo, arch_size) == 48);
+    assert!(offset_of!(DeviceInfo, driver) == 56);
+    assert!(offset_of!(DeviceInfo, driver_size) == 60);
+    assert!(offset_of!(DeviceInfo, memory) == 68);
+    assert!(size_of::<Kv>() == 60);
+    assert!(align_of::<Kv>() == 4);
+    assert!(offset_of!(Kv, struct_size) == 0);
+    assert!(offset_of!(Kv, struct_id) == 4);
+    assert!(offset_of!(Kv, next) == 8);
+    assert!(offset_of!(Kv, key) == 12);
+    assert!(offset_of!(Kv, key_size) == 16);
+    assert!(offset_of!(Kv, r#type) == 24);
+    assert!(offset_of!(Kv, reserved) == 28);
+    assert!(offset_of!(Kv, int_value) == 32);
+    assert!(offset_of!(Kv, float_value) == 40);
+    assert!(offset_of!(Kv, str_value) == 48);
+    assert!(offset_of!(Kv, str_value_size) == 52);
+    assert!(size_of::<Init>() == 48);
+    assert!(align_of::<Init>() == 4);
+    assert!(offset_of!(Init, struct_size) == 0);
+    assert!(offset_of!(Init, struct_id) == 4);
+    assert!(offset_of!(Init, next) == 8);
+    assert!(offset_of!(Init, host_name) == 12);
+    assert!(offset_of!(Init, host_name_size) == 16);
+    assert!(offset_of!(Init, host_version) == 24);
+    assert!(offset_of!(Init, host_version_size) == 28);
+    assert!(offset_of!(Init, options) == 36);
+    assert!(offset_of!(Init, option_count) == 40);
+    assert!(size_of::<Graph>() == 28);
+    assert!(align_of::<Graph>() == 4);
+    assert!(offset_of!(Graph, struct_size) == 0);
+    assert!(offset_of!(Graph, struct_id) == 4);
+    assert!(offset_of!(Graph, next) == 8);
+    assert!(offset_of!(Graph, image) == 12);
+    assert!(offset_of!(Graph, image_size) == 16);
+    assert!(offset_of!(Graph, weights) == 24);
+    assert!(size_of::<Target>() == 24);
+    assert!(align_of::<Target>() == 4);
+    assert!(offset_of!(Target, struct_size) == 0);
+    assert!(offset_of!(Target, struct_id) == 4);
+    assert!(offset_of!(Target, next) == 8);
+    assert!(offset_of!(Target, name) == 12);
+    assert!(offset_of!(Target, name_size) == 16);
+    assert!(size_of::<BlobMeta>() == 124);
+    assert!(align_of::<BlobMeta>() == 4);
+    assert!(offset_of!(BlobMeta, struct_size) == 0);
+    assert!(offset_of!(BlobMeta, struct_id) == 4);
+    assert!(offset_of!(BlobMeta, next) == 8);
+    assert!(offset_of!(BlobMeta, delegate) == 12);
+    assert!(offset_of!(BlobMeta, delegate_size) == 16);
+    assert!(offset_of!(BlobMeta, delegate_version) == 24);
+    assert!(offset_of!(BlobMeta, delegate_version_size) == 28);
+    assert!(offset_of!(BlobMeta, format) == 36);
+    assert!(offset_of!(BlobMeta, format_size) == 40);
+    assert!(offset_of!(BlobMeta, target) == 48);
+    assert!(offset_of!(BlobMeta, target_size) == 52);
+    assert!(offset_of!(BlobMeta, precision) == 60);
+    assert!(offset_of!(BlobMeta, precision_size) == 64);
+    assert!(offset_of!(BlobMeta, format_version) == 72);
+    assert!(offset_of!(BlobMeta, abi_minor) == 76);
+    assert!(offset_of!(BlobMeta, graph_hash) == 80);
+    assert!(offset_of!(BlobMeta, payload_size) == 84);
+    assert!(offset_of!(BlobMeta, driver_min) == 92);
+    assert!(offset_of!(BlobMeta, driver_min_size) == 96);
+    assert!(offset_of!(BlobMeta, driver_max) == 104);
+    assert!(offset_of!(BlobMeta, driver_max_size) == 108);
+    assert!(offset_of!(BlobMeta, options_hash) == 116);
+    assert!(offset_of!(BlobMeta, weights_hash) == 120);
+    assert!(size_of::<Section>() == 36);
+    assert!(align_of::<Section>() == 4);
+    assert!(offset_of!(Section, struct_size) == 0);
+    assert!(offset_of!(Section, struct_id) == 4);
+    assert!(offset_of!(Section, next) == 8);
+    assert!(offset_of!(Section, name) == 12);
+    assert!(offset_of!(Section, name_size) == 16);
+    assert!(offset_of!(Section, data) == 24);
+    assert!(offset_of!(Section, size) == 28);
+    assert!(size_of::<Blob>() == 48);
+    assert!(align_of::<Blob>() == 4);
+    assert!(offset_of!(Blob, struct_size) == 0);
+    assert!(offset_of!(Blob, struct_id) == 4);
+    assert!(offset_of!(Blob, next) == 8);
+    assert!(offset_of!(Blob, meta) == 12);
+    assert!(offset_of!(Blob, sections) == 16);
+    assert!(offset_of!(Blob, section_count) == 20);
+    assert!(offset_of!(Blob, weights) == 28);
+    assert!(offset_of!(Blob, reserved) == 32);
+    assert!(offset_of!(Blob, device_chosen) == 36);
+    assert!(offset_of!(Blob, device) == 40);
+    assert!(offset_of!(Blob, reserved2) == 44);
+    assert!(size_of::<Tensor>() == 48);
+    assert!(align_of::<Tensor>() == 4);
+    assert!(offset_of!(Tensor, struct_size) == 0);
+    assert!(offset_of!(Tensor, struct_id) == 4);
+    assert!(offset_of!(Tensor, next) == 8);
+    assert!(offset_of!(Tensor, dtype) == 12);
+    assert!(offset_of!(Tensor, rank) == 16);
+    assert!(offset_of!(Tensor, sizes) == 20);
+    assert!(offset_of!(Tensor, data) == 24);
+    assert!(offset_of!(Tensor, data_size) == 28);
+    assert!(offset_of!(Tensor, buffer) == 36);
+    assert!(offset_of!(Tensor, buffer_offset) == 40);
+    assert!(size_of::<BufferDesc>() == 32);
+    assert!(align_of::<BufferDesc>() == 4);
+    assert!(offset_of!(BufferDesc, struct_size) == 0);
+    assert!(offset_of!(BufferDesc, struct_id) == 4);
+    assert!(offset_of!(BufferDesc, next) == 8);
+    assert!(offset_of!(BufferDesc, handle_type) == 12);
+    assert!(offset_of!(BufferDesc, reserved) == 16);
+    assert!(offset_of!(BufferDesc, pointer) == 20);
+    assert!(offset_of!(BufferDesc, size) == 24);
+    assert!(size_of::<ProfileEvent>() == 56);
+    assert!(align_of::<ProfileEvent>() == 4);
+    assert!(offset_of!(ProfileEvent, struct_size) == 0);
+    assert!(offset_of!(ProfileEvent, struct_id) == 4);
+    assert!(offset_of!(ProfileEvent, next) == 8);
+    assert!(offset_of!(ProfileEvent, name) == 12);
+    assert!(offset_of!(ProfileEvent, name_size) == 16);
+    assert!(offset_of!(ProfileEvent, node) == 24);
+    assert!(offset_of!(ProfileEvent, lane) == 28);
+    assert!(offset_of!(ProfileEvent, start_ns) == 32);
+    assert!(offset_of!(ProfileEvent, end_ns) == 40);
+    assert!(offset_of!(ProfileEvent, bytes) == 48);
+    assert!(size_of::<ImageHeader>() == 48);
+    assert!(align_of::<ImageHeader>() == 4);
+    assert!(offset_of!(ImageHeader, magic) == 0);
+    assert!(offset_of!(ImageHeader, major) == 4);
+    assert!(offset_of!(ImageHeader, minor) == 6);
+    assert!(offset_of!(ImageHeader, header_size) == 8);
+    assert!(offset_of!(ImageHeader, table_count) == 12);
+    assert!(offset_of!(ImageHeader, table_size) == 16);
+    assert!(offset_of!(ImageHeader, normal_form) == 20);
+    assert!(offset_of!(ImageHeader, total_size) == 24);
+    assert!(offset_of!(ImageHeader, opset_offset) == 32);
+    assert!(offset_of!(ImageHeader, opset_size) == 36);
+    assert!(offset_of!(ImageHeader, name_offset) == 40);
+    assert!(offset_of!(ImageHeader, name_size) == 44);
+    assert!(size_of::<ImageTable>() == 24);
+    assert!(align_of::<ImageTable>() == 4);
+    assert!(offset_of!(ImageTable, kind) == 0);
+    assert!(offset_of!(ImageTable, record_size) == 4);
+    assert!(offset_of!(ImageTable, offset) == 8);
+    assert!(offset_of!(ImageTable, count) == 16);
+    assert!(size_of::<ImageSymbol>() == 24);
+    assert!(align_of::<ImageSymbol>() == 4);
+    assert!(offset_of!(ImageSymbol, name_offset) == 0);
+    assert!(offset_of!(ImageSymbol, name_size) == 4);
+    assert!(offset_of!(ImageSymbol, min) == 8);
+    assert!(offset_of!(ImageSymbol, max) == 16);
+    assert!(size_of::<ImageExpr>() == 24);
+    assert!(align_of::<ImageExpr>() == 4);
+    assert!(offset_of!(ImageExpr, kind) == 0);
+    assert!(offset_of!(ImageExpr, code) == 4);
+    assert!(offset_of!(ImageExpr, value) == 8);
+    assert!(offset_of!(ImageExpr, start) == 16);
+    assert!(offset_of!(ImageExpr, count) == 20);
+    assert!(size_of::<ImageQuant>() == 56);
+    assert!(align_of::<ImageQuant>() == 4);
+    assert!(offset_of!(ImageQuant, kind) == 0);
+    assert!(offset_of!(ImageQuant, axis) == 4);
+    assert!(offset_of!(ImageQuant, scale) == 8);
+    assert!(offset_of!(ImageQuant, zero_point) == 16);
+    assert!(offset_of!(ImageQuant, quant_min) == 24);
+    assert!(offset_of!(ImageQuant, quant_max) == 32);
+    assert!(offset_of!(ImageQuant, scales) == 40);
+    assert!(offset_of!(ImageQuant, zero_points) == 44);
+    assert!(offset_of!(ImageQuant, block_start) == 48);
+    assert!(offset_of!(ImageQuant, block_count) == 52);
+    assert!(size_of::<ImageWeight>() == 24);
+    assert!(align_of::<ImageWeight>() == 4);
+    assert!(offset_of!(ImageWeight, id) == 0);
+    assert!(offset_of!(ImageWeight, dtype) == 4);
+    assert!(offset_of!(ImageWeight, byte_size) == 8);
+    assert!(offset_of!(ImageWeight, sizes_start) == 16);
+    assert!(offset_of!(ImageWeight, rank) == 20);
+    assert!(size_of::<ImageValue>() == 40);
+    assert!(align_of::<ImageValue>() == 4);
+    assert!(offset_of!(ImageValue, name_offset) == 0);
+    assert!(offset_of!(ImageValue, name_size) == 4);
+    assert!(offset_of!(ImageValue, r#type) == 8);
+    assert!(offset_of!(ImageValue, dtype) == 12);
+    assert!(offset_of!(ImageValue, dims_start) == 16);
+    assert!(offset_of!(ImageValue, rank) == 20);
+    assert!(offset_of!(ImageValue, quant) == 24);
+    assert!(offset_of!(ImageValue, expr) == 28);
+    assert!(offset_of!(ImageValue, source) == 32);
+    assert!(offset_of!(ImageValue, source_index) == 36);
+    assert!(size_of::<ImageNode>() == 40);
+    assert!(align_of::<ImageNode>() == 4);
+    assert!(offset_of!(ImageNode, name_offset) == 0);
+    assert!(offset_of!(ImageNode, name_size) == 4);
+    assert!(offset_of!(ImageNode, op_offset) == 8);
+    assert!(offset_of!(ImageNode, op_size) == 12);
+    assert!(offset_of!(ImageNode, args_start) == 16);
+    assert!(offset_of!(ImageNode, args_count) == 20);
+    assert!(offset_of!(ImageNode, outputs_start) == 24);
+    assert!(offset_of!(ImageNode, outputs_count) == 28);
+    assert!(offset_of!(ImageNode, debug_offset) == 32);
+    assert!(offset_of!(ImageNode, debug_size) == 36);
+    assert!(size_of::<ImageArg>() == 16);
+    assert!(align_of::<ImageArg>() == 4);
+    assert!(offset_of!(ImageArg, kind) == 0);
+    assert!(offset_of!(ImageArg, count) == 4);
+    assert!(offset_of!(ImageArg, value) == 8);
+    assert!(size_of::<HostApi>() == 132);
+    assert!(align_of::<HostApi>() == 4);
+    assert!(offset_of!(HostApi, struct_size) == 0);
+    assert!(offset_of!(HostApi, major) == 4);
+    assert!(offset_of!(HostApi, minor) == 6);
+    assert!(offset_of!(HostApi, features) == 8);
+    assert!(offset_of!(HostApi, call_set_error) == 24);
+    assert!(offset_of!(HostApi, call_is_cancelled) == 28);
+    assert!(offset_of!(HostApi, log_emit) == 32);
+    assert!(offset_of!(HostApi, weight_map) == 36);
+    assert!(offset_of!(HostApi, weight_retain) == 40);
+    assert!(offset_of!(HostApi, weight_release) == 44);
+    assert!(offset_of!(HostApi, part_node_verdict) == 48);
+    assert!(offset_of!(HostApi, part_atomic_set) == 52);
+    assert!(offset_of!(HostApi, blob_set_precision) == 56);
+    assert!(offset_of!(HostApi, blob_begin_section) == 60);
+    assert!(offset_of!(HostApi, blob_write) == 64);
+    assert!(offset_of!(HostApi, blob_set_verdict) == 68);
+    assert!(offset_of!(HostApi, parallel_threads) == 72);
+    assert!(offset_of!(HostApi, parallel_for) == 76);
+    assert!(offset_of!(HostApi, get_extension) == 80);
+    assert!(offset_of!(HostApi, call_time_left_ns) == 84);
+    assert!(offset_of!(HostApi, call_correlation_id) == 88);
+    assert!(offset_of!(HostApi, call_progress) == 92);
+    assert!(offset_of!(HostApi, log_enabled) == 96);
+    assert!(offset_of!(HostApi, clock_now_ns) == 100);
+    assert!(offset_of!(HostApi, profile_enabled) == 104);
+    assert!(offset_of!(HostApi, profile_emit) == 108);
+    assert!(offset_of!(HostApi, weight_unmap) == 112);
+    assert!(offset_of!(HostApi, weight_share_key) == 116);
+    assert!(offset_of!(HostApi, blob_set_driver_range) == 120);
+    assert!(offset_of!(HostApi, blob_require) == 124);
+    assert!(offset_of!(HostApi, fence_signal) == 128);
+    assert!(size_of::<DelegateApi>() == 84);
+    assert!(align_of::<DelegateApi>() == 4);
+    assert!(offset_of!(DelegateApi, struct_size) == 0);
+    assert!(offset_of!(DelegateApi, major) == 4);
+    assert!(offset_of!(DelegateApi, minor) == 6);
+    assert!(offset_of!(DelegateApi, features) == 8);
+    assert!(offset_of!(DelegateApi, get_info) == 24);
+    assert!(offset_of!(DelegateApi, initialize) == 28);
+    assert!(offset_of!(DelegateApi, shutdown) == 32);
+    assert!(offset_of!(DelegateApi, device_enumerate) == 36);
+    assert!(offset_of!(DelegateApi, partition) == 40);
+    assert!(offset_of!(DelegateApi, compile) == 44);
+    assert!(offset_of!(DelegateApi, blob_check) == 48);
+    assert!(offset_of!(DelegateApi, session_load) == 52);
+    assert!(offset_of!(DelegateApi, session_unload) == 56);
+    assert!(offset_of!(DelegateApi, session_execute) == 60);
+    assert!(offset_of!(DelegateApi, get_extension) == 64);
+    assert!(offset_of!(DelegateApi, options_schema) == 68);
+    assert!(offset_of!(DelegateApi, buffer_import) == 72);
+    assert!(offset_of!(DelegateApi, buffer_release) == 76);
+    assert!(offset_of!(DelegateApi, session_submit) == 80);
+};
+
+// ILP32 layout
+#[cfg(all(target_pointer_width = "32", any(not(target_arch = "x86"), windows)))]
+const _: () = {
+    assert!(size_of::<Ext>() == 12);
+    assert!(align_of::<Ext>() == 4);
+    assert!(offset_of!(Ext, struct_size) == 0);
+    assert!(offset_of!(Ext, ext_id) == 4);
+    assert!(offset_of!(Ext, next) == 8);
+    assert!(size_of::<Call>() == 16);
+    assert!(align_of::<Call>() == 4);
     assert!(offset_of!(Call, struct_size) == 0);
     assert!(offset_of!(Call, struct_id) == 4);
     assert!(offset_of!(Call, next) == 8);
     assert!(offset_of!(Call, host) == 12);
     assert!(size_of::<DelegateInfo>() == 128);
+    assert!(align_of::<DelegateInfo>() == 8);
     assert!(offset_of!(DelegateInfo, struct_size) == 0);
     assert!(offset_of!(DelegateInfo, struct_id) == 4);
     assert!(offset_of!(DelegateInfo, next) == 8);
@@ -2701,6 +3091,7 @@ const _: () = {
     assert!(offset_of!(DelegateInfo, abi_min_minor) == 116);
     assert!(offset_of!(DelegateInfo, layout_hash) == 120);
     assert!(size_of::<DeviceInfo>() == 88);
+    assert!(align_of::<DeviceInfo>() == 8);
     assert!(offset_of!(DeviceInfo, struct_size) == 0);
     assert!(offset_of!(DeviceInfo, struct_id) == 4);
     assert!(offset_of!(DeviceInfo, next) == 8);
@@ -2716,6 +3107,7 @@ const _: () = {
     assert!(offset_of!(DeviceInfo, driver_size) == 72);
     assert!(offset_of!(DeviceInfo, memory) == 80);
     assert!(size_of::<Kv>() == 64);
+    assert!(align_of::<Kv>() == 8);
     assert!(offset_of!(Kv, struct_size) == 0);
     assert!(offset_of!(Kv, struct_id) == 4);
     assert!(offset_of!(Kv, next) == 8);
@@ -2728,6 +3120,7 @@ const _: () = {
     assert!(offset_of!(Kv, str_value) == 48);
     assert!(offset_of!(Kv, str_value_size) == 56);
     assert!(size_of::<Init>() == 56);
+    assert!(align_of::<Init>() == 8);
     assert!(offset_of!(Init, struct_size) == 0);
     assert!(offset_of!(Init, struct_id) == 4);
     assert!(offset_of!(Init, next) == 8);
@@ -2738,6 +3131,7 @@ const _: () = {
     assert!(offset_of!(Init, options) == 40);
     assert!(offset_of!(Init, option_count) == 48);
     assert!(size_of::<Graph>() == 32);
+    assert!(align_of::<Graph>() == 8);
     assert!(offset_of!(Graph, struct_size) == 0);
     assert!(offset_of!(Graph, struct_id) == 4);
     assert!(offset_of!(Graph, next) == 8);
@@ -2745,12 +3139,14 @@ const _: () = {
     assert!(offset_of!(Graph, image_size) == 16);
     assert!(offset_of!(Graph, weights) == 24);
     assert!(size_of::<Target>() == 24);
+    assert!(align_of::<Target>() == 8);
     assert!(offset_of!(Target, struct_size) == 0);
     assert!(offset_of!(Target, struct_id) == 4);
     assert!(offset_of!(Target, next) == 8);
     assert!(offset_of!(Target, name) == 12);
     assert!(offset_of!(Target, name_size) == 16);
     assert!(size_of::<BlobMeta>() == 152);
+    assert!(align_of::<BlobMeta>() == 8);
     assert!(offset_of!(BlobMeta, struct_size) == 0);
     assert!(offset_of!(BlobMeta, struct_id) == 4);
     assert!(offset_of!(BlobMeta, next) == 8);
@@ -2775,6 +3171,7 @@ const _: () = {
     assert!(offset_of!(BlobMeta, options_hash) == 144);
     assert!(offset_of!(BlobMeta, weights_hash) == 148);
     assert!(size_of::<Section>() == 40);
+    assert!(align_of::<Section>() == 8);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
     assert!(offset_of!(Section, next) == 8);
@@ -2783,6 +3180,7 @@ const _: () = {
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 32);
     assert!(size_of::<Blob>() == 56);
+    assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
     assert!(offset_of!(Blob, next) == 8);
@@ -2795,6 +3193,7 @@ const _: () = {
     assert!(offset_of!(Blob, device) == 44);
     assert!(offset_of!(Blob, reserved2) == 48);
     assert!(size_of::<Tensor>() == 56);
+    assert!(align_of::<Tensor>() == 8);
     assert!(offset_of!(Tensor, struct_size) == 0);
     assert!(offset_of!(Tensor, struct_id) == 4);
     assert!(offset_of!(Tensor, next) == 8);
@@ -2806,6 +3205,7 @@ const _: () = {
     assert!(offset_of!(Tensor, buffer) == 40);
     assert!(offset_of!(Tensor, buffer_offset) == 48);
     assert!(size_of::<BufferDesc>() == 32);
+    assert!(align_of::<BufferDesc>() == 8);
     assert!(offset_of!(BufferDesc, struct_size) == 0);
     assert!(offset_of!(BufferDesc, struct_id) == 4);
     assert!(offset_of!(BufferDesc, next) == 8);
@@ -2814,6 +3214,7 @@ const _: () = {
     assert!(offset_of!(BufferDesc, pointer) == 20);
     assert!(offset_of!(BufferDesc, size) == 24);
     assert!(size_of::<ProfileEvent>() == 56);
+    assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
     assert!(offset_of!(ProfileEvent, struct_id) == 4);
     assert!(offset_of!(ProfileEvent, next) == 8);
@@ -2825,6 +3226,7 @@ const _: () = {
     assert!(offset_of!(ProfileEvent, end_ns) == 40);
     assert!(offset_of!(ProfileEvent, bytes) == 48);
     assert!(size_of::<ImageHeader>() == 48);
+    assert!(align_of::<ImageHeader>() == 8);
     assert!(offset_of!(ImageHeader, magic) == 0);
     assert!(offset_of!(ImageHeader, major) == 4);
     assert!(offset_of!(ImageHeader, minor) == 6);
@@ -2838,22 +3240,26 @@ const _: () = {
     assert!(offset_of!(ImageHeader, name_offset) == 40);
     assert!(offset_of!(ImageHeader, name_size) == 44);
     assert!(size_of::<ImageTable>() == 24);
+    assert!(align_of::<ImageTable>() == 8);
     assert!(offset_of!(ImageTable, kind) == 0);
     assert!(offset_of!(ImageTable, record_size) == 4);
     assert!(offset_of!(ImageTable, offset) == 8);
     assert!(offset_of!(ImageTable, count) == 16);
     assert!(size_of::<ImageSymbol>() == 24);
+    assert!(align_of::<ImageSymbol>() == 8);
     assert!(offset_of!(ImageSymbol, name_offset) == 0);
     assert!(offset_of!(ImageSymbol, name_size) == 4);
     assert!(offset_of!(ImageSymbol, min) == 8);
     assert!(offset_of!(ImageSymbol, max) == 16);
     assert!(size_of::<ImageExpr>() == 24);
+    assert!(align_of::<ImageExpr>() == 8);
     assert!(offset_of!(ImageExpr, kind) == 0);
     assert!(offset_of!(ImageExpr, code) == 4);
     assert!(offset_of!(ImageExpr, value) == 8);
     assert!(offset_of!(ImageExpr, start) == 16);
     assert!(offset_of!(ImageExpr, count) == 20);
     assert!(size_of::<ImageQuant>() == 56);
+    assert!(align_of::<ImageQuant>() == 8);
     assert!(offset_of!(ImageQuant, kind) == 0);
     assert!(offset_of!(ImageQuant, axis) == 4);
     assert!(offset_of!(ImageQuant, scale) == 8);
@@ -2865,12 +3271,14 @@ const _: () = {
     assert!(offset_of!(ImageQuant, block_start) == 48);
     assert!(offset_of!(ImageQuant, block_count) == 52);
     assert!(size_of::<ImageWeight>() == 24);
+    assert!(align_of::<ImageWeight>() == 8);
     assert!(offset_of!(ImageWeight, id) == 0);
     assert!(offset_of!(ImageWeight, dtype) == 4);
     assert!(offset_of!(ImageWeight, byte_size) == 8);
     assert!(offset_of!(ImageWeight, sizes_start) == 16);
     assert!(offset_of!(ImageWeight, rank) == 20);
     assert!(size_of::<ImageValue>() == 40);
+    assert!(align_of::<ImageValue>() == 4);
     assert!(offset_of!(ImageValue, name_offset) == 0);
     assert!(offset_of!(ImageValue, name_size) == 4);
     assert!(offset_of!(ImageValue, r#type) == 8);
@@ -2882,6 +3290,7 @@ const _: () = {
     assert!(offset_of!(ImageValue, source) == 32);
     assert!(offset_of!(ImageValue, source_index) == 36);
     assert!(size_of::<ImageNode>() == 40);
+    assert!(align_of::<ImageNode>() == 4);
     assert!(offset_of!(ImageNode, name_offset) == 0);
     assert!(offset_of!(ImageNode, name_size) == 4);
     assert!(offset_of!(ImageNode, op_offset) == 8);
@@ -2893,10 +3302,12 @@ const _: () = {
     assert!(offset_of!(ImageNode, debug_offset) == 32);
     assert!(offset_of!(ImageNode, debug_size) == 36);
     assert!(size_of::<ImageArg>() == 16);
+    assert!(align_of::<ImageArg>() == 8);
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
     assert!(size_of::<HostApi>() == 136);
+    assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
     assert!(offset_of!(HostApi, minor) == 6);
@@ -2929,6 +3340,7 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_require) == 124);
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(size_of::<DelegateApi>() == 88);
+    assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
     assert!(offset_of!(DelegateApi, minor) == 6);
@@ -2949,3 +3361,51 @@ const _: () = {
     assert!(offset_of!(DelegateApi, buffer_release) == 76);
     assert!(offset_of!(DelegateApi, session_submit) == 80);
 };
+
+/// [`ParallelBody`], for the comparison of layouts.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[repr(transparent)]
+pub struct ParallelBodyLayout(pub unsafe extern "C" fn(context: *mut core::ffi::c_void, index: u64));
+
+/// `parallel_for` of [`HostApi`], for the comparison of layouts.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[repr(transparent)]
+pub struct HostApiParallelForLayout(pub Option<unsafe extern "C" fn(call: *const Call, count: u64, body: ParallelBodyLayout, context: *mut core::ffi::c_void) -> Status>);
+
+/// Every struct and table, for the comparison of layouts. It crosses no border.
+#[cfg(feature = "layout-check")]
+#[doc(hidden)]
+#[derive(abi_stable::StableAbi)]
+#[allow(missing_docs)]
+#[repr(C)]
+pub struct AllLayouts {
+    pub dg_ext: Ext,
+    pub dg_call: Call,
+    pub dg_delegate_info: DelegateInfo,
+    pub dg_device_info: DeviceInfo,
+    pub dg_kv: Kv,
+    pub dg_init: Init,
+    pub dg_graph: Graph,
+    pub dg_target: Target,
+    pub dg_blob_meta: BlobMeta,
+    pub dg_section: Section,
+    pub dg_blob: Blob,
+    pub dg_tensor: Tensor,
+    pub dg_buffer_desc: BufferDesc,
+    pub dg_profile_event: ProfileEvent,
+    pub dg_image_header: ImageHeader,
+    pub dg_image_table: ImageTable,
+    pub dg_image_symbol: ImageSymbol,
+    pub dg_image_expr: ImageExpr,
+    pub dg_image_quant: ImageQuant,
+    pub dg_image_weight: ImageWeight,
+    pub dg_image_value: ImageValue,
+    pub dg_image_node: ImageNode,
+    pub dg_image_arg: ImageArg,
+    pub dg_host_api: HostApi,
+    pub dg_delegate_api: DelegateApi,
+}

@@ -157,6 +157,8 @@ mod call;
 mod delegate;
 mod error;
 mod extension;
+#[cfg(feature = "layout-check")]
+pub mod layout_check;
 #[rustfmt::skip]
 pub mod ops;
 mod options;

@@ -1,5 +1,6 @@
 //! One evaluation of a node: its arguments as an operator reads them, and its outputs as the image declares them.
 
+use crate::layout;
 use crate::quant;
 use crate::tensor::{Data, Tensor};
 use crate::walk::to_sizes;
@@ -239,10 +240,15 @@ impl<'a> Call<'a> {
         dtype.ok_or_else(|| Error::internal("an output is no tensor"))
     }
 
-    /// Sizes of an output.
+    /// Sizes of an output, in the order of the operator table.
     pub fn out_sizes(&self, i: usize) -> Result<Vec<usize>, Error> {
         let sizes = self.sizes.dims(&self.node.image(), self.output(i)?);
-        to_sizes(&sizes.ok_or_else(|| Error::invalid("the sizes of an output are not known from the inputs"))?)
+        let unknown = || Error::invalid("the sizes of an output are not known from the inputs");
+        let sizes = to_sizes(&sizes.ok_or_else(unknown)?)?;
+        Ok(match sizes.as_slice() {
+            [n, h, w, c] if layout::turned(&self.node).is_some() => vec![*n, *c, *h, *w],
+            _ => sizes,
+        })
     }
 
     /// The only output.

@@ -4,6 +4,7 @@
 //! An operator that is taken but cannot be run is thereby impossible, and so is one that can be run but is never taken.
 
 use crate::call::Call;
+use crate::layout;
 use crate::number::is_known;
 use crate::ops;
 use crate::quant;
@@ -118,6 +119,7 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
         reason: Reason::UNKNOWN_OP,
         text: format!("`{}` is not among its operators", node.op()),
     })?;
+    layout::accept(node)?;
     for value in node.inputs().chain(node.outputs().iter()) {
         accept_value(node, value)?;
     }

@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::caps::Operator;
 use crate::compile::{self, SECTION};
+use crate::layout;
 use crate::quant;
 use crate::tensor::Tensor;
 use crate::walk::to_sizes;
@@ -70,7 +71,10 @@ impl Program {
             for index in node.inputs() {
                 weigh(&view, index, &mut values, weights).map_err(|e| e.at(node.index()))?;
             }
-            let integers = unfold(&node, &mut values, weights).map_err(|e| e.at(node.index()))?;
+            let mut replaced = unfold(&node, &mut values, weights).map_err(|e| e.at(node.index()))?;
+            // In front: what was there before the numbers is put back last.
+            let turned = layout::unturn(&node, &mut values).map_err(|e| e.at(node.index()))?;
+            replaced.splice(..0, turned);
             let call = Call {
                 node,
                 sizes: &*sizes,
@@ -78,7 +82,7 @@ impl Program {
             };
             let made = evaluate(operator, &call).and_then(|made| fold(&node, made, weights));
             let made = made.map_err(|e| e.at(node.index()))?;
-            for (index, tensor) in integers {
+            for (index, tensor) in replaced {
                 values[index.0 as usize] = Some(tensor);
             }
             for (output, tensor) in node.outputs().iter().zip(made) {
@@ -151,7 +155,10 @@ fn evaluate(operator: &Operator, call: &Call<'_>) -> Result<Vec<Tensor>, Error> 
             )));
         }
     }
-    Ok(made)
+    match layout::turned(&call.node) {
+        Some(_) => layout::turn(made),
+        None => Ok(made),
+    }
 }
 
 fn verified(image: &[u8]) -> Result<ImageView<'_>, Error> {

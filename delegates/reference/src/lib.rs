@@ -39,6 +39,7 @@ pub mod caps;
 mod compile;
 mod device;
 pub mod execute;
+mod layout;
 mod math;
 mod number;
 pub mod ops;

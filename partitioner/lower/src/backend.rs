@@ -4,6 +4,7 @@ use crate::image::Offer;
 use delegraph_host::{Delegate, DelegateError, Partition, Pass, Weights};
 use delegraph_ir::NodeId;
 use delegraph_tag::{Answer, Verdict};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Somebody who partitions and compiles graph images: a loaded delegate, or one made up by a test.
@@ -14,6 +15,11 @@ pub trait Backend {
     /// What is to be done to a graph before it is asked about it.
     fn passes(&self) -> &[Pass] {
         &[]
+    }
+
+    /// Version of the operator table that it was built for, as it says.
+    fn opset(&self) -> &str {
+        delegraph_abi::c::OPSET
     }
 
     /// Verdicts and reasons for every node of an image.
@@ -38,6 +44,10 @@ impl Backend for Arc<Delegate> {
         Delegate::passes(self)
     }
 
+    fn opset(&self) -> &str {
+        &self.info().opset
+    }
+
     fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
         Delegate::partition(self, image)
     }
@@ -47,17 +57,18 @@ impl Backend for Arc<Delegate> {
     }
 }
 
-/// Asks about an offer that is already written.
+/// Asks about an offer that is already written. A node that several nodes of the image stand for is taken if all of them are;
+/// one that none stands for costs nothing.
 ///
 /// # Errors
 /// The delegate failed.
 pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, DelegateError> {
     let nodes = &offer.image.nodes;
-    let mut verdicts: Vec<Verdict> = offer
-        .refusals
-        .iter()
-        .map(|r| Verdict::no(r.unwrap_or_default()))
-        .collect();
+    let offered = |refusal: &Option<Cow<'static, str>>| match refusal {
+        Some(reason) => Verdict::no(reason.clone()),
+        None => Verdict::yes(),
+    };
+    let mut verdicts: Vec<Verdict> = offer.refusals.iter().map(offered).collect();
     if nodes.is_empty() {
         return Ok(Answer {
             verdicts,
@@ -65,14 +76,21 @@ pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, Delega
         });
     }
     let partition = backend.partition(&offer.image.bytes)?;
-    for (id, verdict) in nodes.iter().zip(partition.verdicts) {
-        verdicts[id.index()] = Verdict {
-            supported: verdict.supported,
-            reason: verdict.reason,
-        };
+    let mut given = partition.verdicts.into_iter();
+    for id in nodes {
+        // One that is missing is a refusal without a reason.
+        let (supported, reason) = given.next().map_or_else(Default::default, |v| (v.supported, v.reason));
+        let verdict = &mut verdicts[id.index()];
+        if verdict.supported {
+            *verdict = Verdict { supported, reason };
+        }
     }
-    let in_graph =
-        |set: Vec<u32>| -> Vec<NodeId> { set.iter().filter_map(|n| nodes.get(*n as usize).copied()).collect() };
+    let in_graph = |set: Vec<u32>| -> Vec<NodeId> {
+        let mut set: Vec<NodeId> = set.iter().filter_map(|n| nodes.get(*n as usize).copied()).collect();
+        set.sort_unstable();
+        set.dedup();
+        set
+    };
     Ok(Answer {
         verdicts,
         atomic_sets: partition.atomic_sets.into_iter().map(in_graph).collect(),

@@ -6,16 +6,55 @@ use delegraph_ir::{
     Arg, Bytes, Constant, ConstantId, Def, Expr, ExprOp, Graph, MemoryFormat, Module, Node, NodeId, Quant, Type,
     ValueId,
 };
+use delegraph_opset::{Version, Versions};
+use delegraph_passes::channels_last::channels_last;
 use delegraph_tag::{BorderSizes, Boundary, Reads, builtin_refusal, live};
 use delegraph_types::{DType, Scalar};
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
+
+/// In what form a delegate gets its images.
+#[derive(Debug, Clone, Copy)]
+pub struct Form<'a> {
+    /// All versions of the operator table.
+    pub versions: &'a Versions,
+    /// The one that the image is written in. No node of a newer operator is offered.
+    pub version: Version,
+    /// Normal form 1 instead of 0.
+    pub channels_last: bool,
+}
+
+impl<'a> Form<'a> {
+    /// The newest version, and normal form 0.
+    pub fn newest(versions: &'a Versions) -> Form<'a> {
+        Form {
+            versions,
+            version: versions.newest(),
+            channels_last: false,
+        }
+    }
+
+    /// Why the version lacks a node's operator, if it does.
+    fn lacks(&self, node: &Node) -> Option<String> {
+        let since = self.versions.since(node.op);
+        let name = |version| self.versions.name(version);
+        (since > self.version).then(|| {
+            format!(
+                "not offered: `{}` is of the operator table {}, and the delegate was built for {}",
+                node.op,
+                name(since),
+                name(self.version)
+            )
+        })
+    }
+}
 
 /// Nodes as an image.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// `DGG1`.
     pub bytes: Vec<u8>,
-    /// The node of the graph that each node of the image is.
+    /// The node of the graph that each node of the image is, or that it was put in for.
     pub nodes: Vec<NodeId>,
     /// The operator of each node of the image.
     pub operators: Vec<&'static str>,
@@ -33,7 +72,7 @@ pub struct Offer {
     /// The nodes that are offered.
     pub image: Image,
     /// For each node of the graph, why it is not offered, if so.
-    pub refusals: Vec<Option<&'static str>>,
+    pub refusals: Vec<Option<Cow<'static, str>>>,
 }
 
 /// A graph could not be written as an image.
@@ -75,7 +114,7 @@ const UNPLANNED: &str =
 ///
 /// # Errors
 /// See [`LayoutError`].
-pub fn offer(module: &Module, graph: &Graph) -> Result<Offer, LayoutError> {
+pub fn offer(module: &Module, graph: &Graph, form: Form<'_>) -> Result<Offer, LayoutError> {
     let live = live(graph);
     // A delegate writes into memory that the host gives it, so the host has to know how much is enough.
     let unplanned = |node: &Node| {
@@ -84,17 +123,18 @@ pub fn offer(module: &Module, graph: &Graph) -> Result<Offer, LayoutError> {
             .any(|ty| ty.planned_bytes(&module.symbols).is_none())
             .then_some(UNPLANNED)
     };
-    let refusals: Vec<Option<&'static str>> = graph
+    let refusals: Vec<Option<Cow<'static, str>>> = graph
         .nodes
         .iter()
         .zip(live)
         .map(|(node, live)| {
             let unread = (!live).then_some("nothing reads what it makes");
-            builtin_refusal(graph, node).or(unread).or_else(|| unplanned(node))
+            let builtin = builtin_refusal(graph, node).or(unread).or_else(|| unplanned(node));
+            builtin.map(Cow::Borrowed).or_else(|| form.lacks(node).map(Cow::Owned))
         })
         .collect();
     let nodes: Vec<NodeId> = graph.node_ids().filter(|id| refusals[id.index()].is_none()).collect();
-    let image = of_nodes(module, graph, &nodes, &Reads::of(graph))?;
+    let image = of_nodes(module, graph, &nodes, &Reads::of(graph), form)?;
     Ok(Offer { image, refusals })
 }
 
@@ -102,8 +142,14 @@ pub fn offer(module: &Module, graph: &Graph) -> Result<Offer, LayoutError> {
 ///
 /// # Errors
 /// See [`LayoutError`].
-pub fn of_nodes(module: &Module, graph: &Graph, nodes: &[NodeId], reads: &Reads) -> Result<Image, LayoutError> {
-    write(module, graph, nodes, Boundary::of(graph, nodes, reads))
+pub fn of_nodes(
+    module: &Module,
+    graph: &Graph,
+    nodes: &[NodeId],
+    reads: &Reads,
+    form: Form<'_>,
+) -> Result<Image, LayoutError> {
+    write(module, graph, nodes, Boundary::of(graph, nodes, reads), form)
 }
 
 /// Writes some nodes with inputs and outputs in a given order.
@@ -112,6 +158,26 @@ pub(crate) fn write(
     graph: &Graph,
     nodes: &[NodeId],
     boundary: Boundary,
+    form: Form<'_>,
+) -> Result<Image, LayoutError> {
+    if !form.channels_last {
+        return write_as_is(module, graph, nodes, boundary, form);
+    }
+    let (graph, origins) = channels_last(graph, nodes, &boundary.outputs);
+    let all: Vec<NodeId> = graph.node_ids().collect();
+    let image = write_as_is(module, &graph, &all, boundary, form)?;
+    Ok(Image {
+        nodes: origins,
+        ..image
+    })
+}
+
+fn write_as_is(
+    module: &Module,
+    graph: &Graph,
+    nodes: &[NodeId],
+    boundary: Boundary,
+    form: Form<'_>,
 ) -> Result<Image, LayoutError> {
     let mut writer = Writer {
         module,
@@ -123,6 +189,8 @@ pub(crate) fn write(
         weights: Vec::new(),
         weight_of: FxHashMap::default(),
     };
+    writer.builder.opset(form.versions.name(form.version));
+    writer.builder.normal_form(u32::from(form.channels_last));
     for input in &boundary.inputs {
         let value = graph.value(*input);
         let ty = writer.ty(&value.ty)?;
@@ -449,7 +517,14 @@ mod tests {
         graph.add_output(z);
         graph.nodes[1].source = Some("model.py:3".into());
 
-        let image = of_nodes(&module, &graph, &[NodeId(1), NodeId(2)], &Reads::of(&graph)).unwrap();
+        let image = of_nodes(
+            &module,
+            &graph,
+            &[NodeId(1), NodeId(2)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        )
+        .unwrap();
         assert_eq!(
             (image.inputs, image.outputs, image.weights),
             (vec![before], vec![z], vec![w])
@@ -513,7 +588,14 @@ mod tests {
             Arg::None,
         ];
         graph.add_output(y);
-        let image = of_nodes(&Module::default(), &graph, &[NodeId(0)], &Reads::of(&graph)).unwrap();
+        let image = of_nodes(
+            &Module::default(),
+            &graph,
+            &[NodeId(0)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        )
+        .unwrap();
         let view = verify(&image.bytes).unwrap();
         let node = view.nodes().next().unwrap();
         let kinds: Vec<String> = node
@@ -544,7 +626,13 @@ mod tests {
         assert!(matches!(node.arg(8), ArgView::MemoryFormat(FormatCode::CHANNELS_LAST)));
         let body = Arg::Graph(Box::new(Graph::new("body")));
         graph.nodes[0].args.push(body);
-        let result = of_nodes(&Module::default(), &graph, &[NodeId(0)], &Reads::of(&graph));
+        let result = of_nodes(
+            &Module::default(),
+            &graph,
+            &[NodeId(0)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        );
         assert!(matches!(result, Err(LayoutError::Subgraph { .. })));
     }
 
@@ -559,7 +647,14 @@ mod tests {
         let args = vec![Arg::Values(vec![y, y]), Arg::int(0)];
         let z = graph.push("aten::cat", args, vec![ty(&double)]).unwrap()[0];
         graph.add_output(z);
-        let image = of_nodes(&Module::default(), &graph, &[NodeId(1)], &Reads::of(&graph)).unwrap();
+        let image = of_nodes(
+            &Module::default(),
+            &graph,
+            &[NodeId(1)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        )
+        .unwrap();
         let view = verify(&image.bytes).unwrap();
         let mut sizes = image::Sizes::new(&view);
         sizes.bind(&view, [[7].as_slice()]).unwrap();
@@ -582,7 +677,14 @@ mod tests {
         let x = graph.add_input("x", ty.clone().into());
         let y = graph.push("aten::relu", vec![x.into()], vec![ty.into()]).unwrap()[0];
         graph.add_output(y);
-        let image = of_nodes(&module, &graph, &[NodeId(0)], &Reads::of(&graph)).unwrap();
+        let image = of_nodes(
+            &module,
+            &graph,
+            &[NodeId(0)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        )
+        .unwrap();
         assert_eq!(image.weights, [scales]);
         let view = verify(&image.bytes).unwrap();
         let quant = view.value(view.outputs().get(0).unwrap()).quant();
@@ -609,7 +711,13 @@ mod tests {
         let w = graph.add_constant("gone", TensorType::fixed(DType::F32, &[4]), ConstantId(9));
         let ty = TensorType::fixed(DType::F32, &[4]);
         graph.push("aten::relu", vec![w.into()], vec![ty.into()]).unwrap();
-        let result = of_nodes(&module, &graph, &[NodeId(0)], &Reads::of(&graph));
+        let result = of_nodes(
+            &module,
+            &graph,
+            &[NodeId(0)],
+            &Reads::of(&graph),
+            Form::newest(&Versions::builtin()),
+        );
         assert!(matches!(result, Err(LayoutError::NoConstant { value }) if value == "gone"));
     }
 }

@@ -1,17 +1,21 @@
 //! The loop: ask, decompose what nobody claims, ask again, tag, compile, tag again without what was refused.
 
 use crate::backend::{Backend, ask};
-use crate::image::{Image, ImageWeights, LayoutError, of_nodes, offer};
+use crate::culprit::{Attempt, Pieces};
+use crate::image::{Image, ImageWeights, LayoutError, Offer, of_nodes, offer};
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
-use crate::view::{Refused, View, ask_view};
+use crate::view::{Refused, View, Viewer, ask_view};
+use crate::wants::Wants;
 use crate::{CompiledCandidate, CompiledRegion};
-use delegraph_host::{DelegateError, Host, Pass};
+use delegraph_abi::Status;
+use delegraph_host::{DelegateError, Host};
 use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op, ValueId};
+use delegraph_opset::{Version, Versions};
 use delegraph_passes::PassError;
 use delegraph_passes::decompose::{decompose_once, has_rule};
-use delegraph_passes::quantize::{Copies, Folder, rejoin, separate};
+use delegraph_passes::quantize::{Copies, rejoin, separate};
 use delegraph_tag::{Answer, Exclusion, Policy, Reads, TaggedRegion, Tagging, Verdict, apply, live, plan, work};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -27,6 +31,8 @@ pub struct LowerOptions {
     pub policy: Policy,
     /// Makes a delegate that cannot be loaded or asked an error instead of a line in the report.
     pub strict: bool,
+    /// Versions of the operator table: a delegate is not shown an operator that is newer than itself.
+    pub versions: Versions,
 }
 
 /// What lowering is doing.
@@ -130,8 +136,9 @@ pub fn lower_with(
         progress,
         problems: Vec::new(),
         blobs: FxHashMap::default(),
-        folder: Folder::default(),
+        viewer: Viewer::default(),
         folded: Vec::new(),
+        wants: Vec::new(),
     };
     let slots = lowering.slots.len();
     lowering.folded = module.graphs.iter().map(|_| FoldedGraph::new(slots)).collect();
@@ -141,6 +148,17 @@ pub fn lower_with(
         .map(|(_, slot)| slot.as_ref().err().cloned())
         .collect();
     for i in 0..lowering.slots.len() {
+        let wants = lowering.slots[i]
+            .1
+            .as_ref()
+            .map(|b| Wants::of(b.as_ref(), &options.versions));
+        let wants = wants
+            .unwrap_or_else(|_| Ok(Wants::default()))
+            .unwrap_or_else(|problem| {
+                lowering.problems[i] = Some(problem);
+                Wants::default()
+            });
+        lowering.wants.push(wants);
         lowering.check_strict(i)?;
     }
     let mut decomposed = vec![Vec::new(); module.graphs.len()];
@@ -169,12 +187,14 @@ struct Lowering<'a> {
     problems: Vec<Option<String>>,
     /// Blobs by backend, image and weights: regions that stay as they were when others are tagged again.
     blobs: FxHashMap<(usize, Vec<u8>, Vec<ConstantId>), Vec<u8>>,
-    folder: Folder,
+    viewer: Viewer,
     /// By graph.
     folded: Vec<FoldedGraph>,
+    /// By backend.
+    wants: Vec<Wants>,
 }
 
-/// What backends that ask for quantized types see of a graph.
+/// What backends that ask for passes see of a graph.
 #[derive(Default)]
 struct FoldedGraph {
     /// Dequantizations that were copied so that each operator has its own.
@@ -268,12 +288,13 @@ impl Lowering<'_> {
 
     /// Every backend's answer about one graph; one that cannot answer refuses every node and is not asked again.
     fn ask_all(&mut self, module: &mut Module, index: usize) -> Result<Answers, LowerError> {
-        let takes_part = |(i, slot): (usize, &Slot)| self.problems[i].is_none() && folds(slot);
-        if self.slots.iter().enumerate().any(takes_part) {
+        let folds = |(wants, problem): (&Wants, &Option<String>)| problem.is_none() && wants.fold_qdq;
+        if self.wants.iter().zip(&self.problems).any(folds) {
             let Module { graphs, constants, .. } = &mut *module;
             separate(&mut graphs[index], constants, &mut self.folded[index].copies);
         }
-        let mut plain = None;
+        // Most backends are shown the same image.
+        let mut plain: Option<((Version, bool), Offer)> = None;
         let mut answers = Vec::with_capacity(self.slots.len());
         for i in 0..self.slots.len() {
             let (name, slot) = &self.slots[i];
@@ -285,7 +306,8 @@ impl Lowering<'_> {
                     graph: &module.graphs[index].name,
                     nodes,
                 });
-                let given = if folds(&self.slots[i]) {
+                let (wants, versions) = (&self.wants[i], &self.options.versions);
+                let given = if wants.a_view() {
                     let FoldedGraph { views, refused, .. } = &mut self.folded[index];
                     views[i] = None;
                     let rounds = self.options.policy.max_rounds;
@@ -293,7 +315,8 @@ impl Lowering<'_> {
                         backend.as_ref(),
                         module,
                         index,
-                        &mut self.folder,
+                        (wants, versions),
+                        &mut self.viewer,
                         &mut refused[i],
                         rounds,
                     )?;
@@ -302,11 +325,13 @@ impl Lowering<'_> {
                         answer
                     })
                 } else {
-                    let offer = match plain.take() {
-                        Some(offer) => offer,
-                        None => offer(module, &module.graphs[index])?,
+                    let form = wants.form(versions);
+                    let key = (form.version, form.channels_last);
+                    let offer = match plain.take().filter(|(of, _)| *of == key) {
+                        Some((_, offer)) => offer,
+                        None => offer(module, &module.graphs[index], form)?,
                     };
-                    ask(backend.as_ref(), plain.insert(offer))
+                    ask(backend.as_ref(), &plain.insert((key, offer)).1)
                 };
                 match given {
                     Ok(given) => answer = Some(given),
@@ -335,11 +360,13 @@ impl Lowering<'_> {
         nodes: &[NodeId],
         reads: &Reads,
     ) -> Result<Option<Image>, LowerError> {
-        let slot = self.slots.iter().position(|(name, _)| name == backend);
-        let graph = &module.graphs[index];
-        Ok(match slot.and_then(|i| self.folded[index].views[i].as_ref()) {
-            Some(view) => view.image(module, graph, nodes, reads)?,
-            None => Some(of_nodes(module, graph, nodes, reads)?),
+        let Some(slot) = self.slots.iter().position(|(name, _)| name == backend) else {
+            unreachable!("regions belong to backends that were asked")
+        };
+        let (graph, form) = (&module.graphs[index], self.wants[slot].form(&self.options.versions));
+        Ok(match self.folded[index].views[slot].as_ref() {
+            Some(view) => view.image(module, graph, nodes, reads, form)?,
+            None => Some(of_nodes(module, graph, nodes, reads, form)?),
         })
     }
 
@@ -374,7 +401,8 @@ impl Lowering<'_> {
         let (tagging, compiled) = loop {
             let tagging = plan(module, &module.graphs[index], answers, policy, &excluded);
             let before = excluded.len();
-            let compiled = self.compile_regions(module, index, &tagging, attempt, &mut excluded, &mut problems)?;
+            let compiled =
+                self.compile_regions(module, index, &tagging, answers, attempt, &mut excluded, &mut problems)?;
             if excluded.len() == before {
                 break (tagging, compiled);
             }
@@ -428,13 +456,15 @@ impl Lowering<'_> {
         })
     }
 
-    /// Compiles every region with its owner. What is refused is excluded: at first the node that the delegate names, then its
-    /// region, and in the end, so that there is one, the whole graph for that delegate.
+    /// Compiles every region with its owner. What is refused is excluded: at first the node that the delegate names, or that
+    /// compiling parts of the region finds; then its region, and in the end, so that there is one, the whole graph for that
+    /// delegate.
     fn compile_regions(
         &mut self,
         module: &Module,
         index: usize,
         tagging: &Tagging,
+        answers: &Answers,
         attempt: u32,
         excluded: &mut Vec<Exclusion>,
         problems: &mut Vec<CompileProblem>,
@@ -455,33 +485,73 @@ impl Lowering<'_> {
                 }
                 Err(error) => error,
             };
-            let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
-            problems.push(problem(graph, region, named, &error));
             let message = with_hint(&error);
-            let mut exclude = |nodes: &mut dyn Iterator<Item = NodeId>, reason: String| {
-                excluded.extend(nodes.map(|node| Exclusion {
-                    node,
-                    backend: region.backend.clone(),
-                    reason: reason.clone(),
-                }));
+            let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
+            let culprit = match named {
+                Some(node) => Some(vec![node]),
+                // Nobody wants a result any more, so there is nothing to be found.
+                None if attempt < patience && error.code != Status::CANCELLED => {
+                    self.find_culprit(module, index, region, answers, &reads)?
+                }
+                None => None,
             };
-            match named {
-                Some(node) if attempt < patience => {
-                    exclude(&mut [node].into_iter(), format!("it did not compile: {message}"));
+            let blamed = culprit.as_ref().and_then(|nodes| nodes.last().copied());
+            problems.push(problem(graph, region, blamed, &error));
+            let (nodes, reason) = match culprit {
+                Some(nodes) if attempt < patience => {
+                    let found = named.is_none() && nodes.len() < region.nodes.len();
+                    let how = if found {
+                        " (found by compiling parts of its region)"
+                    } else {
+                        ""
+                    };
+                    (nodes, format!("it did not compile: {message}{how}"))
                 }
                 _ if attempt < patience.saturating_mul(2) => {
-                    exclude(
-                        &mut region.nodes.iter().copied(),
-                        format!("its region did not compile: {message}"),
-                    );
+                    (region.nodes.clone(), format!("its region did not compile: {message}"))
                 }
-                _ => exclude(
-                    &mut graph.node_ids(),
+                _ => (
+                    graph.node_ids().collect(),
                     format!("too many regions did not compile: {message}"),
                 ),
-            }
+            };
+            excluded.extend(nodes.into_iter().map(|node| Exclusion {
+                node,
+                backend: region.backend.clone(),
+                reason: reason.clone(),
+            }));
         }
         Ok(compiled)
+    }
+
+    /// The node, or the set of nodes that go together, which makes a region fail whose compiler names none. `None`: a region
+    /// of one such piece, or one of which no part can be tried.
+    fn find_culprit(
+        &mut self,
+        module: &Module,
+        index: usize,
+        region: &TaggedRegion,
+        answers: &Answers,
+        reads: &Reads,
+    ) -> Result<Option<Vec<NodeId>>, LowerError> {
+        let graph = &module.graphs[index];
+        let answer = answers.iter().find(|(name, _)| *name == region.backend);
+        let sets = answer.map_or(&[][..], |(_, answer)| answer.atomic_sets.as_slice());
+        Pieces::new(&region.nodes, sets).culprit(&region.nodes, |part| {
+            let image = match self.image(module, index, &region.backend, part, reads) {
+                Ok(Some(image)) => image,
+                Ok(None) | Err(LowerError::Layout(_)) => return Ok(Attempt::Unknown),
+                Err(error) => return Err(error),
+            };
+            Ok(match self.compile(module, graph, &region.backend, &image)? {
+                Ok(_) => Attempt::Compiles,
+                Err(error) => match error.node.and_then(|n| image.nodes.get(n as usize)) {
+                    Some(node) => Attempt::Names(*node),
+                    None if error.code == Status::CANCELLED => Attempt::Unknown,
+                    None => Attempt::Fails,
+                },
+            })
+        })
     }
 
     /// Compiles one image, or finds the blob that was made of an equal one.
@@ -603,11 +673,6 @@ fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, fo
         live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node) && !folded.holds(*id)
     };
     graph.node_ids().filter(wanted).collect()
-}
-
-/// Whether a backend asks for quantized types.
-fn folds((_, backend): &Slot) -> bool {
-    backend.as_ref().is_ok_and(|b| b.passes().contains(&Pass::FoldQdq))
 }
 
 /// The report of a node that is about to be decomposed.

@@ -1,13 +1,18 @@
-//! A delegate's view: the graph with quantize and dequantize operators folded into types, and what follows for the graph.
+//! A delegate's view: the graph after the passes that its manifest asks for, and what follows for the graph.
 //!
 //! The delegate is asked about the view. Regions are made of the graph's own nodes, because they are what runs without the
 //! delegate: a folded node stands for several, which are taken all together or not at all.
 
 use crate::backend::{Backend, ask};
-use crate::image::{Image, LayoutError, offer, write};
+use crate::image::{Form, Image, LayoutError, offer, write};
+use crate::wants::Wants;
 use delegraph_host::DelegateError;
-use delegraph_ir::{Graph, Module, NodeId};
-use delegraph_passes::quantize::{Folded, Folder};
+use delegraph_ir::{Graph, Module, Node, NodeId};
+use delegraph_opset::Versions;
+use delegraph_passes::Folded;
+use delegraph_passes::batch_norm::NormFolder;
+use delegraph_passes::quantize::Folder;
+use delegraph_passes::raise::raise;
 use delegraph_tag::{Answer, Boundary, Reads, Verdict};
 use rustc_hash::FxHashMap;
 
@@ -40,6 +45,45 @@ pub(crate) struct View {
     reads: Reads,
 }
 
+/// Makes views, and remembers the constants that it made for them.
+#[derive(Debug, Default)]
+pub(crate) struct Viewer {
+    quantize: Folder,
+    norms: NormFolder,
+}
+
+impl Viewer {
+    /// The graph after the passes that somebody wants; an operator that `keep` names stays as it is.
+    ///
+    /// First come operators that the exporter took apart, since later passes know them; last comes what changes types, which
+    /// the others need not understand.
+    fn view(&mut self, module: &mut Module, index: usize, wants: &Wants, keep: &dyn Fn(&Node) -> bool) -> Folded {
+        let Module { graphs, constants, .. } = module;
+        let graph = &graphs[index];
+        let mut view: Option<Folded> = raise(graph, &|op| wants.keeps(op), keep);
+        if wants.fold_batch_norm {
+            let next = self.norms.fold(constants, seen(&view, graph), keep);
+            view = then(view, next);
+        }
+        if wants.fold_qdq {
+            let next = self.quantize.fold(constants, seen(&view, graph), keep);
+            view = then(view, Some(next));
+        }
+        view.unwrap_or_else(|| Folded::same(graph))
+    }
+}
+
+fn seen<'a>(view: &'a Option<Folded>, graph: &'a Graph) -> &'a Graph {
+    view.as_ref().map_or(graph, |view| &view.graph)
+}
+
+fn then(view: Option<Folded>, next: Option<Folded>) -> Option<Folded> {
+    match (view, next) {
+        (Some(view), Some(next)) => Some(view.then(next)),
+        (view, next) => view.or(next),
+    }
+}
+
 /// What a backend said about a view, in terms of the graph's nodes.
 pub(crate) type Asked = Result<(Answer, View), DelegateError>;
 
@@ -48,17 +92,15 @@ pub(crate) fn ask_view(
     backend: &dyn Backend,
     module: &mut Module,
     index: usize,
-    folder: &mut Folder,
+    (wants, versions): (&Wants, &Versions),
+    viewer: &mut Viewer,
     refused: &mut Refused,
     rounds: u32,
 ) -> Result<Asked, LayoutError> {
     let mut round = 0;
     loop {
-        let graph = &module.graphs[index];
-        let folded = folder.fold(&mut module.constants, graph, &|node| {
-            refused.reasons.contains_key(&node.name)
-        });
-        let offer = offer(module, &folded.graph)?;
+        let folded = viewer.view(module, index, wants, &|node| refused.reasons.contains_key(&node.name));
+        let offer = offer(module, &folded.graph, wants.form(versions))?;
         let answer = match ask(backend, &offer) {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error)),
@@ -86,7 +128,7 @@ pub(crate) fn ask_view(
 
 /// An answer about a view as one about the graph.
 fn in_graph(graph: &Graph, folded: &Folded, answer: Answer, refused: &Refused) -> Answer {
-    let verdict = |(node, view): (&delegraph_ir::Node, &NodeId)| {
+    let verdict = |(node, view): (&Node, &NodeId)| {
         let mut verdict = answer.verdicts[view.index()].clone();
         refused.explain(&node.name, &mut verdict);
         verdict
@@ -127,6 +169,7 @@ impl View {
         graph: &Graph,
         nodes: &[NodeId],
         reads: &Reads,
+        form: Form<'_>,
     ) -> Result<Option<Image>, LayoutError> {
         let Folded {
             graph: view,
@@ -167,7 +210,7 @@ impl View {
             constants: folded.constants,
             ..border
         };
-        let mut image = write(module, view, &seen, boundary)?;
+        let mut image = write(module, view, &seen, boundary, form)?;
         image.nodes.iter_mut().for_each(|id| *id = origins[id.index()].main);
         Ok(Some(image))
     }

@@ -15,6 +15,8 @@ use std::rc::Rc;
 struct Log {
     asked: Vec<Vec<String>>,
     compiled: Vec<String>,
+    /// Calls of `compile`, failed ones included.
+    tries: usize,
 }
 
 struct Fake {
@@ -22,6 +24,8 @@ struct Fake {
     takes: &'static [&'static str],
     /// Refuses to compile a region with this operator, and says so (`true`) or does not say where.
     refuses: Option<(&'static str, bool)>,
+    /// What its compiler fails with.
+    code: Status,
     fails_to_answer: bool,
     log: Rc<RefCell<Log>>,
 }
@@ -31,6 +35,7 @@ fn fake(name: &'static str, takes: &'static [&'static str]) -> Fake {
         name,
         takes,
         refuses: None,
+        code: Status::UNSUPPORTED,
         fails_to_answer: false,
         log: Rc::default(),
     }
@@ -40,7 +45,7 @@ impl Fake {
     fn error(&self, node: Option<u32>, message: &str) -> DelegateError {
         DelegateError {
             backend: self.name.into(),
-            code: Status::UNSUPPORTED,
+            code: self.code,
             vendor_code: 0,
             node,
             message: message.to_string(),
@@ -78,6 +83,7 @@ impl Backend for Fake {
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
         let view = verify(image).unwrap();
+        self.log.borrow_mut().tries += 1;
         if let Some((op, says)) = self.refuses
             && let Some(node) = view.nodes().find(|n| n.op() == op)
         {
@@ -241,7 +247,7 @@ fn a_refused_node_is_left_out_and_the_rest_is_not_compiled_twice() {
 }
 
 #[test]
-fn a_refused_region_goes_to_the_next_backend() {
+fn a_node_that_the_compiler_does_not_name_is_found_and_goes_to_the_next_backend() {
     let mut module = chain(&["aten::relu", "aten::cos"]);
     let picky = Fake {
         refuses: Some(("aten::cos", false)),
@@ -252,29 +258,79 @@ fn a_refused_region_goes_to_the_next_backend() {
         &options(1),
         vec![picky, fake("b", &["aten::relu", "aten::cos"])],
     );
-    assert_eq!(blobs(&lowered), [["b/:aten::relu,aten::cos:0"]]);
     assert_eq!(
-        refusals(&lowered, 0),
-        ["its region did not compile: too wide (hint: use less)"]
+        blobs(&lowered),
+        [vec!["a/:aten::relu:0", "b/:aten::relu:0"], vec!["b/:aten::cos:0"]]
     );
+    assert_eq!(
+        refusals(&lowered, 1),
+        ["it did not compile: too wide (hint: use less) (found by compiling parts of its region)"]
+    );
+    assert_eq!(lowered.graphs[0].problems[0].node.as_deref(), Some("cos_1"));
+}
+
+#[test]
+fn of_forty_nodes_one_that_breaks_the_compiler_costs_itself_alone() {
+    for at in [0, 1, 17, 38, 39] {
+        for code in [
+            Status::INTERNAL,
+            Status::DEVICE_LOST,
+            Status::TIMEOUT,
+            Status::UNSUPPORTED,
+        ] {
+            let mut ops = ["aten::relu"; 40];
+            ops[at] = "aten::cos";
+            let mut module = chain(&ops);
+            let picky = Fake {
+                refuses: Some(("aten::cos", false)),
+                code,
+                ..fake("a", &["aten::relu", "aten::cos"])
+            };
+            let log = picky.log.clone();
+            let lowered = run(&mut module, &options(1), vec![picky]);
+            let nodes = &lowered.graphs[0].nodes;
+            let left: Vec<usize> = (0..40).filter(|i| nodes[*i].owner.is_none()).collect();
+            assert_eq!(left, [at]);
+            // The whole, six parts (40 has six binary digits), and what lies before and behind.
+            assert!(log.borrow().tries <= 1 + 6 + 2, "{} for {at}", log.borrow().tries);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_searched_after_a_cancellation() {
+    let mut module = chain(&["aten::relu", "aten::cos", "aten::relu"]);
+    let cancelled = Fake {
+        refuses: Some(("aten::cos", false)),
+        code: Status::CANCELLED,
+        ..fake("a", &["aten::relu", "aten::cos"])
+    };
+    let log = cancelled.log.clone();
+    let lowered = run(&mut module, &options(1), vec![cancelled]);
+    assert!(lowered.graphs[0].regions.is_empty());
+    assert_eq!(log.borrow().tries, 1);
 }
 
 #[test]
 fn a_compiler_that_refuses_everything_comes_to_an_end() {
-    let mut module = chain(&["aten::relu"; 50]);
-    let picky = Fake {
-        refuses: Some(("aten::relu", true)),
-        ..fake("a", &["aten::relu"])
-    };
-    let lowered = run(&mut module, &options(1), vec![picky]);
-    assert!(lowered.graphs[0].regions.is_empty());
-    assert!(
-        lowered.graphs[0]
-            .nodes
-            .iter()
-            .all(|n| n.owner.is_none() && n.refusals.len() == 1)
-    );
-    assert!(module.graphs[0].nodes.iter().all(|n| n.region.is_none()));
+    for (says, most) in [(true, 20), (false, 80)] {
+        let mut module = chain(&["aten::relu"; 50]);
+        let picky = Fake {
+            refuses: Some(("aten::relu", says)),
+            ..fake("a", &["aten::relu"])
+        };
+        let log = picky.log.clone();
+        let lowered = run(&mut module, &options(1), vec![picky]);
+        assert!(lowered.graphs[0].regions.is_empty());
+        assert!(
+            lowered.graphs[0]
+                .nodes
+                .iter()
+                .all(|n| n.owner.is_none() && n.refusals.len() == 1)
+        );
+        assert!(module.graphs[0].nodes.iter().all(|n| n.region.is_none()));
+        assert!(log.borrow().tries <= most, "{}", log.borrow().tries);
+    }
 }
 
 #[test]

@@ -70,6 +70,9 @@ pub enum Command {
     Inspect(InspectArgs),
     /// List delegates and their devices
     Devices(DevicesArgs),
+    /// Begin a delegate, look into one, compare two
+    #[command(subcommand)]
+    Delegate(DelegateCommand),
     /// Show, check or make a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -254,6 +257,80 @@ pub struct DevicesArgs {
     /// Load the libraries and ask them
     #[arg(long)]
     pub probe: bool,
+}
+
+/// `delegate`
+#[derive(Debug, Subcommand)]
+pub enum DelegateCommand {
+    /// Make a folder with a whole delegate that builds and refuses everything politely
+    New(DelegateNewArgs),
+    /// Look into a library or manifest before anything of it runs, then load it and run ten small cases
+    Check(DelegateCheckArgs),
+    /// Say what of an old library a new one would break
+    AbiDiff(DelegateAbiDiffArgs),
+    /// Load a library in this process: the child of `check` and `abi-diff`
+    #[command(hide = true)]
+    Probe(DelegateProbeArgs),
+}
+
+/// `delegate new`
+#[derive(Debug, Args)]
+pub struct DelegateNewArgs {
+    /// Backend id of the delegate: lower case letters, digits and `-`
+    pub name: String,
+    /// Language
+    #[arg(long, value_enum)]
+    pub lang: Language,
+    /// Folder to make; the name if absent
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Who makes it
+    #[arg(long, value_name = "NAME", default_value = "Example")]
+    pub vendor: String,
+    /// For Rust: folder of the crate delegraph-sdk on this machine, in place of the repository
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// Languages of `delegate new`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Language {
+    Rust,
+    C,
+    Cpp,
+}
+
+/// `delegate check`
+#[derive(Debug, Args)]
+pub struct DelegateCheckArgs {
+    /// A library, or a manifest (*.delegate.toml)
+    pub file: PathBuf,
+}
+
+/// `delegate probe`
+#[derive(Debug, Args)]
+pub struct DelegateProbeArgs {
+    /// A library, or a manifest
+    pub file: PathBuf,
+    /// Stop when it has said who it is
+    #[arg(long)]
+    pub look: bool,
+    /// Compile the cases into this folder, and run none
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Run what was compiled into this folder
+    #[arg(long, value_name = "DIR")]
+    pub replay: Option<PathBuf>,
+}
+
+/// `delegate abi-diff`
+#[derive(Debug, Args)]
+pub struct DelegateAbiDiffArgs {
+    /// The library (or manifest) that is out there
+    pub old: PathBuf,
+    /// The library (or manifest) that is to follow it
+    pub new: PathBuf,
 }
 
 /// `config`

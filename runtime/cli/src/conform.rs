@@ -200,7 +200,7 @@ fn repro(case: &ModelCase, source: Source, config: &delegraph_config::Config, gl
     words.join(" ")
 }
 
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-,:".contains(c));
     if plain {
         text.to_string()

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod config;
 mod conform;
+mod delegate;
 mod demo;
 mod devices;
 mod inputs;
@@ -151,6 +152,7 @@ fn dispatch(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Command::Bench(args) => bench::run(args, global, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Devices(args) => devices::run(args, global, output),
+        Command::Delegate(command) => delegate::run(command, global, output),
         Command::Config(command) => config::run(command, global, output),
         Command::Conform(command) => conform::run(command, global, output),
         Command::Models(args) => conform::models(args, global, output),

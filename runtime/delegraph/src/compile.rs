@@ -121,6 +121,7 @@ fn lower_options(config: &Config) -> LowerOptions {
             ..Policy::default()
         },
         strict: config.select.fallback == Fallback::Deny,
+        ..LowerOptions::default()
     }
 }
 

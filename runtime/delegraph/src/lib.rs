@@ -44,12 +44,13 @@ pub use compile::{Compiled, compile, import, partition};
 pub use delegates::{PORTABLE, check_config, discover, wanted};
 pub use error::Error;
 pub use report::{RegionState, RunReport};
-pub use session::{InputInfo, InputKind, LoadOptions, Session};
+pub use session::{InputInfo, InputKind, LoadOptions, Session, methods};
 pub use source::{Format, Source};
 pub use value::{TensorView, Value};
 
 pub use delegraph_config::Config;
-pub use delegraph_types::{DType, Dims};
+pub use delegraph_ir::Bytes;
+pub use delegraph_types::{DType, Dims, MAX_RANK};
 
 use delegraph_config::{Layers, Origin};
 use std::path::Path;

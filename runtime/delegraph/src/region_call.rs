@@ -141,7 +141,8 @@ impl RegionCall for SessionCall {
         self.taken = emptied_outputs(taken);
         outcome.map_err(|error| match error.code {
             Status::DEVICE_LOST => RegionError::Lost(in_one_line(&error.to_string())),
-            Status::NOT_READY | Status::TIMEOUT | Status::DEVICE_BUSY | Status::CANCELLED => {
+            Status::TIMEOUT => RegionError::Late(in_one_line(&error.to_string())),
+            Status::NOT_READY | Status::DEVICE_BUSY | Status::CANCELLED => {
                 RegionError::Busy(in_one_line(&error.to_string()))
             }
             _ => RegionError::Failed(in_one_line(&error.to_string())),

@@ -55,16 +55,16 @@ impl Default for LoadOptions {
     }
 }
 
-/// What a method takes at a position.
+/// What a method takes or gives at a position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputInfo {
-    /// Name in the file, or `input_N` where it has none.
+    /// Name in the file, or `input_N` or `output_N` where it has none.
     pub name: String,
-    /// What is taken.
+    /// What is taken or given.
     pub kind: InputKind<'static>,
 }
 
-/// What is taken.
+/// What is taken or given.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InputKind<'a> {
     /// A tensor.
@@ -82,7 +82,7 @@ pub enum InputKind<'a> {
     Float,
     /// A boolean.
     Bool,
-    /// Fixed when the model was exported.
+    /// Fixed when the model was exported: that value is given, or [`Value::None`], which stands for it.
     Literal(Value<'a>),
 }
 
@@ -170,7 +170,7 @@ impl Session {
         match source.format()? {
             Format::Pt2 => {
                 let (compiled, cache) = compile_at_load(source, config, host, rules, &options)?;
-                let compiled = source.with_bytes(Bytes::from(compiled.bytes));
+                let compiled = Source::from_shared(Bytes::from(compiled.bytes), source.name());
                 let mut session = Session::open_program(&compiled, config, host, rules, options)?;
                 session.cache = cache.or(session.cache);
                 Ok(session)
@@ -183,7 +183,7 @@ impl Session {
                     source: error,
                 })?;
                 // A bundle's program need not be aligned in the file, so it is taken out.
-                let program = source.with_bytes(Bytes::from(bundle.program.to_vec()));
+                let program = Source::from_shared(Bytes::from(bundle.program.to_vec()), source.name());
                 Session::open_program(&program, config, host, rules, options)
             }
             Format::Ptd => Err(Error::UnknownFormat {
@@ -376,6 +376,35 @@ impl Session {
             .collect()
     }
 
+    /// What the method gives, in order.
+    pub fn outputs(&self) -> Vec<InputInfo> {
+        let plan = self.executor.plan();
+        plan.outputs
+            .iter()
+            .enumerate()
+            .map(|(i, &index)| {
+                let (name, kind) = match &plan.values[index as usize] {
+                    EValue::Tensor(tensor) => (
+                        tensor.name.clone(),
+                        InputKind::Tensor {
+                            dtype: tensor.dtype,
+                            sizes: tensor.sizes,
+                            dynamic: tensor.dynamism != Dynamism::Static,
+                        },
+                    ),
+                    EValue::Int(_) => (None, InputKind::Int),
+                    EValue::Bool(_) => (None, InputKind::Bool),
+                    EValue::Double(_) => (None, InputKind::Float),
+                    _ => (None, InputKind::Literal(Value::None)),
+                };
+                InputInfo {
+                    name: name.unwrap_or_else(|| format!("output_{i}")),
+                    kind,
+                }
+            })
+            .collect()
+    }
+
     /// Where the method reads an input, for a caller that makes its data there instead of having it copied: fill the bytes,
     /// which are exactly those of a row-major tensor of `shape`, then run with [`Value::InPlace`]. A run may use them for
     /// something else, so they are filled before each.
@@ -541,6 +570,34 @@ fn compile_at_load(
     // What was compiled before an error is kept: it need not be done again.
     let report = at_load.cache.map(|cache| cache.borrow_mut().finish());
     Ok((compiled?, report))
+}
+
+/// The methods of a model, in the order of the file. A `.pt2` is imported for it.
+///
+/// # Errors
+/// The file is malformed, or holds what is not supported.
+pub fn methods(source: &Source) -> Result<Vec<String>, Error> {
+    let malformed = |error| Error::Program {
+        name: source.name().to_string(),
+        source: error,
+    };
+    let names = |program: &[u8]| -> Result<Vec<String>, Error> {
+        let program = Verified::parse(program).map_err(malformed)?;
+        Ok(program.plans.iter().map(|plan| plan.name.clone()).collect())
+    };
+    let file = source.bytes().as_slice();
+    match source.format()? {
+        Format::Pt2 => {
+            let module = import(source)?;
+            Ok(module.graphs.iter().map(|graph| graph.name.clone()).collect())
+        }
+        Format::Pte => names(file),
+        Format::Bundled => names(BundledProgram::parse(file).map_err(malformed)?.program),
+        Format::Ptd => Err(Error::UnknownFormat {
+            name: source.name().to_string(),
+            hint: "a data file has no methods".to_string(),
+        }),
+    }
 }
 
 fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay, Error> {

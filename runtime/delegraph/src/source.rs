@@ -12,8 +12,8 @@ use std::path::Path;
 pub struct Source {
     name: String,
     bytes: Bytes,
-    /// Of the file whose bytes these are, all of them.
-    identity: Option<FileIdentity>,
+    /// Of the file whose bytes these are, and where they begin in it.
+    file: Option<(FileIdentity, u64)>,
 }
 
 /// What a file is.
@@ -54,7 +54,7 @@ impl Source {
         Ok(Source {
             name: path.display().to_string(),
             bytes: map_file(&file).map_err(read)?,
-            identity: identity(&file),
+            file: identity(&file),
         })
     }
 
@@ -71,7 +71,7 @@ impl Source {
         Ok(Source {
             name,
             bytes,
-            identity: identity(file),
+            file: identity(file),
         })
     }
 
@@ -80,22 +80,43 @@ impl Source {
         Source {
             name: name.into(),
             bytes: Bytes::from(bytes),
-            identity: None,
+            file: None,
         }
     }
 
-    /// Other bytes under the name of these.
-    pub(crate) fn with_bytes(&self, bytes: Bytes) -> Source {
+    /// Bytes that are shared already, or that the caller keeps in memory of its own.
+    pub fn from_shared(bytes: Bytes, name: impl Into<String>) -> Source {
         Source {
-            name: self.name.clone(),
+            name: name.into(),
             bytes,
-            identity: None,
+            file: None,
         }
     }
 
-    /// What the system says of the file; `None` for bytes that are no file's, and where the system has no such thing.
-    pub(crate) fn identity(&self) -> Option<FileIdentity> {
-        self.identity
+    /// A part of these bytes: a model that lies in an archive of an app, uncompressed.
+    ///
+    /// # Errors
+    /// It does not lie inside.
+    pub fn window(&self, offset: u64, size: u64) -> Result<Source, Error> {
+        let inside = usize::try_from(offset).ok().zip(usize::try_from(size).ok());
+        let bytes = inside.and_then(|(offset, size)| self.bytes.slice(offset, size));
+        let bytes = bytes.ok_or_else(|| {
+            let whole = self.bytes.as_slice().len();
+            Error::Usage(format!(
+                "`{}` has {whole} bytes: {size} from {offset} on do not lie in it",
+                self.name
+            ))
+        })?;
+        Ok(Source {
+            file: self.file.map(|(identity, start)| (identity, start + offset)),
+            ..Source::from_shared(bytes, self.name.clone())
+        })
+    }
+
+    /// What the system says of the file that these bytes are of, and where in it they begin; `None` for bytes that are no file's,
+    /// and where the system has no such thing.
+    pub(crate) fn file(&self) -> Option<(FileIdentity, u64)> {
+        self.file
     }
 
     /// For messages.
@@ -138,6 +159,6 @@ impl Source {
     }
 }
 
-fn identity(file: &File) -> Option<FileIdentity> {
-    FileIdentity::of(&file.metadata().ok()?)
+fn identity(file: &File) -> Option<(FileIdentity, u64)> {
+    Some((FileIdentity::of(&file.metadata().ok()?)?, 0))
 }

@@ -252,8 +252,6 @@ fn settings_that_this_version_does_not_act_on_are_refused() {
     let texts = [
         "[delegates]\ntrust = \"require\"\n",
         "[delegates]\nrequire_conformance = \"core-1.0\"\n",
-        "[backend.x]\nisolation = \"worker\"\n",
-        "[backend.x]\ndevice = \"gpu*\"\n",
     ];
     for text in texts {
         let error = open(&source("mtcnn-pnet"), &config(text), &nobody()).err().expect(text);

@@ -71,10 +71,12 @@ pub enum RegionError {
     /// This call; the next one may succeed.
     #[error("{0}")]
     Failed(String),
-    /// This call, for a reason that passes: a device that is busy, a process that is started again, a deadline. The delegate is
-    /// asked again, unless it happens three times in a row.
+    /// This call, for a reason that passes: a device that is busy, a process that is started again. The delegate is asked again.
     #[error("{0}")]
     Busy(String),
+    /// This call did not end in time. The delegate is asked again, unless it happens three times in a row.
+    #[error("{0}")]
+    Late(String),
     /// The delegate cannot be used again (a crash, a lost device), whatever the policy.
     #[error("{0}; the delegate is lost")]
     Lost(String),

@@ -207,6 +207,12 @@ pub(crate) fn accept<'i>(
             (EValue::Bool(_), Input::Bool(b)) => Number::Bool(*b),
             (EValue::Double(_), Input::Float(f)) => Number::Float(*f),
             (EValue::String(text), Input::Str(given)) if text == given => continue,
+            // Nothing stands for what was fixed at export, which a caller need not know.
+            (EValue::Int(_) | EValue::Bool(_) | EValue::Double(_) | EValue::String(_), Input::None)
+                if !loaded.used[value as usize] =>
+            {
+                continue;
+            }
             // Strings do not reach a program: what depends on them was decided at export.
             (EValue::Null, Input::None | Input::Str(_)) => continue,
             _ => return Err(fail(expected_value(declared))),

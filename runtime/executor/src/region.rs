@@ -78,14 +78,14 @@ pub(crate) struct Region {
     pub bound: BoundRegion,
     pub io: Io,
     pub report: RegionReport,
-    /// Calls in a row that failed for a reason that passes.
-    pub busy: u32,
+    /// Calls in a row that did not end in time.
+    pub late: u32,
     /// The delegate's outputs, while the self-check runs the instructions.
     pub kept: Kept,
 }
 
-/// Calls in a row that may fail for a reason that passes.
-const MOST_BUSY: u32 = 3;
+/// Calls in a row that may not end in time.
+const MOST_LATE: u32 = 3;
 
 impl Region {
     /// Checks that the region is one atomic step of the method.
@@ -147,7 +147,7 @@ impl Region {
             bound,
             io,
             report,
-            busy: 0,
+            late: 0,
             kept: Kept::default(),
         })
     }
@@ -158,9 +158,10 @@ impl Region {
         let lasting = match error {
             RegionError::Lost(_) | RegionError::Differs(_) => true,
             RegionError::Failed(_) => policy == Fallback::Quarantine,
-            RegionError::Busy(_) => {
-                self.busy += 1;
-                policy == Fallback::Quarantine && self.busy >= MOST_BUSY
+            RegionError::Busy(_) => false,
+            RegionError::Late(_) => {
+                self.late += 1;
+                policy == Fallback::Quarantine && self.late >= MOST_LATE
             }
         };
         self.report.quarantined |= lasting;

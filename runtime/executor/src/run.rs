@@ -454,7 +454,7 @@ impl Executor {
             .call(&region.io, Callee::Region(&mut *region.bound.call), &context);
         let error = match called {
             Ok(_) => {
-                region.busy = 0;
+                region.late = 0;
                 if self.options.self_check.is_some() && region.report.checked == Checked::Not {
                     let mut keep = Keep(&mut region.kept);
                     match self.engine.call(&region.io, Callee::Region(&mut keep), &context) {

@@ -40,8 +40,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// temp = true                      # a folder for temporary files: TMPDIR
 /// ```
 ///
-/// Of the passes, `fold-qdq` is done: quantize and dequantize operators become quantized types. `nhwc`, `fold-batchnorm` and
-/// `keep:OPERATOR` are kept names that no host does yet, and a manifest that asks for one is refused.
+/// The passes are those of [`Pass`]: `fold-qdq`, `fold-batchnorm`, `nhwc`, `keep:OPERATOR`.
 ///
 /// A library's path is relative to the manifest. A library without a folder is looked for beside the manifest, then beside
 /// the executable.
@@ -100,38 +99,63 @@ pub struct SandboxWishes {
 
 /// Something that the host does to a graph before a delegate sees it, because the delegate's manifest asks for it. The program
 /// that runs where the delegate does not stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pass {
     /// `fold-qdq`: quantize and dequantize operators become quantized types.
     FoldQdq,
+    /// `fold-batchnorm`: a batch norm behind a layer of constant weights becomes part of the layer.
+    FoldBatchNorm,
+    /// `nhwc`: images are of normal form 1, in which spatial operators take tensors with the channels last.
+    Nhwc,
+    /// `keep:OPERATOR`: this composite operator is offered whole, also where the file has it taken apart. By its name with
+    /// namespace, for example `aten::scaled_dot_product_attention`; with or without an overload.
+    Keep(String),
+}
+
+/// Passes that take no operator, as manifests name them.
+const PASSES: [(&str, Pass); 3] = [
+    ("fold-qdq", Pass::FoldQdq),
+    ("fold-batchnorm", Pass::FoldBatchNorm),
+    ("nhwc", Pass::Nhwc),
+];
+
+impl std::fmt::Display for Pass {
+    /// As the manifest names it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (PASSES.iter().find(|(_, pass)| pass == self), self) {
+            (Some((name, _)), _) => f.write_str(name),
+            (None, Pass::Keep(operator)) => write!(f, "keep:{operator}"),
+            (None, other) => write!(f, "{other:?}"),
+        }
+    }
 }
 
 impl Pass {
-    /// As the manifest names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pass::FoldQdq => "fold-qdq",
-        }
-    }
-
     fn parse(name: &str) -> Result<Pass, String> {
-        if name == Pass::FoldQdq.name() {
-            return Ok(Pass::FoldQdq);
+        if let Some((_, pass)) = PASSES.iter().find(|(known, _)| *known == name) {
+            return Ok(pass.clone());
         }
-        if KEPT_PASSES.contains(&name) || name.strip_prefix("keep:").is_some_and(|op| !op.is_empty()) {
-            return Err(format!(
-                "`passes` asks for `{name}`, which this version does not do; remove it, the graph would not be so"
-            ));
+        if let Some(operator) = name.strip_prefix("keep:") {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':');
+            if operator.is_empty() || !operator.chars().all(plain) {
+                return Err(format!(
+                    "`passes` asks for `{name}`, which names no operator; an example is \
+                     `keep:scaled_dot_product_attention`"
+                ));
+            }
+            let full = match operator.strip_prefix("aten.") {
+                Some(base) => format!("aten::{base}"),
+                None if operator.contains("::") => operator.to_string(),
+                None => format!("aten::{operator}"),
+            };
+            return Ok(Pass::Keep(full));
         }
-        let known = KEPT_PASSES.iter().copied().chain([Pass::FoldQdq.name()]);
+        let known = PASSES.iter().map(|(known, _)| *known).chain(["keep:"]);
         let hint = nearest(name, known).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
         Err(format!("`passes` asks for `{name}`, which is no pass{hint}"))
     }
 }
-
-/// Passes that have a name and are not done.
-const KEPT_PASSES: [&str; 2] = ["nhwc", "fold-batchnorm"];
 
 const KEYS: [&str; 14] = [
     "manifest_version",
@@ -355,6 +379,21 @@ mod tests {
         assert_eq!(manifest.passes, []);
         let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
         assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
+        let all =
+            "passes = ['nhwc', 'fold-batchnorm', 'keep:aten.linear', 'keep:aten::gelu', 'keep:x::y.z', 'keep:silu']";
+        let all = Manifest::parse(&GOOD.replace("name = 'x'", &format!("name = 'x'\n{all}"))).unwrap();
+        let shown: Vec<String> = all.passes.iter().map(Pass::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "nhwc",
+                "fold-batchnorm",
+                "keep:aten::linear",
+                "keep:aten::gelu",
+                "keep:x::y.z",
+                "keep:aten::silu"
+            ]
+        );
         let by_triple = GOOD.replace("library = 'libx.so'\n", "") + "[library]\nother-triple = 'a.so'\n";
         assert_eq!(Manifest::parse(&by_triple).unwrap().library, None);
         let here = by_triple.replace("other-triple", &host_triple());
@@ -401,13 +440,18 @@ mod tests {
             ),
             (
                 "name = 'x'",
-                "name = 'x'\npasses = ['nhwc']",
-                "`nhwc`, which this version does not do",
+                "name = 'x'\npasses = ['nhw']",
+                "`nhw`, which is no pass; did you mean `nhwc`?",
             ),
             (
                 "name = 'x'",
-                "name = 'x'\npasses = ['keep:aten::linear']",
-                "`keep:aten::linear`, which this version does not do",
+                "name = 'x'\npasses = ['keep:']",
+                "`keep:`, which names no operator",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\npasses = ['keep:aten linear']",
+                "`keep:aten linear`, which names no operator",
             ),
             ("name = 'x'", "name = ", "is not TOML"),
         ];

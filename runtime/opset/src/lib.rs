@@ -6,6 +6,8 @@
 //! - `operators.txt`, kept by hand: what is known here beyond that of each operator that Delegraph runs or types. A row is
 //!   `name, family, dtypes, what it computes`, separated by tabs, and serves every overload that has no row of its own.
 //!
+//! `versions.txt` tells which version of the table brought an operator: [`Versions`].
+//!
 //! This crate knows no graph and no kernel. `no_std` + `alloc`.
 //!
 //! ```
@@ -29,7 +31,9 @@ mod rows;
 mod schema;
 mod table;
 mod variant;
+mod versions;
 
 pub use dtypes::DTypes;
 pub use schema::{BaseType, Default, Param, ParamType, Return, Schema};
 pub use table::Op;
+pub use versions::{Version, Versions, VersionsError};

@@ -1,7 +1,8 @@
 //! The delegation overlay: which ranges of a portable plan delegates can take over, and their blobs.
 //!
 //! It lies in `named_data` under [`OVERLAY_KEY`] as JSON, the graph's IR under [`IR_KEY`], blobs under the keys that the
-//! overlay names. ExecuTorch reads `named_data` only by key, so it runs the portable plan and never looks.
+//! overlay names. A newer writer may add fields that a reader may pass over; what may not be passed over is under another key.
+//! ExecuTorch reads `named_data` only by key, so it runs the portable plan and never looks.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +15,6 @@ pub const IR_KEY: &str = "delegraph.ir.v0";
 
 /// The overlay of a program.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Overlay {
     /// One entry a method that has regions.
     pub methods: Vec<MethodOverlay>,
@@ -22,7 +22,6 @@ pub struct Overlay {
 
 /// The regions of one method.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct MethodOverlay {
     /// Plan name.
     pub method: String,
@@ -32,7 +31,6 @@ pub struct MethodOverlay {
 
 /// A contiguous range of a plan's instructions that a delegate can take over as one atomic step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Region {
     /// First instruction.
     pub start: u32,
@@ -50,7 +48,6 @@ pub struct Region {
 
 /// A delegate's way to run a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// Backend id, for example `vulkan`.
     pub backend: String,

@@ -1,7 +1,7 @@
 //! The C header.
 
-use super::layout::{MODELS, layout};
-use super::model::{Description, Function, Member, Type};
+use super::layout::{I386, MODELS, layout};
+use super::model::{Callback, Description, Enum, Function, Item, Member, Type};
 use anyhow::Result;
 use std::fmt::Write;
 
@@ -40,26 +40,27 @@ pub fn header(d: &Description) -> Result<String> {
     );
     for constant in &d.constants {
         let value = format!("UINT32_C(0x{:x})", constant.value);
-        define(&mut out, &constant.doc, &constant.name, &value);
+        define(&mut out, &since(&constant.doc, constant.since), &constant.name, &value);
     }
     for e in &d.enums {
         out.push('\n');
-        comment(&mut out, "", &e.doc);
+        comment(&mut out, "", &since(&e.doc, e.since));
         writeln!(out, "typedef {} {};", c_type(&d.ty(&e.ty)?, "")?.trim_end(), e.name)?;
         for item in &e.items {
-            let name = item.c.clone().unwrap_or_else(|| format!("{}{}", e.prefix, item.name));
+            let name = item_name(e, item);
             let value = format!("(({}){})", e.name, item.value);
-            let note = if item.doc.is_empty() {
+            let text = since(&item.doc, item.since);
+            let note = if text.is_empty() {
                 String::new()
             } else {
-                format!(" /* {} */", item.doc)
+                format!(" /* {text} */")
             };
             writeln!(out, "#define {name} {value}{note}")?;
         }
     }
     out.push('\n');
     for opaque in &d.opaques {
-        comment(&mut out, "", &opaque.doc);
+        comment(&mut out, "", &since(&opaque.doc, opaque.since));
         writeln!(out, "typedef struct {0} {0};", opaque.name)?;
     }
     out.push('\n');
@@ -68,17 +69,12 @@ pub fn header(d: &Description) -> Result<String> {
     }
     for callback in &d.callbacks {
         out.push('\n');
-        comment(&mut out, "", &callback.doc);
-        let params: Vec<String> = d
-            .params(&callback.params)?
-            .iter()
-            .map(|(name, ty)| c_type(ty, name))
-            .collect::<Result<_>>()?;
-        writeln!(out, "typedef void (*{})({});", callback.name, params.join(", "))?;
+        comment(&mut out, "", &since(&callback.doc, callback.since));
+        writeln!(out, "{};", callback_type(d, callback)?)?;
     }
     for s in &d.structs {
         out.push('\n');
-        comment(&mut out, "", &s.doc);
+        comment(&mut out, "", &since(&s.doc, s.since));
         writeln!(out, "struct {} {{", s.name)?;
         for member in d.members(s)? {
             field(&mut out, &member)?;
@@ -87,7 +83,7 @@ pub fn header(d: &Description) -> Result<String> {
     }
     for t in &d.tables {
         out.push('\n');
-        comment(&mut out, "", &t.doc);
+        comment(&mut out, "", &since(&t.doc, t.since));
         writeln!(out, "struct {} {{", t.name)?;
         for member in d.table_members(t) {
             match member.ty {
@@ -148,7 +144,8 @@ fn define(out: &mut String, doc: &str, name: &str, value: &str) {
     let _ = writeln!(out, "#define {name} {value}");
 }
 
-fn comment(out: &mut String, indent: &str, text: &str) {
+/// A comment of one or more lines.
+pub fn comment(out: &mut String, indent: &str, text: &str) {
     let lines: Vec<&str> = text.trim().lines().collect();
     match lines.as_slice() {
         [] => {}
@@ -166,9 +163,33 @@ fn comment(out: &mut String, indent: &str, text: &str) {
 }
 
 fn field(out: &mut String, member: &Member) -> Result<()> {
-    comment(out, "    ", &member.doc);
+    comment(out, "    ", &since(&member.doc, member.since));
     writeln!(out, "    {};", c_type(&member.ty, &member.name)?)?;
     Ok(())
+}
+
+/// The declaration of a function type.
+pub fn callback_type(d: &Description, callback: &Callback) -> Result<String> {
+    let params: Vec<String> = d
+        .params(&callback.params)?
+        .iter()
+        .map(|(name, ty)| c_type(ty, name))
+        .collect::<Result<_>>()?;
+    Ok(format!("typedef void (*{})({})", callback.name, params.join(", ")))
+}
+
+/// The C name of an enum's item.
+pub fn item_name(e: &Enum, item: &Item) -> String {
+    item.c.clone().unwrap_or_else(|| format!("{}{}", e.prefix, item.name))
+}
+
+/// What came with a later minor says so.
+pub fn since(doc: &str, minor: u16) -> String {
+    match (minor, doc.trim()) {
+        (0, doc) => doc.to_string(),
+        (minor, "") => format!("Since 0.{minor}."),
+        (minor, doc) => format!("{doc} Since 0.{minor}."),
+    }
 }
 
 fn function(out: &mut String, d: &Description, f: &Function) -> Result<()> {
@@ -182,14 +203,19 @@ fn function(out: &mut String, d: &Description, f: &Function) -> Result<()> {
         "    ",
         &format!("{}{mandatory} Since 0.{}.", f.doc.trim(), f.since).replace(". Since", ".\nSince"),
     );
+    writeln!(out, "    {};", prototype(d, f, &format!("(*{})", f.name))?)?;
+    Ok(())
+}
+
+/// The declaration of a function, or with `(*name)` of a pointer to one.
+pub fn prototype(d: &Description, f: &Function, name: &str) -> Result<String> {
     let params: Vec<String> = d
         .params(&f.params)?
         .iter()
         .map(|(name, ty)| c_type(ty, name))
         .collect::<Result<_>>()?;
     let returns = c_type(&d.ty(&f.returns)?, "")?;
-    writeln!(out, "    {}(*{})({});", with_space(&returns), f.name, params.join(", "))?;
-    Ok(())
+    Ok(format!("{}{name}({})", with_space(&returns), params.join(", ")))
 }
 
 fn with_space(ty: &str) -> String {
@@ -201,7 +227,7 @@ fn with_space(ty: &str) -> String {
 }
 
 /// A declaration of `name`.
-fn c_type(ty: &Type, name: &str) -> Result<String> {
+pub fn c_type(ty: &Type, name: &str) -> Result<String> {
     Ok(match ty {
         Type::Int(bits, signed) => format!("{}int{bits}_t {name}", if *signed { "" } else { "u" }),
         Type::F64 => format!("double {name}"),
@@ -241,7 +267,11 @@ fn assertions(out: &mut String, d: &Description) -> Result<()> {
             MODELS[0],
         ),
         (
-            "#elif UINTPTR_MAX == UINT32_C(0xffffffff) && !defined(__i386__) /* ILP32 with 8-aligned uint64_t */",
+            "#elif UINTPTR_MAX == UINT32_C(0xffffffff) && defined(__i386__) && !defined(_WIN32) /* ILP32 with 4-aligned uint64_t */",
+            I386,
+        ),
+        (
+            "#elif UINTPTR_MAX == UINT32_C(0xffffffff) /* ILP32 with 8-aligned uint64_t */",
             MODELS[2],
         ),
     ];
@@ -256,7 +286,9 @@ fn assertions(out: &mut String, d: &Description) -> Result<()> {
             }
         }
     }
-    out.push_str("#endif\n#undef DG_ASSERT\n");
+    out.push_str(
+        "#else\n#error \"delegraph.h: no layout is known for pointers of this size\"\n#endif\n#undef DG_ASSERT\n",
+    );
     Ok(())
 }
 

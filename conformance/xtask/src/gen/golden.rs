@@ -5,7 +5,7 @@ use super::model::Description;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// `golden/v<major>.json`.
+/// `golden/v<major>.<minor>.json`: the layouts of the description's own minor.
 pub fn layouts(description: &Description) -> Result<String> {
     let mut models = Map::new();
     for model in MODELS {

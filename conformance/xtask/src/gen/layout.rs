@@ -8,23 +8,35 @@ use anyhow::{Result, ensure};
 pub struct DataModel {
     pub name: &'static str,
     pub pointer: u64,
+    /// Alignment of 64-bit numbers within a struct.
+    pub wide: u64,
 }
 
-/// The data models; 64-bit integers are aligned to 8 in all of them (32-bit x86 on System V is not supported).
+/// The data models whose layouts are kept as golden files.
 pub const MODELS: [DataModel; 3] = [
     DataModel {
         name: "LP64",
         pointer: 8,
+        wide: 8,
     },
     DataModel {
         name: "LLP64",
         pointer: 8,
+        wide: 8,
     },
     DataModel {
         name: "ILP32",
         pointer: 4,
+        wide: 8,
     },
 ];
+
+/// 32-bit x86 on System V: ILP32, but 64-bit numbers are aligned to 4.
+pub const I386: DataModel = DataModel {
+    name: "ILP32 of i386",
+    pointer: 4,
+    wide: 4,
+};
 
 /// Where the members of a struct lie.
 #[derive(Debug)]
@@ -76,8 +88,8 @@ pub fn layout(description: &Description, name: &str, members: &[Member], model: 
 
 fn size_align(description: &Description, ty: &Type, model: DataModel) -> Result<(u64, u64)> {
     Ok(match ty {
-        Type::Int(bits, _) => (u64::from(bits / 8), u64::from(bits / 8)),
-        Type::F64 => (8, 8),
+        Type::Int(bits, _) => (u64::from(bits / 8), u64::from(bits / 8).min(model.wide)),
+        Type::F64 => (8, model.wide),
         Type::Pointer { .. } | Type::Function(_) | Type::Callback(_) => (model.pointer, model.pointer),
         Type::Array(item, count) => {
             let (size, align) = size_align(description, item, model)?;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::fmt::Write;
 
 /// `abi.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     pub major: u16,
@@ -27,16 +27,19 @@ pub struct Description {
     pub tables: Vec<Table>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constant {
     pub name: String,
     pub rust: String,
     pub value: u32,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enum {
     pub name: String,
@@ -44,34 +47,46 @@ pub struct Enum {
     #[serde(rename = "type")]
     pub ty: String,
     pub prefix: String,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
     pub items: Vec<Item>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     pub name: String,
     /// Full C name, where it is not prefix and name.
     pub c: Option<String>,
     pub value: u64,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opaque {
     pub name: String,
     pub rust: String,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
 }
 
 /// A function that the host calls and that is no part of a table.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
     pub name: String,
     pub rust: String,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
     pub params: Vec<Param>,
 }
@@ -85,7 +100,7 @@ pub enum StructKind {
     Record,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Struct {
     pub name: String,
@@ -93,11 +108,14 @@ pub struct Struct {
     pub kind: StructKind,
     /// Item of `dg_struct_id`.
     pub id: Option<String>,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
     pub fields: Vec<Field>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
     pub name: String,
@@ -107,16 +125,19 @@ pub struct Field {
     pub doc: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     pub name: String,
     pub rust: String,
+    /// Minor that brought it.
+    #[serde(default)]
+    pub since: u16,
     pub doc: String,
     pub functions: Vec<Function>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Function {
     pub name: String,
@@ -128,7 +149,7 @@ pub struct Function {
     pub params: Vec<Param>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Param {
     pub name: String,
@@ -165,8 +186,6 @@ pub struct Member {
     pub ty: Type,
     pub since: u16,
     pub doc: String,
-    /// Every struct or table of its kind begins with it.
-    pub implied: bool,
 }
 
 impl Description {
@@ -188,12 +207,21 @@ impl Description {
                 .with_context(|| callback.name.clone())?;
         }
         for t in &description.tables {
+            let mut since = t.since;
             for f in &t.functions {
                 let place = || format!("{}.{}", t.name, f.name);
+                ensure!(
+                    f.since >= since,
+                    "{}.{}: it is older than the function before it",
+                    t.name,
+                    f.name
+                );
+                since = f.since;
                 description.ty(&f.returns).with_context(place)?;
                 description.params(&f.params).with_context(place)?;
             }
         }
+        description.check_minors()?;
         Ok(description)
     }
 
@@ -222,7 +250,10 @@ impl Description {
                 implied("next", pointer_to("dg_ext"), "Next extension, or NULL."),
             ],
         };
-        let mut since = 0;
+        for member in &mut members {
+            member.since = s.since;
+        }
+        let mut since = s.since;
         for field in &s.fields {
             ensure!(
                 field.since >= since,
@@ -241,7 +272,6 @@ impl Description {
                     ty,
                     since: field.since,
                     doc,
-                    implied: false,
                 });
             }
         }
@@ -268,12 +298,14 @@ impl Description {
                 "Word 0: dg_feature. Word 1: ratified extensions, none so far.",
             ),
         ];
+        for member in &mut members {
+            member.since = table.since;
+        }
         members.extend(table.functions.iter().enumerate().map(|(i, f)| Member {
             name: f.name.clone(),
             ty: Type::Function(i),
             since: f.since,
             doc: f.doc.clone(),
-            implied: false,
         }));
         members
     }
@@ -387,7 +419,6 @@ fn implied(name: &str, ty: Type, doc: &str) -> Member {
         ty,
         since: 0,
         doc: doc.to_string(),
-        implied: true,
     }
 }
 

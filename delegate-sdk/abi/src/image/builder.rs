@@ -112,6 +112,7 @@ pub enum Arg {
 pub struct ImageBuilder {
     name: String,
     opset: String,
+    normal_form: u32,
     strings: Vec<u8>,
     interned: BTreeMap<String, u32>,
     indices: Vec<u32>,
@@ -136,6 +137,7 @@ impl ImageBuilder {
         ImageBuilder {
             name: name.to_string(),
             opset: OPSET.to_string(),
+            normal_form: 0,
             strings: Vec::new(),
             interned: BTreeMap::new(),
             indices: Vec::new(),
@@ -158,6 +160,11 @@ impl ImageBuilder {
     /// States the version of the operator table; left alone, this version's.
     pub fn opset(&mut self, version: &str) {
         self.opset = version.to_string();
+    }
+
+    /// States the normal form; left alone, 0.
+    pub fn normal_form(&mut self, form: u32) {
+        self.normal_form = form;
     }
 
     /// A dynamic size. The same name gives the same expression; the first range stays.
@@ -305,7 +312,7 @@ impl ImageBuilder {
         out.u32(header_size as u32);
         out.u32(tables.len() as u32);
         out.u32(size_of::<ImageTable>() as u32);
-        out.u32(0);
+        out.u32(self.normal_form);
         out.u64(end);
         for word in [opset_offset, opset_size, name_offset, name_size] {
             out.u32(word);

@@ -89,7 +89,7 @@ impl<'a> ImageView<'a> {
         self.header_text(offset_of!(ImageHeader, opset_offset))
     }
 
-    /// Normal form of the graph; 0: functional ATen with composite operators.
+    /// Normal form of the graph; 0: functional ATen with composite operators; 1: the same with channels last.
     pub fn normal_form(&self) -> u32 {
         self.header().u32(0, offset_of!(ImageHeader, normal_form))
     }

@@ -19,35 +19,13 @@ mod params;
 mod pattern;
 mod share;
 
+pub use crate::view::{Folded, Origin};
 pub use share::{Copies, rejoin, separate};
 
 use delegraph_ir::{Arg, Constant, ConstantId, Constants, Graph, Node, NodeId, Op, Quant, TensorType, fill_defaults};
 use delegraph_types::{DType, Dims};
 use pattern::{Finder, FloatBias, Group};
 use rustc_hash::FxHashMap;
-
-/// A graph in which quantize and dequantize operators are folded into types, and how it relates to the graph it was made of.
-#[derive(Debug, Clone)]
-pub struct Folded {
-    /// The view. It reads and gives the same values as the other graph.
-    pub graph: Graph,
-    /// For each node of the view, what it stands for.
-    pub origins: Vec<Origin>,
-    /// For each node of the other graph, the node of the view that stands for it.
-    pub view_of: Vec<NodeId>,
-    /// For each node of the other graph, whether it quantizes or dequantizes a value whose type a folded node relies on.
-    /// While the view is in use, such a node must stay what it is.
-    pub holds: Vec<bool>,
-}
-
-/// What a node of a view stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// The operator itself.
-    pub main: NodeId,
-    /// All nodes, in order.
-    pub covers: Vec<NodeId>,
-}
 
 /// Folds graphs, and remembers the constants that it made, so that folding a graph again makes none twice.
 #[derive(Debug, Default)]

@@ -106,11 +106,21 @@ fn users_folder() -> Option<PathBuf> {
 /// The cache of one load.
 pub(crate) struct LoadCache {
     store: Option<Store>,
-    /// The model's file: its bytes in memory, and the hashes of its parts.
-    file: Option<((usize, usize), FileHashes)>,
+    /// The model's file.
+    file: Option<ModelFile>,
     /// Writing failed: it is not tried again.
     takes_nothing: bool,
     report: CacheReport,
+}
+
+/// A model's file, or a part of one.
+struct ModelFile {
+    /// Address and length in memory.
+    bytes: (usize, usize),
+    /// Where in the file they begin.
+    offset: u64,
+    /// Hashes of the whole file's parts.
+    hashes: FileHashes,
 }
 
 impl LoadCache {
@@ -123,11 +133,16 @@ impl LoadCache {
         if let Some(store) = &store {
             report.folder = store.folder().to_path_buf();
         }
-        let hashes = store
+        let file = store
             .as_ref()
-            .and_then(|store| Some(FileHashes::of(store, source.identity()?)));
+            .zip(source.file())
+            .map(|(store, (identity, offset))| ModelFile {
+                bytes: source.bytes().address(),
+                offset,
+                hashes: FileHashes::of(store, identity),
+            });
         Some(Rc::new(RefCell::new(LoadCache {
-            file: hashes.map(|hashes| (source.bytes().address(), hashes)),
+            file,
             store,
             takes_nothing: false,
             report,
@@ -139,8 +154,8 @@ impl LoadCache {
         if let Some(store) = &self.store
             && !self.takes_nothing
         {
-            if let Some((_, hashes)) = &mut self.file
-                && let Err(warning) = hashes.save(store)
+            if let Some(file) = &mut self.file
+                && let Err(warning) = file.hashes.save(store)
             {
                 self.report.warnings.push(warning);
             }
@@ -153,11 +168,11 @@ impl LoadCache {
 
     /// The hash of a weight. One that lies in the model's file is not read where the cache knows the file.
     fn weight(&mut self, bytes: &[u8]) -> Digest {
-        if let Some(((start, length), hashes)) = &mut self.file
-            && let Some(offset) = (bytes.as_ptr() as usize).checked_sub(*start)
-            && offset.checked_add(bytes.len()).is_some_and(|end| end <= *length)
+        if let Some(file) = &mut self.file
+            && let Some(offset) = (bytes.as_ptr() as usize).checked_sub(file.bytes.0)
+            && offset.checked_add(bytes.len()).is_some_and(|end| end <= file.bytes.1)
         {
-            let (digest, read) = hashes.digest(offset as u64, bytes);
+            let (digest, read) = file.hashes.digest(file.offset + offset as u64, bytes);
             self.report.hashed_bytes += if read { bytes.len() as u64 } else { 0 };
             return digest;
         }
@@ -291,6 +306,10 @@ impl Backend for Caching {
 
     fn passes(&self) -> &[Pass] {
         self.delegate.passes()
+    }
+
+    fn opset(&self) -> &str {
+        &self.delegate.info().opset
     }
 
     fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {

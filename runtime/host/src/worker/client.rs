@@ -23,6 +23,8 @@ const MOST_DEATHS: u32 = 3;
 /// Time before a worker that died is started again; twice as long each time, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a call that may take its time waits for a start.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Weights of at least so many bytes have a file of their own, so that regions share it.
 const LARGE_WEIGHT: usize = 1 << 16;
 
@@ -59,6 +61,8 @@ struct Slot {
     generation: u64,
     /// Deaths since the last call that went well.
     deaths: u32,
+    /// How the last one died.
+    last: String,
     not_before: Instant,
 }
 
@@ -78,6 +82,7 @@ impl Remote {
                 process: Some(Arc::new(process)),
                 generation: 1,
                 deaths: 0,
+                last: String::new(),
                 not_before: Instant::now(),
             }),
             sessions: AtomicU64::new(0),
@@ -100,8 +105,8 @@ impl Remote {
         let wait = slot.not_before.saturating_duration_since(Instant::now());
         if wait > Duration::ZERO {
             let problem = format!(
-                "its process died {} times in a row, and is started again in {wait:?}",
-                slot.deaths
+                "{}; deaths in a row: {}, the next start is in {wait:.0?}",
+                slot.last, slot.deaths
             );
             return Err(self.error(Status::NOT_READY, problem));
         }
@@ -117,25 +122,25 @@ impl Remote {
                 "the library has become another since its process was started",
             )),
             Err(problem) => {
-                pause(&mut slot);
+                pause(&mut slot, &problem);
                 Err(self.error(Status::NOT_READY, problem))
             }
         }
     }
 
+    /// [`Remote::process`], for calls that may take their time: waits for a start that is not far away.
+    fn process_in_time(&self, options: &CallOptions<'_>) -> Result<Arc<Process>, DelegateError> {
+        let wait = lock(&self.slot).not_before.saturating_duration_since(Instant::now());
+        let in_time = options.deadline.is_none_or(|deadline| Instant::now() + wait < deadline);
+        if wait <= PATIENCE && in_time && !options.is_cancelled() {
+            std::thread::sleep(wait);
+        }
+        self.process()
+    }
+
     /// Puts down that a worker died, on a blob where it was running one. Gives the error for whoever waited.
     pub fn died(&self, process: &Process, silence: &Silence, blob: Option<&[u8; 32]>, doing: &str) -> DelegateError {
         let how = process.end();
-        let mut slot = lock(&self.slot);
-        if slot
-            .process
-            .as_ref()
-            .is_some_and(|current| current.generation == process.generation)
-        {
-            slot.process = None;
-            pause(&mut slot);
-        }
-        drop(slot);
         let (code, problem) = match silence {
             Silence::Died(_) => (Status::NOT_READY, format!("its process died in {doing}: {how}")),
             Silence::Late => (
@@ -147,6 +152,16 @@ impl Remote {
                 format!("{doing} did not stop when it was cancelled; its process was ended"),
             ),
         };
+        let mut slot = lock(&self.slot);
+        if slot
+            .process
+            .as_ref()
+            .is_some_and(|current| current.generation == process.generation)
+        {
+            slot.process = None;
+            pause(&mut slot, &problem);
+        }
+        drop(slot);
         let mut error = self.error(code, problem);
         if let Some(blob) = blob.filter(|_| !matches!(silence, Silence::Unwanted)) {
             let mut deaths = lock(&self.deaths);
@@ -217,7 +232,7 @@ impl Remote {
         let request = Request::Partition {
             limits: limits(&options),
         };
-        let process = self.process()?;
+        let process = self.process_in_time(&options)?;
         let reply = self.ask(&process, &request, &[image.as_fd()], &options, None, "`partition`")?;
         match reply {
             (Reply::Partition(partition), _) if sound(&partition, view.node_count()) => Ok(partition),
@@ -244,7 +259,7 @@ impl Remote {
         let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(image.as_fd())
             .chain(files.iter().map(|file| file.as_fd()))
             .collect();
-        let process = self.process()?;
+        let process = self.process_in_time(&options)?;
         let graph = sha256(view.bytes());
         let reply = self.ask(&process, &request, &descriptors, &options, None, "`compile`")?;
         let (Reply::Compiled, files) = reply else {
@@ -267,7 +282,7 @@ impl Remote {
     pub fn check_blob(&self, blob: &[u8]) -> Result<BlobVerdict, DelegateError> {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
         let file = self.sealed("delegraph-blob", &[blob])?;
-        let process = self.process()?;
+        let process = self.process_in_time(&options)?;
         match self.ask(
             &process,
             &Request::Check,
@@ -298,7 +313,7 @@ impl Remote {
             device,
             tensors: envelope.meta.inputs.len() + envelope.meta.outputs.len(),
         };
-        let process = self.process()?;
+        let process = self.process_in_time(options)?;
         let (number, loaded) = self.load_in(&process, &reload, options)?;
         Ok(RemoteSession::new(self.clone(), process, number, loaded, reload))
     }
@@ -481,8 +496,9 @@ impl Remote {
     }
 }
 
-fn pause(slot: &mut Slot) {
+fn pause(slot: &mut Slot, how: &str) {
     slot.deaths += 1;
+    slot.last = how.to_string();
     let pause = PAUSE.saturating_mul(1 << (slot.deaths - 1).min(16)).min(LONGEST_PAUSE);
     slot.not_before = Instant::now() + pause;
 }

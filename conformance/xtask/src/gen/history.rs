@@ -1,0 +1,211 @@
+//! What was released stays: the layouts and headers of earlier minors are kept as they were, and each minor begins as the one before.
+
+use super::layout::MODELS;
+use super::{describe, golden_path};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// The files of each earlier minor, in order, and their SHA-256. A row is added when its minor is closed and the next begins; a row never
+/// changes. `golden/v0.N.json` is what the generator wrote last, `frozen/v0.N/delegraph.h` a copy of the header.
+const KEPT: [[(&str, &str); 2]; 1] = [[
+    (
+        "delegate-sdk/abi/golden/v0.0.json",
+        "f2650f1f6dcd60bd7ca1154eae7fc96128ed5983be4dabe1a117c30862222f21",
+    ),
+    (
+        "delegate-sdk/abi/frozen/v0.0/delegraph.h",
+        "7f12a966c41dca63d875773b942cf4d712c24d5ae060ae38bfb39124a13fd527",
+    ),
+]];
+
+fn golden(path: &str) -> Value {
+    let text = std::fs::read_to_string(crate::root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+#[test]
+fn files_of_earlier_minors_are_the_same_bytes() {
+    let root = crate::root();
+    let description = describe(&root).unwrap();
+    assert_eq!(
+        KEPT.len(),
+        usize::from(description.minor),
+        "each minor before the newest has its kept files: add a row"
+    );
+    for (minor, files) in (0..).zip(KEPT) {
+        assert_eq!(files[0].0, golden_path(&description.at(minor)));
+        assert_eq!(
+            files[1].0,
+            format!("delegate-sdk/abi/frozen/v{}.{minor}/delegraph.h", description.major)
+        );
+        for (path, want) in files {
+            let bytes = std::fs::read(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let got: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(got, want, "`{path}` was released as it was: take it back");
+        }
+    }
+}
+
+#[test]
+fn a_kept_header_states_its_minor_and_the_hash_of_its_layouts() {
+    for (minor, [(layouts, _), (header, _)]) in KEPT.into_iter().enumerate() {
+        let text = std::fs::read_to_string(crate::root().join(header)).unwrap();
+        let hash = golden(layouts)["layout_hash"].as_str().unwrap().to_string();
+        for line in [
+            format!("#define DG_ABI_MINOR {minor}\n"),
+            format!("#define DG_LAYOUT_HASH UINT64_C(0x{hash})\n"),
+        ] {
+            assert!(text.contains(&line), "`{header}` lacks `{}`", line.trim());
+        }
+    }
+}
+
+#[test]
+fn each_minor_begins_as_the_one_before() {
+    let newest = describe(&crate::root()).unwrap();
+    let goldens: Vec<Value> = (0..=newest.minor)
+        .map(|minor| golden(&golden_path(&newest.at(minor))))
+        .collect();
+    for pair in goldens.windows(2) {
+        let problems = differences(&pair[0], &pair[1]);
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+}
+
+/// The smallest size that the mirror lets a maker state is that of the first minor, in every data model.
+#[test]
+fn first_sizes_are_those_of_the_first_minor() {
+    let newest = describe(&crate::root()).unwrap();
+    let first = golden(&golden_path(&newest.at(0)));
+    for model in MODELS {
+        for (name, of_first) in object(&first["models"][model.name]) {
+            let sizes = newest.sizes(name, model).unwrap();
+            assert_eq!(
+                Some(&of_first["size"].as_u64().unwrap()),
+                sizes.get(&0),
+                "{}: {name}",
+                model.name
+            );
+            assert!(sizes.values().is_sorted(), "{}: {name} shrinks: {sizes:?}", model.name);
+        }
+    }
+    // As the mirror has it, where this test runs.
+    if cfg!(target_pointer_width = "64") {
+        use delegraph_abi::c;
+        let table = [
+            ("dg_call", c::Call::FIRST_SIZE),
+            ("dg_blob", c::Blob::FIRST_SIZE),
+            ("dg_blob_meta", c::BlobMeta::FIRST_SIZE),
+            ("dg_tensor", c::Tensor::FIRST_SIZE),
+            ("dg_host_api", c::HostApi::FIRST_SIZE),
+            ("dg_delegate_api", c::DelegateApi::FIRST_SIZE),
+        ];
+        for (name, size) in table {
+            assert_eq!(
+                first["models"]["LP64"][name]["size"].as_u64(),
+                Some(size as u64),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_minor_that_moves_changes_or_drops_something_is_told_by_name() {
+    let newest = describe(&crate::root()).unwrap();
+    let first = golden(&golden_path(&newest.at(0)));
+    assert!(differences(&first, &first).is_empty());
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change, &str); 6] = [
+        (
+            "a field that moved",
+            |v| v["models"]["LP64"]["dg_call"]["fields"][3]["offset"] = 24.into(),
+            "LP64: `dg_call.host` changed",
+        ),
+        (
+            "a field that went",
+            |v| drop(v["models"]["ILP32"]["dg_call"]["fields"].as_array_mut().unwrap().pop()),
+            "ILP32: `dg_call.host` is gone",
+        ),
+        (
+            "a struct that went",
+            |v| drop(object_mut(&mut v["models"]["LLP64"]).remove("dg_tensor")),
+            "LLP64: `dg_tensor` is gone",
+        ),
+        (
+            "a value that changed",
+            |v| v["enums"]["dg_status"]["TIMEOUT"] = 99.into(),
+            "`dg_status.TIMEOUT` was 9, is 99",
+        ),
+        (
+            "two items of one value",
+            |v| v["enums"]["dg_status"]["OTHER"] = 9.into(),
+            "`dg_status` has two items of value 9",
+        ),
+        (
+            "a stricter alignment",
+            |v| v["models"]["ILP32"]["dg_call"]["align"] = 8.into(),
+            "ILP32: alignment of `dg_call` was 4, is 8",
+        ),
+    ];
+    for (name, change, want) in cases {
+        let mut next = first.clone();
+        change(&mut next);
+        let problems = differences(&first, &next);
+        assert!(problems.iter().any(|p| p.contains(want)), "{name}: {problems:?}");
+    }
+}
+
+/// What a minor has otherwise than the one before; new fields, structs, items and enums are no difference.
+fn differences(before: &Value, after: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, items) in object(&before["enums"]) {
+        for (item, value) in object(items) {
+            let now = &after["enums"][name][item];
+            if now != value {
+                problems.push(format!("`{name}.{item}` was {value}, is {now}"));
+            }
+        }
+    }
+    for (name, items) in object(&after["enums"]) {
+        let mut values: Vec<u64> = object(items).values().filter_map(Value::as_u64).collect();
+        values.sort_unstable();
+        if let Some(twice) = values.windows(2).find(|pair| pair[0] == pair[1]) {
+            problems.push(format!("`{name}` has two items of value {}", twice[0]));
+        }
+    }
+    for (model, structs) in object(&before["models"]) {
+        for (name, was) in object(structs) {
+            let now = &after["models"][model][name];
+            if now.is_null() {
+                problems.push(format!("{model}: `{name}` is gone"));
+                continue;
+            }
+            if was["align"] != now["align"] {
+                let (was, now) = (&was["align"], &now["align"]);
+                problems.push(format!("{model}: alignment of `{name}` was {was}, is {now}"));
+            }
+            let empty = Vec::new();
+            let fields = now["fields"].as_array().unwrap_or(&empty);
+            for (i, field) in was["fields"].as_array().into_iter().flatten().enumerate() {
+                let field_name = field["name"].as_str().unwrap_or_default();
+                match fields.get(i) {
+                    None => problems.push(format!("{model}: `{name}.{field_name}` is gone")),
+                    Some(now) if now != field => {
+                        problems.push(format!("{model}: `{name}.{field_name}` changed: {field}, now {now}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn object(value: &Value) -> &Map<String, Value> {
+    value.as_object().expect("an object")
+}
+
+fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
+    value.as_object_mut().expect("an object")
+}

@@ -1,0 +1,229 @@
+//! Delegates in worker processes: whatever one does, the app goes on and its outputs are right.
+//!
+//! The worker binary and the fault delegate's library are built by `cargo xtask test` before the tests; without them these print that
+//! they were skipped.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::fixture;
+use delegraph::{RunReport, Value};
+use delegraph_config::Config;
+use delegraph_host::Host;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where cargo puts programs and libraries: above the folder of the tests.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_path_buf()
+}
+
+/// True, and says so, if what these tests need is not there.
+fn skipped() -> bool {
+    let missing = ["delegraph-worker", "libfault_delegate.so"]
+        .iter()
+        .find(|name| !built().join(name).is_file());
+    if let Some(missing) = missing {
+        println!("skipped: `{missing}` is not built; `cargo xtask test` builds it");
+    }
+    missing.is_some()
+}
+
+/// A configuration that gives everything to the fault delegate.
+fn config(settings: &str, options: &str) -> Config {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
+    common::config(&format!(
+        "schema = 1\n[select]\norder = ['fault']\n[delegates]\nworker = '{}'\n[backend.fault]\nlibrary = '{}'\n{settings}\n\
+         options = {{ {options} }}\n",
+        built().join("delegraph-worker").display(),
+        manifest.display(),
+    ))
+}
+
+fn host(config: &Config) -> Arc<Host> {
+    Arc::new(delegraph::discover(config, false))
+}
+
+const MODEL: &str = "arch-mlp-dynamic-batch";
+
+/// Runs the model so many times over; the outputs must be those of eager PyTorch. Gives the report.
+fn runs(config: &Config, times: usize) -> RunReport {
+    let mut session = common::open(&common::source(MODEL), config, &host(config)).unwrap();
+    for _ in 0..times {
+        common::check(&mut session, &fixture(MODEL));
+    }
+    session.report()
+}
+
+#[test]
+fn a_delegate_runs_in_a_process_of_its_own() {
+    if skipped() {
+        return;
+    }
+    let report = runs(&config("", ""), 3);
+    assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
+    assert!(report.delegated_nodes() > 0);
+    assert_eq!(report.regions[0].isolation.as_deref(), Some("worker"));
+    // Weights and activations are shared; what the app gives lies elsewhere only where it is not an activation.
+    println!("{report:?}");
+}
+
+#[test]
+fn a_delegate_that_dies_or_hangs_in_a_run_costs_that_run_its_speed_and_no_more() {
+    if skipped() {
+        return;
+    }
+    for (how, words) in [
+        ("kill", "signal 9"),
+        ("segfault", "signal 11"),
+        ("abort", "signal 6"),
+        ("exit", "status 0"),
+        ("loop", "did not end by its deadline"),
+        ("panic", "it was told to panic"),
+        ("error", "it was told to fail"),
+    ] {
+        let config = config("run_limit_ms = 300", &format!("at = 'execute', how = '{how}'"));
+        let report = runs(&config, 2);
+        let why = report.why_portable();
+        assert_eq!(report.delegated_nodes(), 0, "{how}: {why}");
+        assert!(why.contains(words), "{how}: {why}");
+    }
+}
+
+#[test]
+fn a_delegate_that_dies_elsewhere_leaves_the_model_to_the_portable_kernels() {
+    if skipped() {
+        return;
+    }
+    for place in ["new", "partition", "compile", "check", "load"] {
+        for how in ["segfault", "exit", "loop"] {
+            let config = config(
+                "compile_limit_ms = 500\nrun_limit_ms = 500",
+                &format!("at = '{place}', how = '{how}'"),
+            );
+            let started = Instant::now();
+            let report = runs(&config, 1);
+            assert_eq!(report.delegated_nodes(), 0, "{place} {how}: {report:?}");
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(60), "{place} {how} took {took:?}");
+        }
+    }
+}
+
+#[test]
+fn memory_that_a_delegate_eats_is_not_the_apps() {
+    if skipped() {
+        return;
+    }
+    // It is given the memory, and goes on; or it is not, and dies.
+    let report = runs(&config("", "at = 'load', how = 'memory'"), 1);
+    assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
+    let report = runs(&config("memory_mb = 1024", "at = 'load', how = 'memory'"), 1);
+    assert_eq!(report.delegated_nodes(), 0);
+    assert!(
+        report.why_portable().contains("its process died in `session_load`"),
+        "{}",
+        report.why_portable()
+    );
+}
+
+#[test]
+fn a_worker_that_died_is_started_again_and_a_blob_that_kills_it_again_and_again_is_left_alone() {
+    if skipped() {
+        return;
+    }
+    // The cases' inputs do not begin with this number; the ones below do.
+    let config = config("", "at = 'execute', how = 'segfault', only = 666.0");
+    let fixture = fixture(MODEL);
+    let right = |session: &mut delegraph::Session| common::check(session, &fixture);
+    let mut session = common::open(&common::source(MODEL), &config, &host(&config)).unwrap();
+    right(&mut session);
+    let before = session.report().regions[0].delegated_runs;
+    assert!(before > 0);
+    let infos = session.inputs();
+    let delegraph::InputKind::Tensor { dtype, sizes, .. } = &infos[0].kind else {
+        panic!("the model takes a tensor")
+    };
+    let mut shape = *sizes;
+    shape[0] = 1;
+    let mut numbers = vec![0f32; shape.iter().product::<i64>() as usize];
+    numbers[0] = 666.0;
+    let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let unlucky = Value::Tensor(delegraph::TensorView {
+        dtype: *dtype,
+        shape,
+        strides: shape.contiguous_strides(),
+        bytes: &bytes,
+    });
+    session.run(std::slice::from_ref(&unlucky)).unwrap();
+    assert_eq!(
+        session.report().regions[0].portable_runs,
+        1,
+        "{}",
+        session.report().why_portable()
+    );
+    // The pause passes, and the delegate runs again.
+    std::thread::sleep(Duration::from_millis(200));
+    right(&mut session);
+    let report = session.report();
+    assert!(report.regions[0].delegated_runs > before, "{report:?}");
+    // Two deaths more, and the blob is not tried any more.
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(400));
+        session.run(std::slice::from_ref(&unlucky)).unwrap();
+    }
+    let quiet = session.report();
+    assert!(
+        quiet.why_portable().contains("not tried any more after 3 times"),
+        "{}",
+        quiet.why_portable()
+    );
+    std::thread::sleep(Duration::from_millis(400));
+    right(&mut session);
+    assert_eq!(
+        session.report().regions[0].delegated_runs,
+        quiet.regions[0].delegated_runs
+    );
+}
+
+#[test]
+fn the_sandbox_holds() {
+    if skipped() {
+        return;
+    }
+    // The delegate dies if it gets away with it.
+    for how in ["files", "programs", "network", "signals"] {
+        for place in ["new", "execute"] {
+            let report = runs(&config("", &format!("at = '{place}', how = '{how}'")), 1);
+            assert_eq!(report.fallbacks(), 0, "{place} {how}: {}", report.why_portable());
+            assert!(report.delegated_nodes() > 0, "{place} {how}: {report:?}");
+        }
+    }
+    // That it can fail: without a sandbox it does get away with it.
+    let report = runs(&config("sandbox = 'off'", "at = 'execute', how = 'programs'"), 1);
+    assert_eq!(report.delegated_nodes(), 0);
+    assert!(report.why_portable().contains("signal 6"), "{}", report.why_portable());
+}
+
+#[test]
+fn a_delegate_that_looks_at_its_deadline_keeps_its_process() {
+    if skipped() {
+        return;
+    }
+    let report = runs(&config("run_limit_ms = 100", "at = 'execute', how = 'wait'"), 1);
+    let why = report.why_portable();
+    assert!(why.contains("it waited for its end"), "{why}");
+}
+
+#[test]
+fn where_there_is_no_worker_the_report_says_so() {
+    let mut config = config("", "");
+    config.delegates.worker = Some("/nowhere/delegraph-worker".into());
+    let report = runs(&config, 1);
+    assert_eq!(report.delegated_nodes(), 0);
+    let host = host(&config);
+    let error = host.delegate("fault").err().unwrap().to_string();
+    assert!(error.contains("isolation: unavailable"), "{error}");
+}
