@@ -264,6 +264,12 @@ fn check_values(place: &str, config: &Config) -> Result<(), ConfigError> {
                 .map_err(|problem| wrong(format!("`device.{i}.match.{key}`: {problem}")))?;
         }
     }
+    if config.select.max_border_bytes.is_nan() || config.select.max_border_bytes < 0.0 {
+        return Err(wrong(format!(
+            "`select.max_border_bytes` is {}, not 0 or more",
+            config.select.max_border_bytes
+        )));
+    }
     if !(0.0..=1.0).contains(&config.select.require_coverage) {
         return Err(wrong(format!(
             "`select.require_coverage` is {}, not from 0 to 1",
@@ -484,6 +490,8 @@ mod tests {
         let cases = [
             ("[[rule]]\nmatch = { dtype = \"f17\" }\n", "no dtype `f17`"),
             ("[select]\nrequire_coverage = 85\n", "not from 0 to 1"),
+            ("[select]\nmax_border_bytes = -1\n", "not 0 or more"),
+            ("[select]\nmax_border_bytes = nan\n", "not 0 or more"),
             (
                 "[[device]]\nmatch = { driver = \"<\" }\n",
                 "`device.0.match.driver`: `<` compares with no version",

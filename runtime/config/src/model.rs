@@ -39,6 +39,8 @@ pub struct Select {
     pub fallback: Fallback,
     /// Smaller islands stay on the CPU.
     pub min_nodes: u32,
+    /// Regions that move more bytes over their border for each operation in them stay on the CPU. 0: none does for that.
+    pub max_border_bytes: f64,
     /// `compile` fails below this share of multiply-accumulates delegated, from 0 to 1.
     pub require_coverage: f64,
     /// Compares each region with the portable plan.
@@ -51,6 +53,7 @@ impl Default for Select {
             order: Vec::new(),
             fallback: Fallback::Allow,
             min_nodes: 1,
+            max_border_bytes: 16.0,
             require_coverage: 0.0,
             self_check: SelfCheck::Off,
         }

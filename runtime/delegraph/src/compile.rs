@@ -117,6 +117,10 @@ fn lower_options(config: &Config) -> LowerOptions {
         targets: targets.collect(),
         policy: Policy {
             min_nodes: config.select.min_nodes,
+            boundary_penalty: match config.select.max_border_bytes {
+                0.0 => 0.0,
+                bytes => 1.0 / bytes,
+            },
             rules,
             ..Policy::default()
         },

@@ -28,6 +28,7 @@ mod compile;
 mod delegates;
 mod device_rules;
 mod error;
+pub mod reduce;
 mod region_call;
 mod report;
 mod self_check;
