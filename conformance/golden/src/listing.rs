@@ -13,7 +13,11 @@ use std::fmt::Write;
 pub fn image(bytes: &[u8]) -> Result<String> {
     let view = verify(bytes).map_err(|error| anyhow!("{error:?}"))?;
     let mut out = String::new();
-    writeln!(out, "graph {} of {}", view.name(), view.opset())?;
+    let form = match view.normal_form() {
+        0 => String::new(),
+        form => format!(" in form {form}"),
+    };
+    writeln!(out, "graph {} of {}{form}", view.name(), view.opset())?;
     for i in 0..view.symbol_count() {
         let symbol = view.symbol(delegraph_abi::image::SymbolIndex(i));
         let max = symbol.max.map_or("inf".to_string(), |max| max.to_string());

@@ -4,6 +4,7 @@ use crate::{ASKED, COMPILED_FOR, Record, listing, verdicts};
 use anyhow::{Context, Result, ensure};
 use delegraph::Source;
 use delegraph_host::Host;
+use delegraph_lower::image::{Form, offer};
 use delegraph_pte::Verified;
 use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
 use std::collections::BTreeMap;
@@ -72,8 +73,9 @@ fn model(fixture: &Path, folder: &Path, host: &Arc<Host>) -> Result<()> {
     let source = Source::open(fixture.join("model.pt2"))?;
     let module = delegraph::import(&source)?;
     let mut images: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let versions = delegraph_opset::Versions::default();
     for graph in &module.graphs {
-        let offer = delegraph_lower::image::offer(&module, graph)?;
+        let offer = offer(&module, graph, Form::newest(&versions))?;
         images.insert(format!("{}.offer", graph.name), offer.image.bytes);
     }
     let compiled = delegraph::compile(module, &config, host, &mut |_| {})?;

@@ -59,6 +59,10 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
             named("delegates/null/null.delegate.toml"),
             ("every-key".to_string(), MANIFEST.into()),
         ],
+        "lock" => vec![("every-key".to_string(), LOCK.into())],
+        "hash_list" => vec![("two".to_string(), HASHES.into())],
+        "signature" => vec![("minisign".to_string(), SIGNATURE.into())],
+        "elf" => vec![("needs-two".to_string(), elf())],
         "config" => vec![named("runtime/config/tests/backends.toml")],
         "safetensors" => [
             "arch-cond/inputs.safetensors",
@@ -222,3 +226,75 @@ contact = "https://example.org"
 major = 0
 min_minor = 0
 "#;
+
+const LOCK: &str = r#"version = 1
+expires = 2999-12-31
+
+[[delegate]]
+name = "vulkan"
+manifest = "delegates.d/vulkan.delegate.toml"
+manifest_sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+library = "delegates.d/libvulkan_delegate.so"
+library_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+[[delegate.dependent]]
+path = "delegates.d/libvulkan_runtime.so"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"#;
+
+const HASHES: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  vulkan.delegate.toml\n\
+                      e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  lib/libvulkan_delegate.so\n";
+
+const SIGNATURE: &str = "untrusted comment: signature from minisign secret key\n\
+    RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n\
+    trusted comment: timestamp:1633700835\tfile:test\tprehashed\n\
+    wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==\n";
+
+/// A library of 64 bits with nothing but what its loader reads: a segment for all, and the table of what it needs.
+fn elf() -> Vec<u8> {
+    let names = b"\0libone.so\0libtwo.so\0$ORIGIN/lib\0";
+    let (headers, table) = (64 + 2 * 56, 16 * 6);
+    let (dynamic, strings) = (headers as u64, (headers + table) as u64);
+    let size = strings + names.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(16, 0);
+    // ET_DYN of x86-64, version, entry, where the program headers are; no sections.
+    bytes.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+    [0, 64, 0]
+        .iter()
+        .for_each(|word: &u64| bytes.extend(word.to_le_bytes()));
+    bytes.extend([0; 4]);
+    for half in [64_u16, 56, 2, 64, 0, 0] {
+        bytes.extend(half.to_le_bytes());
+    }
+    for (kind, at, length) in [(1_u32, 0, size), (2, dynamic, table as u64)] {
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(4_u32.to_le_bytes());
+        for word in [at, at, at, length, length, 8] {
+            bytes.extend(u64::to_le_bytes(word));
+        }
+    }
+    // NEEDED twice, RUNPATH, STRTAB, STRSZ, NULL.
+    for (tag, value) in [
+        (1, 1),
+        (1, 11),
+        (29, 21),
+        (5, strings),
+        (10, names.len() as u64),
+        (0, 0),
+    ] {
+        bytes.extend(u64::to_le_bytes(tag));
+        bytes.extend(u64::to_le_bytes(value));
+    }
+    bytes.extend(names);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_library_needs_what_it_names() {
+        let names = delegraph_host::trust::needed_libraries(&super::elf()).unwrap();
+        assert_eq!(names, ["libone.so", "libtwo.so"]);
+    }
+}

@@ -241,7 +241,15 @@ impl WeightBytes for Kept {
 /// # Errors
 /// The blob is damaged, has a node that this version does not take, or a weight is missing.
 pub fn load(blob: &Blob<'_>, weights: &Weights<'_>) -> Result<Box<dyn Session>, Error> {
-    let program = Program::new(blob.section(SECTION)?)?;
+    load_image(blob.section(SECTION)?, weights)
+}
+
+/// Makes a session of a graph image, wherever it comes from.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_image(image: &[u8], weights: &Weights<'_>) -> Result<Box<dyn Session>, Error> {
+    let program = Program::new(image)?;
     let view = verified(&program.image)?;
     for weight in view.weights() {
         let have = weights.bytes(weight.id())?.len() as u64;

@@ -319,6 +319,12 @@ pub enum DelegateCommand {
     Check(DelegateCheckArgs),
     /// Say what of an old library a new one would break
     AbiDiff(DelegateAbiDiffArgs),
+    /// Pin the delegates that the configuration finds: write the hashes of their files into a lock file
+    Lock(DelegateLockArgs),
+    /// Write the hashes of a delegate's files beside its manifest, and sign them
+    Sign(DelegateSignArgs),
+    /// Say whether a delegate is pinned or signed; runs nothing of it
+    Verify(DelegateVerifyArgs),
     /// Load a library in this process: the child of `check` and `abi-diff`
     #[command(hide = true)]
     Probe(DelegateProbeArgs),
@@ -382,6 +388,44 @@ pub struct DelegateAbiDiffArgs {
     pub old: PathBuf,
     /// The library (or manifest) that is to follow it
     pub new: PathBuf,
+}
+
+/// `delegate lock`
+#[derive(Debug, Args)]
+pub struct DelegateLockArgs {
+    /// The lock file to write; that of the configuration, or delegraph.lock beside it, if absent
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The last day on which the pins hold, as 2027-06-30
+    #[arg(long, value_name = "DAY")]
+    pub expires: Option<String>,
+}
+
+/// `delegate sign`
+#[derive(Debug, Args)]
+pub struct DelegateSignArgs {
+    /// A manifest (*.delegate.toml), or a library
+    #[arg(required_unless_present = "generate")]
+    pub file: Option<PathBuf>,
+    /// Secret key of minisign
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// File whose first line is the password of the key
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Make the key first: the secret one at --key, the public one beside it with .pub after its name
+    #[arg(long)]
+    pub generate: bool,
+}
+
+/// `delegate verify`
+#[derive(Debug, Args)]
+pub struct DelegateVerifyArgs {
+    /// A manifest (*.delegate.toml), or a library
+    pub file: PathBuf,
+    /// Public keys of minisign; those of the configuration, and its lock file, if absent
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
 }
 
 /// `config`

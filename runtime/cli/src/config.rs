@@ -2,7 +2,7 @@
 
 use crate::args::{ConfigCommand, Global};
 use crate::output::{Output, Tint, write_atomically};
-use delegraph_config::{Config, ConfigError, Layers, Origin, standard_layers};
+use delegraph_config::{Config, ConfigError, Environment, Layers, Origin, standard_layers};
 
 /// The layers of this call: the standard ones, then the flags.
 ///
@@ -46,10 +46,12 @@ pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyh
 
 /// `--profile-name`, or `DELEGRAPH_PROFILE`.
 fn profile(global: &Global) -> Option<String> {
-    global.profile_name.clone().or_else(|| {
-        let variable = std::env::var("DELEGRAPH_PROFILE").ok()?;
-        (!variable.is_empty() && !delegraph_config::is_elevated()).then_some(variable)
-    })
+    profile_in(global, &Environment::of_process())
+}
+
+fn profile_in(global: &Global, environment: &Environment<'_>) -> Option<String> {
+    let given = global.profile_name.clone();
+    given.or_else(|| environment.get("DELEGRAPH_PROFILE"))
 }
 
 /// Runs the command.
@@ -133,3 +135,24 @@ search = ["delegates.d"]     # folders of *.delegate.toml, relative to this file
 # deny = ["vulkan"]
 # reason = "accuracy on driver 44"
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn an_elevated_process_takes_no_profile_from_its_environment() {
+        let lookup = |name: &str| (name == "DELEGRAPH_PROFILE").then(|| "loose".into());
+        let global = |arguments: &[&str]| crate::args::Cli::parse_from(arguments).global;
+        let (plain, flagged) = (
+            global(&["delegraph", "devices"]),
+            global(&["delegraph", "devices", "--profile-name", "own"]),
+        );
+        for (elevated, from_environment) in [(false, Some("loose".to_string())), (true, None)] {
+            let environment = Environment::made_up(elevated, &lookup);
+            assert_eq!(profile_in(&plain, &environment), from_environment);
+            assert_eq!(profile_in(&flagged, &environment).as_deref(), Some("own"));
+        }
+    }
+}

@@ -117,7 +117,8 @@ fn isolate(config: &mut Config) -> anyhow::Result<()> {
         .search
         .iter_mut()
         .chain(&mut delegates.keys)
-        .chain(&mut delegates.worker);
+        .chain(&mut delegates.worker)
+        .chain(&mut delegates.lock);
     for path in paths.chain(libraries) {
         *path = std::path::absolute(&*path)?;
     }
@@ -236,11 +237,15 @@ fn finding(told: &serde_json::Value) -> Option<Finding> {
     }
     let left = list(&told["regions"])
         .into_iter()
-        .find(|region| region["portable_runs"].as_u64().unwrap_or(0) > 0 || region["backend"].is_null())?;
-    let refusals: Vec<String> = list(&left["refusals"])
-        .iter()
-        .filter_map(|refusal| Some(format!("{}: {}", refusal[0].as_str()?, refusal[1].as_str()?)))
-        .collect();
+        .find(|region| region["portable_runs"].as_u64().unwrap_or(0) > 0 || region["backend"].is_null());
+    let pairs = |value: &serde_json::Value| -> Vec<String> {
+        let pair = |pair: &serde_json::Value| Some(format!("{}: {}", pair[0].as_str()?, pair[1].as_str()?));
+        list(value).iter().filter_map(pair).collect()
+    };
+    let refusals = match left {
+        Some(region) => pairs(&region["refusals"]),
+        None => pairs(&told["problems"]),
+    };
     (!refusals.is_empty()).then(|| Finding::Failed(refusals.join("; ")))
 }
 
@@ -386,6 +391,10 @@ mod tests {
             (
                 region(json!(null), 0, json!([["x", "no load"]])),
                 Some(Finding::Failed("x: no load".to_string())),
+            ),
+            (
+                json!({ "regions": [], "problems": [["x", "its process died"]] }),
+                Some(Finding::Failed("x: its process died".to_string())),
             ),
             (
                 json!({ "regions": [], "expected": [{ "name": "0", "ok": false, "reason": "far off" }, { "name": "1", "ok": true, "reason": null }] }),

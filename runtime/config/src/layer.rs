@@ -3,7 +3,7 @@
 use crate::check::unknown_keys;
 use crate::condition::Condition;
 use crate::error::ConfigError;
-use crate::model::Config;
+use crate::model::{Config, Trust};
 use delegraph_types::{DType, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,6 +53,8 @@ pub struct Layers {
 struct Layer {
     origin: Origin,
     table: toml::Table,
+    /// What relative paths are relative to.
+    folder: Option<PathBuf>,
     /// A file: a chosen profile comes over it wherever it stands.
     is_file: bool,
 }
@@ -62,17 +64,28 @@ struct Layer {
 struct Merged {
     table: toml::Table,
     origins: BTreeMap<String, Origin>,
+    /// The folder of the file that set `delegates.trust`.
+    trust_folder: Option<PathBuf>,
 }
 
+/// The keys that are settled once `trust` is `require`.
+const TRUST_KEYS: [&str; 4] = ["trust", "lock", "keys", "worker"];
+
 impl Merged {
-    fn add(&mut self, table: &toml::Table, origin: &Origin) {
-        merge(
-            &mut self.table,
-            table.clone(),
-            &mut self.origins,
-            origin,
-            &mut String::new(),
-        );
+    fn add(&mut self, table: &toml::Table, origin: &Origin, folder: Option<&Path>) {
+        let mut table = table.clone();
+        let trust = |table: &toml::Table| table.get("delegates")?.get("trust")?.as_str().map(str::to_string);
+        if trust(&self.table).as_deref() == Some("require") {
+            // Who may choose a later layer, by an environment variable or the folder that a command is run in, may not let
+            // in what the earlier one keeps out.
+            if let Some(toml::Value::Table(delegates)) = table.get_mut("delegates") {
+                TRUST_KEYS.iter().for_each(|key| drop(delegates.remove(*key)));
+            }
+        }
+        if trust(&table).is_some() {
+            self.trust_folder = folder.map(Path::to_path_buf);
+        }
+        merge(&mut self.table, table, &mut self.origins, origin, &mut String::new());
     }
 }
 
@@ -131,7 +144,12 @@ impl Layers {
                 tables.for_each(|profile| anchor_paths(profile, folder));
             }
         }
-        self.layers.push(Layer { origin, table, is_file });
+        self.layers.push(Layer {
+            origin,
+            table,
+            folder: folder.map(Path::to_path_buf),
+            is_file,
+        });
         Ok(())
     }
 
@@ -142,8 +160,12 @@ impl Layers {
     pub fn resolve(&self, profile: Option<&str>) -> Result<Config, ConfigError> {
         let merged = self.merged(profile)?;
         let text = merged.table.to_string();
-        let config: Config = toml::from_str(&text).map_err(|error| syntax("merged configuration", &text, &error))?;
+        let mut config: Config =
+            toml::from_str(&text).map_err(|error| syntax("merged configuration", &text, &error))?;
         check_values("merged configuration", &config)?;
+        if config.delegates.trust != Trust::Off && config.delegates.lock.is_none() {
+            config.delegates.lock = merged.trust_folder.map(|folder| folder.join(LOCK));
+        }
         Ok(config)
     }
 
@@ -157,15 +179,15 @@ impl Layers {
             .iter()
             .rposition(|layer| layer.is_file || chosen(layer).is_some());
         for (i, layer) in self.layers.iter().enumerate() {
-            merged.add(&layer.table, &layer.origin);
+            merged.add(&layer.table, &layer.origin, layer.folder.as_deref());
             if Some(i) == under
                 && let Some(name) = profile
             {
                 let origin = Origin::Profile(name.to_string());
                 self.layers[..=i]
                     .iter()
-                    .filter_map(chosen)
-                    .for_each(|table| merged.add(&table, &origin));
+                    .filter_map(|layer| Some((chosen(layer)?, layer.folder.as_deref())))
+                    .for_each(|(table, folder)| merged.add(&table, &origin, folder));
             }
         }
         match profile {
@@ -279,6 +301,9 @@ fn check_values(place: &str, config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Name of the lock file beside the file that set `delegates.trust`.
+const LOCK: &str = "delegraph.lock";
+
 /// Tables merge, everything else replaces.
 fn merge(
     into: &mut toml::Table,
@@ -351,8 +376,10 @@ fn anchor_paths(table: &mut toml::Table, folder: &Path) {
             items.iter_mut().for_each(|item| anchor(item, true));
         }
     }
-    if let Some(worker) = table.get_mut("delegates").and_then(|d| d.get_mut("worker")) {
-        anchor(worker, true);
+    for key in ["lock", "worker"] {
+        if let Some(path) = table.get_mut("delegates").and_then(|d| d.get_mut(key)) {
+            anchor(path, true);
+        }
     }
     if let Some(cache) = table.get_mut("cache").and_then(|cache| cache.get_mut("folder"))
         && cache.as_str() != Some("auto")
@@ -504,6 +531,67 @@ mod tests {
             let error = layers(&[text]).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn the_lock_lies_beside_the_file_that_set_trust() {
+        let folder = tempfile::tempdir().unwrap();
+        let (low, high) = (folder.path().join("low"), folder.path().join("high"));
+        let config = |low_text: &str, high_text: &str, profile: Option<&str>| {
+            let mut layers = Layers::default();
+            layers
+                .add_text(Origin::System(low.join("backends.toml")), low_text, Some(&low))
+                .unwrap();
+            layers
+                .add_text(Origin::Project(high.join("backends.toml")), high_text, Some(&high))
+                .unwrap();
+            layers.resolve(profile).unwrap().delegates
+        };
+        let warn = "[delegates]\ntrust = \"warn\"\n";
+        assert_eq!(config("", "", None).lock, None);
+        assert_eq!(config(warn, "", None).lock, Some(low.join("delegraph.lock")));
+        assert_eq!(config(warn, warn, None).lock, Some(high.join("delegraph.lock")));
+        let named = "[delegates]\nlock = \"pins\"\nkeys = [\"a.pub\"]\n";
+        let both = config(warn, named, None);
+        assert_eq!(
+            (both.lock, both.keys),
+            (Some(high.join("pins")), vec![high.join("a.pub")])
+        );
+        let profile = config(
+            "[profile.p.delegates]\ntrust = \"warn\"\n",
+            "[select]\nmin_nodes = 1",
+            Some("p"),
+        );
+        assert_eq!(profile.lock, Some(low.join("delegraph.lock")));
+    }
+
+    #[test]
+    fn what_a_layer_requires_no_later_one_lets_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (low, high) = (folder.path().join("low"), folder.path().join("high"));
+        let text = "[delegates]\ntrust = \"require\"\nkeys = [\"a.pub\"]\n[profile.p.delegates]\ntrust = \"off\"\n";
+        let mut layers = Layers::default();
+        layers
+            .add_text(Origin::System(low.join("backends.toml")), text, Some(&low))
+            .unwrap();
+        let loose = "[delegates]\ntrust = \"off\"\nlock = \"mine\"\nkeys = [\"mine.pub\"]\nsearch = [\"d\"]\n";
+        let environment = Origin::Environment("DELEGRAPH_CONFIG=x".to_string());
+        layers.add_text(environment, loose, Some(&high)).unwrap();
+        for profile in [None, Some("p")] {
+            let delegates = layers.resolve(profile).unwrap().delegates;
+            assert_eq!(delegates.trust, Trust::Require);
+            assert_eq!(delegates.lock, Some(low.join("delegraph.lock")));
+            assert_eq!(delegates.keys, [low.join("a.pub")]);
+            assert_eq!(delegates.search, [high.join("d")], "the rest merges as ever");
+        }
+        assert!(matches!(layers.origin_of("delegates.trust"), Some(Origin::System(_))));
+        // Less than `require` is only a setting.
+        let mut layers = Layers::default();
+        layers
+            .add_text(Origin::Flag, "[delegates]\ntrust = \"warn\"", None)
+            .unwrap();
+        layers.add_text(Origin::Flag, loose, None).unwrap();
+        assert_eq!(layers.resolve(None).unwrap().delegates.trust, Trust::Off);
     }
 
     #[test]

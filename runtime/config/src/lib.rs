@@ -31,7 +31,7 @@ pub use model::{
     Backend, Cache, Config, Delegates, DeviceMatch, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch,
     SandboxMode, Select, SelfCheck, Threads, Trust,
 };
-pub use place::{is_elevated, standard_layers};
+pub use place::{Environment, is_elevated, standard_layers, standard_layers_in};
 
 /// The JSON schema of `backends.toml`, for editors; published as `vendor-docs/backends.schema.json`.
 pub fn json_schema() -> serde_json::Value {

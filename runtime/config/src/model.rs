@@ -90,8 +90,10 @@ pub enum SelfCheck {
 pub struct Delegates {
     /// Folders of manifests, relative to the file.
     pub search: Vec<PathBuf>,
-    /// When a library may be loaded.
+    /// When a library may be loaded. Once a layer says `require`, later layers change neither this nor `lock`, `keys` and `worker`.
     pub trust: Trust,
+    /// The lock file, relative to the file; absent: `delegraph.lock` beside the file that set `trust`.
+    pub lock: Option<PathBuf>,
     /// Public keys of signatures, relative to the file.
     pub keys: Vec<PathBuf>,
     /// The program that isolated delegates run in, relative to the file; absent: `delegraph-worker` beside the app.

@@ -1,7 +1,8 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Backend, Config, SandboxMode, Threads, Trust};
+use delegraph_config::{Backend, Config, Environment, SandboxMode, Threads, Trust};
+use delegraph_host::trust::TrustOptions;
 use delegraph_host::{Host, HostOptions, WorkerOptions};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
@@ -13,24 +14,26 @@ pub const PORTABLE: &str = "portable";
 /// Finds the delegates that a configuration and the environment allow. Nothing is loaded yet.
 ///
 /// `DELEGRAPH_DELEGATE_PATH` replaces the search folders, `DELEGRAPH_ADD_DELEGATE_PATH` adds to them,
-/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs, `DELEGRAPH_WORKER` is the worker binary. All are ignored in an elevated process.
+/// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs, `DELEGRAPH_WORKER` is the worker binary. All are ignored in an elevated
+/// process. What they add is under the same `delegates.trust` as all else; where that is `require`, no variable names a worker.
 pub fn discover(config: &Config, no_load: bool) -> Host {
+    Host::discover(host_options(config, no_load, &Environment::of_process()))
+}
+
+/// What [`discover`] looks for in an environment.
+fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -> HostOptions {
     let mut search = config.delegates.search.clone();
-    let mut select = Vec::new();
-    let mut disable = Vec::new();
-    if !delegraph_config::is_elevated() {
-        if let Some(paths) = std::env::var_os("DELEGRAPH_DELEGATE_PATH") {
-            search = std::env::split_paths(&paths).collect();
-        }
-        if let Some(paths) = std::env::var_os("DELEGRAPH_ADD_DELEGATE_PATH") {
-            search.extend(std::env::split_paths(&paths));
-        }
-        select = globs("DELEGRAPH_DELEGATES_SELECT");
-        disable = globs("DELEGRAPH_DELEGATES_DISABLE");
+    if let Some(paths) = environment.get_os("DELEGRAPH_DELEGATE_PATH") {
+        search = std::env::split_paths(&paths).collect();
     }
+    if let Some(paths) = environment.get_os("DELEGRAPH_ADD_DELEGATE_PATH") {
+        search.extend(std::env::split_paths(&paths));
+    }
+    let select = globs(environment.get("DELEGRAPH_DELEGATES_SELECT"));
+    let disable = globs(environment.get("DELEGRAPH_DELEGATES_DISABLE"));
     let mut worker_binary = config.delegates.worker.clone();
-    if !delegraph_config::is_elevated()
-        && let Some(path) = std::env::var_os("DELEGRAPH_WORKER")
+    if config.delegates.trust != Trust::Require
+        && let Some(path) = environment.get_os("DELEGRAPH_WORKER")
     {
         worker_binary = Some(path.into());
     }
@@ -60,7 +63,7 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         .filter(|(_, backend)| !backend.options.is_empty())
         .filter_map(|(name, backend)| Some((name.clone(), serde_json::to_value(&backend.options).ok()?)))
         .collect();
-    Host::discover(HostOptions {
+    HostOptions {
         pinned: pinned.collect(),
         manifests: Vec::new(),
         search,
@@ -68,12 +71,17 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
         disable,
         options,
         parallel: configured_threads(config),
+        trust: TrustOptions {
+            mode: config.delegates.trust,
+            lock: config.delegates.lock.clone(),
+            keys: config.delegates.keys.clone(),
+        },
         isolation: isolation.collect(),
         no_sandbox: no_sandbox.collect(),
         workers: workers.collect(),
         worker_binary,
         no_load,
-    })
+    }
 }
 
 /// The limits of a backend's worker.
@@ -104,9 +112,9 @@ pub(crate) fn configured_threads(config: &Config) -> Parallel {
     Parallel::new(delegraph_threads::pool(), threads)
 }
 
-fn globs(variable: &str) -> Vec<String> {
-    let text = std::env::var(variable).unwrap_or_default();
-    text.split(',')
+fn globs(text: Option<String>) -> Vec<String> {
+    text.unwrap_or_default()
+        .split(',')
         .map(str::trim)
         .filter(|glob| !glob.is_empty())
         .map(str::to_string)
@@ -131,9 +139,6 @@ pub fn wanted(config: &Config) -> Vec<String> {
 pub fn check_config(config: &Config) -> Result<(), Error> {
     let delegates = &config.delegates;
     let mut unavailable: Vec<String> = Vec::new();
-    if delegates.trust != Trust::Off || !delegates.keys.is_empty() {
-        unavailable.push("delegates.trust".to_string());
-    }
     if delegates.require_conformance.is_some() {
         unavailable.push("delegates.require_conformance".to_string());
     }
@@ -142,5 +147,42 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
         Some(key) => Err(Error::Usage(format!(
             "`{key}` is in the schema, but this version does not act on it\n  hint: remove the key; it would not be kept"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_elevated_process_takes_no_delegate_from_its_environment() {
+        let mut config = Config::default();
+        config.delegates.search = vec!["configured".into()];
+        let lookup = |name: &str| {
+            let value = match name {
+                "DELEGRAPH_DELEGATE_PATH" => "replaced",
+                "DELEGRAPH_ADD_DELEGATE_PATH" => "added",
+                "DELEGRAPH_DELEGATES_SELECT" => "a*, b",
+                "DELEGRAPH_DELEGATES_DISABLE" => "c",
+                "DELEGRAPH_WORKER" => "worker",
+                _ => return None,
+            };
+            Some(value.into())
+        };
+        let heeded = host_options(&config, true, &Environment::made_up(false, &lookup));
+        assert_eq!(heeded.search, ["replaced", "added"].map(std::path::PathBuf::from));
+        assert_eq!(
+            (heeded.select, heeded.disable),
+            (vec!["a*".to_string(), "b".to_string()], vec!["c".to_string()])
+        );
+        assert_eq!(heeded.worker_binary, Some("worker".into()));
+        let ignored = host_options(&config, true, &Environment::made_up(true, &lookup));
+        assert_eq!(ignored.search, ["configured"].map(std::path::PathBuf::from));
+        assert_eq!((ignored.select.len(), ignored.disable.len()), (0, 0));
+        assert_eq!(ignored.worker_binary, None);
+        // Nor does it name the program that runs what is trusted.
+        config.delegates.trust = Trust::Require;
+        let required = host_options(&config, true, &Environment::made_up(false, &lookup));
+        assert_eq!(required.worker_binary, None);
     }
 }

@@ -48,6 +48,10 @@ pub struct RunReport {
     /// Backends of the configuration that its `[[device]]` rules deny here, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<(String, String)>,
+    /// What delegates failed at when the model was partitioned for them at load, which is more than that they did not support
+    /// something; the nodes run otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<(String, String)>,
     /// What the load had of the cache of compiled blobs; `None`: it had none, or had nothing to compile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheReport>,

@@ -129,7 +129,7 @@ pub struct Session {
     /// Why the program was not partitioned again for the configuration, and runs as it is.
     not_partitioned: Option<String>,
     denied: Vec<(String, String)>,
-    cache: Option<CacheReport>,
+    at_load: LoadReport,
     recorder: Option<Recorder>,
     /// Empty between runs; kept for its allocation.
     given: Vec<Input<'static>>,
@@ -169,10 +169,10 @@ impl Session {
     ) -> Result<Session, Error> {
         match source.format()? {
             Format::Pt2 => {
-                let (compiled, cache) = compile_at_load(source, config, host, rules, &options)?;
+                let (compiled, at_load) = compile_at_load(source, config, host, rules, &options)?;
                 let compiled = Source::from_shared(Bytes::from(compiled.bytes), source.name());
                 let mut session = Session::open_program(&compiled, config, host, rules, options)?;
-                session.cache = cache.or(session.cache);
+                session.at_load = at_load;
                 Ok(session)
             }
             Format::Pte => Session::open_program(source, config, host, rules, options),
@@ -214,12 +214,12 @@ impl Session {
         };
         if should_recompile(&overlay, config, host, rules) {
             match compile_at_load(source, config, host, rules, &options) {
-                Ok((compiled, cache)) => {
+                Ok((compiled, at_load)) => {
                     let file = Bytes::from(compiled.bytes);
                     let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
                     let overlay = read_overlay(&program, &file, name)?;
                     let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
-                    session.cache = cache;
+                    session.at_load = at_load;
                     return Ok(session);
                 }
                 Err(error) => not_partitioned = Some(error.to_string()),
@@ -334,7 +334,7 @@ impl Session {
             outside,
             not_partitioned: None,
             denied: Vec::new(),
-            cache: None,
+            at_load: LoadReport::default(),
             recorder: None,
             given: Vec::new(),
         })
@@ -513,7 +513,8 @@ impl Session {
             portable_nodes: self.outside + fallen,
             not_partitioned: self.not_partitioned.clone(),
             denied: self.denied.clone(),
-            cache: self.cache.clone(),
+            problems: self.at_load.problems.clone(),
+            cache: self.at_load.cache.clone(),
         }
     }
 
@@ -553,6 +554,13 @@ fn denied(config: &Config, rules: &DeviceRules<'_>) -> Result<Vec<(String, Strin
     Ok(denied)
 }
 
+/// What happened when a model was partitioned at load.
+#[derive(Debug, Default)]
+struct LoadReport {
+    cache: Option<CacheReport>,
+    problems: Vec<(String, String)>,
+}
+
 /// Partitions and compiles a model for the configuration's backends, with the blobs that the cache has.
 fn compile_at_load(
     source: &Source,
@@ -560,7 +568,7 @@ fn compile_at_load(
     host: &Host,
     rules: &DeviceRules<'_>,
     options: &LoadOptions,
-) -> Result<(Compiled, Option<CacheReport>), Error> {
+) -> Result<(Compiled, LoadReport), Error> {
     let module = import(source)?;
     let at_load = AtLoad {
         cache: LoadCache::open(config, options.cache_folder.as_deref(), source),
@@ -568,8 +576,20 @@ fn compile_at_load(
     };
     let compiled = compile_over(module, config, host, Some(&at_load), &mut |_| {});
     // What was compiled before an error is kept: it need not be done again.
-    let report = at_load.cache.map(|cache| cache.borrow_mut().finish());
-    Ok((compiled?, report))
+    let cache = at_load.cache.map(|cache| cache.borrow_mut().finish());
+    let compiled = compiled?;
+    let refused = compiled.report.graphs.iter().flat_map(|graph| &graph.problems);
+    let refused = refused.filter(|problem| problem.failed);
+    let mut problems: Vec<(String, String)> = refused.map(|p| (p.backend.clone(), p.message.clone())).collect();
+    // One that is absent is no news: it stands in the list in case it is here.
+    let silent = compiled
+        .report
+        .backends
+        .iter()
+        .filter(|state| host.delegate(&state.backend).is_ok());
+    problems.extend(silent.filter_map(|state| Some((state.backend.clone(), state.problem.clone()?))));
+    problems.dedup();
+    Ok((compiled, LoadReport { cache, problems }))
 }
 
 /// The methods of a model, in the order of the file. A `.pt2` is imported for it.

@@ -249,10 +249,7 @@ fn a_model_comes_from_a_path_from_bytes_and_from_an_open_file() {
 
 #[test]
 fn settings_that_this_version_does_not_act_on_are_refused() {
-    let texts = [
-        "[delegates]\ntrust = \"require\"\n",
-        "[delegates]\nrequire_conformance = \"core-1.0\"\n",
-    ];
+    let texts = ["[delegates]\nrequire_conformance = \"core-1.0\"\n"];
     for text in texts {
         let error = open(&source("mtcnn-pnet"), &config(text), &nobody()).err().expect(text);
         assert_eq!(error.exit_code(), 2, "{text}");

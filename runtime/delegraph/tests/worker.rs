@@ -227,3 +227,53 @@ fn where_there_is_no_worker_the_report_says_so() {
     let error = host.delegate("fault").err().unwrap().to_string();
     assert!(error.contains("isolation: unavailable"), "{error}");
 }
+
+#[test]
+fn a_trusted_worker_is_started_from_what_was_checked_each_time() {
+    use delegraph_host::trust::{CheckedLibrary, Digest, Lock, Pin};
+    if skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libfault_delegate.so");
+    std::fs::copy(built().join("libfault_delegate.so"), &library).unwrap();
+    let manifest = folder.path().join("fault.delegate.toml");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
+    std::fs::copy(original, &manifest).unwrap();
+    let sha256 = Digest::of(&std::fs::read(&manifest).unwrap());
+    let checked = CheckedLibrary::open(&library).unwrap();
+    let lock = Lock {
+        version: 1,
+        expires: None,
+        delegate: vec![Pin::of("fault", Some((&manifest, sha256)), &checked, folder.path())],
+    };
+    let lock_file = folder.path().join("delegraph.lock");
+    std::fs::write(&lock_file, lock.to_text()).unwrap();
+
+    let mut config = config("", "at = 'execute', how = 'kill'");
+    config.backend.get_mut("fault").unwrap().library = Some(manifest.clone());
+    config.delegates.trust = delegraph_config::Trust::Require;
+    config.delegates.lock = Some(lock_file);
+    let trusting = host(&config);
+    let delegate = trusting.delegate("fault").unwrap();
+    assert!(delegate.devices().is_ok());
+    let mut session = common::open(&common::source(MODEL), &config, &trusting).unwrap();
+    // Nothing that lies there now could be loaded.
+    std::fs::write(&library, "not a library").unwrap();
+    std::fs::write(&manifest, "not a manifest").unwrap();
+    common::check(&mut session, &fixture(MODEL));
+    let why = session.report().why_portable();
+    assert!(why.contains("signal 9"), "{why}");
+    // Its process has died, and is started again.
+    let started = Instant::now();
+    let again = loop {
+        std::thread::sleep(Duration::from_millis(50));
+        match delegate.devices() {
+            Err(error) if started.elapsed() < Duration::from_secs(10) => println!("{error}"),
+            outcome => break outcome,
+        }
+    };
+    assert!(again.is_ok(), "{:?}", again.err());
+    let fresh = host(&config).delegate("fault").err().unwrap().to_string();
+    assert!(fresh.contains("manifest"), "{fresh}");
+}

@@ -30,7 +30,7 @@ fn logs(level: c::LogLevel) -> bool {
     level.0 <= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Writes a delegate's line.
+/// Writes a line of a delegate's, or of the host's own about one.
 pub(crate) fn log(backend: &str, level: c::LogLevel, line: &str) {
     if let Some(logger) = LOGGER.get().filter(|_| logs(level)) {
         logger(backend, level, line);

@@ -1,5 +1,6 @@
 //! Finds candidates: reads manifests, looks for libraries, runs nothing.
 
+use crate::trust::Digest;
 use crate::{HostOptions, Manifest};
 use delegraph_abi::c;
 use delegraph_config::glob_match;
@@ -22,6 +23,8 @@ pub struct Candidate {
     pub library: Option<PathBuf>,
     /// What the manifest says.
     pub manifest: Option<Manifest>,
+    /// Hash of the manifest's bytes that were parsed.
+    pub manifest_sha256: Option<Digest>,
     /// Why it is not used; filled when it is discovered, or when its load failed.
     pub refusal: Option<String>,
 }
@@ -111,6 +114,7 @@ fn named_outright(path: &Path) -> Candidate {
         manifest_path: None,
         library: there.then(|| path.to_path_buf()),
         manifest: None,
+        manifest_sha256: None,
         refusal: (!there).then(|| format!("there is no library `{}`", path.display())),
     }
 }
@@ -121,11 +125,13 @@ fn of_manifest(path: &Path) -> Candidate {
         manifest_path: Some(path.to_path_buf()),
         library: None,
         manifest: None,
+        manifest_sha256: None,
         refusal: None,
     };
-    match Manifest::read(path) {
+    match Manifest::read_hashed(path) {
         Err(problem) => candidate.refusal = Some(problem),
-        Ok(manifest) => {
+        Ok((manifest, sha256)) => {
+            candidate.manifest_sha256 = Some(sha256);
             candidate.backend.clone_from(&manifest.name);
             match library_of(&manifest, path) {
                 Ok(library) => candidate.library = Some(library),

@@ -1,7 +1,8 @@
 //! Files that are told apart without reading them.
 
+use crate::trust::Library;
 use std::fs::Metadata;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What the system says of a file: as long as all of it stays as it is, so do the file's bytes. Nobody can set the time of the
 /// last change of an inode, unlike that of its content.
@@ -61,14 +62,27 @@ pub struct LibraryFile {
     pub path: PathBuf,
     /// What the file was just before it was loaded.
     pub identity: Option<FileIdentity>,
+    /// SHA-256 of the library that was loaded and of each that it brought along, where trust was asked for and so they are known.
+    pub hashes: Option<Vec<[u8; 32]>>,
 }
 
 impl LibraryFile {
-    pub(crate) fn at(path: &Path) -> LibraryFile {
+    pub(crate) fn of(library: &Library) -> LibraryFile {
+        let path = library.path();
         let metadata = std::fs::metadata(path).ok();
         LibraryFile {
             path: path.to_path_buf(),
             identity: metadata.as_ref().and_then(FileIdentity::of),
+            hashes: match library {
+                Library::AsFound(_) => None,
+                Library::Checked(library) => Some(
+                    library
+                        .identity()
+                        .into_iter()
+                        .map(|digest| *digest.as_bytes())
+                        .collect(),
+                ),
+            },
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The delegates of a process: found once, each loaded on first use.
 
+use crate::api::log;
 use crate::delegate::Instance;
 use crate::discover::{self, Candidate};
-use crate::loader::{Handshake, load, shake_hands};
+use crate::loader::{Handshake, agree, load, shake_hands};
 use crate::local::Local;
+use crate::trust::{Library, Policy};
 use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
 use delegraph_abi::StaticEntry;
+use delegraph_abi::c::LogLevel;
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The delegates of this process. May be shared between threads; loading is serialized.
 pub struct Host {
     options: HostOptions,
+    policy: Policy,
     problems: Vec<String>,
     state: Mutex<State>,
 }
@@ -21,6 +25,7 @@ pub struct Host {
 #[derive(Default)]
 struct State {
     candidates: Vec<Candidate>,
+    warnings: Vec<String>,
     statics: BTreeMap<String, (StaticEntry, Vec<Pass>)>,
     /// What became of each backend that was asked for.
     loaded: BTreeMap<String, Result<Arc<Delegate>, HostError>>,
@@ -31,6 +36,7 @@ impl Host {
     pub fn discover(options: HostOptions) -> Host {
         let (candidates, problems) = discover::candidates(&options);
         Host {
+            policy: Policy::new(options.trust.clone()),
             options,
             problems,
             state: Mutex::new(State {
@@ -71,6 +77,11 @@ impl Host {
     /// Folders that could not be searched, and why.
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// What was let through with a warning so far; each was logged too ([`crate::set_logger`]).
+    pub fn warnings(&self) -> Vec<String> {
+        self.state().warnings.clone()
     }
 
     /// The delegate of a backend, loaded on first use. Failure is remembered as success is.
@@ -115,13 +126,24 @@ impl Host {
         // A library that has one role only waits for one that has the other.
         let mut half: Option<(Instance, Vec<Pass>)> = None;
         let mut libraries = Vec::new();
-        for candidate in state.candidates.iter_mut().filter(|c| c.backend == backend) {
+        let State {
+            candidates, warnings, ..
+        } = state;
+        for candidate in candidates.iter_mut().filter(|c| c.backend == backend) {
             if candidate.refusal.is_none() && half.as_ref().is_none_or(|(first, _)| completes(first, candidate)) {
-                // Before it is loaded: a file that is put in its place meanwhile must not pass for it.
-                let library = candidate.library.as_deref().map(LibraryFile::at);
-                match use_candidate(candidate, options) {
+                let mut file = None;
+                let used = self.policy.admit(candidate).and_then(|(library, warning)| {
+                    if let Some(warning) = warning {
+                        log(backend, LogLevel::WARN, &warning);
+                        warnings.push(format!("`{backend}`: {warning}"));
+                    }
+                    // Before it is loaded: a file that is put in its place meanwhile must not pass for it.
+                    file = Some(LibraryFile::of(&library));
+                    use_candidate(candidate, library, options)
+                });
+                match used {
                     Ok((instance, passes)) => {
-                        libraries.extend(library);
+                        libraries.extend(file);
                         let (first, second, passes) = match half.take() {
                             None => (instance, None, passes),
                             Some((first, passes)) => (first, Some(instance), passes),
@@ -189,8 +211,11 @@ fn completes(first: &Instance, candidate: &Candidate) -> bool {
 }
 
 /// Loads a candidate's library, here or in a worker, and starts its delegate.
-fn use_candidate(candidate: &Candidate, options: &HostOptions) -> Result<(Instance, Vec<Pass>), String> {
-    let library = candidate.library.as_deref().ok_or("it has no library")?;
+fn use_candidate(
+    candidate: &Candidate,
+    library: Library,
+    options: &HostOptions,
+) -> Result<(Instance, Vec<Pass>), String> {
     let manifest = candidate.manifest.as_ref();
     let passes = manifest.map(|m| m.passes.clone()).unwrap_or_default();
     let wished = manifest.map_or(Isolation::InProcess, |m| m.isolation);
@@ -205,7 +230,7 @@ fn use_candidate(candidate: &Candidate, options: &HostOptions) -> Result<(Instan
 }
 
 #[cfg(target_os = "linux")]
-fn in_worker(candidate: &Candidate, library: &Path, options: &HostOptions) -> Result<Instance, String> {
+fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Instance, String> {
     let folder = candidate.manifest_path.as_deref().and_then(Path::parent);
     let beside = |paths: &[PathBuf]| -> Vec<PathBuf> {
         let absolute = |path: &PathBuf| folder.map_or_else(|| path.clone(), |folder| folder.join(path));
@@ -218,11 +243,7 @@ fn in_worker(candidate: &Candidate, library: &Path, options: &HostOptions) -> Re
         .unwrap_or_default();
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
-        library: library
-            .canonicalize()
-            .map_err(|e| format!("library `{}` cannot be found: {e}", library.display()))?,
-        file: None,
-        manifest: candidate.manifest_path.clone(),
+        library: library.absolute()?,
         options: options.options.get(&candidate.backend).cloned(),
         worker: options.workers.get(&candidate.backend).cloned().unwrap_or_default(),
         binary: options.worker_binary.clone(),
@@ -237,11 +258,16 @@ fn in_worker(candidate: &Candidate, library: &Path, options: &HostOptions) -> Re
         },
         log_level: crate::api::log_level().0,
     };
-    Ok(Instance::Remote(Arc::new(crate::worker::Remote::start(spec)?)))
+    let remote = crate::worker::Remote::start(spec)?;
+    // Here and not in the worker: the manifest that was checked is in this process.
+    if let Some(manifest) = &candidate.manifest {
+        agree(remote.info(), manifest)?;
+    }
+    Ok(Instance::Remote(Arc::new(remote)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn in_worker(_: &Candidate, _: &Path, _: &HostOptions) -> Result<Instance, String> {
+fn in_worker(_: &Candidate, _: Library, _: &HostOptions) -> Result<Instance, String> {
     Err("isolation: unavailable, this system has no worker processes for delegates".to_string())
 }
 

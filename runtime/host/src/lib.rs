@@ -23,6 +23,7 @@ mod session;
 mod sinks;
 mod staging;
 mod submit;
+pub mod trust;
 mod weights;
 #[cfg(target_os = "linux")]
 pub mod worker;

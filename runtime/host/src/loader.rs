@@ -4,10 +4,13 @@ use crate::call::{CallOptions, HostCall};
 use crate::delegate_options;
 use crate::local::host_api;
 use crate::raw::{read, text};
+use crate::trust::{self, CheckedLibrary, Library};
 use crate::{Info, Manifest};
 use delegraph_abi::{Status, c};
 use delegraph_types::Parallel;
+use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// A table that passed the handshake.
 pub(crate) struct Handshake {
@@ -19,20 +22,58 @@ pub(crate) struct Handshake {
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
-pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
-    let shown = path.display();
-    // A relative path would be looked for in the system's folders.
-    let path = path
-        .canonicalize()
-        .map_err(|e| format!("library `{shown}` cannot be found: {e}"))?;
-    // SAFETY: running a library's initializers is what loading is for; the user named the library or its folder.
-    let library = unsafe { open(&path) }.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
-    entry_of(library, &path)
+pub(crate) fn load(library: Library) -> Result<c::EntryFn, String> {
+    match library {
+        Library::AsFound(path) => {
+            // A relative path would be looked for in the system's folders.
+            let path = trust::absolute(&path)?;
+            load_path(&path, &path)
+        }
+        Library::Checked(library) => load_checked(library),
+    }
 }
 
-/// The entry of a library, which stays in memory from here on.
-fn entry_of(library: libloading::Library, path: &Path) -> Result<c::EntryFn, String> {
-    let shown = path.display();
+/// Libraries that were loaded from what was checked, by the hashes of their files. Each value keeps its descriptors for ever:
+/// the system's loader knows the library by a descriptor's number, which must not come to mean another file.
+static CHECKED: Mutex<Vec<(CheckedLibrary, Result<c::EntryFn, String>)>> = Mutex::new(Vec::new());
+
+fn load_checked(library: CheckedLibrary) -> Result<c::EntryFn, String> {
+    let mut known = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let identity = library.identity();
+    // As the loader does it with a path: the same library is loaded once.
+    if let Some((_, outcome)) = known.iter().find(|(other, _)| other.identity() == identity) {
+        return outcome.clone();
+    }
+    let outcome = load_in_order(&library);
+    known.push((library, outcome.clone()));
+    outcome
+}
+
+/// Dependents first: the loader, which finds none of them by a path, then finds them by their SONAME.
+fn load_in_order(library: &CheckedLibrary) -> Result<c::EntryFn, String> {
+    if trust::SEALS {
+        for dependent in library.dependents() {
+            let name = dependent.path().file_name().unwrap_or_default();
+            if is_loaded(name) {
+                // By whatever else this process uses: the loader would take it in any case.
+                continue;
+            }
+            let shown = dependent.path().display();
+            // SAFETY: running a library's initializers is what loading is for; the user's lock or key vouches for it.
+            let opened = unsafe { open(&dependent.load_path()) };
+            let opened = opened.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
+            std::mem::forget(opened);
+        }
+    }
+    load_path(&library.file().load_path(), library.file().path())
+}
+
+/// Loads what lies at `path`; `shown` is what messages call it.
+fn load_path(path: &Path, shown: &Path) -> Result<c::EntryFn, String> {
+    let shown = shown.display();
+    // SAFETY: running a library's initializers is what loading is for; the user named the library or its folder.
+    let library = unsafe { open(path) }.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
+    // Never unloaded; see above.
     let library = std::mem::ManuallyDrop::new(library);
     // SAFETY: the symbol's type is what the contract gives to this name.
     let entry = unsafe { library.get::<c::EntryFn>(c::ENTRY) }.map(|symbol| *symbol);
@@ -49,18 +90,19 @@ fn entry_of(library: libloading::Library, path: &Path) -> Result<c::EntryFn, Str
     })
 }
 
-/// [`load`] of an open file, which is what is loaded, wherever the path leads by now; the path is for messages.
-///
-/// # Errors
-/// As there.
-#[cfg(target_os = "linux")]
-pub(crate) fn load_file(file: &std::os::fd::OwnedFd, shown: &Path) -> Result<c::EntryFn, String> {
-    use std::os::fd::AsRawFd;
-    let path = std::path::PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    // SAFETY: as in `load`.
-    let library = unsafe { open(&path) };
-    let library = library.map_err(|e| format!("library `{}` cannot be loaded: {}", shown.display(), reason(&e)))?;
-    entry_of(library, shown)
+/// Whether a library of this name is in the process already.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_loaded(name: &OsStr) -> bool {
+    use libloading::os::unix::{Library, RTLD_LAZY};
+    /// `RTLD_NOLOAD` of glibc's `dlfcn.h`: finds what is loaded and loads nothing.
+    const RTLD_NOLOAD: i32 = 4;
+    // SAFETY: nothing is loaded, so that no initializer runs.
+    unsafe { Library::open(Some(name), RTLD_LAZY | RTLD_NOLOAD) }.is_ok()
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn is_loaded(_: &OsStr) -> bool {
+    false
 }
 
 #[cfg(unix)]
@@ -209,7 +251,7 @@ fn schema(api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
 }
 
 /// What a manifest says, the library must not contradict.
-fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
+pub(crate) fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
     let pairs = [
         ("name", &info.name, &manifest.name),
         ("version", &info.version, &manifest.version),
@@ -227,5 +269,74 @@ fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
     {
         Some((role, _)) => Err(format!("its manifest says that it can {role}, but its table does not")),
         None => Ok(()),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::Command;
+
+    /// `None`: there is no C compiler, which is printed.
+    fn compile(code: &str, to: &Path, more: &[&str]) -> Option<()> {
+        let source = to.with_extension("c");
+        std::fs::write(&source, code).unwrap();
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-o"]).arg(to).arg(&source).args(more);
+        let Ok(status) = command.status() else {
+            println!("skipped: there is no C compiler");
+            return None;
+        };
+        assert!(status.success(), "{command:?}");
+        Some(())
+    }
+
+    #[test]
+    fn files_that_are_swapped_between_the_check_and_the_load_do_not_matter() {
+        if !trust::SEALS {
+            println!("skipped: files are not sealed copies on this system");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let beside = format!("-L{}", folder.path().display());
+        let build = |tag: i32| {
+            let part = format!("int swapped_part(void) {{ return {tag}; }}");
+            compile(&part, &at("libswapped_part.so"), &["-Wl,-soname,libswapped_part.so"])?;
+            let entry = format!(
+                "int swapped_part(void); int dg_delegate_entry_v0(const void *h, const void **t) {{ return {tag} * 10 + swapped_part(); }}"
+            );
+            compile(
+                &entry,
+                &at("libswapped.so"),
+                &[&beside, "-lswapped_part", "-Wl,-rpath,$ORIGIN"],
+            )
+        };
+        if build(2).is_none() {
+            return;
+        }
+        let bad = ["libswapped.so", "libswapped_part.so"].map(|name| std::fs::read(at(name)).unwrap());
+        build(1).unwrap();
+        let checked = CheckedLibrary::open(&at("libswapped.so")).unwrap();
+        assert_eq!(checked.dependents().len(), 1);
+        // The library in place, in the very file that was opened; the dependent by a rename over it.
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(at("libswapped.so"))
+            .unwrap();
+        file.write_all(&bad[0]).unwrap();
+        std::fs::write(at("other"), &bad[1]).unwrap();
+        std::fs::rename(at("other"), at("libswapped_part.so")).unwrap();
+        let answer = |library| {
+            let entry = load(library).unwrap();
+            let mut table = std::ptr::null();
+            // SAFETY: the entry above reads and writes nothing.
+            unsafe { entry(host_api(), &mut table) }.0
+        };
+        assert_eq!(answer(Library::Checked(checked)), 11);
+        // What lies there now is what a path gives: the test can fail. Its dependent has the name of the one that is loaded.
+        assert_eq!(answer(Library::AsFound(at("libswapped.so"))), 21);
     }
 }

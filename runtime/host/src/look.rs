@@ -1,6 +1,7 @@
 //! Asks a library who it is, without starting its delegate: for tools that check and compare libraries.
 
 use crate::loader::{load, shake_hands};
+use crate::trust::Library;
 use crate::{Info, Manifest};
 use delegraph_abi::c;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub struct Look {
 /// # Errors
 /// One sentence that says what is wrong with it.
 pub fn look(library: &Path, manifest: Option<&Manifest>) -> Result<Look, String> {
-    let entry = load(library)?;
+    let entry = load(Library::AsFound(library.to_path_buf()))?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
     let handshake = unsafe { shake_hands(entry, manifest) }?;
     let api = &handshake.api;

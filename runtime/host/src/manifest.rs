@@ -1,13 +1,11 @@
 //! `<name>.delegate.toml`: what the host reads before it runs anything of a vendor's.
 
 use crate::Isolation;
+use crate::trust::{Digest, Unread, read_text};
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
-
-/// Largest manifest that is read.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// A delegate's manifest.
 ///
@@ -180,12 +178,19 @@ impl Manifest {
     /// # Errors
     /// One sentence that says what is wrong with it.
     pub fn read(path: &Path) -> Result<Manifest, String> {
-        let metadata = std::fs::metadata(path).map_err(|e| format!("the manifest cannot be read: {e}"))?;
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
-            return Err("the manifest is not a file of at most 1 MiB".to_string());
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| format!("the manifest cannot be read: {e}"))?;
-        Manifest::parse(&text)
+        Ok(Manifest::read_hashed(path)?.0)
+    }
+
+    /// Reads a manifest file, once: the hash is that of what was parsed.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn read_hashed(path: &Path) -> Result<(Manifest, Digest), String> {
+        let text = read_text(path, "the manifest").map_err(|unread| match unread {
+            Unread::Absent => "the manifest cannot be read: there is none".to_string(),
+            Unread::Wrong(problem) => problem,
+        })?;
+        Ok((Manifest::parse(&text)?, Digest::of(text.as_bytes())))
     }
 
     /// Parses a manifest.

@@ -1,5 +1,6 @@
 //! Where to look for delegates and which to use.
 
+use crate::trust::TrustOptions;
 use delegraph_types::Parallel;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct HostOptions {
     pub options: BTreeMap<String, serde_json::Value>,
     /// The threads that delegates borrow by `parallel_for`; a session may have others ([`crate::Session::on`]).
     pub parallel: Parallel,
+    /// When a library may be loaded.
+    pub trust: TrustOptions,
     /// Where a backend's libraries run, over what their manifests say.
     pub isolation: BTreeMap<String, Isolation>,
     /// Backends whose workers are not closed in by a sandbox.

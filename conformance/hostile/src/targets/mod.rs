@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 15] = [
     target("pt2", model::pt2, Mutation::Pt2, 10_000),
     target("pte", program::pte, Mutation::Bytes, 12_000),
     target("ptd", program::ptd, Mutation::Bytes, 3_000),
@@ -43,6 +43,10 @@ pub const TARGETS: [Target; 11] = [
     target("envelope", abi::envelope, Mutation::Bytes, 3_000),
     target("manifest", text::manifest, Mutation::Text, 2_000),
     target("config", text::config, Mutation::Text, 3_000),
+    target("lock", text::lock, Mutation::Text, 3_000),
+    target("hash_list", text::hash_list, Mutation::Text, 2_000),
+    target("signature", text::signature, Mutation::Text, 2_000),
+    target("elf", text::elf, Mutation::Bytes, 6_000),
     target("safetensors", text::safetensors, Mutation::LengthJson, 4_000),
 ];
 

@@ -1,8 +1,9 @@
-//! Manifests, configurations, and tensors from safetensors files.
+//! Manifests, configurations, lock files, signatures, and tensors from safetensors files.
 
 use super::Outcome;
 use delegraph_config::{Layers, Origin};
 use delegraph_host::Manifest;
+use delegraph_host::trust::{HashList, Keys, Lock, needed_libraries};
 use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Tensors;
 use std::hint::black_box;
@@ -20,6 +21,68 @@ pub fn manifest(bytes: &[u8], _: &dyn Fn()) -> Outcome {
                 Outcome::Read
             }
         },
+    }
+}
+
+/// A lock file; what is read is written and read again.
+pub fn lock(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let text = match std::str::from_utf8(bytes) {
+        Err(error) => return Outcome::Refused(error.to_string()),
+        Ok(text) => text,
+    };
+    match Lock::parse(text) {
+        Err(problem) => Outcome::Refused(problem),
+        Ok(lock) => {
+            black_box(lock.is_expired());
+            assert_eq!(Lock::parse(&lock.to_text()), Ok(lock));
+            Outcome::Read
+        }
+    }
+}
+
+/// A list of hashes; what is read is written and read again.
+pub fn hash_list(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let text = match std::str::from_utf8(bytes) {
+        Err(error) => return Outcome::Refused(error.to_string()),
+        Ok(text) => text,
+    };
+    match HashList::parse(text) {
+        Err(problem) => Outcome::Refused(problem),
+        Ok(list) => {
+            assert_eq!(HashList::parse(&list.to_text()), Ok(list));
+            Outcome::Read
+        }
+    }
+}
+
+/// A signature, and a public key: each text is tried as both.
+pub fn signature(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let text = match std::str::from_utf8(bytes) {
+        Err(error) => return Outcome::Refused(error.to_string()),
+        Ok(text) => text,
+    };
+    // The key, the message and the seed are of minisign's own documentation.
+    let path = Path::new("hostile.pub");
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let keys = Keys::parse(path, key).expect("a right key");
+    assert!(keys.verify(b"another message", text).is_err());
+    if let Ok(other) = Keys::parse(path, text) {
+        black_box(other.verify(b"test", text).is_ok());
+    }
+    match keys.verify(b"test", text) {
+        Err(problem) => Outcome::Refused(problem),
+        Ok(_) => Outcome::Read,
+    }
+}
+
+/// The names that an ELF library needs.
+pub fn elf(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    match needed_libraries(bytes) {
+        Err(problem) => Outcome::Refused(problem),
+        Ok(names) => {
+            assert!(names.iter().all(|name| name.len() <= bytes.len()));
+            Outcome::Read
+        }
     }
 }
 

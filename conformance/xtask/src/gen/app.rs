@@ -109,7 +109,7 @@ impl Description {
             if let Some(of) = &e.items_of {
                 let theirs = abi.enums.iter().find(|x| x.name == *of);
                 let theirs = theirs.with_context(|| format!("the delegate ABI has no enum `{of}`"))?;
-                e.items = theirs.items.iter().map(copy).collect();
+                e.items = theirs.items.clone();
             }
             ensure!(!e.items.is_empty(), "{}: no items", e.name);
         }
@@ -200,15 +200,6 @@ impl Description {
             at += size;
         }
         Ok((offsets, at.next_multiple_of(align)))
-    }
-}
-
-fn copy(item: &Item) -> Item {
-    Item {
-        name: item.name.clone(),
-        c: None,
-        value: item.value,
-        doc: item.doc.clone(),
     }
 }
 

@@ -41,6 +41,17 @@ pub struct Library {
     pub sanitizers: Vec<&'static str>,
 }
 
+/// Symbols that linkers put into every library.
+const LINKER: [&str; 7] = [
+    "_init",
+    "_fini",
+    "_edata",
+    "_end",
+    "__bss_start",
+    "__dso_handle",
+    "_mh_dylib_header",
+];
+
 impl Library {
     /// Reads a library's file.
     ///
@@ -110,7 +121,8 @@ impl Library {
         }
         let cpp = |name: &String| CPP.iter().any(|prefix| name.starts_with(prefix));
         self.cpp_exports = self.exports.iter().filter(|name| cpp(name)).count();
-        self.exports.retain(|name| !cpp(name));
+        self.exports
+            .retain(|name| !cpp(name) && !LINKER.contains(&name.as_str()));
         for import in file.imports().map_err(text)?.take(MOST) {
             if let NameOrOrdinal::Name(name) = import.map_err(text)?.name() {
                 self.imports.push(plain(name));

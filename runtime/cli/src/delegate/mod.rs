@@ -4,8 +4,11 @@ mod abi_diff;
 mod cases;
 mod check;
 mod library;
+mod lock;
 mod new;
 mod probe;
+mod sign;
+mod verify;
 
 use crate::args::{DelegateCommand, Global};
 use crate::output::Output;
@@ -19,6 +22,9 @@ pub fn run(command: &DelegateCommand, global: &Global, output: &Output) -> anyho
         DelegateCommand::New(args) => new::run(args, output),
         DelegateCommand::Check(args) => check::run(args, global, output),
         DelegateCommand::AbiDiff(args) => abi_diff::run(args, global, output),
+        DelegateCommand::Lock(args) => lock::run(args, global, output),
+        DelegateCommand::Sign(args) => sign::run(args, output),
+        DelegateCommand::Verify(args) => verify::run(args, global, output),
         DelegateCommand::Probe(args) => probe::child(args, global),
     }
 }

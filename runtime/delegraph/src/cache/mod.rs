@@ -12,7 +12,7 @@ mod store;
 
 use crate::Source;
 use delegraph_abi::{c, envelope};
-use delegraph_config::Config;
+use delegraph_config::{Config, Environment};
 use delegraph_host::{BlobVerdict, Delegate, DelegateError, Device, Partition, Pass, Weights};
 use delegraph_lower::Backend;
 use hashes::FileHashes;
@@ -69,27 +69,33 @@ const AUTO: &str = "auto";
 
 /// The folder that is to be used: the app's own, else `DELEGRAPH_CACHE_DIR` unless the process is elevated, else
 /// `cache.folder`. None: nobody named one, or the quota is 0.
-fn wanted_folder(config: &Config, given: Option<&Path>) -> Option<Result<PathBuf, String>> {
+fn wanted_folder(
+    config: &Config,
+    given: Option<&Path>,
+    environment: &Environment<'_>,
+) -> Option<Result<PathBuf, String>> {
     if config.cache.quota_mb == 0 {
         return None;
     }
     if let Some(given) = given {
         return Some(Ok(given.to_path_buf()));
     }
-    let elevated = delegraph_config::is_elevated();
-    let environment = std::env::var_os("DELEGRAPH_CACHE_DIR").filter(|value| !elevated && !value.is_empty());
-    let named = environment.map(PathBuf::from).or_else(|| config.cache.folder.clone())?;
+    let named = environment
+        .get_os("DELEGRAPH_CACHE_DIR")
+        .filter(|value| !value.is_empty());
+    let named = named.map(PathBuf::from).or_else(|| config.cache.folder.clone())?;
     if named != Path::new(AUTO) {
         return Some(Ok(named));
     }
-    let folder = users_folder().filter(|_| !elevated);
+    let folder = users_folder(environment);
     Some(folder.ok_or_else(|| "there is no cache folder of the user: name one in `cache.folder`".to_string()))
 }
 
 /// Where this user's caches are.
-fn users_folder() -> Option<PathBuf> {
+fn users_folder(environment: &Environment<'_>) -> Option<PathBuf> {
     let absolute = |name: &str| {
-        std::env::var_os(name)
+        environment
+            .get_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
@@ -126,7 +132,7 @@ struct ModelFile {
 impl LoadCache {
     /// The cache that the app, the environment or the configuration names; `None`: none of them does.
     pub(crate) fn open(config: &Config, given: Option<&Path>, source: &Source) -> Option<Rc<RefCell<LoadCache>>> {
-        let folder = wanted_folder(config, given)?;
+        let folder = wanted_folder(config, given, &Environment::of_process())?;
         let opened = folder.and_then(|folder| Store::open(&folder, config.cache.quota_mb.saturating_mul(1 << 20)));
         let mut report = CacheReport::default();
         let store = opened.map_err(|warning| report.warnings.push(warning)).ok();
@@ -329,5 +335,47 @@ impl Backend for Caching {
         cache.report.misses += 1;
         cache.keep(&key, &blob);
         Ok(blob)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_app_comes_before_the_environment_before_the_configuration() {
+        let config = |text: &str| crate::config_from_text(text).unwrap();
+        let variables = |name: &str| match name {
+            "DELEGRAPH_CACHE_DIR" => Some("/by/variable".into()),
+            _ => None,
+        };
+        let automatic = |name: &str| match name {
+            "DELEGRAPH_CACHE_DIR" => Some("auto".into()),
+            "XDG_CACHE_HOME" | "HOME" | "LOCALAPPDATA" => Some(std::env::temp_dir().into()),
+            _ => None,
+        };
+        let nothing = |_: &str| None;
+        let ours = Environment::made_up(false, &variables);
+        let elevated = Environment::made_up(true, &variables);
+        let named = config("[cache]\nfolder = \"/by/config\"\n");
+        let folder = |config: &Config, given: Option<&str>, environment: &Environment<'_>| {
+            wanted_folder(config, given.map(Path::new), environment).map(|folder| folder.unwrap())
+        };
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(folder(&named, Some("/by/app"), &ours), path("/by/app"));
+        assert_eq!(folder(&named, None, &ours), path("/by/variable"));
+        assert_eq!(folder(&named, None, &elevated), path("/by/config"));
+        assert_eq!(folder(&Config::default(), None, &elevated), None);
+        assert_eq!(folder(&config("[cache]\nquota_mb = 0\n"), Some("/by/app"), &ours), None);
+        let users = folder(&Config::default(), None, &Environment::made_up(false, &automatic)).unwrap();
+        assert!(users.starts_with(std::env::temp_dir()) && users.ends_with("delegraph"));
+        let auto = config("[cache]\nfolder = \"auto\"\n");
+        for environment in [
+            Environment::made_up(false, &nothing),
+            Environment::made_up(true, &automatic),
+        ] {
+            let refused = wanted_folder(&auto, None, &environment).unwrap().unwrap_err();
+            assert!(refused.contains("no cache folder of the user"), "{refused}");
+        }
     }
 }

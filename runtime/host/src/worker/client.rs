@@ -7,6 +7,7 @@ use super::sys::{self, Map, Page};
 use crate::call::{CallOptions, lock};
 use crate::delegate::{BlobVerdict, Device, Info, Partition, Weights};
 use crate::local::sha256;
+use crate::trust::{CheckedFile, Library};
 use crate::{DelegateError, WorkerOptions};
 use delegraph_abi::Status;
 use delegraph_abi::envelope::{self, Envelope};
@@ -24,17 +25,15 @@ const MOST_DEATHS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a call that may take its time waits for a start.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = LONGEST_PAUSE;
 /// Weights of at least so many bytes have a file of their own, so that regions share it.
 const LARGE_WEIGHT: usize = 1 << 16;
 
 /// What a worker is started for.
 pub(crate) struct Spec {
     pub backend: String,
-    pub library: PathBuf,
-    /// The very file that was checked; the worker loads this one, wherever the path leads by then.
-    pub file: Option<OwnedFd>,
-    pub manifest: Option<PathBuf>,
+    /// With an absolute path. What was checked is what the worker loads, wherever the path leads by then.
+    pub library: Library,
     pub options: Option<serde_json::Value>,
     pub worker: WorkerOptions,
     /// The worker binary; `None`: beside the program.
@@ -507,11 +506,17 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
     let binary = super::binary(spec.binary.as_deref())?;
     let process = Process::start(&binary, backend, generation, spec.sandbox.temp)
         .map_err(|error| format!("the worker `{}` cannot be started: {error}", binary.display()))?;
+    let checked: Vec<&CheckedFile> = match &spec.library {
+        Library::AsFound(_) => Vec::new(),
+        Library::Checked(library) => [library.file()].into_iter().chain(library.dependents()).collect(),
+    };
     let request = Request::Start(Start {
         version: VERSION,
-        library: spec.library.clone(),
-        by_descriptor: spec.file.is_some(),
-        manifest: spec.manifest.clone(),
+        library: spec.library.path().to_path_buf(),
+        checked: checked
+            .iter()
+            .map(|file| (file.path().to_path_buf(), file.sha256()))
+            .collect(),
         options: spec.options.clone(),
         threads: spec.worker.threads,
         log_level: spec.log_level,
@@ -519,10 +524,9 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
         temp: process.temp().map(std::path::Path::to_path_buf),
         memory: spec.worker.memory,
     });
-    let files: Vec<BorrowedFd<'_>> = spec
-        .file
+    let files: Vec<BorrowedFd<'_>> = checked
         .iter()
-        .map(|file| file.as_fd())
+        .map(|file| file.file().as_fd())
         .chain([process.control()])
         .collect();
     let options = CallOptions {

@@ -134,7 +134,8 @@ impl Process {
             }
             let late = options.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if late || options.is_cancelled() {
-                self.control.set(control::CANCEL, 1);
+                // A deadline is the worker's to see; it was told.
+                self.control.set(control::CANCEL, u64::from(options.is_cancelled()));
                 let stop_at = *stop_at.get_or_insert_with(|| Instant::now() + GRACE);
                 if Instant::now() >= stop_at {
                     self.end();

@@ -1,6 +1,7 @@
 //! What host and worker say to each other: JSON over a socket for what is rare, words in a shared page for runs.
 
 use crate::delegate::{BlobVerdict, Device, Info, Partition};
+use crate::trust::Digest;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ pub(crate) const VERSION: u32 = 1;
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Descriptors: the library, if `by_descriptor`; the control page.
+    /// Descriptors: those of `checked`; the control page.
     Start(Start),
     Devices,
     /// Descriptors: the image.
@@ -48,9 +49,9 @@ pub(crate) enum Request {
 pub(crate) struct Start {
     pub version: u32,
     pub library: PathBuf,
-    /// The library comes as a descriptor, which is what is loaded; the path is for messages and its neighbours.
-    pub by_descriptor: bool,
-    pub manifest: Option<PathBuf>,
+    /// The files that the host checked, where it did: the library, then its dependents in the order to load them. They come as
+    /// descriptors, and these are loaded; paths are for messages.
+    pub checked: Vec<(PathBuf, Digest)>,
     pub options: Option<serde_json::Value>,
     /// Threads that the delegate may borrow.
     pub threads: usize,

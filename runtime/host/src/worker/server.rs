@@ -5,7 +5,8 @@ use super::sys::{self, Map, Page};
 use crate::call::{CallOptions, Progress, lock};
 use crate::delegate::Weights;
 use crate::local::Local;
-use crate::{DelegateError, Manifest, Memory, loader};
+use crate::trust::{CheckedFile, CheckedLibrary, Library};
+use crate::{DelegateError, Memory, loader};
 use delegraph_abi::Status;
 use delegraph_abi::c::LogLevel;
 use delegraph_abi::envelope;
@@ -96,6 +97,20 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// What is to be loaded: the files that the host checked, or what lies at the path.
+fn library_of(start: &Start, files: &mut impl Iterator<Item = OwnedFd>) -> Result<Library, String> {
+    let mut checked = Vec::new();
+    for (path, sha256) in &start.checked {
+        let file = files.next().ok_or("a checked file did not come")?;
+        checked.push(CheckedFile::received(path, file.into(), *sha256)?);
+    }
+    let mut checked = checked.into_iter();
+    Ok(match checked.next() {
+        Some(library) => Library::Checked(CheckedLibrary::received(library, checked.collect())),
+        None => Library::AsFound(start.library.clone()),
+    })
+}
+
 /// The delegate and its sessions.
 struct Worker {
     sessions: BTreeMap<u64, Session>,
@@ -134,22 +149,15 @@ impl Worker {
         }
         crate::set_logger(LogLevel(start.log_level), log_line);
         let mut files = files.into_iter();
-        let file = if start.by_descriptor { files.next() } else { None };
+        let library = library_of(&start, &mut files).map_err(refuse)?;
         let page = files.next().ok_or_else(|| refuse("no control page came".to_string()))?;
         let control = Arc::new(Page::of(page, control::WORDS)?);
-        let manifest = match &start.manifest {
-            None => None,
-            Some(path) => Some(Manifest::read(path).map_err(refuse)?),
-        };
         super::sandbox::limit_memory(start.memory)?;
         // Before anything of the vendor's runs: a library's initializers run when it is loaded.
         super::sandbox::enter(&start.sandbox, &start.library, start.temp.as_deref()).map_err(refuse)?;
-        let entry = match &file {
-            Some(file) => loader::load_file(file, &start.library),
-            None => loader::load(&start.library),
-        };
+        let entry = loader::load(library);
         // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
-        let handshake = unsafe { loader::shake_hands(entry.map_err(refuse)?, manifest.as_ref()) }.map_err(refuse)?;
+        let handshake = unsafe { loader::shake_hands(entry.map_err(refuse)?, None) }.map_err(refuse)?;
         let granted = threads(start.threads);
         let local = Local::start(handshake, start.options.as_ref(), granted).map_err(|error| {
             let mut failure = Failure::from(error);
@@ -273,7 +281,7 @@ impl MappedWeights {
         for place in places {
             let map = maps.get(place.file as usize);
             let end = place.offset.checked_add(place.size);
-            if !map.is_some_and(|map| end.is_some_and(|end| end <= map.bytes().len() as u64)) {
+            if map.is_none_or(|map| end.is_none_or(|end| end > map.bytes().len() as u64)) {
                 return Err(failure(
                     Status::INVALID_ARGUMENT,
                     format!("weight {} lies outside of its file", place.id),

@@ -292,7 +292,7 @@ impl RemoteSession {
             }
             let late = options.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if late || options.is_cancelled() {
-                page.set(page::CANCEL, 1);
+                page.set(page::CANCEL, u64::from(options.is_cancelled()));
                 if Instant::now() >= *stop_at.get_or_insert_with(|| Instant::now() + GRACE) {
                     return Err(if late { Silence::Late } else { Silence::Unwanted });
                 }

@@ -1,0 +1,4 @@
+//! What ELF libraries need.
+#![no_main]
+
+delegraph_fuzz::target!("elf");

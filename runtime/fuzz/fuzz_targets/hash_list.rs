@@ -1,0 +1,4 @@
+//! Lists of hashes.
+#![no_main]
+
+delegraph_fuzz::target!("hash_list");

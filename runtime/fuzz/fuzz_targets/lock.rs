@@ -1,0 +1,4 @@
+//! Lock files of delegates.
+#![no_main]
+
+delegraph_fuzz::target!("lock");

@@ -1,0 +1,4 @@
+//! Signatures and public keys of minisign.
+#![no_main]
+
+delegraph_fuzz::target!("signature");
