@@ -53,6 +53,7 @@ pub fn run(args: &ReduceArgs, global: &Global, output: &Output) -> anyhow::Resul
         first: true,
         takes_nothing: false,
     };
+    prober.loads()?;
     let mut failure = None;
     let mut probe = |case: &Case| {
         let probed = prober.probe(case);
@@ -153,14 +154,44 @@ struct Prober<'a> {
     takes_nothing: bool,
 }
 
+/// How a child ended, and the JSON object that it wrote.
+struct Ended {
+    /// `None`: it took too long.
+    status: Option<ExitStatus>,
+    told: Option<serde_json::Value>,
+}
+
 impl Prober<'_> {
-    fn probe(&mut self, case: &Case) -> anyhow::Result<Option<Finding>> {
-        write_case(self.folder, case)?;
+    /// Whether the backend can be loaded at all.
+    fn loads(&self) -> anyhow::Result<()> {
+        let ended = self.child(["devices", "--probe", "--config", CONFIG].map(str::to_string).to_vec())?;
+        let told = ended.told.unwrap_or_default();
+        let own = told["delegates"].as_array().into_iter().flatten();
+        let mut states = own
+            .filter(|delegate| delegate["backend"] == self.args.backend.as_str())
+            .filter_map(|delegate| delegate["state"].as_str());
+        if states.clone().any(|state| state.starts_with("loaded")) {
+            return Ok(());
+        }
+        let (code, why) = match (states.next(), ended.status) {
+            (Some(state), _) => (4, state.to_string()),
+            (None, Some(status)) => (5, format!("its process ended, {}", self.last_words(status))),
+            (None, None) => (5, format!("it does not answer within {} s", self.args.limit)),
+        };
+        Err(crate::CommandError {
+            code,
+            message: format!("`{}` cannot be used: {why}", self.args.backend),
+        }
+        .into())
+    }
+
+    /// Runs this program in the folder of the case.
+    fn child(&self, words: Vec<String>) -> anyhow::Result<Ended> {
         let answer = self.folder.join("answer.json");
         let _ = std::fs::remove_file(&answer);
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(run_arguments(self.args))
+            .args(words)
             .arg("--json")
             .arg(&answer)
             .arg("--quiet")
@@ -178,6 +209,16 @@ impl Prober<'_> {
             command.env_remove(variable);
         }
         let status = wait(command, Duration::from_secs(self.args.limit))?;
+        let told = std::fs::read(&answer).ok();
+        Ok(Ended {
+            status,
+            told: told.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+        })
+    }
+
+    fn probe(&mut self, case: &Case) -> anyhow::Result<Option<Finding>> {
+        write_case(self.folder, case)?;
+        let Ended { status, told } = self.child(run_arguments(self.args))?;
         let first = std::mem::take(&mut self.first);
         let Some(status) = status else {
             return Ok(Some(Finding::Hung(format!(
@@ -185,8 +226,6 @@ impl Prober<'_> {
                 self.args.limit
             ))));
         };
-        let told = std::fs::read(&answer).ok();
-        let told: Option<serde_json::Value> = told.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (Some(told), Some(code)) = (told, status.code()) else {
             return Ok(Some(Finding::Crashed(self.last_words(status))));
         };
