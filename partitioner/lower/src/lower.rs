@@ -720,6 +720,7 @@ fn problem(graph: &Graph, region: &TaggedRegion, named: Option<NodeId>, error: &
         nodes: region.nodes.iter().map(name).collect(),
         node: named.as_ref().map(name),
         message: with_hint(error),
+        failed: error.code != Status::UNSUPPORTED,
     }
 }
 

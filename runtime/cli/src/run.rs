@@ -88,13 +88,19 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     }
     let report = session.report();
     warn_of_fallback(&config, &report, output);
+    for (backend, problem) in &report.problems {
+        output.detail(format!("problem   {backend}: {problem}"));
+    }
+    if let Some(cache) = &report.cache {
+        output.detail(format!("cache     {}, in {}", cache.words(), cache.folder.display()));
+    }
     output.json(&serde_json::json!({
         "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
         "load_ms": loaded * 1e3, "run_ms": ran * 1e3,
         "outputs": outputs.iter().map(Leaf::describe).collect::<Vec<_>>(),
         "expected": verdicts.iter().map(|(name, v)| serde_json::json!({ "name": name, "ok": v.is_ok(), "reason": v.as_ref().err() })).collect::<Vec<_>>(),
         "regions": report.regions,
-        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes, "fallbacks": report.fallbacks(),
+        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes, "fallbacks": report.fallbacks(), "problems": report.problems, "cache": report.cache,
     }))?;
     output.closing(
         &report.ran(),

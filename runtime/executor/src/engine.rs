@@ -115,6 +115,11 @@ impl Engine {
         engine
     }
 
+    /// Gives the kernels' working memory back.
+    pub fn free_scratch(&mut self) {
+        self.scratch.free();
+    }
+
     /// Borrows the tensors of `io` and calls. Returns the number that a kernel returns.
     pub fn call(&mut self, io: &Io, callee: Callee<'_>, context: &Context<'_>) -> Result<Option<Scalar>, CallError> {
         self.prepare(io, context.memory_lens)?;

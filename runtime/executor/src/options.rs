@@ -1,5 +1,6 @@
 //! How a program is run.
 
+use crate::self_check::SelfCheck;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -49,6 +50,8 @@ pub struct Options {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Where the arena of activations comes from; `None`: the executor allocates it. State never lies there.
     pub arenas: Option<Arc<dyn Arenas>>,
+    /// Compares each region with its instructions on the first run that its delegate does; `None`: nothing is compared.
+    pub self_check: Option<Arc<dyn SelfCheck>>,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             parallel: Parallel::SERIAL,
             cancel: None,
             arenas: None,
+            self_check: None,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Delegated regions: ranges of instructions that one call can do instead.
 
-use crate::error::{BindError, RegionError};
+use crate::error::{BindError, RegionError, RunError};
 use crate::load::Loaded;
 use crate::options::Fallback;
+use crate::self_check::{Checked, Kept};
 use crate::state::State;
 use crate::step::{Io, Step};
 use crate::tensors::SlotId;
@@ -57,6 +58,8 @@ pub struct RegionReport {
     pub quarantined: bool,
     /// Its last error.
     pub last_error: Option<RegionError>,
+    /// What the self-check found.
+    pub checked: Checked,
 }
 
 impl fmt::Debug for BoundRegion {
@@ -77,6 +80,8 @@ pub(crate) struct Region {
     pub report: RegionReport,
     /// Calls in a row that did not end in time.
     pub late: u32,
+    /// The delegate's outputs, while the self-check runs the instructions.
+    pub kept: Kept,
 }
 
 /// Calls in a row that may not end in time.
@@ -136,12 +141,14 @@ impl Region {
             portable: 0,
             quarantined: false,
             last_error: None,
+            checked: Checked::Not,
         };
         Ok(Region {
             bound,
             io,
             report,
             late: 0,
+            kept: Kept::default(),
         })
     }
 
@@ -149,7 +156,7 @@ impl Region {
     pub fn failed(&mut self, error: &RegionError, policy: Fallback) -> bool {
         self.report.last_error = Some(error.clone());
         let lasting = match error {
-            RegionError::Lost(_) => true,
+            RegionError::Lost(_) | RegionError::Differs(_) => true,
             RegionError::Failed(_) => policy == Fallback::Quarantine,
             RegionError::Busy(_) => false,
             RegionError::Late(_) => {
@@ -159,6 +166,17 @@ impl Region {
         };
         self.report.quarantined |= lasting;
         policy != Fallback::Deny
+    }
+
+    /// The error of a run that may not fall back.
+    pub fn denied(&self, source: RegionError) -> RunError {
+        RunError::Region {
+            backend: self.bound.backend.clone(),
+            start: self.bound.start,
+            end: self.bound.end,
+            operators: self.operators(),
+            source,
+        }
     }
 
     /// `aten.conv2d x3, aten.relu`

@@ -168,6 +168,7 @@ pub(super) fn run(source: &Source, method: &str, data: Option<Source>, running: 
         // What is looked for does not depend on threads, and many targets run beside each other.
         threads: Some(1),
         executor: limits(),
+        ..LoadOptions::default()
     };
     let mut session = Session::open(source, &Config::default(), &host, options)?;
     running();
