@@ -252,8 +252,6 @@ fn settings_that_this_version_does_not_act_on_are_refused() {
     let texts = [
         "[delegates]\nrequire_conformance = \"core-1.0\"\n",
         "[select]\nself_check = \"first-run\"\n",
-        "[backend.x]\nisolation = \"worker\"\n",
-        "[backend.x]\ndevice = \"gpu*\"\n",
         "[[device]]\nmatch = { soc = \"a\" }\ndeny = [\"x\"]\n",
     ];
     for text in texts {
