@@ -84,7 +84,13 @@ fn threads(root: &Path) -> Result<()> {
     // What runs in a process of its own is as it always is: only the host's side is looked at.
     let plain = root.join("target");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--package", "delegraph-worker", "--package", "delegraph-reference-plugin"])
+        .args([
+            "build",
+            "--package",
+            "delegraph-worker",
+            "--package",
+            "delegraph-reference-plugin",
+        ])
         .env("CARGO_TARGET_DIR", &plain)
         .current_dir(root)
         .status()
@@ -104,8 +110,14 @@ fn threads(root: &Path) -> Result<()> {
     let options = ["-Zbuild-std", "--target", TARGET, "--features", "rustix/use-libc"];
     println!("ThreadSanitizer: a race on purpose, which it has to notice");
     let mut command = Command::new(env!("CARGO"));
-    command.arg("test").args(options).args(["--package", "delegraph-host", "--test", "threads", "--"]);
-    command.args(["--ignored", "--exact", RACE]).envs(variables).current_dir(root);
+    command
+        .arg("test")
+        .args(options)
+        .args(["--package", "delegraph-host", "--test", "threads", "--"]);
+    command
+        .args(["--ignored", "--exact", RACE])
+        .envs(variables)
+        .current_dir(root);
     let output = command.output().context("cannot start cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || !said.contains(NOTICED) {

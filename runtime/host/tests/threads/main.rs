@@ -259,9 +259,7 @@ fn without_that_wish_the_same_delegate_is_a_race() {
 
 #[test]
 fn of_many_threads_that_signal_a_fence_one_is_heard() {
-    let delegate = host_with(6, false, meter::ended_by_many())
-        .delegate("meter")
-        .unwrap();
+    let delegate = host_with(6, false, meter::ended_by_many()).delegate("meter").unwrap();
     let mut arena = Arena::new(THREADS * PART * 16).unwrap();
     let weights = weights();
     let blob = delegate.compile(&image(), &*weights, "").unwrap();

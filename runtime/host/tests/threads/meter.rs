@@ -347,7 +347,9 @@ unsafe extern "C" fn many_entry(host: *const c::HostApi, out: *mut *const c::Del
     unsafe {
         let mut ignored = std::ptr::null();
         changed(&EXECUTE, host, &mut ignored, |_| {});
-        changed(&TABLE, host, out, |table| table.session_submit = Some(submit_and_signal))
+        changed(&TABLE, host, out, |table| {
+            table.session_submit = Some(submit_and_signal)
+        })
     }
 }
 
