@@ -34,9 +34,8 @@ const NOTICED: &str = "WARNING: ThreadSanitizer: data race";
 /// # Errors
 /// A test fails, or something is found.
 pub fn run(root: &Path) -> Result<()> {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")) {
-        println!("skipped: AddressSanitizer, ThreadSanitizer and valgrind, which are set up here for {TARGET} alone");
-        return Ok(());
+    if !set_up("AddressSanitizer and valgrind") {
+        return threads(root);
     }
     // A folder of its own: other flags would rebuild everything in turn.
     let folder = root.join("target/sanitize").into_os_string();
@@ -68,9 +67,24 @@ pub fn run(root: &Path) -> Result<()> {
     tests(root, "valgrind", &[(RUNNER, VALGRIND.as_ref())], &[], &PACKAGES, &SLOW)
 }
 
+/// True for the one target that these tools are set up for; else says that they are skipped.
+fn set_up(tools: &str) -> bool {
+    let here = cfg!(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"));
+    if !here {
+        println!("skipped: {tools}, set up here for {TARGET} alone");
+    }
+    here
+}
+
 /// ThreadSanitizer. It has to see every atomic operation, those of std's locks and counts too, or it reports races where there are
 /// none: std is built again with it, from its sources. No report is suppressed.
-fn threads(root: &Path) -> Result<()> {
+///
+/// # Errors
+/// A test fails, a race is found, or one made on purpose is not.
+pub fn threads(root: &Path) -> Result<()> {
+    if !set_up("ThreadSanitizer") {
+        return Ok(());
+    }
     let output = Command::new("rustc")
         .args(["--print", "sysroot"])
         .current_dir(root)
