@@ -4,6 +4,7 @@ use crate::Error;
 use crate::delegates::{PORTABLE, wanted};
 use crate::region_call::{Counts, SessionCall, SharedArenas, Watch};
 use crate::report::RegionState;
+use crate::trace::Callee;
 use delegraph_config::{Config, Fallback, glob_match};
 use delegraph_executor::BoundRegion;
 use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, Weights};
@@ -210,6 +211,10 @@ impl Binder<'_> {
             session,
             outputs,
             region.inputs.len(),
+            Callee {
+                backend: candidate.backend.as_str().into(),
+                blob: candidate.blob.as_str().into(),
+            },
             self.watch.clone(),
         ))
     }

@@ -23,8 +23,10 @@
 
 mod bind;
 mod blob;
+mod chrome;
 mod compile;
 mod delegates;
+mod dump;
 mod error;
 mod region_call;
 mod report;
