@@ -11,13 +11,16 @@
 //! - `wrong`: the outputs of a run are off by one
 //! - `files`, `programs`, `network`, `signals`: it does what its sandbox forbids, and kills itself should it succeed
 //!
+//! `alignment`: its blobs require that tensors lie at such a multiple, with room for a multiple of so many bytes, and a run whose tensors
+//! do not fails.
+//!
 //! `only`: it fails in runs whose first input begins with this number, and in no others.
 
 use delegraph_reference::Reference;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, DType, Delegate, Device, Error, Info, OptionValue,
-    Options, Partition, Run, Session, TensorOut, TensorView, Weights,
+    Options, Partition, Requirement, Run, Session, TensorOut, TensorPlace, TensorView, Weights,
 };
 use std::time::Duration;
 
@@ -35,6 +38,8 @@ struct Plan {
     at: String,
     how: String,
     only: Option<f32>,
+    /// 0: it requires nothing.
+    alignment: u32,
 }
 
 impl Delegate for Fault {
@@ -53,7 +58,8 @@ impl Delegate for Fault {
             "at": {"type": "string", "enum": ["new", "devices", "partition", "compile", "check", "load", "execute"]},
             "how": {"type": "string", "enum": ["kill", "segfault", "abort", "exit", "loop", "wait", "memory", "panic", "error",
                 "wrong", "files", "programs", "network", "signals"]},
-            "only": {"type": "number"}
+            "only": {"type": "number"},
+            "alignment": {"type": "integer", "minimum": 0, "maximum": 4096}
         }
     }"#;
 
@@ -69,6 +75,10 @@ impl Delegate for Fault {
                 Some(OptionValue::Float(number)) => Some(number as f32),
                 Some(OptionValue::Int(number)) => Some(number as f32),
                 _ => None,
+            },
+            alignment: match options.find("alignment") {
+                Some(OptionValue::Int(alignment)) => alignment as u32,
+                _ => 0,
             },
         };
         plan.reached("new", context)?;
@@ -97,7 +107,19 @@ impl Compile for Fault {
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
         self.plan.reached("compile", context)?;
-        self.inner.compile(graph, weights, target, context)
+        let compiled = self.inner.compile(graph, weights, target, context)?;
+        let inputs = (0..graph.inputs().len() as u32).map(TensorPlace::Input);
+        let outputs = (0..graph.outputs().len() as u32).map(TensorPlace::Output);
+        let requirement = |tensor| Requirement {
+            tensor,
+            alignment: self.plan.alignment,
+            size_multiple: self.plan.alignment,
+        };
+        let all = inputs.chain(outputs).map(requirement);
+        Ok(Compiled {
+            requirements: all.filter(|requirement| requirement.alignment > 0).collect(),
+            ..compiled
+        })
     }
 }
 
@@ -130,6 +152,14 @@ impl Session for FaultSession {
         outputs: &mut [TensorOut<'_>],
         context: &Context<'_>,
     ) -> Result<(), Error> {
+        let mut lies = inputs
+            .iter()
+            .map(|input| &*input.bytes)
+            .chain(outputs.iter().map(|output| &*output.bytes));
+        let multiple = self.plan.alignment.max(1) as usize;
+        if !lies.all(|bytes| bytes.as_ptr().addr().is_multiple_of(multiple) && bytes.len().is_multiple_of(multiple)) {
+            return Err(Error::internal("a tensor does not lie as it requires"));
+        }
         let first = inputs
             .first()
             .and_then(|input| input.elements::<f32>()?.first().copied());

@@ -34,7 +34,7 @@ mod sys;
 mod trace;
 mod value;
 
-pub use blob::describe_blob;
+pub use blob::{blob_requirements, describe_blob};
 pub use compile::{Compiled, compile, import, partition};
 pub use delegates::{PORTABLE, check_config, discover, wanted};
 pub use error::Error;
