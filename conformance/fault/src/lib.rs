@@ -167,7 +167,8 @@ impl Session for FaultSession {
         if meant {
             self.plan.reached("execute", context)?;
         }
-        self.inner.execute(inputs, outputs, context)?;
+        let (inputs, mut outputs) = elements_of(inputs, outputs);
+        self.inner.execute(&inputs, &mut outputs, context)?;
         if meant && self.plan.at == "execute" && self.plan.how == "wrong" {
             for output in outputs.iter_mut().filter(|output| output.dtype == DType::F32) {
                 output.elements::<f32>().into_iter().flatten().for_each(|x| *x += 1.0);
@@ -175,6 +176,25 @@ impl Session for FaultSession {
         }
         Ok(())
     }
+}
+
+/// The elements alone, for a delegate that asked for no room behind them.
+fn elements_of<'a>(
+    inputs: &'a [TensorView<'_>],
+    outputs: &'a mut [TensorOut<'_>],
+) -> (Vec<TensorView<'a>>, Vec<TensorOut<'a>>) {
+    let size = |dtype: DType, sizes: &[i64]| {
+        let elements: i64 = sizes.iter().product();
+        elements as usize * dtype.size().unwrap_or(0)
+    };
+    let inputs = inputs
+        .iter()
+        .map(|t| TensorView::new(t.dtype, t.sizes, &t.bytes[..size(t.dtype, t.sizes)]));
+    let outputs = outputs.iter_mut().map(|t| {
+        let bytes = size(t.dtype, t.sizes);
+        TensorOut::new(t.dtype, &mut *t.sizes, &mut t.bytes[..bytes])
+    });
+    (inputs.collect(), outputs.collect())
 }
 
 unsafe extern "C" {

@@ -80,7 +80,7 @@ fn neighbours_are_met_in_shared_memory_without_a_copy() {
     if skipped() {
         return;
     }
-    let rule = "[[rule]]\nmatch = { op = 'aten.relu*' }\ndeny = ['fault']\n";
+    let rule = "[[rule]]\nmatch = { op = 'aten.gelu*' }\ndeny = ['fault']\n";
     let mut layers = delegraph_config::Layers::default();
     let add = |layers: &mut delegraph_config::Layers, text: &str| {
         layers.add_text(delegraph_config::Origin::Flag, text, None).unwrap();

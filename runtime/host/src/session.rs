@@ -215,11 +215,10 @@ impl Session {
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
         for (i, ((((dtype, present, data, room), requirement), sizes), staging)) in places.enumerate() {
             let (rank, size) = (present.len(), elements(dtype, present).unwrap_or(room));
-            let (mut data, mut data_size) = (data, size);
-            let met = room_handed(requirement, data, size, room);
-            staging.used = met.is_none();
-            if let Some(met) = met {
-                data_size = met;
+            let handed = room_handed(requirement, data, size, room);
+            staging.used = handed.is_none();
+            let (data, data_size) = if let Some(handed) = handed {
+                (data, handed)
             } else {
                 let room = staging.room(requirement, size).map_err(|_| {
                     DelegateError::new(
@@ -233,8 +232,8 @@ impl Session {
                     self.copies.tensors += 1;
                     self.copies.bytes += size as u64;
                 }
-                (data, data_size) = (room.as_mut_ptr(), room.len());
-            }
+                (room.as_mut_ptr(), room.len())
+            };
             let (buffer, buffer_offset) = match &self.backing {
                 Backing::Local(local) => local.buffer_of(data, data_size),
                 #[cfg(target_os = "linux")]
