@@ -172,6 +172,7 @@ fn overlay() -> Vec<u8> {
         end: plan.instructions.len() as u32,
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
+        rooms: vec![4096, 0],
         operators: vec![("aten::linear".to_string(), 2), ("aten::relu".to_string(), 1)],
         candidates: vec![Candidate {
             backend: "vulkan".to_string(),

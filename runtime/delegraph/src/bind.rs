@@ -118,6 +118,12 @@ impl Binder<'_> {
                             end: region.end,
                             inputs: region.inputs.clone(),
                             outputs: region.outputs.clone(),
+                            // Nothing fits a room beyond this machine's addresses.
+                            rooms: region
+                                .rooms
+                                .iter()
+                                .map(|room| usize::try_from(*room).unwrap_or(usize::MAX))
+                                .collect(),
                             backend: candidate.backend.clone(),
                             operators: region.operators.clone(),
                             call: Box::new(call),

@@ -33,13 +33,18 @@ fn skipped() -> bool {
 
 /// A configuration that gives everything to the fault delegate.
 fn config(settings: &str, options: &str) -> Config {
+    common::config(&text(settings, options))
+}
+
+/// The text of [`config`].
+fn text(settings: &str, options: &str) -> String {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
-    common::config(&format!(
+    format!(
         "schema = 1\n[select]\norder = ['fault']\n[delegates]\nworker = '{}'\n[backend.fault]\nlibrary = '{}'\n{settings}\n\
          options = {{ {options} }}\n",
         built().join("delegraph-worker").display(),
         manifest.display(),
-    ))
+    )
 }
 
 fn host(config: &Config) -> Arc<Host> {
@@ -68,6 +73,26 @@ fn a_delegate_runs_in_a_process_of_its_own() {
     assert_eq!(report.regions[0].isolation.as_deref(), Some("worker"));
     // Weights and activations are shared; what the app gives lies elsewhere only where it is not an activation.
     println!("{report:?}");
+}
+
+#[test]
+fn neighbours_are_met_in_shared_memory_without_a_copy() {
+    if skipped() {
+        return;
+    }
+    let rule = "[[rule]]\nmatch = { op = 'aten.gelu*' }\ndeny = ['fault']\n";
+    let mut layers = delegraph_config::Layers::default();
+    let add = |layers: &mut delegraph_config::Layers, text: &str| {
+        layers.add_text(delegraph_config::Origin::Flag, text, None).unwrap();
+    };
+    add(&mut layers, &text("", "alignment = 512"));
+    add(&mut layers, rule);
+    let report = runs(&layers.resolve(None).unwrap(), 2);
+    assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
+    assert_eq!(report.regions.len(), 2);
+    // What the app gives lies where the app has it; what the first region leaves and the second reads lies in the arena, as required.
+    assert!(report.regions[0].copied_tensors > 0);
+    assert_eq!(report.regions[1].copied_tensors, 0, "{:?}", report.copies());
 }
 
 #[test]
