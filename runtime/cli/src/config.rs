@@ -123,6 +123,10 @@ schema = 1
 order = ["reference"]        # first that can take a node wins; the portable kernels are always last
 fallback = "allow"           # allow | warn | deny
 min_nodes = 1                # smaller islands stay on the CPU
+self_check = "off"           # off | first-run: compare each region with the portable kernels once
+
+# [cache]
+# folder = "auto"            # keeps blobs that are compiled at load: a folder, or the user's cache folder
 
 [delegates]
 search = ["delegates.d"]     # folders of *.delegate.toml, relative to this file
@@ -134,6 +138,10 @@ search = ["delegates.d"]     # folders of *.delegate.toml, relative to this file
 # match = { op = "aten.softmax*", dtype = "f16" }
 # deny = ["vulkan"]
 # reason = "accuracy on driver 44"
+
+# [[device]]                 # where the app meets devices that it never saw
+# match = { soc = "sm8[45]50", driver = "<44", os = "android", ram_gb = "<6" }
+# deny = ["vulkan"]
 "#;
 
 #[cfg(test)]

@@ -294,6 +294,41 @@ fn config_shows_where_each_value_comes_from() {
 }
 
 #[test]
+fn blobs_are_found_again_where_the_environment_names_a_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("x.npy");
+    std::fs::write(&input, npy_of_zeros(&[1, 3, 24, 24])).unwrap();
+    let input = format!("0={}", input.display());
+    let words = [
+        "run",
+        MODEL,
+        "--backend",
+        "reference",
+        "--input",
+        &input,
+        "--json",
+        "-v",
+    ];
+    let cache = folder.path().join("cache").display().to_string();
+    let load = || {
+        let ended = delegraph_with(&words, &[("DELEGRAPH_CACHE_DIR", &cache)]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let object: Value = serde_json::from_str(&ended.stdout).unwrap();
+        (object["cache"].clone(), ended.stderr)
+    };
+    let (first, _) = load();
+    let (second, talk) = load();
+    assert!(first["misses"].as_u64() > Some(0), "{first}");
+    assert_eq!(first["misses"], second["hits"]);
+    assert_eq!(
+        (&second["misses"], &second["warnings"]),
+        (&Value::from(0), &Value::from(Vec::<Value>::new()))
+    );
+    assert!(talk.contains("blobs from the cache, 0 compiled"), "{talk}");
+    assert!(delegraph(&words).stdout.contains("\"cache\":null"));
+}
+
+#[test]
 fn bench_reports_load_first_and_steady_runs() {
     let report = json(&["bench", MODEL, "--runs", "3", "--warmup", "1", "--json"]);
     assert_eq!(report["times_ms"].as_array().unwrap().len(), 3);
