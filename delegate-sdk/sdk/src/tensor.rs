@@ -13,7 +13,7 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// Exactly the elements, aligned to the element's size.
+    /// Exactly the elements, aligned to the element's size. None where the session keeps the state that the tensor is.
     pub bytes: &'a [u8],
     /// The imported buffer that `bytes` lie in. Always `None` where the delegate does not [`crate::Import`].
     pub buffer: Option<Imported<'a>>,
@@ -46,7 +46,8 @@ pub struct TensorOut<'a> {
     pub dtype: DType,
     /// In: the largest sizes that fit `bytes`. Out: the actual ones ([`TensorOut::set_sizes`]).
     pub sizes: &'a mut [i64],
-    /// Room for the largest sizes, aligned to the element's size; write the elements to its start.
+    /// Room for the largest sizes, aligned to the element's size; write the elements to its start. None where the session keeps the
+    /// state that the tensor is.
     pub bytes: &'a mut [u8],
     /// As in [`TensorView`].
     pub buffer: Option<Imported<'a>>,

@@ -3,8 +3,9 @@
 use crate::call::CallOptions;
 use crate::local::LocalSession;
 use crate::memory::Memory;
+use crate::states::States;
 use crate::{DelegateError, staging::Staging};
-use delegraph_abi::envelope::{Requirement, TensorSpec};
+use delegraph_abi::envelope::{Meta, Requirement, TensorSpec};
 use delegraph_abi::{Status, c};
 use delegraph_types::{DType, Dims, Parallel};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub struct Input<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// Exactly the elements, aligned to an element's size.
+    /// Exactly the elements, aligned to an element's size. Empty where the session keeps the state that the tensor is
+    /// ([`Session::states`]).
     pub bytes: &'a [u8],
 }
 
@@ -28,14 +30,15 @@ pub struct Output<'a> {
     pub dtype: DType,
     /// In: the largest sizes that fit `bytes`. Out: the actual sizes, never larger.
     pub sizes: Dims,
-    /// Room for the largest sizes, aligned to an element's size; the actual elements lie at its start, contiguous.
+    /// Room for the largest sizes, aligned to an element's size; the actual elements lie at its start, contiguous. Empty where the session
+    /// keeps the state.
     pub bytes: &'a mut [u8],
 }
 
 /// A loaded blob, ready to run. One run at a time; may move between threads.
 pub struct Session {
-    backend: Arc<str>,
-    backing: Backing,
+    pub(crate) backend: Arc<str>,
+    pub(crate) backing: Backing,
     /// Threads that a run may borrow; `None`: those of the host's options.
     parallel: Option<Parallel>,
     inputs: Vec<TensorSpec>,
@@ -43,6 +46,8 @@ pub struct Session {
     /// Kept between runs, so that a steady run allocates nothing.
     room: Room,
     copies: Copies,
+    /// What it keeps on its side.
+    pub(crate) states: States,
 }
 
 /// Where the session is.
@@ -76,18 +81,14 @@ struct Room {
 unsafe impl Send for Room {}
 
 impl Session {
-    pub(crate) fn new(
-        backend: Arc<str>,
-        backing: Backing,
-        inputs: Vec<TensorSpec>,
-        outputs: Vec<TensorSpec>,
-    ) -> Session {
+    pub(crate) fn new(backend: Arc<str>, backing: Backing, meta: Meta) -> Session {
         Session {
+            states: States::new(&meta),
             backend,
             backing,
             parallel: None,
-            inputs,
-            outputs,
+            inputs: meta.inputs,
+            outputs: meta.outputs,
             room: Room::default(),
             copies: Copies::default(),
         }
@@ -133,6 +134,7 @@ impl Session {
         outputs: &mut [Output<'_>],
         options: &CallOptions<'_>,
     ) -> Result<(), DelegateError> {
+        self.ready_to_run(options)?;
         let options = self.prepare(inputs, outputs, options)?;
         let room = &self.room;
         match &mut self.backing {
@@ -146,7 +148,8 @@ impl Session {
                 self.copies.bytes += copies.bytes;
             }
         }
-        self.finish(outputs)
+        let outcome = self.finish(outputs);
+        self.ran(outcome, &options)
     }
 
     /// Begins a run, calls `meanwhile` while it goes on, and waits for its end. Where the delegate has no runs that go on by
@@ -165,7 +168,8 @@ impl Session {
             let outcome = self.execute_with(inputs, outputs, options);
             return (meanwhile(&Pending(None)), outcome);
         }
-        let options = match self.prepare(inputs, outputs, options) {
+        let ready = self.ready_to_run(options);
+        let options = match ready.and_then(|()| self.prepare(inputs, outputs, options)) {
             Ok(options) => options,
             Err(error) => return (meanwhile(&Pending(None)), Err(error)),
         };
@@ -178,7 +182,11 @@ impl Session {
                 meanwhile(&Pending(Some(fence)))
             })
         };
-        (result, outcome.and_then(|()| self.finish(outputs)))
+        if let Err(error) = outcome {
+            return (result, Err(error));
+        }
+        let outcome = self.finish(outputs);
+        (result, self.ran(outcome, &options))
     }
 
     /// Checks what is given and lays out what is handed over.
@@ -214,7 +222,11 @@ impl Session {
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
         for (i, ((((dtype, rank, data, size), requirement), sizes), staging)) in places.enumerate() {
             let (mut data, mut data_size) = (data, size);
-            staging.used = !meets(requirement, data, size);
+            let kept = self.states.keeps(i);
+            if kept {
+                data = std::ptr::null_mut();
+            }
+            staging.used = !kept && !meets(requirement, data, size);
             if staging.used {
                 let room = staging.room(requirement, size).map_err(|_| {
                     DelegateError::new(
@@ -292,10 +304,13 @@ impl Session {
             return Err(format!("{given} {what} are given, the blob has {taken}"));
         }
         for (i, (tensor, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
-            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec).map_err(|why| format!("input {i}: {why}"))?;
+            let kept = self.states.keeps(i);
+            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec, kept)
+                .map_err(|why| format!("input {i}: {why}"))?;
         }
         for (i, (tensor, spec)) in outputs.iter().zip(&self.outputs).enumerate() {
-            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec)
+            let kept = self.states.keeps(inputs.len() + i);
+            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec, kept)
                 .map_err(|why| format!("output {i}: {why}"))?;
         }
         Ok(())
@@ -320,7 +335,8 @@ fn meets(requirement: Requirement, data: *const u8, size: usize) -> bool {
     aligned(requirement.alignment as usize) && (multiple <= 1 || size.is_multiple_of(multiple))
 }
 
-fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) -> Result<(), String> {
+/// `kept`: the session has its elements.
+fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, kept: bool) -> Result<(), String> {
     if dtype_code(dtype) != spec.dtype {
         return Err(format!("its dtype is {dtype}, the blob's is {}", spec.dtype));
     }
@@ -330,6 +346,12 @@ fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) ->
             sizes.len(),
             spec.rank
         ));
+    }
+    if kept {
+        return match bytes.is_empty() {
+            true => Ok(()),
+            false => Err("the session keeps this state, and takes no bytes of it; see `Session::states`".to_string()),
+        };
     }
     let elements = sizes
         .iter()
