@@ -1,7 +1,7 @@
 //! The fault delegate: a conformance double. It does what the reference delegate does, until its options tell it to fail, and then
 //! it fails as badly as a library can.
 //!
-//! Options: `at` (`new`, `devices`, `partition`, `compile`, `check`, `load`, `execute`) and `how`:
+//! Options: `at` (`new`, `devices`, `partition`, `compile`, `check`, `load`, `execute`, `commit`, `snapshot`) and `how`:
 //!
 //! - `kill`, `segfault`, `abort`, `exit`: the process ends, each in its way
 //! - `loop`: it never returns, whatever it is told
@@ -10,6 +10,8 @@
 //! - `panic`, `error`: as a delegate in order may
 //! - `wrong`: the outputs of a run are off by one
 //! - `files`, `programs`, `network`, `signals`: it does what its sandbox forbids, and kills itself should it succeed
+//!
+//! States of a graph it keeps on its side, in front of the reference delegate, which knows none.
 //!
 //! `only`: it fails in runs whose first input begins with this number, and in no others.
 
@@ -21,7 +23,9 @@ use delegraph_sdk::{
 };
 use std::time::Duration;
 
-delegraph_sdk::export_delegate!(Fault);
+mod keep;
+
+delegraph_sdk::export_delegate!(Fault: compile, run, state);
 
 /// The fault delegate.
 pub struct Fault {
@@ -50,7 +54,8 @@ impl Delegate for Fault {
     const OPTIONS_SCHEMA: &'static str = r#"{
         "type": "object",
         "properties": {
-            "at": {"type": "string", "enum": ["new", "devices", "partition", "compile", "check", "load", "execute"]},
+            "at": {"type": "string", "enum": ["new", "devices", "partition", "compile", "check", "load", "execute", "commit",
+                "snapshot"]},
             "how": {"type": "string", "enum": ["kill", "segfault", "abort", "exit", "loop", "wait", "memory", "panic", "error",
                 "wrong", "files", "programs", "network", "signals"]},
             "only": {"type": "number"}
@@ -97,7 +102,12 @@ impl Compile for Fault {
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
         self.plan.reached("compile", context)?;
-        self.inner.compile(graph, weights, target, context)
+        let mut compiled = self.inner.compile(graph, weights, target, context)?;
+        if let Some((kept, section)) = keep::section(graph) {
+            compiled.kept_states = kept;
+            compiled.sections.push(section);
+        }
+        Ok(compiled)
     }
 }
 
@@ -111,8 +121,12 @@ impl Run for Fault {
 
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         self.plan.reached("load", context)?;
+        let inner = self.inner.load(blob, weights, context)?;
         Ok(Box::new(FaultSession {
-            inner: self.inner.load(blob, weights, context)?,
+            inner: match blob.section(keep::SECTION) {
+                Ok(section) => Box::new(keep::Keeping::new(inner, section)?),
+                Err(_) => inner,
+            },
             plan: self.plan.clone(),
         }))
     }
@@ -144,6 +158,28 @@ impl Session for FaultSession {
             }
         }
         Ok(())
+    }
+
+    fn state_commit(&mut self, accept: bool, context: &Context<'_>) -> Result<(), Error> {
+        self.plan.reached("commit", context)?;
+        self.inner.state_commit(accept, context)
+    }
+
+    fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_reset(state, context)
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_truncate(state, length, context)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
+        self.plan.reached("snapshot", context)?;
+        self.inner.state_snapshot(state, out, context)
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_restore(state, bytes, context)
     }
 }
 
