@@ -525,3 +525,97 @@ fn a_session_without_the_methods_says_so() {
         assert!(error.message.contains("keep no states"), "{error}");
     }
 }
+
+#[test]
+fn an_image_whose_states_cannot_be_is_refused() {
+    let build = |states: &[(&str, u32, u32, Option<u32>)]| {
+        let mut image = ImageBuilder::new("forward");
+        let (two, three) = (image.int(2), image.int(3));
+        let (pair, triple) = (Type::tensor(Code::F32, &[two]), Type::tensor(Code::F32, &[three]));
+        let (a, b) = (image.input("a", &pair), image.input("b", &pair));
+        let c = image.input("c", &triple);
+        let d = image.input("d", &Type::tensor(Code::I32, &[two]));
+        for value in [a, b, c, d] {
+            image.output(value);
+        }
+        for (name, input, output, axis) in states {
+            image.state(name, *input, *output, *axis);
+        }
+        image.finish()
+    };
+    let image = build(&[("s", 0, 1, Some(0)), ("t", 1, 0, None)]).unwrap();
+    let view = delegraph_abi::image::verify(&image).unwrap();
+    let states: Vec<_> = view
+        .states()
+        .map(|s| (s.name, s.input, s.output, s.growth_axis))
+        .collect();
+    assert_eq!(states, [("s", 0, 1, Some(0)), ("t", 1, 0, None)]);
+    for (states, words) in [
+        (&[("s", 4, 0, None)][..], "no such input"),
+        (&[("s", 0, 4, None)], "no such output"),
+        (&[("s", 0, 0, None), ("t", 0, 1, None)], "its input is another state's"),
+        (&[("s", 0, 0, None), ("t", 1, 0, None)], "its output is another state's"),
+        (&[("s", 0, 2, None)], "its sizes change"),
+        (&[("s", 0, 3, None)], "no tensor of one dtype"),
+        (&[("s", 0, 0, Some(1))], "grows along no dimension"),
+        (&[("s", 0, 0, None), ("s", 1, 1, None)], "a name occurs twice"),
+    ] {
+        let error = build(states).unwrap_err().to_string();
+        assert!(error.contains("STATES") && error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn an_envelope_whose_states_cannot_be_is_refused() {
+    let spec = |rank| envelope::TensorSpec {
+        dtype: Code::F32,
+        rank,
+        requirement: envelope::Requirement::default(),
+    };
+    let state = |state, input, output, growth| envelope::KeptState {
+        state,
+        name: format!("s{state}"),
+        input,
+        output,
+        growth,
+        bytes: 8,
+    };
+    let section = [envelope::Section {
+        name: "code",
+        align: 16,
+        bytes: &[1],
+    }];
+    let write = |states: Vec<envelope::KeptState>| {
+        let meta = envelope::Meta {
+            inputs: vec![spec(1), spec(1)],
+            outputs: vec![spec(1), spec(2)],
+            states,
+            ..envelope::Meta::default()
+        };
+        envelope::write(&meta, &section, |_| [0; 32]).map(|bytes| (bytes, meta))
+    };
+    let (bytes, meta) = write(vec![state(3, 1, 0, Some((0, 2)))]).unwrap();
+    assert_eq!(envelope::parse(&bytes).unwrap().meta, meta);
+    for states in [
+        vec![state(0, 2, 0, None)],
+        vec![state(0, 0, 2, None)],
+        vec![state(0, 0, 1, None)],
+        vec![state(0, 0, 0, Some((1, 2)))],
+        vec![state(0, 0, 0, None), state(0, 1, 1, None)],
+        vec![state(0, 0, 0, None), state(1, 1, 0, None)],
+    ] {
+        write(states).unwrap_err();
+    }
+    // Bytes that nobody wrote so: the state's input, where it lies in the header's table.
+    let at = u32::from_le_bytes(bytes[240..244].try_into().unwrap()) as usize;
+    let mut damaged = bytes.clone();
+    damaged[at + 4] = 9;
+    assert!(envelope::parse(&damaged).is_err());
+    damaged = bytes.clone();
+    damaged[244] = 200;
+    assert!(envelope::parse(&damaged).is_err());
+    // A header of before there were states is read without them.
+    damaged = bytes;
+    damaged[8] = 240;
+    assert_eq!(envelope::parse(&damaged).unwrap().meta.states, []);
+}
