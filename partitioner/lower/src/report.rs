@@ -107,6 +107,8 @@ pub struct CompileProblem {
     pub node: Option<String>,
     /// In its words.
     pub message: String,
+    /// It failed, rather than said that it does not support something.
+    pub failed: bool,
 }
 
 /// How much is delegated.

@@ -66,6 +66,8 @@ pub enum Command {
     Run(RunArgs),
     /// Time a model
     Bench(BenchArgs),
+    /// Shrink a model that is wrong or crashes on a backend to the smallest part that does
+    Reduce(ReduceArgs),
     /// Look into a .pt2, .pte, .ptd or .bpte file, a library or a manifest; runs no vendor code
     Inspect(InspectArgs),
     /// List delegates and their devices
@@ -176,17 +178,69 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub expect: Option<PathBuf>,
     /// Relative tolerance of --expect
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = RTOL)]
     pub rtol: f64,
     /// Absolute tolerance of --expect
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, default_value_t = ATOL)]
     pub atol: f64,
     /// Run every case of a fixture folder and compare
     #[arg(long, value_name = "FOLDER")]
     pub fixture: Option<PathBuf>,
-    /// Write a Chrome/Perfetto trace
+    /// Write a Chrome/Perfetto trace: the executor's steps and the delegates' own events
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Write the same as an ETDump, for ExecuTorch's developer tools
+    #[arg(long, value_name = "FILE")]
+    pub etdump: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// `--rtol` and `--atol` where they are not given.
+    pub fn default_tolerance() -> (f64, f64) {
+        (RTOL, ATOL)
+    }
+}
+
+/// Tolerances of what is expected.
+const RTOL: f64 = 1e-4;
+/// See `RTOL`.
+const ATOL: f64 = 1e-5;
+
+/// `reduce`
+#[derive(Debug, Args)]
+pub struct ReduceArgs {
+    /// The model (.pt2 or .pte)
+    pub model: PathBuf,
+    /// The backend that it fails on
+    #[arg(long, value_name = "NAME")]
+    pub backend: String,
+    /// What to compile for, as BACKEND:TARGET
+    #[arg(long, value_name = "BACKEND:TARGET", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// Method to run
+    #[arg(long, default_value = "forward")]
+    pub method: String,
+    /// An input, as NAME=FILE.npy or POSITION=FILE.npy
+    #[arg(long, value_name = "NAME=FILE")]
+    pub input: Vec<String>,
+    /// All inputs, by name or position, in a safetensors file; made up where no input is given
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// Folder for the part: program, inputs, expected outputs, graph image, configuration and how to see it again
+    #[arg(short, long, value_name = "DIR", default_value = "reduced")]
+    pub output: PathBuf,
+    /// Relative tolerance of an output
+    #[arg(long, default_value_t = RTOL)]
+    pub rtol: f64,
+    /// Absolute tolerance of an output
+    #[arg(long, default_value_t = ATOL)]
+    pub atol: f64,
+    /// Seconds after which a part counts as hung
+    #[arg(long, default_value_t = 120)]
+    pub limit: u64,
+    /// Most parts that are tried
+    #[arg(long, default_value_t = 1000)]
+    pub probes: u32,
 }
 
 /// `bench`

@@ -159,7 +159,7 @@ fn check_shapes(shapes: &[String], infos: &[InputInfo]) -> anyhow::Result<()> {
 }
 
 /// An input of small numbers: indices stay in range, floats differ from each other.
-fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
+pub fn made_up(info: &InputInfo, shapes: &[String]) -> anyhow::Result<Leaf> {
     let (dtype, sizes) = match &info.kind {
         InputKind::Literal(value) => return Ok(leaf(value.clone())),
         InputKind::Int => return Ok(Leaf::Int(1)),

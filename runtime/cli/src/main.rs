@@ -11,6 +11,7 @@ mod inputs;
 mod inspect;
 mod output;
 mod partition;
+mod reduce;
 mod run;
 mod subject;
 mod wordpiece;
@@ -150,6 +151,7 @@ fn dispatch(cli: &Cli, output: &Output) -> anyhow::Result<u8> {
         Command::Partition(args) => partition::partition(args, global, output),
         Command::Run(args) => run::run(args, global, output),
         Command::Bench(args) => bench::run(args, global, output),
+        Command::Reduce(args) => reduce::run(args, global, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Devices(args) => devices::run(args, global, output),
         Command::Delegate(command) => delegate::run(command, global, output),

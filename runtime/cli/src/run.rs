@@ -36,7 +36,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     let loaded = started.elapsed().as_secs_f64();
     let inputs = arguments(&session, &args.input, args.inputs.as_deref())?;
     let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
-    if args.trace.is_some() {
+    if args.trace.is_some() || args.etdump.is_some() {
         session.start_trace();
     }
     let started = Instant::now();
@@ -45,6 +45,10 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     if let Some(path) = &args.trace {
         write_atomically(path, session.chrome_trace().as_bytes())?;
         output.talk(format!("trace in {}", path.display()));
+    }
+    if let Some(path) = &args.etdump {
+        write_atomically(path, &session.etdump()?)?;
+        output.talk(format!("ETDump in {}", path.display()));
     }
     let outputs: Vec<Leaf> = (0..session.output_count())
         .map(|i| session.output(i).map(leaf))
@@ -84,13 +88,20 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     }
     let report = session.report();
     warn_of_fallback(&config, &report, output);
+    for (backend, problem) in &report.problems {
+        output.detail(format!("problem   {backend}: {problem}"));
+    }
+    if let Some(cache) = &report.cache {
+        output.detail(format!("cache     {}, in {}", cache.words(), cache.folder.display()));
+    }
+    report.copies().iter().for_each(|line| output.detail(line));
     output.json(&serde_json::json!({
         "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
         "load_ms": loaded * 1e3, "run_ms": ran * 1e3,
         "outputs": outputs.iter().map(Leaf::describe).collect::<Vec<_>>(),
         "expected": verdicts.iter().map(|(name, v)| serde_json::json!({ "name": name, "ok": v.is_ok(), "reason": v.as_ref().err() })).collect::<Vec<_>>(),
         "regions": report.regions,
-        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes, "fallbacks": report.fallbacks(),
+        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes, "fallbacks": report.fallbacks(), "problems": report.problems, "cache": report.cache,
     }))?;
     output.closing(
         &report.ran(),

@@ -1,6 +1,7 @@
 //! Layers: text to tables, merged, with the origin of every leaf.
 
 use crate::check::unknown_keys;
+use crate::condition::Condition;
 use crate::error::ConfigError;
 use crate::model::{Config, Trust};
 use delegraph_types::{DType, nearest};
@@ -279,6 +280,18 @@ fn check_values(place: &str, config: &Config) -> Result<(), ConfigError> {
             )));
         }
     }
+    for (i, rule) in config.device.iter().enumerate() {
+        for (key, condition, kind) in rule.matches.given() {
+            Condition::parse(condition, kind)
+                .map_err(|problem| wrong(format!("`device.{i}.match.{key}`: {problem}")))?;
+        }
+    }
+    if config.select.max_border_bytes.is_nan() || config.select.max_border_bytes < 0.0 {
+        return Err(wrong(format!(
+            "`select.max_border_bytes` is {}, not 0 or more",
+            config.select.max_border_bytes
+        )));
+    }
     if !(0.0..=1.0).contains(&config.select.require_coverage) {
         return Err(wrong(format!(
             "`select.require_coverage` is {}, not from 0 to 1",
@@ -367,6 +380,11 @@ fn anchor_paths(table: &mut toml::Table, folder: &Path) {
         if let Some(path) = table.get_mut("delegates").and_then(|d| d.get_mut(key)) {
             anchor(path, true);
         }
+    }
+    if let Some(cache) = table.get_mut("cache").and_then(|cache| cache.get_mut("folder"))
+        && cache.as_str() != Some("auto")
+    {
+        anchor(cache, true);
     }
     if let Some(toml::Value::Table(backends)) = table.get_mut("backend") {
         for (_, backend) in backends.iter_mut() {
@@ -499,6 +517,15 @@ mod tests {
         let cases = [
             ("[[rule]]\nmatch = { dtype = \"f17\" }\n", "no dtype `f17`"),
             ("[select]\nrequire_coverage = 85\n", "not from 0 to 1"),
+            ("[select]\nmax_border_bytes = -1\n", "not 0 or more"),
+            ("[select]\nmax_border_bytes = nan\n", "not 0 or more"),
+            (
+                "[[device]]\nmatch = { driver = \"<\" }\n",
+                "`device.0.match.driver`: `<` compares with no version",
+            ),
+            ("[[device]]\nmatch = { os = \"<3\" }\n", "is a name: give a glob"),
+            ("[[device]]\nmatch = { ram_gb = \"lots\" }\n", "no number"),
+            ("[[device]]\nmatch = { drivr = \"<3\" }\n", "did you mean `driver`"),
         ];
         for (text, words) in cases {
             let error = layers(&[text]).unwrap_err().to_string();
@@ -575,6 +602,24 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("did you mean `release`"), "{error}");
+    }
+
+    #[test]
+    fn the_cache_folder_is_from_the_file_unless_it_is_the_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backends.toml");
+        for (given, wanted) in [
+            ("cache", folder.path().join("cache")),
+            ("/var/cache/x", PathBuf::from("/var/cache/x")),
+            ("auto", PathBuf::from("auto")),
+            ("./auto", folder.path().join("./auto")),
+        ] {
+            std::fs::write(&path, format!("[cache]\nfolder = \"{given}\"\n")).unwrap();
+            let mut layers = Layers::default();
+            layers.add_file(Origin::Project(path.clone()), &path).unwrap();
+            let cache = layers.resolve(None).unwrap().cache;
+            assert_eq!((cache.folder, cache.quota_mb), (Some(wanted), 1024), "{given}");
+        }
     }
 
     #[test]

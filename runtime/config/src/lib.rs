@@ -16,18 +16,20 @@
 //! ```
 
 mod check;
+mod condition;
 mod error;
 mod glob;
 mod layer;
 mod model;
 mod place;
 
+pub use condition::{Comparison, Condition, PropertyKind};
 pub use error::ConfigError;
 pub use glob::glob_match;
 pub use layer::{Layers, Origin};
 pub use model::{
-    Backend, Config, Delegates, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch, SandboxMode, Select,
-    SelfCheck, Threads, Trust,
+    Backend, Cache, Config, Delegates, DeviceMatch, DeviceRule, Fallback, Isolation, Profile, Rule, RuleMatch,
+    SandboxMode, Select, SelfCheck, Threads, Trust,
 };
 pub use place::{Environment, is_elevated, standard_layers, standard_layers_in};
 

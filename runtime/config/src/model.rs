@@ -1,5 +1,6 @@
 //! The configuration as values.
 
+use crate::condition::PropertyKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub struct Config {
     pub select: Select,
     /// Where delegates are found and when they are trusted.
     pub delegates: Delegates,
+    /// Where compiled blobs are kept for models that are partitioned when they are loaded.
+    pub cache: Cache,
     /// Settings of one backend, by backend id.
     pub backend: BTreeMap<String, Backend>,
     /// Exceptions; the most specific last.
@@ -36,6 +39,8 @@ pub struct Select {
     pub fallback: Fallback,
     /// Smaller islands stay on the CPU.
     pub min_nodes: u32,
+    /// Regions that move more bytes over their border for each operation in them stay on the CPU. 0: none does for that.
+    pub max_border_bytes: f64,
     /// `compile` fails below this share of multiply-accumulates delegated, from 0 to 1.
     pub require_coverage: f64,
     /// Compares each region with the portable plan.
@@ -48,6 +53,7 @@ impl Default for Select {
             order: Vec::new(),
             fallback: Fallback::Allow,
             min_nodes: 1,
+            max_border_bytes: 16.0,
             require_coverage: 0.0,
             self_check: SelfCheck::Off,
         }
@@ -107,6 +113,25 @@ pub enum Trust {
     Warn,
     /// Refuses where no pin or signature matches.
     Require,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// A folder that only this user may write, relative to the file; `auto`: the user's cache folder; absent: nothing is kept.
+    pub folder: Option<PathBuf>,
+    /// Most megabytes (2^20 bytes) that it may take: what was not used for longest goes first. 0: nothing is kept or looked up.
+    pub quota_mb: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            folder: None,
+            quota_mb: 1024,
+        }
+    }
 }
 
 /// `[backend.NAME]`
@@ -193,13 +218,55 @@ pub struct RuleMatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeviceRule {
-    /// Device property to a glob or a comparison (`"<44"`).
+    /// Machines and devices that the rule is for.
     #[serde(rename = "match")]
-    pub matches: BTreeMap<String, String>,
-    /// Backends that may not be used there.
+    pub matches: DeviceMatch,
+    /// Globs on the backends that may not be used there.
     pub deny: Vec<String>,
     /// Printed as the refusal.
     pub reason: String,
+}
+
+/// `match` of a device rule; all that is given must hold. Globs go by the whole text, whatever the case; comparisons are `<`, `<=`,
+/// `=`, `>=`, `>`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceMatch {
+    /// Glob on the operating system: `linux`, `android`, `macos`, `ios`, `windows`.
+    pub os: Option<String>,
+    /// Glob on the machine's architecture: `aarch64`, `x86_64`.
+    pub arch: Option<String>,
+    /// Glob on any name that the system has for its chip: `sm8[45]50`.
+    pub soc: Option<String>,
+    /// Comparison of the gigabytes (2^30 bytes) of memory that the system has: `<6`.
+    pub ram_gb: Option<String>,
+    /// Glob on the name of a device of the backend.
+    pub device: Option<String>,
+    /// Glob on that device's architecture or chip, as the backend names it.
+    pub device_arch: Option<String>,
+    /// Glob on that device's maker.
+    pub vendor: Option<String>,
+    /// Glob on the version of that device's driver, or a comparison: `<44`.
+    pub driver: Option<String>,
+}
+
+impl DeviceMatch {
+    /// What is given, by key, with what it is compared as.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, &str, PropertyKind)> {
+        use PropertyKind::{Number, Text, Version};
+        let all = [
+            ("os", &self.os, Text),
+            ("arch", &self.arch, Text),
+            ("soc", &self.soc, Text),
+            ("ram_gb", &self.ram_gb, Number),
+            ("device", &self.device, Text),
+            ("device_arch", &self.device_arch, Text),
+            ("vendor", &self.vendor, Text),
+            ("driver", &self.driver, Version),
+        ];
+        all.into_iter()
+            .filter_map(|(key, condition, kind)| Some((key, condition.as_deref()?, kind)))
+    }
 }
 
 /// `[profile.NAME]`: any of the tables above, merged over them.
@@ -212,6 +279,9 @@ pub struct Profile {
     /// See [`Config::delegates`].
     #[schemars(with = "Option<Delegates>")]
     pub delegates: Option<toml::Table>,
+    /// See [`Config::cache`].
+    #[schemars(with = "Option<Cache>")]
+    pub cache: Option<toml::Table>,
     /// See [`Config::backend`].
     #[schemars(with = "Option<BTreeMap<String, Backend>>")]
     pub backend: Option<toml::Table>,

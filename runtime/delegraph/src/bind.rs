@@ -2,9 +2,12 @@
 
 use crate::Error;
 use crate::delegates::{PORTABLE, wanted};
+use crate::device_rules::{DeviceRules, chosen};
 use crate::region_call::{Counts, SessionCall, SharedArenas, Watch};
 use crate::report::RegionState;
-use delegraph_config::{Config, Fallback, glob_match};
+use crate::self_check::RegionCheck;
+use crate::trace::Callee;
+use delegraph_config::{Config, Fallback};
 use delegraph_executor::BoundRegion;
 use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, Weights};
 use delegraph_ir::Bytes;
@@ -32,6 +35,10 @@ pub(crate) struct Binder<'a> {
     pub(crate) arenas: &'a SharedArenas,
     /// What every region's call hears and tells.
     pub(crate) watch: Watch,
+    /// Backends that may not be used here.
+    pub(crate) rules: &'a DeviceRules<'a>,
+    /// Is told what precision each region's blob declares.
+    pub(crate) check: &'a RegionCheck,
 }
 
 /// The regions of a method.
@@ -93,6 +100,7 @@ impl Binder<'_> {
                 refusals: Vec::new(),
                 delegated_runs: 0,
                 portable_runs: 0,
+                self_check: None,
                 isolation: None,
                 copied_tensors: 0,
                 copied_bytes: 0,
@@ -110,6 +118,12 @@ impl Binder<'_> {
                             end: region.end,
                             inputs: region.inputs.clone(),
                             outputs: region.outputs.clone(),
+                            // Nothing fits a room beyond this machine's addresses.
+                            rooms: region
+                                .rooms
+                                .iter()
+                                .map(|room| usize::try_from(*room).unwrap_or(usize::MAX))
+                                .collect(),
                             backend: candidate.backend.clone(),
                             operators: region.operators.clone(),
                             call: Box::new(call),
@@ -130,6 +144,16 @@ impl Binder<'_> {
 
     /// The region's candidates in the configuration's order, or in the file's own where the configuration has none.
     fn in_order<'r>(&self, region: &'r Region, refusals: &mut Vec<(String, String)>) -> Vec<&'r Candidate> {
+        let mut candidates = self.by_order(region, refusals);
+        candidates.retain(|candidate| {
+            let denial = self.rules.denial(&candidate.backend);
+            refusals.extend(denial.iter().map(|reason| (candidate.backend.clone(), reason.clone())));
+            denial.is_none()
+        });
+        candidates
+    }
+
+    fn by_order<'r>(&self, region: &'r Region, refusals: &mut Vec<(String, String)>) -> Vec<&'r Candidate> {
         if self.config.select.order.is_empty() {
             return region.candidates.iter().collect();
         }
@@ -157,10 +181,7 @@ impl Binder<'_> {
             return Ok(None);
         };
         let devices = delegate.devices().map_err(|error| error.to_string())?;
-        let found = match wanted.parse::<usize>() {
-            Ok(index) => devices.get(index),
-            Err(_) => devices.iter().find(|device| glob_match(wanted, &device.name)),
-        };
+        let found = chosen(&devices, wanted);
         let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
         match found {
             Some(device) => Ok(Some(device.id)),
@@ -188,6 +209,9 @@ impl Binder<'_> {
             BlobVerdict::UnsupportedHere(reason) => return Err(format!("its blob does not run here: {reason}")),
             BlobVerdict::NotMine(reason) => return Err(format!("its blob is another's: {reason}")),
             BlobVerdict::Corrupt(reason) => return Err(format!("its blob is damaged: {reason}")),
+        }
+        if let Ok(envelope) = delegraph_abi::envelope::parse(blob) {
+            self.check.declare(region.start, &envelope.meta.precision);
         }
         let outputs = region
             .outputs
@@ -217,6 +241,10 @@ impl Binder<'_> {
             session,
             outputs,
             region.inputs.len(),
+            Callee {
+                backend: candidate.backend.as_str().into(),
+                blob: candidate.blob.as_str().into(),
+            },
             self.watch.clone(),
         ))
     }

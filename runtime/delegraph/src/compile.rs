@@ -1,17 +1,21 @@
 //! A model to a `.pte`: import, simplify, lower over delegates, decompose, emit.
 
 use crate::Error;
+use crate::cache::{Caching, LoadCache};
 use crate::delegates::{check_config, wanted};
+use crate::device_rules::DeviceRules;
 use crate::source::{Format, Source};
 use delegraph_config::{Config, Fallback};
 use delegraph_emit::{Emitted, Input, Purposes};
 use delegraph_host::Host;
 use delegraph_ir::{Bytes, Module};
-use delegraph_lower::{LowerOptions, Lowered, Progress};
+use delegraph_lower::{Backend, LowerOptions, Lowered, Progress, Slot};
 use delegraph_pte::Verified;
 use delegraph_pte::overlay::IR_KEY;
 use delegraph_tag::{Policy, Rule};
 use delegraph_types::DType;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// A compiled model.
 #[derive(Debug)]
@@ -113,6 +117,10 @@ fn lower_options(config: &Config) -> LowerOptions {
         targets: targets.collect(),
         policy: Policy {
             min_nodes: config.select.min_nodes,
+            boundary_penalty: match config.select.max_border_bytes {
+                0.0 => 0.0,
+                bytes => 1.0 / bytes,
+            },
             rules,
             ..Policy::default()
         },
@@ -131,10 +139,35 @@ pub fn partition(
     host: &Host,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
+    partition_over(module, config, host, None, progress)
+}
+
+/// What counts only where a model is compiled on the machine that runs it.
+pub(crate) struct AtLoad<'a> {
+    /// Blobs that were compiled before.
+    pub(crate) cache: Option<Rc<RefCell<LoadCache>>>,
+    /// Backends that may not be used here.
+    pub(crate) rules: &'a DeviceRules<'a>,
+}
+
+/// [`partition`], here or ahead of time.
+fn partition_over(
+    module: &mut Module,
+    config: &Config,
+    host: &Host,
+    at_load: Option<&AtLoad<'_>>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Lowered, Error> {
     check_config(config)?;
+    let mut options = lower_options(config);
+    if let Some(at_load) = at_load {
+        options
+            .backends
+            .retain(|backend| at_load.rules.denial(backend).is_none());
+    }
     if config.select.fallback == Fallback::Deny {
-        for backend in wanted(config) {
-            host.delegate(&backend)?;
+        for backend in &options.backends {
+            host.delegate(backend)?;
         }
     }
     for (i, rule) in config.rule.iter().enumerate() {
@@ -147,7 +180,19 @@ pub fn partition(
             return Err(Error::Usage(format!("rule {i}: there is no dtype `{dtype}`")));
         }
     }
-    Ok(delegraph_lower::lower(module, &lower_options(config), host, progress)?)
+    let mut slots: Vec<Slot> = Vec::new();
+    for name in &options.backends {
+        if slots.iter().any(|(known, _)| known == name) {
+            continue;
+        }
+        let cache = at_load.and_then(|at_load| at_load.cache.as_ref());
+        let backend = host.delegate(name).map(|delegate| match cache {
+            Some(cache) => Box::new(Caching::new(delegate, cache.clone())) as Box<dyn Backend>,
+            None => Box::new(delegate),
+        });
+        slots.push((name.clone(), backend.map_err(|error| error.to_string())));
+    }
+    Ok(delegraph_lower::lower_with(module, &options, slots, progress)?)
 }
 
 /// Compiles a module that [`import`] made.
@@ -160,9 +205,20 @@ pub fn compile(
     host: &Host,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Compiled, Error> {
+    compile_over(module, config, host, None, progress)
+}
+
+/// [`compile`], here or ahead of time.
+pub(crate) fn compile_over(
+    module: Module,
+    config: &Config,
+    host: &Host,
+    at_load: Option<&AtLoad<'_>>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Compiled, Error> {
     let source = module.clone();
     let mut module = module;
-    let report = partition(&mut module, config, host, progress)?;
+    let report = partition_over(&mut module, config, host, at_load, progress)?;
     check_coverage(&report, config)?;
     delegraph_passes::to_portable(&mut module)?;
     delegraph_ir::verify(&module).map_err(|error| Error::Bug(format!("after the portable passes: {error}")))?;

@@ -1,7 +1,7 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Backend, Config, Environment, SandboxMode, SelfCheck, Threads, Trust};
+use delegraph_config::{Backend, Config, Environment, SandboxMode, Threads, Trust};
 use delegraph_host::trust::TrustOptions;
 use delegraph_host::{Host, HostOptions, WorkerOptions};
 use delegraph_types::Parallel;
@@ -141,12 +141,6 @@ pub fn check_config(config: &Config) -> Result<(), Error> {
     let mut unavailable: Vec<String> = Vec::new();
     if delegates.require_conformance.is_some() {
         unavailable.push("delegates.require_conformance".to_string());
-    }
-    if config.select.self_check != SelfCheck::Off {
-        unavailable.push("select.self_check".to_string());
-    }
-    if !config.device.is_empty() {
-        unavailable.push("device".to_string());
     }
     match unavailable.first() {
         None => Ok(()),

@@ -23,18 +23,26 @@
 
 mod bind;
 mod blob;
+mod cache;
+mod chrome;
 mod compile;
 mod delegates;
+mod device_rules;
+mod dump;
 mod error;
+pub mod reduce;
 mod region_call;
 mod report;
+mod self_check;
 mod session;
 mod source;
 mod sys;
+mod tolerance;
 mod trace;
 mod value;
 
-pub use blob::describe_blob;
+pub use blob::{blob_requirements, describe_blob};
+pub use cache::CacheReport;
 pub use compile::{Compiled, compile, import, partition};
 pub use delegates::{PORTABLE, check_config, discover, wanted};
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! What ran where, and why.
 
+use crate::CacheReport;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -22,6 +23,9 @@ pub struct RegionState {
     pub delegated_runs: u64,
     /// Times it ran portably.
     pub portable_runs: u64,
+    /// What the self-check found; `None`: it is off, or the delegate did not run the region yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<String>,
     /// Where the delegate's libraries are: `in process`, `worker`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
@@ -41,6 +45,16 @@ pub struct RunReport {
     /// Why a program that holds nothing for the configuration's backends was not partitioned for them, and runs as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_partitioned: Option<String>,
+    /// Backends of the configuration that its `[[device]]` rules deny here, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<(String, String)>,
+    /// What delegates failed at when the model was partitioned for them at load, which is more than that they did not support
+    /// something; the nodes run otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<(String, String)>,
+    /// What the load had of the cache of compiled blobs; `None`: it had none, or had nothing to compile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheReport>,
 }
 
 impl RunReport {
@@ -84,6 +98,24 @@ impl RunReport {
         parts.join(", ")
     }
 
+    /// What each region's tensors cost in copies, because they did not lie as its delegate requires: a line for each that had any.
+    pub fn copies(&self) -> Vec<String> {
+        let copied = self.regions.iter().filter(|region| region.copied_tensors > 0);
+        copied
+            .map(|region| {
+                format!(
+                    "{} in instructions {}..{}: {} tensors ({} bytes) copied in {} runs",
+                    region.backend.as_deref().unwrap_or("nobody"),
+                    region.start,
+                    region.end,
+                    region.copied_tensors,
+                    region.copied_bytes,
+                    region.delegated_runs
+                )
+            })
+            .collect()
+    }
+
     /// Why regions ran portably, or that none did.
     pub fn why_portable(&self) -> String {
         let fallen: Vec<&RegionState> = self
@@ -94,6 +126,13 @@ impl RunReport {
         if fallen.is_empty() {
             if let Some(reason) = &self.not_partitioned {
                 return format!("the program runs as it is: {reason}");
+            }
+            if self.regions.is_empty() && !self.denied.is_empty() {
+                let denied = self
+                    .denied
+                    .iter()
+                    .map(|(backend, reason)| format!("{backend}: {reason}"));
+                return denied.collect::<Vec<_>>().join("; ");
             }
             return "no region fell back".to_string();
         }

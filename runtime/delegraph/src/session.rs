@@ -2,24 +2,29 @@
 
 use crate::Error;
 use crate::bind::{Binder, constant_ranges};
-use crate::compile::{compile, import};
+use crate::cache::{CacheReport, LoadCache};
+use crate::chrome::chrome_trace;
+use crate::compile::{AtLoad, Compiled, compile_over, import};
 use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
+use crate::device_rules::DeviceRules;
 use crate::region_call::{Counts, SharedArenas, Watch};
 use crate::report::{RegionState, RunReport};
+use crate::self_check::{RegionCheck, words};
 use crate::source::{Format, Source};
-use crate::trace::Recorder;
+use crate::trace::{Names, Recorder};
 use crate::value::{TensorView, Value};
-use delegraph_config::{Config, Fallback};
+use delegraph_config::{Config, Fallback, SelfCheck};
 use delegraph_executor::{Executor, Input, Options, Output, ProgramData, RunError};
-use delegraph_host::Host;
+use delegraph_host::{Host, HostError};
 use delegraph_ir::Bytes;
 use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue, Instruction};
+use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
 use delegraph_pte::{BundledProgram, DataFile, Verified};
 use delegraph_types::{DType, Dims, Parallel};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,6 +38,9 @@ pub struct LoadOptions {
     /// Threads that portable kernels may use, and that delegates borrow, the calling one included; never more than the machine has.
     /// `None`: what `backend.portable.threads` says, or all. Their number changes no result of a kernel.
     pub threads: Option<usize>,
+    /// Folder where blobs are kept that are compiled at load, which only this user may write. `None`: what `DELEGRAPH_CACHE_DIR`
+    /// says, or `cache.folder` of the configuration; where neither names one, nothing is kept.
+    pub cache_folder: Option<PathBuf>,
     /// Limits of a run.
     pub executor: Options,
 }
@@ -43,6 +51,7 @@ impl Default for LoadOptions {
             method: "forward".to_string(),
             data: None,
             threads: None,
+            cache_folder: None,
             executor: Options::default(),
         }
     }
@@ -113,6 +122,9 @@ impl ProgramData for FileData {
 /// A method of a model with its memory, its state and its delegates. One run at a time; may move between threads.
 pub struct Session {
     executor: Executor,
+    /// For the names of nodes, which only a trace reads.
+    program: Arc<Verified>,
+    file: Bytes,
     regions: Vec<RegionState>,
     /// What delegated runs cost; one a region.
     counts: Vec<Option<Arc<Counts>>>,
@@ -121,6 +133,8 @@ pub struct Session {
     outside: u64,
     /// Why the program was not partitioned again for the configuration, and runs as it is.
     not_partitioned: Option<String>,
+    denied: Vec<(String, String)>,
+    at_load: LoadReport,
     recorder: Option<Recorder>,
     /// Empty between runs; kept for its allocation.
     given: Vec<Input<'static>>,
@@ -144,12 +158,29 @@ impl Session {
     /// `fallback = "deny"`.
     pub fn open(source: &Source, config: &Config, host: &Arc<Host>, options: LoadOptions) -> Result<Session, Error> {
         check_config(config)?;
+        let rules = DeviceRules::new(config, host);
+        let denied = denied(config, &rules)?;
+        let mut session = Session::open_over(source, config, host, &rules, options)?;
+        session.denied = denied;
+        Ok(session)
+    }
+
+    fn open_over(
+        source: &Source,
+        config: &Config,
+        host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
+        options: LoadOptions,
+    ) -> Result<Session, Error> {
         match source.format()? {
             Format::Pt2 => {
-                let compiled = compile(import(source)?, config, host, &mut |_| {})?;
-                Session::open_program(Bytes::from(compiled.bytes), source.name(), config, host, options)
+                let (compiled, at_load) = compile_at_load(source, config, host, rules, &options)?;
+                let compiled = Source::from_shared(Bytes::from(compiled.bytes), source.name());
+                let mut session = Session::open_program(&compiled, config, host, rules, options)?;
+                session.at_load = at_load;
+                Ok(session)
             }
-            Format::Pte => Session::open_program(source.bytes().clone(), source.name(), config, host, options),
+            Format::Pte => Session::open_program(source, config, host, rules, options),
             Format::Bundled => {
                 let file = source.bytes().as_slice();
                 let bundle = BundledProgram::parse(file).map_err(|error| Error::Program {
@@ -157,8 +188,8 @@ impl Session {
                     source: error,
                 })?;
                 // A bundle's program need not be aligned in the file, so it is taken out.
-                let program = Bytes::from(bundle.program.to_vec());
-                Session::open_program(program, source.name(), config, host, options)
+                let program = Source::from_shared(Bytes::from(bundle.program.to_vec()), source.name());
+                Session::open_program(&program, config, host, rules, options)
             }
             Format::Ptd => Err(Error::UnknownFormat {
                 name: source.name().to_string(),
@@ -168,12 +199,13 @@ impl Session {
     }
 
     fn open_program(
-        file: Bytes,
-        name: &str,
+        source: &Source,
         config: &Config,
         host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
         options: LoadOptions,
     ) -> Result<Session, Error> {
+        let (file, name) = (source.bytes().clone(), source.name());
         let malformed = |error| Error::Program {
             name: name.to_string(),
             source: error,
@@ -185,19 +217,20 @@ impl Session {
             Err(error) if config.select.fallback == Fallback::Deny => return Err(error),
             Err(error) => (Overlay::default(), Some(error.to_string())),
         };
-        if should_recompile(&overlay, config, host) {
-            let source = Source::from_shared(file.clone(), name);
-            match import(&source).and_then(|module| compile(module, config, host, &mut |_| {})) {
-                Ok(compiled) => {
+        if should_recompile(&overlay, config, host, rules) {
+            match compile_at_load(source, config, host, rules, &options) {
+                Ok((compiled, at_load)) => {
                     let file = Bytes::from(compiled.bytes);
                     let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
                     let overlay = read_overlay(&program, &file, name)?;
-                    return Session::ready(program, overlay, file, name, config, host, options);
+                    let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
+                    session.at_load = at_load;
+                    return Ok(session);
                 }
                 Err(error) => not_partitioned = Some(error.to_string()),
             }
         }
-        let mut session = Session::ready(program, overlay, file, name, config, host, options)?;
+        let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
         session.not_partitioned = not_partitioned;
         Ok(session)
     }
@@ -209,6 +242,7 @@ impl Session {
         name: &str,
         config: &Config,
         host: &Arc<Host>,
+        rules: &DeviceRules<'_>,
         options: LoadOptions,
     ) -> Result<Session, Error> {
         let parallel = options.threads.map_or_else(
@@ -233,6 +267,10 @@ impl Session {
         executor_options.parallel = parallel;
         if config.select.fallback == Fallback::Deny {
             executor_options.fallback = delegraph_executor::Fallback::Deny;
+        }
+        let check = Arc::new(RegionCheck::default());
+        if config.select.self_check == SelfCheck::FirstRun {
+            executor_options.self_check = Some(check.clone());
         }
         let load = |error| Error::Load {
             name: name.to_string(),
@@ -261,6 +299,8 @@ impl Session {
                 parallel,
                 arenas: &arenas,
                 watch: watch.clone(),
+                rules,
+                check: &check,
             };
             let bound = binder.bind(method)?;
             (regions, counts) = (bound.states, bound.counts);
@@ -293,11 +333,15 @@ impl Session {
             .count() as u64;
         Ok(Session {
             executor,
+            program,
+            file,
             regions,
             counts,
             watch,
             outside,
             not_partitioned: None,
+            denied: Vec::new(),
+            at_load: LoadReport::default(),
             recorder: None,
             given: Vec::new(),
         })
@@ -400,10 +444,16 @@ impl Session {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
         }
         self.watch.runs.fetch_add(1, Ordering::Relaxed);
+        if let Some(recorder) = &self.recorder {
+            recorder.run_begins();
+        }
         let done = self.executor.run(&given).map_err(|error| match error {
             RunError::InputCount { .. } | RunError::Input { .. } => Error::Usage(error.to_string()),
             other => Error::Run(other),
         });
+        if let Some(recorder) = &self.recorder {
+            recorder.run_ended();
+        }
         self.given = emptied(given);
         done
     }
@@ -460,6 +510,7 @@ impl Session {
             if let Some(state) = regions.iter_mut().find(|r| r.start == bound.start) {
                 state.delegated_runs = bound.delegated;
                 state.portable_runs = bound.portable;
+                state.self_check = words(&bound.checked);
                 if let Some(error) = &bound.last_error {
                     state.refusals.push((bound.backend.clone(), error.to_string()));
                 }
@@ -474,22 +525,99 @@ impl Session {
             regions,
             portable_nodes: self.outside + fallen,
             not_partitioned: self.not_partitioned.clone(),
+            denied: self.denied.clone(),
+            problems: self.at_load.problems.clone(),
+            cache: self.at_load.cache.clone(),
         }
     }
 
-    /// Records every step from now on.
+    /// Records every step from now on, and has delegates say what takes their time. What was recorded before is forgotten.
     pub fn start_trace(&mut self) {
-        let recorder = Recorder::new();
+        let segment = self.program.named(self.file.as_slice(), DEBUG_KEY);
+        let recorder = Recorder::new(Names::new(segment, &self.executor.plan().name));
         self.executor.set_trace(Some(Box::new(recorder.clone())));
+        self.watch.set_recorder(recorder.clone());
         self.recorder = Some(recorder);
     }
 
-    /// The recorded steps in Chrome's trace event format, which Perfetto opens too.
+    /// The recorded runs in Chrome's trace event format, which Perfetto opens too: the executor's steps in thread 1, the events of
+    /// delegates in a thread for each of their lanes, all on one clock. `args` name the node, its operator and its source line.
     pub fn chrome_trace(&self) -> String {
-        self.recorder
-            .as_ref()
-            .map_or_else(|| "{\"traceEvents\":[]}".to_string(), Recorder::chrome)
+        let recorder = self.recorder.as_ref();
+        recorder.map_or_else(|| "{\"traceEvents\":[]}".to_string(), chrome_trace)
     }
+
+    /// The recorded runs as an ETDump, which `executorch.devtools.Inspector` opens.
+    ///
+    /// # Errors
+    /// It would be larger than the format can be.
+    pub fn etdump(&self) -> Result<Vec<u8>, Error> {
+        match &self.recorder {
+            Some(recorder) => crate::dump::etdump(recorder),
+            None => Err(Error::Usage(
+                "nothing is recorded: call `start_trace` before the run".to_string(),
+            )),
+        }
+    }
+}
+
+/// The configuration's backends that its device rules deny here, and why.
+///
+/// # Errors
+/// None is left, and fallback is denied.
+fn denied(config: &Config, rules: &DeviceRules<'_>) -> Result<Vec<(String, String)>, Error> {
+    let order = wanted(config);
+    let denial = |backend: &String| Some((backend.clone(), rules.denial(backend)?));
+    let denied: Vec<(String, String)> = order.iter().filter_map(denial).collect();
+    if denied.len() == order.len()
+        && config.select.fallback == Fallback::Deny
+        && let Some((backend, reason)) = denied.first().cloned()
+    {
+        return Err(Error::Absent(HostError::Refused {
+            backend,
+            manifest: None,
+            reason,
+        }));
+    }
+    Ok(denied)
+}
+
+/// What happened when a model was partitioned at load.
+#[derive(Debug, Default)]
+struct LoadReport {
+    cache: Option<CacheReport>,
+    problems: Vec<(String, String)>,
+}
+
+/// Partitions and compiles a model for the configuration's backends, with the blobs that the cache has.
+fn compile_at_load(
+    source: &Source,
+    config: &Config,
+    host: &Host,
+    rules: &DeviceRules<'_>,
+    options: &LoadOptions,
+) -> Result<(Compiled, LoadReport), Error> {
+    let module = import(source)?;
+    let at_load = AtLoad {
+        cache: LoadCache::open(config, options.cache_folder.as_deref(), source),
+        rules,
+    };
+    let compiled = compile_over(module, config, host, Some(&at_load), &mut |_| {});
+    // What was compiled before an error is kept: it need not be done again.
+    let cache = at_load.cache.map(|cache| cache.borrow_mut().finish());
+    let compiled = compiled?;
+    let refused = compiled.report.graphs.iter().flat_map(|graph| &graph.problems);
+    let refused = refused.filter(|problem| problem.failed);
+    let mut problems: Vec<(String, String)> = refused.map(|p| (p.backend.clone(), p.message.clone())).collect();
+    // One that is absent is no news: it stands in the list in case it is here.
+    let silent = compiled
+        .report
+        .backends
+        .iter()
+        .filter(|state| host.delegate(&state.backend).is_ok());
+    problems.extend(silent.filter_map(|state| Some((state.backend.clone(), state.problem.clone()?))));
+    problems.dedup();
+    Ok((compiled, LoadReport { cache, problems }))
 }
 
 /// The methods of a model, in the order of the file. A `.pt2` is imported for it.
@@ -533,8 +661,9 @@ fn read_overlay(program: &Verified, file: &Bytes, name: &str) -> Result<Overlay,
 
 /// Late binding: the configuration names a backend that is here, and the file has no blob for any that it names. A program of
 /// others is lifted back then, which says why where it cannot be.
-fn should_recompile(overlay: &Overlay, config: &Config, host: &Host) -> bool {
-    let order = wanted(config);
+fn should_recompile(overlay: &Overlay, config: &Config, host: &Host, rules: &DeviceRules<'_>) -> bool {
+    let mut order = wanted(config);
+    order.retain(|backend| rules.denial(backend).is_none());
     if order.is_empty() || config.select.order.first().is_some_and(|name| name == PORTABLE) {
         return false;
     }

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::sys::map_file;
+use delegraph_host::FileIdentity;
 use delegraph_ir::Bytes;
 use std::fs::File;
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::path::Path;
 pub struct Source {
     name: String,
     bytes: Bytes,
+    /// Of the file whose bytes these are, and where they begin in it.
+    file: Option<(FileIdentity, u64)>,
 }
 
 /// What a file is.
@@ -51,6 +54,7 @@ impl Source {
         Ok(Source {
             name: path.display().to_string(),
             bytes: map_file(&file).map_err(read)?,
+            file: identity(&file),
         })
     }
 
@@ -64,7 +68,11 @@ impl Source {
             path: name.clone().into(),
             source,
         })?;
-        Ok(Source { name, bytes })
+        Ok(Source {
+            name,
+            bytes,
+            file: identity(file),
+        })
     }
 
     /// Takes bytes.
@@ -72,6 +80,7 @@ impl Source {
         Source {
             name: name.into(),
             bytes: Bytes::from(bytes),
+            file: None,
         }
     }
 
@@ -80,6 +89,7 @@ impl Source {
         Source {
             name: name.into(),
             bytes,
+            file: None,
         }
     }
 
@@ -97,7 +107,16 @@ impl Source {
                 self.name
             ))
         })?;
-        Ok(Source::from_shared(bytes, self.name.clone()))
+        Ok(Source {
+            file: self.file.map(|(identity, start)| (identity, start + offset)),
+            ..Source::from_shared(bytes, self.name.clone())
+        })
+    }
+
+    /// What the system says of the file that these bytes are of, and where in it they begin; `None` for bytes that are no file's,
+    /// and where the system has no such thing.
+    pub(crate) fn file(&self) -> Option<(FileIdentity, u64)> {
+        self.file
     }
 
     /// For messages.
@@ -138,4 +157,8 @@ impl Source {
             }),
         }
     }
+}
+
+fn identity(file: &File) -> Option<(FileIdentity, u64)> {
+    Some((FileIdentity::of(&file.metadata().ok()?)?, 0))
 }

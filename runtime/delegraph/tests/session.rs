@@ -249,16 +249,63 @@ fn a_model_comes_from_a_path_from_bytes_and_from_an_open_file() {
 
 #[test]
 fn settings_that_this_version_does_not_act_on_are_refused() {
-    let texts = [
-        "[delegates]\nrequire_conformance = \"core-1.0\"\n",
-        "[select]\nself_check = \"first-run\"\n",
-        "[backend.x]\nisolation = \"worker\"\n",
-        "[backend.x]\ndevice = \"gpu*\"\n",
-        "[[device]]\nmatch = { soc = \"a\" }\ndeny = [\"x\"]\n",
-    ];
+    let texts = ["[delegates]\nrequire_conformance = \"core-1.0\"\n"];
     for text in texts {
         let error = open(&source("mtcnn-pnet"), &config(text), &nobody()).err().expect(text);
         assert_eq!(error.exit_code(), 2, "{text}");
         assert!(error.to_string().contains("does not act on it"), "{error}");
     }
+}
+
+#[test]
+fn a_device_rule_keeps_a_backend_off_and_its_library_unasked() {
+    let fixture = fixture("mtcnn-pnet");
+    let rule = |matches: &str, more: &str| {
+        config(&format!(
+            "[select]\norder = [\"faulty\"]\n{more}[[device]]\nmatch = {{ {matches} }}\ndeny = [\"faulty\"]\nreason = \"too slow there\"\n"
+        ))
+    };
+    let here = format!(
+        "os = \"{}\", arch = \"{}\"",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
+    let file = compiled("mtcnn-pnet", &order(&["faulty"]), &host(""));
+    let device = host("").delegate("reference").unwrap().devices().unwrap()[0]
+        .name
+        .clone();
+    for source in [&file, &source("mtcnn-pnet")] {
+        for (matches, denied) in [
+            (here.clone(), true),
+            ("os = \"another\"".to_string(), false),
+            (format!("device = \"{device}\""), true),
+            ("device = \"another\"".to_string(), false),
+            (format!("device = \"{device}\", os = \"another\""), false),
+        ] {
+            let mut session = open(source, &rule(&matches, ""), &host("")).unwrap();
+            check(&mut session, &fixture);
+            let report = session.report();
+            assert_eq!(report.delegated_nodes() == 0, denied, "{matches}");
+            assert_eq!(
+                report
+                    .why_portable()
+                    .contains("faulty: not on this device: too slow there"),
+                denied,
+                "{matches}"
+            );
+            let strict = open(source, &rule(&matches, "fallback = \"deny\"\n"), &host(""));
+            assert_eq!(
+                strict.err().map(|error| error.exit_code()),
+                denied.then_some(4),
+                "{matches}"
+            );
+        }
+    }
+    // A rule of the machine alone loads nothing: a library that fails to start would say so.
+    let session = open(&source("mtcnn-pnet"), &rule(&here, ""), &host("start")).unwrap();
+    assert!(
+        session.report().why_portable().contains("too slow there"),
+        "{}",
+        session.report().why_portable()
+    );
 }

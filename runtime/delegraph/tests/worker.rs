@@ -7,7 +7,7 @@
 mod common;
 
 use common::fixture;
-use common::worker::{config, host, skipped};
+use common::worker::{config, host, skipped, text};
 use delegraph::{RunReport, Value};
 use delegraph_config::Config;
 use delegraph_host::Host;
@@ -37,6 +37,26 @@ fn a_delegate_runs_in_a_process_of_its_own() {
     assert_eq!(report.regions[0].isolation.as_deref(), Some("worker"));
     // Weights and activations are shared; what the app gives lies elsewhere only where it is not an activation.
     println!("{report:?}");
+}
+
+#[test]
+fn neighbours_are_met_in_shared_memory_without_a_copy() {
+    if skipped() {
+        return;
+    }
+    let rule = "[[rule]]\nmatch = { op = 'aten.gelu*' }\ndeny = ['fault']\n";
+    let mut layers = delegraph_config::Layers::default();
+    let add = |layers: &mut delegraph_config::Layers, text: &str| {
+        layers.add_text(delegraph_config::Origin::Flag, text, None).unwrap();
+    };
+    add(&mut layers, &text("", "alignment = 512"));
+    add(&mut layers, rule);
+    let report = runs(&layers.resolve(None).unwrap(), 2);
+    assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
+    assert_eq!(report.regions.len(), 2);
+    // What the app gives lies where the app has it; what the first region leaves and the second reads lies in the arena, as required.
+    assert!(report.regions[0].copied_tensors > 0);
+    assert_eq!(report.regions[1].copied_tensors, 0, "{:?}", report.copies());
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl Engine {
         engine
     }
 
+    /// Gives the kernels' working memory back.
+    pub fn free_scratch(&mut self) {
+        self.scratch.free();
+    }
+
     /// Borrows the tensors of `io` and calls. Returns the number that a kernel returns.
     pub fn call(&mut self, io: &Io, callee: Callee<'_>, context: &Context<'_>) -> Result<Option<Scalar>, CallError> {
         self.prepare(io, context.memory_lens)?;
@@ -141,7 +146,7 @@ impl Engine {
                 Some(Carved::Read(_)) => return Err(CallError::Bug("output lent to read")),
             };
             let out = Out::new(slot.dtype, sizes[write.slot.0 as usize], slot.dim_order, buffer);
-            outs.push(out.on(*parallel));
+            outs.push(out.on(*parallel).within(slot.capacity));
         }
         let mut tensors = recycle(core::mem::take(&mut pools.tensors));
         for read in &io.reads {

@@ -80,6 +80,9 @@ pub enum RegionError {
     /// The delegate cannot be used again (a crash, a lost device), whatever the policy.
     #[error("{0}; the delegate is lost")]
     Lost(String),
+    /// It computed something else than the region's instructions do, whatever the policy.
+    #[error("{0}")]
+    Differs(String),
 }
 
 /// Why a run failed. State is as before the run.

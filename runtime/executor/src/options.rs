@@ -1,5 +1,6 @@
 //! How a program is run.
 
+use crate::self_check::SelfCheck;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -49,6 +50,8 @@ pub struct Options {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Where the arena of activations comes from; `None`: the executor allocates it. State never lies there.
     pub arenas: Option<Arc<dyn Arenas>>,
+    /// Compares each region with its instructions on the first run that its delegate does; `None`: nothing is compared.
+    pub self_check: Option<Arc<dyn SelfCheck>>,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             parallel: Parallel::SERIAL,
             cancel: None,
             arenas: None,
+            self_check: None,
         }
     }
 }
@@ -72,6 +76,8 @@ pub struct Event<'a> {
     pub instruction: u32,
     /// One past the last instruction; more than one step for a region.
     pub end: u32,
+    /// A delegate was asked, or would have been but for an earlier failure.
+    pub region: bool,
     /// Operator, backend, or kind of instruction.
     pub name: &'a str,
     /// [`Trace::now`] before and after.

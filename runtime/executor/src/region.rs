@@ -1,8 +1,9 @@
 //! Delegated regions: ranges of instructions that one call can do instead.
 
-use crate::error::{BindError, RegionError};
+use crate::error::{BindError, RegionError, RunError};
 use crate::load::Loaded;
 use crate::options::Fallback;
+use crate::self_check::{Checked, Kept};
 use crate::state::State;
 use crate::step::{Io, Step};
 use crate::tensors::SlotId;
@@ -32,6 +33,11 @@ pub struct BoundRegion {
     pub inputs: Vec<u32>,
     /// Tensor values that it writes.
     pub outputs: Vec<u32>,
+    /// For each input, then each output: bytes from the tensor's start on that hold no other value while it is alive, where that is more
+    /// than its largest size; 0, or a list that ends earlier: nothing beyond it. The call may read and write there
+    /// ([`Tensor::room`], [`Out::room_mut`]). It is the planner's promise: what does not fit the method's memory is passed over, and
+    /// a wrong one has other tensors overwritten, as wrong offsets would.
+    pub rooms: Vec<usize>,
     /// Backend id, for reports and messages.
     pub backend: String,
     /// Operators with counts, for reports and messages.
@@ -57,6 +63,8 @@ pub struct RegionReport {
     pub quarantined: bool,
     /// Its last error.
     pub last_error: Option<RegionError>,
+    /// What the self-check found.
+    pub checked: Checked,
 }
 
 impl fmt::Debug for BoundRegion {
@@ -77,6 +85,8 @@ pub(crate) struct Region {
     pub report: RegionReport,
     /// Calls in a row that did not end in time.
     pub late: u32,
+    /// The delegate's outputs, while the self-check runs the instructions.
+    pub kept: Kept,
 }
 
 /// Calls in a row that may not end in time.
@@ -128,6 +138,7 @@ impl Region {
         if !io.copies.is_empty() {
             return Err(fail("an input shares bytes with an output".into()));
         }
+        let io = roomy(&bound, loaded, state, &reads, &writes).unwrap_or(io);
         let report = RegionReport {
             start: bound.start,
             end: bound.end,
@@ -136,12 +147,14 @@ impl Region {
             portable: 0,
             quarantined: false,
             last_error: None,
+            checked: Checked::Not,
         };
         Ok(Region {
             bound,
             io,
             report,
             late: 0,
+            kept: Kept::default(),
         })
     }
 
@@ -149,7 +162,7 @@ impl Region {
     pub fn failed(&mut self, error: &RegionError, policy: Fallback) -> bool {
         self.report.last_error = Some(error.clone());
         let lasting = match error {
-            RegionError::Lost(_) => true,
+            RegionError::Lost(_) | RegionError::Differs(_) => true,
             RegionError::Failed(_) => policy == Fallback::Quarantine,
             RegionError::Busy(_) => false,
             RegionError::Late(_) => {
@@ -159,6 +172,17 @@ impl Region {
         };
         self.report.quarantined |= lasting;
         policy != Fallback::Deny
+    }
+
+    /// The error of a run that may not fall back.
+    pub fn denied(&self, source: RegionError) -> RunError {
+        RunError::Region {
+            backend: self.bound.backend.clone(),
+            start: self.bound.start,
+            end: self.bound.end,
+            operators: self.operators(),
+            source,
+        }
     }
 
     /// `aten.conv2d x3, aten.relu`
@@ -175,6 +199,28 @@ impl Region {
         }
         text
     }
+}
+
+/// How the region borrows its tensors with the rooms that the planner left. `None`: none, or they cannot be: they reach beyond the
+/// memory, into state, or one into another.
+fn roomy(bound: &BoundRegion, loaded: &Loaded, state: &State, reads: &[SlotId], writes: &[SlotId]) -> Option<Io> {
+    let tensors = &loaded.tensors;
+    let rooms = bound.rooms.iter().zip(reads.iter().chain(writes));
+    let mut any = false;
+    for (&room, slot) in rooms {
+        let slot = &tensors.slots[slot.0 as usize];
+        let Some((memory, range)) = slot.arena_range().filter(|_| room > slot.capacity) else {
+            continue;
+        };
+        let end = range.start.checked_add(room)?;
+        let len = *tensors.memory_lens.get(memory.0 as usize)?;
+        if end > len || state.lies_in(memory) {
+            return None;
+        }
+        any = true;
+    }
+    let io = any.then(|| Io::with_rooms(&tensors.slots, reads, writes, &bound.rooms).ok())??;
+    io.copies.is_empty().then_some(io)
 }
 
 /// Stands for a delegate that no instruction calls.

@@ -8,6 +8,7 @@ use crate::memory::{MemoryId, recycle};
 use crate::options::{Event, Options, Trace};
 use crate::output::{self, Output};
 use crate::region::{BoundRegion, Region, RegionCall, RegionReport};
+use crate::self_check::{Checked, Judge, Keep, Kept, PutBack};
 use crate::state::State;
 use crate::step::{Condition, Step};
 use alloc::boxed::Box;
@@ -47,10 +48,36 @@ pub struct Executor {
     was_lent: Vec<bool>,
 }
 
+/// What a call of this executor reads. A macro, since it borrows some fields and leaves the others.
+macro_rules! context {
+    ($executor:ident, $file:expr, $external:expr, $lent:expr) => {
+        Context {
+            plan: $executor.loaded.plan(),
+            slots: &$executor.loaded.tensors.slots,
+            memory_lens: &$executor.loaded.tensors.memory_lens,
+            file: $file,
+            external: $external,
+            numbers: &$executor.numbers,
+            lendable: &$executor.lendable,
+            lent: $lent,
+        }
+    };
+}
+
 /// Where a run goes on.
 enum Next {
     Step,
     Jump(u32),
+}
+
+/// What became of a region.
+enum Done {
+    /// Its delegate did it.
+    Delegated,
+    /// Its instructions must run instead.
+    Not,
+    /// Its delegate did it, and its instructions must run too, to be compared.
+    ToCheck,
 }
 
 /// The memory that ExecuTorch plans activations into.
@@ -349,7 +376,16 @@ impl Executor {
         let (mut at, mut steps) = (0usize, 0u64);
         // The region whose instructions run in the delegate's stead: a loop inside may pass its start again.
         let mut portable = 0..0;
-        while at < self.loaded.steps.len() {
+        // The region whose instructions run beside the delegate, to be compared.
+        let mut checking: Option<usize> = None;
+        loop {
+            if let Some(region) = checking.take_if(|_| !portable.contains(&at)) {
+                portable = 0..0;
+                self.judge(region, file, external, lent)?;
+            }
+            if at >= self.loaded.steps.len() {
+                return Ok(());
+            }
             if at < self.state.commit {
                 if steps >= self.options.max_steps {
                     return Err(RunError::Budget(self.options.max_steps));
@@ -368,11 +404,15 @@ impl Executor {
                 let done = self.region(region as usize, file, external, lent);
                 if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
                     let region = &self.regions[region as usize];
-                    record(trace, at, end, &region.bound.backend, start);
+                    record(trace, at..end, true, &region.bound.backend, start);
                 }
-                if done? {
-                    at = end;
-                    continue;
+                match done? {
+                    Done::Delegated => {
+                        at = end;
+                        continue;
+                    }
+                    Done::Not => {}
+                    Done::ToCheck => checking = Some(region as usize),
                 }
                 portable = at..end;
             } else if !portable.contains(&at) {
@@ -381,47 +421,50 @@ impl Executor {
             let start = self.trace.as_mut().map(|trace| trace.now());
             let next = self.step(at, file, external, lent);
             if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
-                record(trace, at, at + 1, self.loaded.name_of(at), start);
+                record(trace, at..at + 1, false, self.loaded.name_of(at), start);
             }
-            match next? {
-                Next::Step => at += 1,
-                Next::Jump(to) => at = to as usize,
+            match (next, checking) {
+                (Ok(Next::Step), _) => at += 1,
+                (Ok(Next::Jump(to)), _) => at = to as usize,
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(region)) => {
+                    self.cannot_check(region, &error.to_string(), file, external, lent)?;
+                    (at, checking, portable) = (portable.end, None, 0..0);
+                }
             }
         }
-        Ok(())
     }
 
-    /// Asks the delegate of a region; false if the instructions must run instead.
+    /// Asks the delegate of a region.
     fn region(
         &mut self,
         index: usize,
         file: &[u8],
         external: &[&[u8]],
         lent: &[Option<&[u8]>],
-    ) -> Result<bool, RunError> {
+    ) -> Result<Done, RunError> {
+        let context = context!(self, file, external, lent);
         let region = &mut self.regions[index];
         if region.report.quarantined {
             region.report.portable += 1;
-            return Ok(false);
+            return Ok(Done::Not);
         }
-        let context = Context {
-            plan: self.loaded.plan(),
-            slots: &self.loaded.tensors.slots,
-            memory_lens: &self.loaded.tensors.memory_lens,
-            file,
-            external,
-            numbers: &self.numbers,
-            lendable: &self.lendable,
-            lent,
-        };
         let called = self
             .engine
             .call(&region.io, Callee::Region(&mut *region.bound.call), &context);
         let error = match called {
             Ok(_) => {
-                region.report.delegated += 1;
                 region.late = 0;
-                return Ok(true);
+                if self.options.self_check.is_some() && region.report.checked == Checked::Not {
+                    let mut keep = Keep(&mut region.kept);
+                    match self.engine.call(&region.io, Callee::Region(&mut keep), &context) {
+                        Ok(_) => return Ok(Done::ToCheck),
+                        Err(error) => region.report.checked = Checked::Impossible(call_error(&error)),
+                    }
+                    region.kept = Kept::default();
+                }
+                region.report.delegated += 1;
+                return Ok(Done::Delegated);
             }
             Err(CallError::Region(error)) => error,
             // The delegate returned sizes that the file does not allow, or its operands could not be lent.
@@ -429,15 +472,70 @@ impl Executor {
         };
         if region.failed(&error, self.options.fallback) {
             region.report.portable += 1;
-            return Ok(false);
+            return Ok(Done::Not);
         }
-        Err(RunError::Region {
-            backend: region.bound.backend.clone(),
+        Err(region.denied(error))
+    }
+
+    /// The instructions of a region ran beside its delegate: compares the outputs.
+    fn judge(&mut self, index: usize, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<(), RunError> {
+        let Some(check) = self.options.self_check.clone() else {
+            return Ok(());
+        };
+        let context = context!(self, file, external, lent);
+        let region = &mut self.regions[index];
+        let kept = core::mem::take(&mut region.kept);
+        let mut judge = Judge {
+            check: &*check,
             start: region.bound.start,
-            end: region.bound.end,
-            operators: region.operators(),
-            source: error,
-        })
+            kept: &kept,
+        };
+        let judged = self.engine.call(&region.io, Callee::Region(&mut judge), &context);
+        let error = match judged {
+            Ok(_) => {
+                // The inside of regions: nothing of it is read after its region, and the next run does not need it.
+                for (id, memory) in self.engine.memories.iter_mut().enumerate() {
+                    if self.loaded.tensors.is_lazy(MemoryId(id as u32)) {
+                        memory.free();
+                    }
+                }
+                self.engine.free_scratch();
+                region.report.checked = Checked::Agrees;
+                region.report.delegated += 1;
+                return Ok(());
+            }
+            Err(CallError::Region(error)) => error,
+            Err(other) => crate::RegionError::Differs(format!("self-check: {}", call_error(&other))),
+        };
+        region.report.checked = Checked::Differs(error.to_string());
+        if region.failed(&error, self.options.fallback) {
+            region.report.portable += 1;
+            return Ok(());
+        }
+        Err(region.denied(error))
+    }
+
+    /// The instructions of a region failed beside its delegate: the delegate's outputs stand.
+    fn cannot_check(
+        &mut self,
+        index: usize,
+        reason: &str,
+        file: &[u8],
+        external: &[&[u8]],
+        lent: &[Option<&[u8]>],
+    ) -> Result<(), RunError> {
+        let context = context!(self, file, external, lent);
+        let region = &mut self.regions[index];
+        let kept = core::mem::take(&mut region.kept);
+        let put_back = self
+            .engine
+            .call(&region.io, Callee::Region(&mut PutBack(&kept)), &context);
+        if let Err(error) = put_back {
+            return Err(region.denied(crate::RegionError::Failed(call_error(&error))));
+        }
+        region.report.checked = Checked::Impossible(reason.to_string());
+        region.report.delegated += 1;
+        Ok(())
     }
 
     fn step(&mut self, at: usize, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<Next, RunError> {
@@ -445,16 +543,7 @@ impl Executor {
             let saved = self.state.save(&self.engine, &self.loaded.tensors);
             saved.map_err(|error| self.failed(at, &CallError::Kernel(error)))?;
         }
-        let context = Context {
-            plan: self.loaded.plan(),
-            slots: &self.loaded.tensors.slots,
-            memory_lens: &self.loaded.tensors.memory_lens,
-            file,
-            external,
-            numbers: &self.numbers,
-            lendable: &self.lendable,
-            lent,
-        };
+        let context = context!(self, file, external, lent);
         let done = match &self.loaded.steps[at] {
             Step::Kernel(step) => self
                 .engine
@@ -597,11 +686,12 @@ impl Executor {
     }
 }
 
-fn record(trace: &mut Box<dyn Trace>, at: usize, end: usize, name: &str, start: u64) {
+fn record(trace: &mut Box<dyn Trace>, range: core::ops::Range<usize>, region: bool, name: &str, start: u64) {
     let stop = trace.now();
     trace.record(Event {
-        instruction: at as u32,
-        end: end as u32,
+        instruction: range.start as u32,
+        end: range.end as u32,
+        region,
         name,
         start,
         stop,

@@ -5,7 +5,7 @@
 use crate::call::CallOptions;
 use crate::local::{Local, sha256};
 use crate::session::Backing;
-use crate::{DelegateError, Pass, Session};
+use crate::{DelegateError, LibraryFile, Pass, Session};
 use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::{ImageView, verify};
 use delegraph_abi::{Status, c};
@@ -159,6 +159,8 @@ pub struct Delegate {
     passes: Vec<Pass>,
     compiler: Option<Instance>,
     runner: Option<Instance>,
+    libraries: Vec<LibraryFile>,
+    options_hash: [u8; 32],
 }
 
 /// A library that is in use.
@@ -212,7 +214,26 @@ impl Delegate {
             passes,
             compiler,
             runner,
+            libraries: Vec::new(),
+            options_hash: crate::delegate_options::hash(None),
         })
+    }
+
+    /// With what it was made of.
+    pub(crate) fn made_of(mut self, libraries: Vec<LibraryFile>, options_hash: [u8; 32]) -> Delegate {
+        self.libraries = libraries;
+        self.options_hash = options_hash;
+        self
+    }
+
+    /// The files that its code was loaded of; none for one that is linked into the program.
+    pub fn libraries(&self) -> &[LibraryFile] {
+        &self.libraries
+    }
+
+    /// SHA-256 of the options that it was started with.
+    pub fn options_hash(&self) -> [u8; 32] {
+        self.options_hash
     }
 
     /// Backend id.

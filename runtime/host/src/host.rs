@@ -6,7 +6,7 @@ use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, agree, load, shake_hands};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
-use crate::{Delegate, HostError, HostOptions, Isolation, Pass};
+use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
 use delegraph_types::nearest;
@@ -108,6 +108,7 @@ impl Host {
             return Err(refused(None, "no library is loaded (`no_load`)".to_string()));
         }
         let options = &self.options;
+        let options_hash = delegate_options::hash(options.options.get(backend));
         if let Some((entry, passes)) = state.statics.get(backend) {
             if let Some(reason) = discover::not_wanted(backend, options) {
                 return Err(refused(None, reason));
@@ -117,27 +118,32 @@ impl Host {
             return handshake
                 .and_then(|h| start(backend, h, options))
                 .and_then(|first| Delegate::new(first, None, passes.clone()))
-                .map(Arc::new)
+                .map(|delegate| Arc::new(delegate.made_of(Vec::new(), options_hash)))
                 .map_err(|reason| refused(None, reason));
         }
         let mut reasons = Vec::new();
         let mut manifest = None;
         // A library that has one role only waits for one that has the other.
         let mut half: Option<(Instance, Vec<Pass>)> = None;
+        let mut libraries = Vec::new();
         let State {
             candidates, warnings, ..
         } = state;
         for candidate in candidates.iter_mut().filter(|c| c.backend == backend) {
             if candidate.refusal.is_none() && half.as_ref().is_none_or(|(first, _)| completes(first, candidate)) {
+                let mut file = None;
                 let used = self.policy.admit(candidate).and_then(|(library, warning)| {
                     if let Some(warning) = warning {
                         log(backend, LogLevel::WARN, &warning);
                         warnings.push(format!("`{backend}`: {warning}"));
                     }
+                    // Before it is loaded: a file that is put in its place meanwhile must not pass for it.
+                    file = Some(LibraryFile::of(&library));
                     use_candidate(candidate, library, options)
                 });
                 match used {
                     Ok((instance, passes)) => {
+                        libraries.extend(file);
                         let (first, second, passes) = match half.take() {
                             None => (instance, None, passes),
                             Some((first, passes)) => (first, Some(instance), passes),
@@ -148,9 +154,10 @@ impl Host {
                             continue;
                         }
                         match Delegate::new(first.clone(), second, passes.clone()) {
-                            Ok(delegate) => return Ok(Arc::new(delegate)),
+                            Ok(delegate) => return Ok(Arc::new(delegate.made_of(libraries, options_hash))),
                             Err(reason) => {
                                 candidate.refusal = Some(reason);
+                                libraries.pop();
                                 half = Some((first, passes));
                             }
                         }
@@ -163,7 +170,7 @@ impl Host {
         }
         if let Some((first, passes)) = half {
             let delegate = Delegate::new(first, None, passes).map_err(|reason| refused(manifest, reason))?;
-            return Ok(Arc::new(delegate));
+            return Ok(Arc::new(delegate.made_of(libraries, options_hash)));
         }
         if reasons.is_empty() {
             return Err(self.unknown(backend, state));

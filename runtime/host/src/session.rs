@@ -18,8 +18,8 @@ pub struct Input<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// Exactly the elements, aligned to an element's size. Empty where the session keeps the state that the tensor is
-    /// ([`Session::states`]).
+    /// The elements, aligned to an element's size, and what may be read behind them. Empty where the session keeps the state that the
+    /// tensor is ([`Session::states`]).
     pub bytes: &'a [u8],
 }
 
@@ -30,8 +30,8 @@ pub struct Output<'a> {
     pub dtype: DType,
     /// In: the largest sizes that fit `bytes`. Out: the actual sizes, never larger.
     pub sizes: Dims,
-    /// Room for the largest sizes, aligned to an element's size; the actual elements lie at its start, contiguous. Empty where the session
-    /// keeps the state.
+    /// Room for the largest sizes, aligned to an element's size, and what may be written behind them; the actual elements lie at its
+    /// start, contiguous, and all behind them is unspecified after a run. Empty where the session keeps the state.
     pub bytes: &'a mut [u8],
 }
 
@@ -214,20 +214,22 @@ impl Session {
         let specs = self.inputs.iter().chain(&self.outputs).map(|spec| spec.requirement);
         let given = inputs
             .iter()
-            .map(|t| (t.dtype, t.sizes.len(), t.bytes.as_ptr().cast_mut(), t.bytes.len()));
+            .map(|t| (t.dtype, t.sizes, t.bytes.as_ptr().cast_mut(), t.bytes.len()));
         // The contract forbids writing an input.
         let taken = outputs
             .iter_mut()
-            .map(|t| (t.dtype, t.sizes.rank(), t.bytes.as_mut_ptr(), t.bytes.len()));
+            .map(|t| (t.dtype, &t.sizes[..], t.bytes.as_mut_ptr(), t.bytes.len()));
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
-        for (i, ((((dtype, rank, data, size), requirement), sizes), staging)) in places.enumerate() {
-            let (mut data, mut data_size) = (data, size);
-            let kept = self.states.keeps(i);
-            if kept {
-                data = std::ptr::null_mut();
-            }
-            staging.used = !kept && !meets(requirement, data, size);
-            if staging.used {
+        for (i, ((((dtype, present, data, room), requirement), sizes), staging)) in places.enumerate() {
+            let (rank, size) = (present.len(), elements(dtype, present).unwrap_or(room));
+            let (data, handed) = match self.states.keeps(i) {
+                true => (std::ptr::null_mut(), Some(0)),
+                false => (data, room_handed(requirement, data, size, room)),
+            };
+            staging.used = handed.is_none();
+            let (data, data_size) = if let Some(handed) = handed {
+                (data, handed)
+            } else {
                 let room = staging.room(requirement, size).map_err(|_| {
                     DelegateError::new(
                         &self.backend,
@@ -236,12 +238,12 @@ impl Session {
                     )
                 })?;
                 if let Some(input) = inputs.get(i) {
-                    room[..size].copy_from_slice(input.bytes);
+                    room[..size].copy_from_slice(&input.bytes[..size]);
                     self.copies.tensors += 1;
                     self.copies.bytes += size as u64;
                 }
-                (data, data_size) = (room.as_mut_ptr(), room.len());
-            }
+                (room.as_mut_ptr(), room.len())
+            };
             let (buffer, buffer_offset) = match &self.backing {
                 Backing::Local(local) => local.buffer_of(data, data_size),
                 #[cfg(target_os = "linux")]
@@ -285,8 +287,9 @@ impl Session {
             })?;
             let staging = &self.room.staging[first + i];
             if staging.used {
-                let length = output.bytes.len();
-                output.bytes.copy_from_slice(&staging.bytes()[..length]);
+                // The sizes are no larger than those that the staging has room for.
+                let length = elements(output.dtype, &output.sizes).unwrap_or(0);
+                output.bytes[..length].copy_from_slice(&staging.bytes()[..length]);
                 self.copies.tensors += 1;
                 self.copies.bytes += length as u64;
             }
@@ -328,11 +331,19 @@ impl Pending<'_> {
     }
 }
 
-/// Whether bytes lie as a blob requires.
-fn meets(requirement: Requirement, data: *const u8, size: usize) -> bool {
-    let aligned = |to: usize| to <= 1 || (data as usize).is_multiple_of(to);
-    let multiple = requirement.size_multiple as usize;
-    aligned(requirement.alignment as usize) && (multiple <= 1 || size.is_multiple_of(multiple))
+/// The bytes to hand over of a tensor of `size` bytes that lies at `data` with `room` bytes, as a blob requires: the elements, and up to
+/// the next multiple where one is asked for. `None`: it does not lie so.
+fn room_handed(requirement: Requirement, data: *const u8, size: usize, room: usize) -> Option<usize> {
+    let aligned = (data as usize).is_multiple_of(requirement.alignment.max(1) as usize);
+    let handed = size.next_multiple_of(requirement.size_multiple.max(1) as usize);
+    (aligned && handed <= room).then_some(handed)
+}
+
+/// Bytes of the elements of these sizes; `None`: more than there can be.
+fn elements(dtype: DType, sizes: &[i64]) -> Option<usize> {
+    sizes
+        .iter()
+        .try_fold(dtype.size(), |n, size| n.checked_mul(usize::try_from(*size).ok()?))
 }
 
 /// `kept`: the session has its elements.
@@ -353,10 +364,7 @@ fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, ke
             false => Err("the session keeps this state, and takes no bytes of it; see `Session::states`".to_string()),
         };
     }
-    let elements = sizes
-        .iter()
-        .try_fold(1usize, |n, size| n.checked_mul(usize::try_from(*size).ok()?));
-    let need = elements.and_then(|n| n.checked_mul(dtype.size()));
+    let need = elements(dtype, sizes);
     if need.is_none_or(|need| need > bytes.len()) {
         return Err(format!("{} bytes do not hold {dtype}{sizes:?}", bytes.len()));
     }

@@ -47,6 +47,11 @@ impl Scratch {
         self.random = Random::new(seed);
     }
 
+    /// Gives the memory back until a kernel needs some again; what was drawn stays drawn.
+    pub fn free(&mut self) {
+        self.memory.free();
+    }
+
     /// `len` bytes, aligned for every dtype, contents unspecified.
     ///
     /// # Errors

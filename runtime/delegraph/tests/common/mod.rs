@@ -121,7 +121,21 @@ impl delegraph_sdk::Session for FaultySession {
             _ => false,
         };
         if !fails {
-            return self.inner.execute(inputs, outputs, context);
+            self.inner.execute(inputs, outputs, context)?;
+            let changed: fn(f32) -> f32 = match self.fault.as_str() {
+                "wrong" => |x| x + 1.0,
+                "nan" => |_| f32::NAN,
+                "tiny" => |x| x * (1.0 + 1e-5),
+                _ => return Ok(()),
+            };
+            // One element of each output, as something that is off at an edge would do.
+            for bytes in outputs
+                .iter_mut()
+                .filter_map(|output| output.bytes.first_chunk_mut::<4>())
+            {
+                *bytes = changed(f32::from_le_bytes(*bytes)).to_le_bytes();
+            }
+            return Ok(());
         }
         // A device that fails leaves rubbish behind.
         outputs.iter_mut().for_each(|output| output.bytes.fill(0x5a));

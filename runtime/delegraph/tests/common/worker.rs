@@ -24,13 +24,18 @@ pub fn skipped() -> bool {
 
 /// A configuration that gives everything to the fault delegate.
 pub fn config(settings: &str, options: &str) -> Config {
+    super::config(&text(settings, options))
+}
+
+/// The text of [`config`].
+pub fn text(settings: &str, options: &str) -> String {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
-    super::config(&format!(
+    format!(
         "schema = 1\n[select]\norder = ['fault']\n[delegates]\nworker = '{}'\n[backend.fault]\nlibrary = '{}'\n{settings}\n\
          options = {{ {options} }}\n",
         built().join("delegraph-worker").display(),
         manifest.display(),
-    ))
+    )
 }
 
 pub fn host(config: &Config) -> Arc<Host> {
