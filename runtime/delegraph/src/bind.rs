@@ -226,6 +226,13 @@ impl Binder<'_> {
         let session = delegate
             .load_with(blob, weights, device, &CallOptions::default())
             .map_err(|error| error.to_string())?;
+        // The executor commits and saves state in its own memory, and so far cannot have part of it elsewhere.
+        if let Some(state) = session.states().first() {
+            return Err(format!(
+                "its blob keeps the state `{}` on its side, and this version runs only regions whose state is the host's",
+                state.name
+            ));
+        }
         let mut session = session.on(self.parallel);
         if let Some(memory) = self.arenas.memory() {
             session.share(&memory);

@@ -3,8 +3,9 @@
 use crate::call::CallOptions;
 use crate::local::LocalSession;
 use crate::memory::Memory;
+use crate::states::States;
 use crate::{DelegateError, staging::Staging};
-use delegraph_abi::envelope::{Requirement, TensorSpec};
+use delegraph_abi::envelope::{Meta, Requirement, TensorSpec};
 use delegraph_abi::{Status, c};
 use delegraph_types::{DType, Dims, Parallel};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub struct Input<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// The elements, aligned to an element's size, and what may be read behind them.
+    /// The elements, aligned to an element's size, and what may be read behind them. Empty where the session keeps the state that the
+    /// tensor is ([`Session::states`]).
     pub bytes: &'a [u8],
 }
 
@@ -29,14 +31,14 @@ pub struct Output<'a> {
     /// In: the largest sizes that fit `bytes`. Out: the actual sizes, never larger.
     pub sizes: Dims,
     /// Room for the largest sizes, aligned to an element's size, and what may be written behind them; the actual elements lie at its
-    /// start, contiguous, and all behind them is unspecified after a run.
+    /// start, contiguous, and all behind them is unspecified after a run. Empty where the session keeps the state.
     pub bytes: &'a mut [u8],
 }
 
 /// A loaded blob, ready to run. One run at a time; may move between threads.
 pub struct Session {
-    backend: Arc<str>,
-    backing: Backing,
+    pub(crate) backend: Arc<str>,
+    pub(crate) backing: Backing,
     /// Threads that a run may borrow; `None`: those of the host's options.
     parallel: Option<Parallel>,
     inputs: Vec<TensorSpec>,
@@ -44,6 +46,8 @@ pub struct Session {
     /// Kept between runs, so that a steady run allocates nothing.
     room: Room,
     copies: Copies,
+    /// What it keeps on its side.
+    pub(crate) states: States,
 }
 
 /// Where the session is.
@@ -77,18 +81,14 @@ struct Room {
 unsafe impl Send for Room {}
 
 impl Session {
-    pub(crate) fn new(
-        backend: Arc<str>,
-        backing: Backing,
-        inputs: Vec<TensorSpec>,
-        outputs: Vec<TensorSpec>,
-    ) -> Session {
+    pub(crate) fn new(backend: Arc<str>, backing: Backing, meta: Meta) -> Session {
         Session {
+            states: States::new(&meta),
             backend,
             backing,
             parallel: None,
-            inputs,
-            outputs,
+            inputs: meta.inputs,
+            outputs: meta.outputs,
             room: Room::default(),
             copies: Copies::default(),
         }
@@ -134,6 +134,7 @@ impl Session {
         outputs: &mut [Output<'_>],
         options: &CallOptions<'_>,
     ) -> Result<(), DelegateError> {
+        self.ready_to_run(options)?;
         let options = self.prepare(inputs, outputs, options)?;
         let room = &self.room;
         match &mut self.backing {
@@ -147,7 +148,8 @@ impl Session {
                 self.copies.bytes += copies.bytes;
             }
         }
-        self.finish(outputs)
+        let outcome = self.finish(outputs);
+        self.ran(outcome, &options)
     }
 
     /// Begins a run, calls `meanwhile` while it goes on, and waits for its end. Where the delegate has no runs that go on by
@@ -166,7 +168,8 @@ impl Session {
             let outcome = self.execute_with(inputs, outputs, options);
             return (meanwhile(&Pending(None)), outcome);
         }
-        let options = match self.prepare(inputs, outputs, options) {
+        let ready = self.ready_to_run(options);
+        let options = match ready.and_then(|()| self.prepare(inputs, outputs, options)) {
             Ok(options) => options,
             Err(error) => return (meanwhile(&Pending(None)), Err(error)),
         };
@@ -179,7 +182,11 @@ impl Session {
                 meanwhile(&Pending(Some(fence)))
             })
         };
-        (result, outcome.and_then(|()| self.finish(outputs)))
+        if let Err(error) = outcome {
+            return (result, Err(error));
+        }
+        let outcome = self.finish(outputs);
+        (result, self.ran(outcome, &options))
     }
 
     /// Checks what is given and lays out what is handed over.
@@ -215,7 +222,10 @@ impl Session {
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
         for (i, ((((dtype, present, data, room), requirement), sizes), staging)) in places.enumerate() {
             let (rank, size) = (present.len(), elements(dtype, present).unwrap_or(room));
-            let handed = room_handed(requirement, data, size, room);
+            let (data, handed) = match self.states.keeps(i) {
+                true => (std::ptr::null_mut(), Some(0)),
+                false => (data, room_handed(requirement, data, size, room)),
+            };
             staging.used = handed.is_none();
             let (data, data_size) = if let Some(handed) = handed {
                 (data, handed)
@@ -297,10 +307,13 @@ impl Session {
             return Err(format!("{given} {what} are given, the blob has {taken}"));
         }
         for (i, (tensor, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
-            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec).map_err(|why| format!("input {i}: {why}"))?;
+            let kept = self.states.keeps(i);
+            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec, kept)
+                .map_err(|why| format!("input {i}: {why}"))?;
         }
         for (i, (tensor, spec)) in outputs.iter().zip(&self.outputs).enumerate() {
-            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec)
+            let kept = self.states.keeps(inputs.len() + i);
+            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec, kept)
                 .map_err(|why| format!("output {i}: {why}"))?;
         }
         Ok(())
@@ -333,7 +346,8 @@ fn elements(dtype: DType, sizes: &[i64]) -> Option<usize> {
         .try_fold(dtype.size(), |n, size| n.checked_mul(usize::try_from(*size).ok()?))
 }
 
-fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) -> Result<(), String> {
+/// `kept`: the session has its elements.
+fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, kept: bool) -> Result<(), String> {
     if dtype_code(dtype) != spec.dtype {
         return Err(format!("its dtype is {dtype}, the blob's is {}", spec.dtype));
     }
@@ -343,6 +357,12 @@ fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) ->
             sizes.len(),
             spec.rank
         ));
+    }
+    if kept {
+        return match bytes.is_empty() {
+            true => Ok(()),
+            false => Err("the session keeps this state, and takes no bytes of it; see `Session::states`".to_string()),
+        };
     }
     let need = elements(dtype, sizes);
     if need.is_none_or(|need| need > bytes.len()) {
