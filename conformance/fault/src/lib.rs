@@ -155,7 +155,7 @@ impl Session for FaultSession {
     ) -> Result<(), Error> {
         let mut lies = inputs
             .iter()
-            .map(|input| &*input.bytes)
+            .map(|input| input.bytes)
             .chain(outputs.iter().map(|output| &*output.bytes));
         let multiple = self.plan.alignment.max(1) as usize;
         if !lies.all(|bytes| bytes.as_ptr().addr().is_multiple_of(multiple) && bytes.len().is_multiple_of(multiple)) {
