@@ -7,12 +7,10 @@
 mod common;
 
 use common::fixture;
-use common::worker::{config, host, skipped, text};
+use common::worker::{built, config, host, skipped, text};
 use delegraph::{RunReport, Value};
 use delegraph_config::Config;
-use delegraph_host::Host;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const MODEL: &str = "arch-mlp-dynamic-batch";
