@@ -6,6 +6,7 @@ use delegraph_abi::envelope::{Meta, Section, TensorSpec};
 use delegraph_config::Config;
 use delegraph_host::{Host, HostOptions};
 use delegraph_pte::Verified;
+use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, Overlay, Region};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -51,8 +52,15 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "pte" => programs(),
         "ptd" => vec![named("runtime/pte/tests/data/external-constants.ptd")],
         "bundled" => vec![named("runtime/pte/tests/data/bundled.bpte")],
-        "ir_segment" => COMPILED.iter().map(|name| (name.to_string(), ir(name))).collect(),
+        "ir_segment" => COMPILED
+            .iter()
+            .map(|name| (name.to_string(), named_data(name, IR_KEY)))
+            .collect(),
         "overlay" => vec![("overlay".to_string(), overlay())],
+        "origins" => COMPILED
+            .iter()
+            .map(|name| (name.to_string(), named_data(name, DEBUG_KEY)))
+            .collect(),
         "graph_image" => COMPILED.iter().flat_map(|name| images(name)).collect(),
         "envelope" => vec![("envelope".to_string(), envelope())],
         "manifest" => vec![
@@ -136,10 +144,11 @@ fn compile(name: &str) -> Vec<u8> {
     compiled.expect("a fixture can be compiled").bytes
 }
 
-fn ir(name: &str) -> Vec<u8> {
+/// What rides along in the compiled fixture under a key.
+fn named_data(name: &str, key: &str) -> Vec<u8> {
     let file = compile(name);
     let program = Verified::parse(&file).expect("a program that we wrote is valid");
-    program.named(&file, IR_KEY).expect("the IR rides along").to_vec()
+    program.named(&file, key).expect("it rides along").to_vec()
 }
 
 fn images(name: &str) -> Vec<(String, Vec<u8>)> {

@@ -8,7 +8,7 @@ use crate::quant;
 use crate::tensor::Tensor;
 use crate::walk::to_sizes;
 use delegraph_sdk::image::{ImageView, NodeView, Sizes, Source, ValueIndex, verify};
-use delegraph_sdk::{Blob, Context, DType, Error, KeptWeights, Session, TensorOut, TensorView, Weights};
+use delegraph_sdk::{Blob, Context, DType, Error, KeptWeights, ProfileEvent, Session, TensorOut, TensorView, Weights};
 use std::rc::Rc;
 
 /// Bytes of weights by their id.
@@ -55,6 +55,19 @@ impl Program {
     /// # Errors
     /// Inputs that do not fit the graph, or values that an operator does not allow (an index out of range).
     pub fn run(&mut self, inputs: &[TensorView<'_>], weights: &dyn WeightBytes) -> Result<Vec<Rc<Tensor>>, Error> {
+        self.run_timed(inputs, weights, None)
+    }
+
+    /// [`Program::run`], with a clock that each node is timed by.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_timed(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        weights: &dyn WeightBytes,
+        mut timer: Option<&mut Timer<'_>>,
+    ) -> Result<Vec<Rc<Tensor>>, Error> {
         // A view borrows the bytes, so that a session cannot hold both without unsafe code. Checking again is linear in
         // the size of the graph, and small beside evaluating it.
         let view = verified(&self.image)?;
@@ -68,6 +81,7 @@ impl Program {
             values[index.0 as usize] = Some(Rc::new(read));
         }
         for ((node, operator), finished) in view.nodes().zip(&self.operators).zip(&self.finished) {
+            let start_ns = timer.as_ref().map(|timer| (timer.now)());
             for index in node.inputs() {
                 weigh(&view, index, &mut values, weights).map_err(|e| e.at(node.index()))?;
             }
@@ -88,6 +102,16 @@ impl Program {
             for (output, tensor) in node.outputs().iter().zip(made) {
                 values[output.0 as usize] = Some(Rc::new(tensor));
             }
+            if let (Some(timer), Some(start_ns)) = (timer.as_deref_mut(), start_ns) {
+                timer.events.push(ProfileEvent {
+                    name: operator.name,
+                    node: Some(node.index()),
+                    start_ns,
+                    end_ns: (timer.now)(),
+                    bytes: moved(&node, &values),
+                    ..ProfileEvent::default()
+                });
+            }
             for index in finished {
                 values[index.0 as usize] = None;
             }
@@ -99,6 +123,23 @@ impl Program {
         };
         view.outputs().iter().map(give).collect()
     }
+}
+
+/// Times nodes.
+pub struct Timer<'a> {
+    /// The clock, in nanoseconds.
+    pub now: &'a dyn Fn() -> u64,
+    /// One a node, in order.
+    pub events: Vec<ProfileEvent<'static>>,
+}
+
+/// Bytes that a node reads and writes, as its types have them.
+fn moved(node: &NodeView<'_>, values: &[Option<Rc<Tensor>>]) -> u64 {
+    let bytes = |index: ValueIndex| {
+        let tensor = values[index.0 as usize].as_ref()?;
+        Some((tensor.len() * tensor.dtype().size()?) as u64)
+    };
+    node.inputs().chain(node.outputs().iter()).filter_map(bytes).sum()
 }
 
 /// Puts the numbers that quantized inputs of a node stand for in their places; gives the integers back.
@@ -276,9 +317,18 @@ impl Session for Evaluator {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorOut<'_>],
-        _: &Context<'_>,
+        context: &Context<'_>,
     ) -> Result<(), Error> {
-        let made = self.program.run(inputs, &self.weights)?;
+        let now = || context.now_ns();
+        let mut timer = context.profiling().then(|| Timer {
+            now: &now,
+            events: Vec::new(),
+        });
+        let made = self.program.run_timed(inputs, &self.weights, timer.as_mut());
+        if let Some(timer) = timer {
+            context.profile(&timer.events);
+        }
+        let made = made?;
         if made.len() != outputs.len() {
             return Err(Error::invalid(format!("{} outputs, not {}", made.len(), outputs.len())));
         }

@@ -10,6 +10,14 @@ use delegraph_types::Scalar;
 impl Builder<'_, '_> {
     /// Emits the instructions of a node.
     pub(crate) fn node(&mut self, scope: &mut Scope, node: &Node) -> Result<(), EmitError> {
+        // Nodes of a branch or a loop are emitted within the node that holds them.
+        let outer = std::mem::replace(&mut self.origin, self.origins.node(node) + 1);
+        let emitted = self.instructions_of(scope, node);
+        self.origin = outer;
+        emitted
+    }
+
+    fn instructions_of(&mut self, scope: &mut Scope, node: &Node) -> Result<(), EmitError> {
         if node.op.name().starts_with("higher_order::") {
             return self.control(scope, node);
         }

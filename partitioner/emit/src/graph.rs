@@ -3,6 +3,7 @@
 use crate::EmitError;
 use crate::constants::{ConstantTable, StateTable};
 use crate::memory;
+use crate::origins::OriginTable;
 use crate::size::Binding;
 use crate::values::{ARENA, REGION_INTERNALS, STATES, Values};
 use delegraph_ir::{
@@ -32,6 +33,12 @@ pub(crate) struct Builder<'a, 'c> {
     pub(crate) states: &'c mut StateTable,
     pub(crate) values: Values,
     pub(crate) instructions: Vec<Instruction>,
+    /// Indexes nodes for the instructions made for them.
+    pub(crate) origins: &'c mut OriginTable,
+    /// The node that is being emitted, as an index plus one; 0: none.
+    pub(crate) origin: u32,
+    /// As `origin`, for each instruction.
+    instruction_origins: Vec<u32>,
     operators: Vec<Operator>,
     operator_index: FxHashMap<&'static str, u32>,
     constant_values: FxHashMap<u32, u32>,
@@ -68,6 +75,7 @@ pub(crate) fn build<'a>(
     regions: &[CompiledRegion],
     constants: &mut ConstantTable<'a>,
     states: &mut StateTable,
+    origins: &mut OriginTable,
 ) -> Result<(Plan, Vec<RegionRange>), EmitError> {
     let mut builder = Builder {
         module,
@@ -75,6 +83,9 @@ pub(crate) fn build<'a>(
         states,
         values: Values::default(),
         instructions: Vec::new(),
+        origins,
+        origin: 0,
+        instruction_origins: Vec::new(),
         operators: Vec::new(),
         operator_index: FxHashMap::default(),
         constant_values: FxHashMap::default(),
@@ -95,6 +106,7 @@ pub(crate) fn build<'a>(
     }
     memory::extend_over_loops(&mut builder.values, &builder.loops);
     let buffer_sizes = memory::place(&mut builder.values);
+    builder.origins.plan(&graph.name, builder.instruction_origins);
     let plan = Plan {
         name: graph.name.clone(),
         in_spec: graph.in_spec.clone(),
@@ -131,6 +143,7 @@ impl Builder<'_, '_> {
             Instruction::Free { value } => self.values.touch(*value, now),
         }
         self.instructions.push(instruction);
+        self.instruction_origins.push(self.origin);
     }
 
     /// Appends a kernel call. `name` is `aten::add.out`; without an overload `aten::copy_`.

@@ -4,7 +4,8 @@
 //! ExecuTorch runs unchanged. Knows no delegate and no `.pt2`.
 //!
 //! Reading order: [`emit`] here, then `graph.rs` (a method becomes a plan), `call.rs` (a node becomes an instruction),
-//! `size.rs` (a size expression becomes primitive instructions), `control.rs` (branches and loops become jumps), `memory.rs`.
+//! `size.rs` (a size expression becomes primitive instructions), `control.rs` (branches and loops become jumps), `memory.rs`,
+//! `origins.rs` (which node an instruction comes from, for profiles).
 
 mod call;
 mod constants;
@@ -12,6 +13,7 @@ mod control;
 mod error;
 mod graph;
 mod memory;
+mod origins;
 mod size;
 mod values;
 
@@ -20,6 +22,7 @@ pub use error::EmitError;
 use constants::ConstantTable;
 use delegraph_ir::Module;
 use delegraph_lower::CompiledRegion;
+use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
 use delegraph_pte::{ProgramParts, write};
 
@@ -45,7 +48,7 @@ pub struct Purposes {
     pub blobs: u64,
     /// Our IR.
     pub ir: u64,
-    /// The overlay.
+    /// The overlay, and the names of the nodes that instructions and blobs come from.
     pub overlay: u64,
     /// The portable program itself, and padding.
     pub program: u64,
@@ -67,12 +70,13 @@ pub struct Emitted {
 pub fn emit(input: Input) -> Result<Emitted, EmitError> {
     let mut constants = ConstantTable::new(input.module);
     let mut states = constants::StateTable::default();
+    let mut origins = origins::OriginTable::default();
     let mut plans = Vec::new();
     let mut overlay = Overlay::default();
     let mut blobs: Vec<(String, &[u8])> = Vec::new();
     for (i, graph) in input.module.graphs.iter().enumerate() {
         let compiled = input.regions.get(i).map_or(&[][..], Vec::as_slice);
-        let (plan, ranges) = graph::build(input.module, graph, compiled, &mut constants, &mut states)?;
+        let (plan, ranges) = graph::build(input.module, graph, compiled, &mut constants, &mut states, &mut origins)?;
         let mut method = MethodOverlay {
             method: graph.name.clone(),
             regions: Vec::new(),
@@ -86,6 +90,7 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
                 for &(id, constant) in &candidate.weights {
                     weights.push((id, constants.index(constant)?));
                 }
+                origins.blob(&key, &candidate.nodes);
                 blobs.push((key.clone(), &candidate.blob));
                 candidates.push(Candidate {
                     backend: candidate.backend.clone(),
@@ -125,6 +130,11 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
         let json = serde_json::to_vec(&overlay).map_err(|error| EmitError::Write(error.to_string()))?;
         purposes.overlay = json.len() as u64;
         named.push((OVERLAY_KEY.to_string(), 16, json));
+    }
+    if let Some(origins) = origins.finish() {
+        let json = serde_json::to_vec(&origins).map_err(|error| EmitError::Write(error.to_string()))?;
+        purposes.overlay += json.len() as u64;
+        named.push((DEBUG_KEY.to_string(), 16, json));
     }
     let mut named: Vec<(String, u32, &[u8])> = named.iter().map(|(k, a, b)| (k.clone(), *a, b.as_slice())).collect();
     for (key, blob) in blobs {

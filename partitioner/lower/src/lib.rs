@@ -17,5 +17,5 @@ mod wants;
 
 pub use backend::Backend;
 pub use lower::{LowerError, LowerOptions, Progress, Slot, lower, lower_with};
-pub use region::{CompiledCandidate, CompiledRegion};
+pub use region::{CompiledCandidate, CompiledRegion, ImageNode};
 pub use report::{BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, Refusal};

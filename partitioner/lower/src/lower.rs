@@ -3,6 +3,7 @@
 use crate::backend::{Backend, ask};
 use crate::culprit::{Attempt, Pieces};
 use crate::image::{Image, ImageWeights, LayoutError, Offer, of_nodes, offer};
+use crate::region::nodes_of;
 use crate::report::{
     BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
 };
@@ -655,6 +656,7 @@ impl Lowering<'_> {
             precision: String::new(),
             blob,
             weights: (0..).zip(image.weights.iter().copied()).collect(),
+            nodes: nodes_of(&image.bytes),
         }
     }
 }

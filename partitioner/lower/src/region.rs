@@ -2,6 +2,17 @@
 
 use delegraph_ir::{ConstantId, RegionId, ValueId};
 
+/// A node of a graph image, as a program's author knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageNode {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its operator.
+    pub operator: String,
+    /// The line of the exporting program; empty: not known.
+    pub source: String,
+}
+
 /// A region with its compiled candidates. The graph's nodes of this region carry the same [`RegionId`].
 #[derive(Debug, Clone)]
 pub struct CompiledRegion {
@@ -32,4 +43,20 @@ pub struct CompiledCandidate {
     pub blob: Vec<u8>,
     /// Weights that it takes from the host: (id in the graph image, constant).
     pub weights: Vec<(u32, ConstantId)>,
+    /// The nodes of the image that it was compiled from, in order: what a node's number in a profile means.
+    pub nodes: Vec<ImageNode>,
+}
+
+/// The nodes of an image, in order.
+pub(crate) fn nodes_of(image: &[u8]) -> Vec<ImageNode> {
+    // The image was written here; if it were damaged after all, the blob would not exist, and profiles lose no more than names.
+    let Ok(view) = delegraph_abi::image::verify(image) else {
+        return Vec::new();
+    };
+    let node = |node: delegraph_abi::image::NodeView<'_>| ImageNode {
+        name: node.name().to_string(),
+        operator: node.op().to_string(),
+        source: node.debug().to_string(),
+    };
+    view.nodes().map(node).collect()
 }

@@ -186,9 +186,12 @@ pub struct RunArgs {
     /// Run every case of a fixture folder and compare
     #[arg(long, value_name = "FOLDER")]
     pub fixture: Option<PathBuf>,
-    /// Write a Chrome/Perfetto trace
+    /// Write a Chrome/Perfetto trace: the executor's steps and the delegates' own events
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Write the same as an ETDump, for ExecuTorch's developer tools
+    #[arg(long, value_name = "FILE")]
+    pub etdump: Option<PathBuf>,
 }
 
 impl RunArgs {

@@ -36,7 +36,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     let loaded = started.elapsed().as_secs_f64();
     let inputs = arguments(&session, &args.input, args.inputs.as_deref())?;
     let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
-    if args.trace.is_some() {
+    if args.trace.is_some() || args.etdump.is_some() {
         session.start_trace();
     }
     let started = Instant::now();
@@ -45,6 +45,10 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     if let Some(path) = &args.trace {
         write_atomically(path, session.chrome_trace().as_bytes())?;
         output.talk(format!("trace in {}", path.display()));
+    }
+    if let Some(path) = &args.etdump {
+        write_atomically(path, &session.etdump()?)?;
+        output.talk(format!("ETDump in {}", path.display()));
     }
     let outputs: Vec<Leaf> = (0..session.output_count())
         .map(|i| session.output(i).map(leaf))

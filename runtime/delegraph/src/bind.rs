@@ -6,6 +6,7 @@ use crate::device_rules::{DeviceRules, chosen};
 use crate::region_call::{Counts, SessionCall, SharedArenas, Watch};
 use crate::report::RegionState;
 use crate::self_check::RegionCheck;
+use crate::trace::Callee;
 use delegraph_config::{Config, Fallback};
 use delegraph_executor::BoundRegion;
 use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, Weights};
@@ -227,6 +228,10 @@ impl Binder<'_> {
             session,
             outputs,
             region.inputs.len(),
+            Callee {
+                backend: candidate.backend.as_str().into(),
+                blob: candidate.blob.as_str().into(),
+            },
             self.watch.clone(),
         ))
     }

@@ -24,9 +24,11 @@
 mod bind;
 mod blob;
 mod cache;
+mod chrome;
 mod compile;
 mod delegates;
 mod device_rules;
+mod dump;
 mod error;
 pub mod reduce;
 mod region_call;

@@ -1,12 +1,13 @@
 //! A delegate's session as the executor calls it.
 
 use crate::bind::in_one_line;
+use crate::trace::{Callee, Recorder};
 use delegraph_executor::{Arenas, RegionCall, RegionError};
 use delegraph_host::{Arena, CallOptions, Input, Memory, Output, Session, Status};
 use delegraph_kernels::{Growable, Lent, Out, Tensor};
 use delegraph_types::Dims;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A session of a region.
 pub(crate) struct SessionCall {
@@ -18,6 +19,7 @@ pub(crate) struct SessionCall {
     given: Vec<Input<'static>>,
     taken: Vec<Output<'static>>,
     actual: Vec<Dims>,
+    callee: Callee,
     watch: Watch,
     counts: Arc<Counts>,
 }
@@ -36,6 +38,19 @@ pub(crate) struct Watch {
     pub(crate) cancel: Option<Arc<AtomicBool>>,
     /// Counts runs, for the delegates' logs.
     pub(crate) runs: Arc<AtomicU64>,
+    /// Hears what takes the time, where somebody wants to know.
+    pub(crate) recorder: Arc<Mutex<Option<Recorder>>>,
+}
+
+impl Watch {
+    /// Has every later call profiled.
+    pub(crate) fn set_recorder(&self, recorder: Recorder) {
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorder);
+    }
+
+    fn recorder(&self) -> Option<Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The memory of activations, which delegates may be shown.
@@ -70,7 +85,13 @@ impl Lent for LentArena {
 }
 
 impl SessionCall {
-    pub(crate) fn new(session: Session, outputs: Vec<Dims>, inputs: usize, watch: Watch) -> SessionCall {
+    pub(crate) fn new(
+        session: Session,
+        outputs: Vec<Dims>,
+        inputs: usize,
+        callee: Callee,
+        watch: Watch,
+    ) -> SessionCall {
         SessionCall {
             session,
             gathered: (0..inputs).map(|_| Growable::default()).collect(),
@@ -78,6 +99,7 @@ impl SessionCall {
             taken: Vec::with_capacity(outputs.len()),
             actual: Vec::with_capacity(outputs.len()),
             outputs,
+            callee,
             watch,
             counts: Arc::default(),
         }
@@ -125,12 +147,19 @@ impl RegionCall for SessionCall {
         }
         let cancel = self.watch.cancel.as_deref();
         let cancelled = || cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        let recorder = self.watch.recorder();
+        let events = Mutex::new(Vec::new());
         let options = CallOptions {
             cancel: cancel.is_some().then_some(&cancelled),
             correlation: self.watch.runs.load(Ordering::Relaxed),
+            profile: recorder.is_some().then_some(&events),
             ..CallOptions::default()
         };
         let outcome = self.session.execute_with(&given, &mut taken, &options);
+        if let Some(recorder) = recorder {
+            let events = events.into_inner().unwrap_or_else(PoisonError::into_inner);
+            recorder.called(&self.callee, events, outcome.is_err());
+        }
         let copies = self.session.copies();
         self.counts.copied_tensors.store(copies.tensors, Ordering::Relaxed);
         self.counts.copied_bytes.store(copies.bytes, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::bind::{Binder, constant_ranges};
 use crate::cache::{CacheReport, LoadCache};
+use crate::chrome::chrome_trace;
 use crate::compile::{AtLoad, Compiled, compile_over, import};
 use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
 use crate::device_rules::DeviceRules;
@@ -10,7 +11,7 @@ use crate::region_call::{Counts, SharedArenas, Watch};
 use crate::report::{RegionState, RunReport};
 use crate::self_check::{RegionCheck, words};
 use crate::source::{Format, Source};
-use crate::trace::Recorder;
+use crate::trace::{Names, Recorder};
 use crate::value::{TensorView, Value};
 use delegraph_config::{Config, Fallback, SelfCheck};
 use delegraph_executor::{Executor, Input, Options, Output, ProgramData, RunError};
@@ -18,6 +19,7 @@ use delegraph_host::{Host, HostError};
 use delegraph_ir::Bytes;
 use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue, Instruction};
+use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
 use delegraph_pte::{BundledProgram, DataFile, Verified};
 use delegraph_types::{DType, Dims, Parallel};
@@ -120,6 +122,9 @@ impl ProgramData for FileData {
 /// A method of a model with its memory, its state and its delegates. One run at a time; may move between threads.
 pub struct Session {
     executor: Executor,
+    /// For the names of nodes, which only a trace reads.
+    program: Arc<Verified>,
+    file: Bytes,
     regions: Vec<RegionState>,
     /// What delegated runs cost; one a region.
     counts: Vec<Option<Arc<Counts>>>,
@@ -328,6 +333,8 @@ impl Session {
             .count() as u64;
         Ok(Session {
             executor,
+            program,
+            file,
             regions,
             counts,
             watch,
@@ -437,10 +444,16 @@ impl Session {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
         }
         self.watch.runs.fetch_add(1, Ordering::Relaxed);
+        if let Some(recorder) = &self.recorder {
+            recorder.run_begins();
+        }
         let done = self.executor.run(&given).map_err(|error| match error {
             RunError::InputCount { .. } | RunError::Input { .. } => Error::Usage(error.to_string()),
             other => Error::Run(other),
         });
+        if let Some(recorder) = &self.recorder {
+            recorder.run_ended();
+        }
         self.given = emptied(given);
         done
     }
@@ -518,18 +531,33 @@ impl Session {
         }
     }
 
-    /// Records every step from now on.
+    /// Records every step from now on, and has delegates say what takes their time. What was recorded before is forgotten.
     pub fn start_trace(&mut self) {
-        let recorder = Recorder::new();
+        let segment = self.program.named(self.file.as_slice(), DEBUG_KEY);
+        let recorder = Recorder::new(Names::new(segment, &self.executor.plan().name));
         self.executor.set_trace(Some(Box::new(recorder.clone())));
+        self.watch.set_recorder(recorder.clone());
         self.recorder = Some(recorder);
     }
 
-    /// The recorded steps in Chrome's trace event format, which Perfetto opens too.
+    /// The recorded runs in Chrome's trace event format, which Perfetto opens too: the executor's steps in thread 1, the events of
+    /// delegates in a thread for each of their lanes, all on one clock. `args` name the node, its operator and its source line.
     pub fn chrome_trace(&self) -> String {
-        self.recorder
-            .as_ref()
-            .map_or_else(|| "{\"traceEvents\":[]}".to_string(), Recorder::chrome)
+        let recorder = self.recorder.as_ref();
+        recorder.map_or_else(|| "{\"traceEvents\":[]}".to_string(), chrome_trace)
+    }
+
+    /// The recorded runs as an ETDump, which `executorch.devtools.Inspector` opens.
+    ///
+    /// # Errors
+    /// It would be larger than the format can be.
+    pub fn etdump(&self) -> Result<Vec<u8>, Error> {
+        match &self.recorder {
+            Some(recorder) => crate::dump::etdump(recorder),
+            None => Err(Error::Usage(
+                "nothing is recorded: call `start_trace` before the run".to_string(),
+            )),
+        }
     }
 }
 

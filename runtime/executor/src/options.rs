@@ -76,6 +76,8 @@ pub struct Event<'a> {
     pub instruction: u32,
     /// One past the last instruction; more than one step for a region.
     pub end: u32,
+    /// A delegate was asked, or would have been but for an earlier failure.
+    pub region: bool,
     /// Operator, backend, or kind of instruction.
     pub name: &'a str,
     /// [`Trace::now`] before and after.

@@ -404,7 +404,7 @@ impl Executor {
                 let done = self.region(region as usize, file, external, lent);
                 if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
                     let region = &self.regions[region as usize];
-                    record(trace, at, end, &region.bound.backend, start);
+                    record(trace, at..end, true, &region.bound.backend, start);
                 }
                 match done? {
                     Done::Delegated => {
@@ -421,7 +421,7 @@ impl Executor {
             let start = self.trace.as_mut().map(|trace| trace.now());
             let next = self.step(at, file, external, lent);
             if let (Some(trace), Some(start)) = (self.trace.as_mut(), start) {
-                record(trace, at, at + 1, self.loaded.name_of(at), start);
+                record(trace, at..at + 1, false, self.loaded.name_of(at), start);
             }
             match (next, checking) {
                 (Ok(Next::Step), _) => at += 1,
@@ -686,11 +686,12 @@ impl Executor {
     }
 }
 
-fn record(trace: &mut Box<dyn Trace>, at: usize, end: usize, name: &str, start: u64) {
+fn record(trace: &mut Box<dyn Trace>, range: core::ops::Range<usize>, region: bool, name: &str, start: u64) {
     let stop = trace.now();
     trace.record(Event {
-        instruction: at as u32,
-        end: end as u32,
+        instruction: range.start as u32,
+        end: range.end as u32,
+        region,
         name,
         start,
         stop,

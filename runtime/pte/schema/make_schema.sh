@@ -4,4 +4,4 @@
 set -eu
 FLATC=${FLATC:-flatc}
 case "$("$FLATC" --version)" in *25.12.19*) ;; *) echo "flatc 25.12.19 is needed" >&2; exit 1 ;; esac
-"$FLATC" --rust --filename-suffix '' -o ../src/generated program.fbs flat_tensor.fbs bundled_program.fbs
+"$FLATC" --rust --filename-suffix '' -o ../src/generated program.fbs flat_tensor.fbs bundled_program.fbs etdump.fbs

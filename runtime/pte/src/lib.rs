@@ -1,4 +1,5 @@
 //! ExecuTorch's `.pte` programs, `.ptd` data files and bundled programs: model, reader, verifier and writer.
+//! And ETDump, its form of profiles: a writer.
 //!
 //! [`model`] is the program as plain Rust values. The reader is the only maker of a [`Verified`] program, and the executor
 //! takes nothing else. This crate runs nothing and knows no operator's meaning. `no_std` + `alloc`.
@@ -20,9 +21,11 @@ extern crate alloc;
 mod bundled;
 mod check;
 mod error;
+pub mod etdump;
 mod generated;
 mod header;
 pub mod model;
+pub mod origins;
 pub mod overlay;
 mod ptd;
 mod read;

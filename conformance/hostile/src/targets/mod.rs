@@ -32,13 +32,14 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     target("pt2", model::pt2, Mutation::Pt2, 10_000),
     target("pte", program::pte, Mutation::Bytes, 12_000),
     target("ptd", program::ptd, Mutation::Bytes, 3_000),
     target("bundled", program::bundled, Mutation::Bytes, 3_000),
     target("ir_segment", model::ir_segment, Mutation::Json, 6_000),
     target("overlay", program::overlay, Mutation::Json, 4_000),
+    target("origins", program::origins, Mutation::Json, 3_000),
     target("graph_image", abi::graph_image, Mutation::Bytes, 12_000),
     target("envelope", abi::envelope, Mutation::Bytes, 3_000),
     target("manifest", text::manifest, Mutation::Text, 2_000),

@@ -7,8 +7,10 @@ use delegraph_config::Config;
 use delegraph_executor::{BoundRegion, Executor, Options, ProgramData, RegionCall, RegionError};
 use delegraph_host::{Host, HostOptions};
 use delegraph_kernels::{Out, Tensor};
+use delegraph_pte::origins::Origins;
 use delegraph_pte::overlay::Overlay;
 use delegraph_pte::{BundledProgram, Contents, DataFile, Verified, write};
+use std::hint::black_box;
 use std::sync::Arc;
 
 /// What a run may take: enough for the seeds, little enough that a mutant cannot compute for long.
@@ -106,6 +108,25 @@ pub fn overlay(bytes: &[u8], running: &dyn Fn()) -> Outcome {
         }
     }
     refusal.map_or(Outcome::Read, Outcome::Refused)
+}
+
+/// The names of nodes, asked for in a trace: of every instruction and every node that they list, and of one more.
+pub fn origins(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let origins: Origins = match serde_json::from_slice(bytes) {
+        Ok(origins) => origins,
+        Err(error) => return Outcome::Refused(error.to_string()),
+    };
+    for (plan, instructions) in &origins.instructions {
+        for i in 0..=instructions.len() as u32 {
+            black_box(origins.of_instruction(plan, i));
+        }
+    }
+    for (key, nodes) in &origins.blobs {
+        for i in 0..=nodes.len() as u32 {
+            black_box(origins.of_blob(key, i));
+        }
+    }
+    Outcome::Read
 }
 
 /// A delegate that never does its work.

@@ -13,10 +13,13 @@
 #[rustfmt::skip]
 mod bundled_program;
 #[rustfmt::skip]
+mod etdump;
+#[rustfmt::skip]
 mod flat_tensor;
 #[rustfmt::skip]
 mod program;
 
 pub(crate) use bundled_program::bundled_program as bundled;
+pub(crate) use etdump::etdump as dump;
 pub(crate) use flat_tensor::flat_tensor as ptd;
 pub(crate) use program::program as pte;
