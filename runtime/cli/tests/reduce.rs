@@ -83,7 +83,6 @@ fn every_kind_of_failure_comes_down_to_one_node() {
         ("in_process", "execute", "segfault", "crashed", "signal: 11"),
         ("in_process", "execute", "exit", "crashed", "exit status: 0"),
         ("in_process", "compile", "abort", "crashed", "signal: 6"),
-        ("worker", "compile", "abort", "failed", "signal 6"),
         ("worker", "execute", "error", "failed", "told to fail"),
         ("in_process", "load", "error", "failed", "told to fail"),
     ] {
@@ -110,6 +109,23 @@ fn every_kind_of_failure_comes_down_to_one_node() {
         let image = std::fs::read(out.join("region.dgg")).unwrap();
         assert_eq!(&image[..4], b"DGG1");
     }
+}
+
+/// One probe: in each, lowering looks for the node itself, over workers that are started again and again.
+#[test]
+fn a_compiler_that_dies_in_a_worker_is_a_finding() {
+    if skipped() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = "at = 'compile', how = 'abort'";
+    let (code, object) = reduce(folder.path(), "worker", options, &["--probes", "1"]);
+    assert_eq!(
+        (code, &object["finding"]),
+        (Some(1), &Value::from("failed")),
+        "{object}"
+    );
+    assert!(object["reason"].as_str().unwrap().contains("signal 6"), "{object}");
 }
 
 #[test]
