@@ -111,23 +111,6 @@ fn every_kind_of_failure_comes_down_to_one_node() {
     }
 }
 
-/// One probe: in each, lowering looks for the node itself, over workers that are started again and again.
-#[test]
-fn a_compiler_that_dies_in_a_worker_is_a_finding() {
-    if skipped() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let options = "at = 'compile', how = 'abort'";
-    let (code, object) = reduce(folder.path(), "worker", options, &["--probes", "1"]);
-    assert_eq!(
-        (code, &object["finding"]),
-        (Some(1), &Value::from("failed")),
-        "{object}"
-    );
-    assert!(object["reason"].as_str().unwrap().contains("signal 6"), "{object}");
-}
-
 #[test]
 fn a_delegate_that_hangs_is_a_finding() {
     if skipped() {
