@@ -48,7 +48,7 @@ extern "C" {
 /* Minor version of the ABI. */
 #define DG_ABI_MINOR 1
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0xa4d8f7c4e452d8a0)
+#define DG_LAYOUT_HASH UINT64_C(0x7e985f990f0958e9)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -167,6 +167,7 @@ typedef uint64_t dg_feature;
 #define DG_FEATURE_SERIALIZED ((dg_feature)4) /* The host never runs two of its functions at once. */
 #define DG_FEATURE_ASYNC ((dg_feature)8) /* It has `session_submit`. Since 0.1. */
 #define DG_FEATURE_IMPORT ((dg_feature)16) /* It has `buffer_import` and `buffer_release`. Since 0.1. */
+#define DG_FEATURE_STATE ((dg_feature)32) /* It has the functions `session_state_`: its sessions can keep states. Since 0.1. */
 
 /* `struct_id` of each struct. */
 typedef uint32_t dg_struct_id;
@@ -202,6 +203,7 @@ typedef uint32_t dg_image_table_kind;
 #define DG_IMAGE_ARGS ((dg_image_table_kind)10) /* dg_image_arg */
 #define DG_IMAGE_INPUTS ((dg_image_table_kind)11) /* u32: values that the caller gives, in order. */
 #define DG_IMAGE_OUTPUTS ((dg_image_table_kind)12) /* u32: values that the caller gets, in order. */
+#define DG_IMAGE_STATES ((dg_image_table_kind)13) /* dg_image_state Since 0.1. */
 
 /* Kind of a size expression. */
 typedef uint32_t dg_expr_kind;
@@ -314,6 +316,7 @@ typedef struct dg_image_weight dg_image_weight;
 typedef struct dg_image_value dg_image_value;
 typedef struct dg_image_node dg_image_node;
 typedef struct dg_image_arg dg_image_arg;
+typedef struct dg_image_state dg_image_state;
 typedef struct dg_host_api dg_host_api;
 typedef struct dg_delegate_api dg_delegate_api;
 
@@ -606,7 +609,7 @@ struct dg_tensor {
     uint32_t rank;
     /* An input's sizes: do not write. An output's: the largest that `data` holds; write the actual ones, each at most as large. */
     int64_t *sizes;
-    /* Elements, aligned to an element's size. An input's: do not write. */
+    /* Elements, aligned to an element's size. An input's: do not write. NULL where the blob keeps the state. */
     void *data;
     /* Bytes at `data`. */
     uint64_t data_size;
@@ -820,6 +823,24 @@ struct dg_image_arg {
     uint64_t value;
 };
 
+/* A state: what one output is in a run, one input is in the next, and nothing but this graph reads or writes it in between. Both are tensors of
+ * one dtype and sizes. A graph without the table has states all the same: they are inputs and outputs like others. Since 0.1.
+ */
+struct dg_image_state {
+    /* Text in STRINGS; unique within the graph, and one state for all graphs of a program that use the name. Since 0.1. */
+    uint32_t name_offset;
+    /* Its size. Since 0.1. */
+    uint32_t name_size;
+    /* Position in INPUTS: the state before the run. Of one state only. Since 0.1. */
+    uint32_t input;
+    /* Position in OUTPUTS: the state after the run. Of one state only. Since 0.1. */
+    uint32_t output;
+    /* Dimension along which runs append, with zeros behind what was appended; DG_NONE: it does not grow. Since 0.1. */
+    uint32_t growth_axis;
+    /* 0 Since 0.1. */
+    uint32_t reserved;
+};
+
 /* The host's functions. Any of them may be called from any thread, with no lock held. */
 struct dg_host_api {
     /* Bytes of this table, as its maker knows it. */
@@ -949,6 +970,12 @@ struct dg_host_api {
      * Since 0.1.
      */
     dg_status (*fence_signal)(dg_fence *fence, dg_status status, const char *message, uint64_t message_size);
+    /* States that sessions of this blob keep a state of the graph themselves. In every run the tensors of its input and output then come with their
+     * sizes, `data` NULL and `data_size` 0. `state` is an index in STATES, its sizes are constants; each at most once. What runs the blob has
+     * DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*blob_keep_state)(dg_blob_sink *sink, uint32_t state);
 };
 
 /* A delegate's functions. The delegate owns the table, constant for the life of the process. */
@@ -1043,6 +1070,34 @@ struct dg_delegate_api {
      * Since 0.1.
      */
     dg_status (*session_submit)(dg_session *session, const dg_call *call, const dg_tensor *const *inputs, uint64_t input_count, dg_tensor *const *outputs, uint64_t output_count, dg_fence *fence);
+    /* Ends what a run did to the states that the session keeps. `accept` 1: their new values count; 0: they are dropped, and the values before the
+     * run count. Called once after every run that ended with DG_OK, before anything else of the session. A run that failed has changed no state.
+     * States of one session are seen by no other; in a new session every element is 0.
+     * Mandatory with DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*session_state_commit)(dg_session *session, const dg_call *call, uint32_t accept);
+    /* Makes every element of a kept state 0. `state`, here and below, is an index in STATES of the graph. What fails, here and below, has changed nothing.
+     * Mandatory with DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*session_state_reset)(dg_session *session, const dg_call *call, uint32_t state);
+    /* Keeps the first `length` entries of a kept state along its `growth_axis`, at most as many as the size there, and makes the rest 0. The next run
+     * says by itself where it appends. DG_E_UNSUPPORTED: the state does not grow.
+     * Mandatory with DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*session_state_truncate)(dg_session *session, const dg_call *call, uint32_t state, uint64_t length);
+    /* Writes a kept state to `out_data`: its elements, contiguous, row-major, as they would be in `dg_tensor`. `size` is exactly that of the elements.
+     * Mandatory with DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*session_state_snapshot)(dg_session *session, const dg_call *call, uint32_t state, void *out_data, uint64_t size);
+    /* Makes a kept state what `data` holds, in the form of `session_state_snapshot`: of this session, another one, or the host's own.
+     * Mandatory with DG_FEATURE_STATE.
+     * Since 0.1.
+     */
+    dg_status (*session_state_restore)(dg_session *session, const dg_call *call, uint32_t state, const void *data, uint64_t size);
 };
 
 /* The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
@@ -1289,7 +1344,14 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 240, dg_host_api);
+DG_ASSERT(sizeof(dg_image_state) == 24, dg_image_state);
+DG_ASSERT(offsetof(dg_image_state, name_offset) == 0, dg_image_state__name_offset);
+DG_ASSERT(offsetof(dg_image_state, name_size) == 4, dg_image_state__name_size);
+DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
+DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
+DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
+DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
+DG_ASSERT(sizeof(dg_host_api) == 248, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1321,7 +1383,8 @@ DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 208, dg_host_api__weight_sh
 DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 216, dg_host_api__blob_set_driver_range);
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 224, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 232, dg_host_api__fence_signal);
-DG_ASSERT(sizeof(dg_delegate_api) == 144, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 240, dg_host_api__blob_keep_state);
+DG_ASSERT(sizeof(dg_delegate_api) == 184, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1341,6 +1404,11 @@ DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 112, dg_delegate_api__opt
 DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 120, dg_delegate_api__buffer_import);
 DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 128, dg_delegate_api__buffer_release);
 DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 136, dg_delegate_api__session_submit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_commit) == 144, dg_delegate_api__session_state_commit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 152, dg_delegate_api__session_state_reset);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 160, dg_delegate_api__session_state_truncate);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 168, dg_delegate_api__session_state_snapshot);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 176, dg_delegate_api__session_state_restore);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) && defined(__i386__) && !defined(_WIN32) /* ILP32 with 4-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1568,7 +1636,14 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
-DG_ASSERT(sizeof(dg_host_api) == 132, dg_host_api);
+DG_ASSERT(sizeof(dg_image_state) == 24, dg_image_state);
+DG_ASSERT(offsetof(dg_image_state, name_offset) == 0, dg_image_state__name_offset);
+DG_ASSERT(offsetof(dg_image_state, name_size) == 4, dg_image_state__name_size);
+DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
+DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
+DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
+DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
+DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1600,7 +1675,8 @@ DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 116, dg_host_api__weight_sh
 DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob_set_driver_range);
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
-DG_ASSERT(sizeof(dg_delegate_api) == 84, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
+DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1620,6 +1696,11 @@ DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 68, dg_delegate_api__opti
 DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 72, dg_delegate_api__buffer_import);
 DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 76, dg_delegate_api__buffer_release);
 DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 80, dg_delegate_api__session_submit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_commit) == 84, dg_delegate_api__session_state_commit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 88, dg_delegate_api__session_state_reset);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_api__session_state_truncate);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) /* ILP32 with 8-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1847,6 +1928,13 @@ DG_ASSERT(sizeof(dg_image_arg) == 16, dg_image_arg);
 DG_ASSERT(offsetof(dg_image_arg, kind) == 0, dg_image_arg__kind);
 DG_ASSERT(offsetof(dg_image_arg, count) == 4, dg_image_arg__count);
 DG_ASSERT(offsetof(dg_image_arg, value) == 8, dg_image_arg__value);
+DG_ASSERT(sizeof(dg_image_state) == 24, dg_image_state);
+DG_ASSERT(offsetof(dg_image_state, name_offset) == 0, dg_image_state__name_offset);
+DG_ASSERT(offsetof(dg_image_state, name_size) == 4, dg_image_state__name_size);
+DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
+DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
+DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
+DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
 DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
@@ -1879,7 +1967,8 @@ DG_ASSERT(offsetof(dg_host_api, weight_share_key) == 116, dg_host_api__weight_sh
 DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob_set_driver_range);
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
-DG_ASSERT(sizeof(dg_delegate_api) == 88, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
+DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1899,6 +1988,11 @@ DG_ASSERT(offsetof(dg_delegate_api, options_schema) == 68, dg_delegate_api__opti
 DG_ASSERT(offsetof(dg_delegate_api, buffer_import) == 72, dg_delegate_api__buffer_import);
 DG_ASSERT(offsetof(dg_delegate_api, buffer_release) == 76, dg_delegate_api__buffer_release);
 DG_ASSERT(offsetof(dg_delegate_api, session_submit) == 80, dg_delegate_api__session_submit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_commit) == 84, dg_delegate_api__session_state_commit);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 88, dg_delegate_api__session_state_reset);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_api__session_state_truncate);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
+DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
 #else
 #error "delegraph.h: no layout is known for pointers of this size"
 #endif

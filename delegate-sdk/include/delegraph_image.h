@@ -30,7 +30,7 @@ extern "C" {
 #endif
 
 /* Number of kinds of tables that this header knows. */
-#define DG_IMAGE_KINDS 12
+#define DG_IMAGE_KINDS 13
 /* Bytes of the header and of a record of the directory at the first minor of the format. */
 #define DG_IMAGE_FIRST_HEADER 48
 #define DG_IMAGE_FIRST_ENTRY 24
@@ -115,7 +115,7 @@ static inline uint32_t dg_image_smallest(dg_image_table_kind kind) {
     case DG_IMAGE_INDICES: case DG_IMAGE_INPUTS: case DG_IMAGE_OUTPUTS: return 4;
     case DG_IMAGE_WORDS: return 8;
     case DG_IMAGE_ARGS: return 16;
-    case DG_IMAGE_SYMBOLS: case DG_IMAGE_EXPRS: case DG_IMAGE_WEIGHTS: return 24;
+    case DG_IMAGE_SYMBOLS: case DG_IMAGE_EXPRS: case DG_IMAGE_WEIGHTS: case DG_IMAGE_STATES: return 24;
     case DG_IMAGE_VALUES: case DG_IMAGE_NODES: return 40;
     case DG_IMAGE_QUANTS: return 56;
     default: return 0;
@@ -225,6 +225,29 @@ static inline uint32_t dg_image_input(const dg_image *image, uint32_t position) 
 /* The value that the caller gets at this position. */
 static inline uint32_t dg_image_output(const dg_image *image, uint32_t position) {
     return dg_image_index(image, DG_IMAGE_OUTPUTS, 0, dg_image_output_count(image), position);
+}
+
+static inline uint32_t dg_image_state_count(const dg_image *image) { return image->tables[DG_IMAGE_STATES].count; }
+
+/* A state: positions of its input and output, and the dimension along which it grows. */
+static inline dg_image_state dg_image_state_at(const dg_image *image, uint32_t state) {
+    const uint8_t *at = dg_image_record(image, DG_IMAGE_STATES, state);
+    dg_image_state record;
+    memset(&record, 0, sizeof record);
+    if (at) {
+        record.name_offset = dg_load_u32(at + offsetof(dg_image_state, name_offset));
+        record.name_size = dg_load_u32(at + offsetof(dg_image_state, name_size));
+        record.input = dg_load_u32(at + offsetof(dg_image_state, input));
+        record.output = dg_load_u32(at + offsetof(dg_image_state, output));
+        record.growth_axis = dg_load_u32(at + offsetof(dg_image_state, growth_axis));
+    }
+    return record;
+}
+
+/* A state's name: one state for all graphs of a program that use it. */
+static inline dg_text dg_image_state_name(const dg_image *image, uint32_t state) {
+    dg_image_state record = dg_image_state_at(image, state);
+    return dg_image_text(image, record.name_offset, record.name_size);
 }
 
 /* ------------------------------------------------------------------------------------------------------ sizes and symbols */

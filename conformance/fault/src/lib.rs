@@ -1,7 +1,7 @@
 //! The fault delegate: a conformance double. It does what the reference delegate does, until its options tell it to fail, and then
 //! it fails as badly as a library can.
 //!
-//! Options: `at` (`new`, `devices`, `partition`, `compile`, `check`, `load`, `execute`) and `how`:
+//! Options: `at` (`new`, `devices`, `partition`, `compile`, `check`, `load`, `execute`, `commit`, `snapshot`) and `how`:
 //!
 //! - `kill`, `segfault`, `abort`, `exit`: the process ends, each in its way
 //! - `loop`: it never returns, whatever it is told
@@ -12,17 +12,24 @@
 //! - `nothing`: a run does nothing at all, and says that it did
 //! - `files`, `programs`, `network`, `signals`: it does what its sandbox forbids, and kills itself should it succeed
 //!
+//! `alignment`: its blobs require that tensors lie at such a multiple, with room for a multiple of so many bytes, and a run whose tensors
+//! do not fails.
+//!
+//! States of a graph it keeps on its side, in front of the reference delegate, which knows none.
+//!
 //! `only`: it fails in runs whose first input begins with this number, and in no others.
 
 use delegraph_reference::Reference;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, DType, Delegate, Device, Error, Info, OptionValue,
-    Options, Partition, Run, Session, TensorOut, TensorView, Weights,
+    Options, Partition, Requirement, Run, Session, TensorOut, TensorPlace, TensorView, Weights,
 };
 use std::time::Duration;
 
-delegraph_sdk::export_delegate!(Fault);
+mod keep;
+
+delegraph_sdk::export_delegate!(Fault: compile, run, state);
 
 /// The fault delegate.
 pub struct Fault {
@@ -36,6 +43,8 @@ struct Plan {
     at: String,
     how: String,
     only: Option<f32>,
+    /// 0: it requires nothing.
+    alignment: u32,
 }
 
 impl Delegate for Fault {
@@ -51,10 +60,12 @@ impl Delegate for Fault {
     const OPTIONS_SCHEMA: &'static str = r#"{
         "type": "object",
         "properties": {
-            "at": {"type": "string", "enum": ["new", "devices", "partition", "compile", "check", "load", "execute"]},
+            "at": {"type": "string", "enum": ["new", "devices", "partition", "compile", "check", "load", "execute", "commit",
+                "snapshot"]},
             "how": {"type": "string", "enum": ["kill", "segfault", "abort", "exit", "loop", "wait", "memory", "panic", "error",
                 "wrong", "nothing", "files", "programs", "network", "signals"]},
-            "only": {"type": "number"}
+            "only": {"type": "number"},
+            "alignment": {"type": "integer", "minimum": 0, "maximum": 4096}
         }
     }"#;
 
@@ -70,6 +81,10 @@ impl Delegate for Fault {
                 Some(OptionValue::Float(number)) => Some(number as f32),
                 Some(OptionValue::Int(number)) => Some(number as f32),
                 _ => None,
+            },
+            alignment: match options.find("alignment") {
+                Some(OptionValue::Int(alignment)) => alignment as u32,
+                _ => 0,
             },
         };
         plan.reached("new", context)?;
@@ -98,7 +113,23 @@ impl Compile for Fault {
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
         self.plan.reached("compile", context)?;
-        self.inner.compile(graph, weights, target, context)
+        let mut compiled = self.inner.compile(graph, weights, target, context)?;
+        if let Some((kept, section)) = keep::section(graph) {
+            compiled.kept_states = kept;
+            compiled.sections.push(section);
+        }
+        let inputs = (0..graph.inputs().len() as u32).map(TensorPlace::Input);
+        let outputs = (0..graph.outputs().len() as u32).map(TensorPlace::Output);
+        let requirement = |tensor| Requirement {
+            tensor,
+            alignment: self.plan.alignment,
+            size_multiple: self.plan.alignment,
+        };
+        let all = inputs.chain(outputs).map(requirement);
+        Ok(Compiled {
+            requirements: all.filter(|requirement| requirement.alignment > 0).collect(),
+            ..compiled
+        })
     }
 }
 
@@ -112,8 +143,12 @@ impl Run for Fault {
 
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         self.plan.reached("load", context)?;
+        let inner = self.inner.load(blob, weights, context)?;
         Ok(Box::new(FaultSession {
-            inner: self.inner.load(blob, weights, context)?,
+            inner: match blob.section(keep::SECTION) {
+                Ok(section) => Box::new(keep::Keeping::new(inner, section)?),
+                Err(_) => inner,
+            },
             plan: self.plan.clone(),
         }))
     }
@@ -131,6 +166,16 @@ impl Session for FaultSession {
         outputs: &mut [TensorOut<'_>],
         context: &Context<'_>,
     ) -> Result<(), Error> {
+        // Tensors of states that are kept have no bytes.
+        let mut lies = inputs
+            .iter()
+            .map(|input| input.bytes)
+            .chain(outputs.iter().map(|output| &*output.bytes))
+            .filter(|bytes| !bytes.is_empty());
+        let multiple = self.plan.alignment.max(1) as usize;
+        if !lies.all(|bytes| bytes.as_ptr().addr().is_multiple_of(multiple) && bytes.len().is_multiple_of(multiple)) {
+            return Err(Error::internal("a tensor does not lie as it requires"));
+        }
         let first = inputs
             .first()
             .and_then(|input| input.elements::<f32>()?.first().copied());
@@ -141,7 +186,8 @@ impl Session for FaultSession {
         if meant {
             self.plan.reached("execute", context)?;
         }
-        self.inner.execute(inputs, outputs, context)?;
+        let (inputs, mut outputs) = elements_of(inputs, outputs);
+        self.inner.execute(&inputs, &mut outputs, context)?;
         if meant && self.plan.at == "execute" && self.plan.how == "wrong" {
             for output in outputs.iter_mut().filter(|output| output.dtype == DType::F32) {
                 output.elements::<f32>().into_iter().flatten().for_each(|x| *x += 1.0);
@@ -149,6 +195,47 @@ impl Session for FaultSession {
         }
         Ok(())
     }
+
+    fn state_commit(&mut self, accept: bool, context: &Context<'_>) -> Result<(), Error> {
+        self.plan.reached("commit", context)?;
+        self.inner.state_commit(accept, context)
+    }
+
+    fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_reset(state, context)
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_truncate(state, length, context)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
+        self.plan.reached("snapshot", context)?;
+        self.inner.state_snapshot(state, out, context)
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
+        self.inner.state_restore(state, bytes, context)
+    }
+}
+
+/// The elements alone, for a delegate that asked for no room behind them.
+fn elements_of<'a>(
+    inputs: &'a [TensorView<'_>],
+    outputs: &'a mut [TensorOut<'_>],
+) -> (Vec<TensorView<'a>>, Vec<TensorOut<'a>>) {
+    let size = |dtype: DType, sizes: &[i64]| {
+        let elements: i64 = sizes.iter().product();
+        elements as usize * dtype.size().unwrap_or(0)
+    };
+    let inputs = inputs
+        .iter()
+        .map(|t| TensorView::new(t.dtype, t.sizes, &t.bytes[..size(t.dtype, t.sizes).min(t.bytes.len())]));
+    let outputs = outputs.iter_mut().map(|t| {
+        let bytes = size(t.dtype, t.sizes).min(t.bytes.len());
+        TensorOut::new(t.dtype, &mut *t.sizes, &mut t.bytes[..bytes])
+    });
+    (inputs.collect(), outputs.collect())
 }
 
 unsafe extern "C" {

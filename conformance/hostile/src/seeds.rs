@@ -172,6 +172,7 @@ fn overlay() -> Vec<u8> {
         end: plan.instructions.len() as u32,
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
+        rooms: vec![4096, 0],
         operators: vec![("aten::linear".to_string(), 2), ("aten::relu".to_string(), 1)],
         candidates: vec![Candidate {
             backend: "vulkan".to_string(),
@@ -214,6 +215,14 @@ fn envelope() -> Vec<u8> {
         driver_max: "2.9".into(),
         inputs: vec![spec(4), spec(2)],
         outputs: vec![spec(2)],
+        states: vec![delegraph_abi::envelope::KeptState {
+            state: 0,
+            name: "cache".to_string(),
+            input: 1,
+            output: 0,
+            growth: Some((0, 16)),
+            bytes: 512,
+        }],
     };
     let section = |name, bytes| Section { name, bytes, align: 64 };
     let sections = [section("code", &[1; 100][..]), section("data", &[2; 30][..])];

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 const USAGE: &str = "usage:
   cargo xtask test             runs every test that can run here, and prints what it skipped
   cargo xtask check            formatting, lints, builds without std
-  cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is
+  cargo xtask sanitize         runs the tests of kernels, ABI and threads under AddressSanitizer, and valgrind where it is, and those
+                               of host, SDK and threads under ThreadSanitizer, where the sources of std are (rust-src);
+                               `sanitize threads` does the latter alone
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
@@ -29,6 +31,7 @@ fn main() -> Result<()> {
         ["test"] => test::run(&root()),
         ["check"] => check::run(&root()),
         ["sanitize"] => sanitize::run(&root()),
+        ["sanitize", "threads"] => sanitize::threads(&root()),
         ["layouts"] => layouts::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),

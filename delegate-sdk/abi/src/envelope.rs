@@ -22,11 +22,13 @@
 //! 160  [u8; 32] options hash     SHA-256 of the options of the delegate that compiled it; all zero: not recorded
 //! 192  [u8; 32] weights hash     SHA-256 of the weights that it was compiled with; all zero: not recorded
 //! 224  2 x (u32 offset, u32 size)   oldest driver, newest driver: text
+//! 240  (u32 offset, u32 count)   states that sessions keep themselves: u32 state, u32 input, u32 output, u32 growth axis (all
+//!                                ones: none), u32 name offset, u32 name size, u64 bytes, u64 size along the growth axis
 //! ```
 //!
 //! Offsets count from the first byte of the envelope. Sections lie in the payload, each at a multiple of its alignment.
 
-use crate::c::{DType, MAX_RANK};
+use crate::c::{DType, MAX_RANK, NONE};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -36,9 +38,12 @@ const MAJOR: u16 = 0;
 const MINOR: u16 = 1;
 /// Bytes of the header of minor 0.
 const FIRST_HEADER_SIZE: usize = 160;
-const HEADER_SIZE: usize = 240;
+/// Bytes of the header as far as the drivers.
+const DRIVERS_END: usize = 240;
+const HEADER_SIZE: usize = 248;
 const SECTION_SIZE: usize = 32;
 const TENSOR_SIZE: usize = 16;
+const STATE_SIZE: usize = 40;
 /// Largest alignment of a section.
 pub const MAX_ALIGN: u32 = 4096;
 
@@ -99,6 +104,23 @@ impl Requirement {
     }
 }
 
+/// A state that sessions of a blob keep themselves, as `blob_keep_state` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptState {
+    /// Index in STATES of the graph image.
+    pub state: u32,
+    /// Its name there.
+    pub name: String,
+    /// Position among the inputs: no data comes with it.
+    pub input: u32,
+    /// Position among the outputs: no data is taken from it.
+    pub output: u32,
+    /// Dimension along which runs append, if any, and its size.
+    pub growth: Option<(u32, u64)>,
+    /// Bytes of its elements.
+    pub bytes: u64,
+}
+
 /// What an envelope says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
@@ -130,6 +152,8 @@ pub struct Meta {
     pub inputs: Vec<TensorSpec>,
     /// In order.
     pub outputs: Vec<TensorSpec>,
+    /// States that sessions keep themselves.
+    pub states: Vec<KeptState>,
 }
 
 /// A part of a payload.
@@ -211,7 +235,9 @@ pub fn write(
         return Err(EnvelopeError::Corrupt("a text is too long"));
     }
     let tensors = meta.inputs.len() + meta.outputs.len();
-    let tables_end = HEADER_SIZE + sections.len() * SECTION_SIZE + tensors * TENSOR_SIZE;
+    let states_at = HEADER_SIZE + sections.len() * SECTION_SIZE + tensors * TENSOR_SIZE;
+    let tables_end = states_at + meta.states.len() * STATE_SIZE;
+    check_states(meta)?;
     let mut strings = Vec::new();
     let mut text = |s: &str| {
         let at = (tables_end + strings.len()) as u32;
@@ -220,6 +246,7 @@ pub fn write(
     };
     let texts = texts.map(|t| text(t));
     let names: Vec<(u32, u32)> = sections.iter().map(|s| text(s.name)).collect();
+    let state_names: Vec<(u32, u32)> = meta.states.iter().map(|s| text(&s.name)).collect();
     let payload_align = sections.iter().map(|s| s.align as usize).max().unwrap_or(1);
     let payload = (tables_end + strings.len()).next_multiple_of(payload_align);
     let mut offsets = Vec::new();
@@ -265,6 +292,8 @@ pub fn write(
         put32(&mut out, at);
         put32(&mut out, size);
     }
+    put32(&mut out, states_at as u32);
+    put32(&mut out, meta.states.len() as u32);
     for ((section, name), offset) in sections.iter().zip(&names).zip(&offsets) {
         put32(&mut out, name.0);
         put32(&mut out, name.1);
@@ -285,6 +314,14 @@ pub fn write(
             put32(&mut out, word);
         }
     }
+    for (state, name) in meta.states.iter().zip(&state_names) {
+        let (axis, size) = state.growth.unwrap_or((NONE, 0));
+        for word in [state.state, state.input, state.output, axis, name.0, name.1] {
+            put32(&mut out, word);
+        }
+        put64(&mut out, state.bytes);
+        put64(&mut out, size);
+    }
     out.extend_from_slice(&strings);
     for (section, offset) in sections.iter().zip(&offsets) {
         out.resize(*offset, 0);
@@ -294,6 +331,40 @@ pub fn write(
     let hash = sha256(&out[payload..]);
     out[64..96].copy_from_slice(&hash);
     Ok(out)
+}
+
+/// Each input and output is there, and of one state only.
+fn check_states(meta: &Meta) -> Result<(), EnvelopeError> {
+    let mut seen = [
+        alloc::vec![false; meta.inputs.len()],
+        alloc::vec![false; meta.outputs.len()],
+    ];
+    let mut indices: Vec<u32> = meta.states.iter().map(|s| s.state).collect();
+    indices.sort_unstable();
+    if indices.windows(2).any(|w| w[0] == w[1]) {
+        return Err(EnvelopeError::Corrupt("a state is kept twice"));
+    }
+    for state in &meta.states {
+        for (seen, at) in seen.iter_mut().zip([state.input, state.output]) {
+            match seen.get_mut(at as usize) {
+                Some(taken) if !*taken => *taken = true,
+                _ => return Err(EnvelopeError::Corrupt("a state has no input or output of its own")),
+            }
+        }
+        let (input, output) = (meta.inputs[state.input as usize], meta.outputs[state.output as usize]);
+        if (input.dtype, input.rank) != (output.dtype, output.rank) {
+            return Err(EnvelopeError::Corrupt(
+                "a state has a dtype before a run and another after it",
+            ));
+        }
+        if state.growth.is_some_and(|(axis, _)| axis >= input.rank) {
+            return Err(EnvelopeError::Corrupt("a state grows along no dimension of it"));
+        }
+        if state.name.len() > MAX_TEXT as usize {
+            return Err(EnvelopeError::Corrupt("a text is too long"));
+        }
+    }
+    Ok(())
 }
 
 fn check_sections(sections: &[Section<'_>]) -> Result<(), EnvelopeError> {
@@ -360,8 +431,10 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         driver_max: String::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
+        states: Vec::new(),
     };
-    if reader.u32(8)? as usize >= HEADER_SIZE {
+    let header_size = reader.u32(8)? as usize;
+    if header_size >= DRIVERS_END {
         meta.options_hash = reader.array(160)?;
         meta.weights_hash = reader.array(192)?;
         meta.driver_min = text(224)?;
@@ -400,6 +473,23 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
             1 => meta.outputs.push(spec),
             _ => return Err(EnvelopeError::Corrupt("a tensor goes neither in nor out")),
         }
+    }
+    if header_size >= HEADER_SIZE {
+        for at in reader.records(240, STATE_SIZE)? {
+            if meta.states.len() >= meta.inputs.len() {
+                return Err(EnvelopeError::Corrupt("it keeps more states than there are inputs"));
+            }
+            let axis = reader.u32(at + 12)?;
+            meta.states.push(KeptState {
+                state: reader.u32(at)?,
+                name: String::from(reader.text(reader.u32(at + 16)?, reader.u32(at + 20)?)?),
+                input: reader.u32(at + 4)?,
+                output: reader.u32(at + 8)?,
+                growth: (axis != NONE).then_some((axis, reader.u64(at + 32)?)),
+                bytes: reader.u64(at + 24)?,
+            });
+        }
+        check_states(&meta)?;
     }
     Ok(Envelope {
         meta,

@@ -32,7 +32,7 @@ pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 1;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0xa4d8f7c4e452d8a0;
+pub const LAYOUT_HASH: u64 = 0x7e985f990f0958e9;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -465,6 +465,8 @@ impl Feature {
     pub const ASYNC: Feature = Feature(8);
     /// It has `buffer_import` and `buffer_release`. Since 0.1.
     pub const IMPORT: Feature = Feature(16);
+    /// It has the functions `session_state_`: its sessions can keep states. Since 0.1.
+    pub const STATE: Feature = Feature(32);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -474,6 +476,7 @@ impl Feature {
             4 => Some("SERIALIZED"),
             8 => Some("ASYNC"),
             16 => Some("IMPORT"),
+            32 => Some("STATE"),
             _ => None,
         }
     }
@@ -603,6 +606,8 @@ impl ImageTableKind {
     pub const INPUTS: ImageTableKind = ImageTableKind(11);
     /// u32: values that the caller gets, in order.
     pub const OUTPUTS: ImageTableKind = ImageTableKind(12);
+    /// dg_image_state Since 0.1.
+    pub const STATES: ImageTableKind = ImageTableKind(13);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -619,6 +624,7 @@ impl ImageTableKind {
             10 => Some("ARGS"),
             11 => Some("INPUTS"),
             12 => Some("OUTPUTS"),
+            13 => Some("STATES"),
             _ => None,
         }
     }
@@ -1646,7 +1652,7 @@ pub struct Tensor {
     pub rank: u32,
     /// An input's sizes: do not write. An output's: the largest that `data` holds; write the actual ones, each at most as large.
     pub sizes: *mut i64,
-    /// Elements, aligned to an element's size. An input's: do not write.
+    /// Elements, aligned to an element's size. An input's: do not write. NULL where the blob keeps the state.
     pub data: *mut core::ffi::c_void,
     /// Bytes at `data`.
     pub data_size: u64,
@@ -2193,6 +2199,49 @@ impl Default for ImageArg {
     }
 }
 
+/// A state: what one output is in a run, one input is in the next, and nothing but this graph reads or writes it in between. Both are tensors of
+/// one dtype and sizes. A graph without the table has states all the same: they are inputs and outputs like others. Since 0.1.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
+#[repr(C)]
+pub struct ImageState {
+    /// Text in STRINGS; unique within the graph, and one state for all graphs of a program that use the name. Since 0.1.
+    pub name_offset: u32,
+    /// Its size. Since 0.1.
+    pub name_size: u32,
+    /// Position in INPUTS: the state before the run. Of one state only. Since 0.1.
+    pub input: u32,
+    /// Position in OUTPUTS: the state after the run. Of one state only. Since 0.1.
+    pub output: u32,
+    /// Dimension along which runs append, with zeros behind what was appended; DG_NONE: it does not grow. Since 0.1.
+    pub growth_axis: u32,
+    /// 0 Since 0.1.
+    pub reserved: u32,
+}
+
+impl ImageState {
+    /// Bytes at the first minor.
+    pub const FIRST_SIZE: usize = size_of::<Self>();
+
+    /// Every field 0 or NULL, but for size and id.
+    pub const fn new() -> Self {
+        Self {
+            name_offset: 0,
+            name_size: 0,
+            input: 0,
+            output: 0,
+            growth_axis: 0,
+            reserved: 0,
+        }
+    }
+}
+
+impl Default for ImageState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The host's functions. Any of them may be called from any thread, with no lock held.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
@@ -2272,6 +2321,10 @@ pub struct HostApi {
     /// Ends a submitted run, from any thread: `status` is its outcome, with a message where it is not DG_OK. The delegate touches neither the fence nor
     /// the run's tensors nor its call from here on. A fence is signalled exactly once. Since 0.1.
     pub fence_signal: Option<unsafe extern "C" fn(fence: *mut Fence, status: Status, message: *const u8, message_size: u64) -> Status>,
+    /// States that sessions of this blob keep a state of the graph themselves. In every run the tensors of its input and output then come with their
+    /// sizes, `data` NULL and `data_size` 0. `state` is an index in STATES, its sizes are constants; each at most once. What runs the blob has
+    /// DG_FEATURE_STATE. Since 0.1.
+    pub blob_keep_state: Option<unsafe extern "C" fn(sink: *mut BlobSink, state: u32) -> Status>,
 }
 
 impl HostApi {
@@ -2312,6 +2365,7 @@ impl HostApi {
             blob_set_driver_range: None,
             blob_require: None,
             fence_signal: None,
+            blob_keep_state: None,
         }
     }
 }
@@ -2374,6 +2428,19 @@ pub struct DelegateApi {
     /// call, tensors, sizes and bytes are valid until then. On anything else nothing was submitted, and the fence must not be signalled. Runs of one
     /// session are submitted one at a time. A run ends early when its call is cancelled. Since 0.1.
     pub session_submit: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, inputs: *const *const Tensor, input_count: u64, outputs: *const *mut Tensor, output_count: u64, fence: *mut Fence) -> Status>,
+    /// Ends what a run did to the states that the session keeps. `accept` 1: their new values count; 0: they are dropped, and the values before the
+    /// run count. Called once after every run that ended with DG_OK, before anything else of the session. A run that failed has changed no state.
+    /// States of one session are seen by no other; in a new session every element is 0. Since 0.1.
+    pub session_state_commit: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, accept: u32) -> Status>,
+    /// Makes every element of a kept state 0. `state`, here and below, is an index in STATES of the graph. What fails, here and below, has changed nothing. Since 0.1.
+    pub session_state_reset: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32) -> Status>,
+    /// Keeps the first `length` entries of a kept state along its `growth_axis`, at most as many as the size there, and makes the rest 0. The next run
+    /// says by itself where it appends. DG_E_UNSUPPORTED: the state does not grow. Since 0.1.
+    pub session_state_truncate: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32, length: u64) -> Status>,
+    /// Writes a kept state to `out_data`: its elements, contiguous, row-major, as they would be in `dg_tensor`. `size` is exactly that of the elements. Since 0.1.
+    pub session_state_snapshot: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32, out_data: *mut core::ffi::c_void, size: u64) -> Status>,
+    /// Makes a kept state what `data` holds, in the form of `session_state_snapshot`: of this session, another one, or the host's own. Since 0.1.
+    pub session_state_restore: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32, data: *const core::ffi::c_void, size: u64) -> Status>,
 }
 
 impl DelegateApi {
@@ -2396,6 +2463,11 @@ impl DelegateApi {
             ("buffer_import", features & Feature::IMPORT.0 != 0 && self.buffer_import.is_none()),
             ("buffer_release", features & Feature::IMPORT.0 != 0 && self.buffer_release.is_none()),
             ("session_submit", features & Feature::ASYNC.0 != 0 && self.session_submit.is_none()),
+            ("session_state_commit", features & Feature::STATE.0 != 0 && self.session_state_commit.is_none()),
+            ("session_state_reset", features & Feature::STATE.0 != 0 && self.session_state_reset.is_none()),
+            ("session_state_truncate", features & Feature::STATE.0 != 0 && self.session_state_truncate.is_none()),
+            ("session_state_snapshot", features & Feature::STATE.0 != 0 && self.session_state_snapshot.is_none()),
+            ("session_state_restore", features & Feature::STATE.0 != 0 && self.session_state_restore.is_none()),
         ]
         .into_iter()
         .filter(|(_, missing): &(&'static str, bool)| *missing)
@@ -2424,6 +2496,11 @@ impl DelegateApi {
             buffer_import: None,
             buffer_release: None,
             session_submit: None,
+            session_state_commit: None,
+            session_state_reset: None,
+            session_state_truncate: None,
+            session_state_snapshot: None,
+            session_state_restore: None,
         }
     }
 }
@@ -2690,7 +2767,15 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 240);
+    assert!(size_of::<ImageState>() == 24);
+    assert!(align_of::<ImageState>() == 4);
+    assert!(offset_of!(ImageState, name_offset) == 0);
+    assert!(offset_of!(ImageState, name_size) == 4);
+    assert!(offset_of!(ImageState, input) == 8);
+    assert!(offset_of!(ImageState, output) == 12);
+    assert!(offset_of!(ImageState, growth_axis) == 16);
+    assert!(offset_of!(ImageState, reserved) == 20);
+    assert!(size_of::<HostApi>() == 248);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -2723,7 +2808,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_set_driver_range) == 216);
     assert!(offset_of!(HostApi, blob_require) == 224);
     assert!(offset_of!(HostApi, fence_signal) == 232);
-    assert!(size_of::<DelegateApi>() == 144);
+    assert!(offset_of!(HostApi, blob_keep_state) == 240);
+    assert!(size_of::<DelegateApi>() == 184);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -2744,6 +2830,11 @@ const _: () = {
     assert!(offset_of!(DelegateApi, buffer_import) == 120);
     assert!(offset_of!(DelegateApi, buffer_release) == 128);
     assert!(offset_of!(DelegateApi, session_submit) == 136);
+    assert!(offset_of!(DelegateApi, session_state_commit) == 144);
+    assert!(offset_of!(DelegateApi, session_state_reset) == 152);
+    assert!(offset_of!(DelegateApi, session_state_truncate) == 160);
+    assert!(offset_of!(DelegateApi, session_state_snapshot) == 168);
+    assert!(offset_of!(DelegateApi, session_state_restore) == 176);
 };
 
 // ILP32 of i386 layout
@@ -2998,7 +3089,15 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
-    assert!(size_of::<HostApi>() == 132);
+    assert!(size_of::<ImageState>() == 24);
+    assert!(align_of::<ImageState>() == 4);
+    assert!(offset_of!(ImageState, name_offset) == 0);
+    assert!(offset_of!(ImageState, name_size) == 4);
+    assert!(offset_of!(ImageState, input) == 8);
+    assert!(offset_of!(ImageState, output) == 12);
+    assert!(offset_of!(ImageState, growth_axis) == 16);
+    assert!(offset_of!(ImageState, reserved) == 20);
+    assert!(size_of::<HostApi>() == 136);
     assert!(align_of::<HostApi>() == 4);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3031,7 +3130,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_set_driver_range) == 120);
     assert!(offset_of!(HostApi, blob_require) == 124);
     assert!(offset_of!(HostApi, fence_signal) == 128);
-    assert!(size_of::<DelegateApi>() == 84);
+    assert!(offset_of!(HostApi, blob_keep_state) == 132);
+    assert!(size_of::<DelegateApi>() == 104);
     assert!(align_of::<DelegateApi>() == 4);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3052,6 +3152,11 @@ const _: () = {
     assert!(offset_of!(DelegateApi, buffer_import) == 72);
     assert!(offset_of!(DelegateApi, buffer_release) == 76);
     assert!(offset_of!(DelegateApi, session_submit) == 80);
+    assert!(offset_of!(DelegateApi, session_state_commit) == 84);
+    assert!(offset_of!(DelegateApi, session_state_reset) == 88);
+    assert!(offset_of!(DelegateApi, session_state_truncate) == 92);
+    assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
+    assert!(offset_of!(DelegateApi, session_state_restore) == 100);
 };
 
 // ILP32 layout
@@ -3306,6 +3411,14 @@ const _: () = {
     assert!(offset_of!(ImageArg, kind) == 0);
     assert!(offset_of!(ImageArg, count) == 4);
     assert!(offset_of!(ImageArg, value) == 8);
+    assert!(size_of::<ImageState>() == 24);
+    assert!(align_of::<ImageState>() == 4);
+    assert!(offset_of!(ImageState, name_offset) == 0);
+    assert!(offset_of!(ImageState, name_size) == 4);
+    assert!(offset_of!(ImageState, input) == 8);
+    assert!(offset_of!(ImageState, output) == 12);
+    assert!(offset_of!(ImageState, growth_axis) == 16);
+    assert!(offset_of!(ImageState, reserved) == 20);
     assert!(size_of::<HostApi>() == 136);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
@@ -3339,7 +3452,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_set_driver_range) == 120);
     assert!(offset_of!(HostApi, blob_require) == 124);
     assert!(offset_of!(HostApi, fence_signal) == 128);
-    assert!(size_of::<DelegateApi>() == 88);
+    assert!(offset_of!(HostApi, blob_keep_state) == 132);
+    assert!(size_of::<DelegateApi>() == 104);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3360,6 +3474,11 @@ const _: () = {
     assert!(offset_of!(DelegateApi, buffer_import) == 72);
     assert!(offset_of!(DelegateApi, buffer_release) == 76);
     assert!(offset_of!(DelegateApi, session_submit) == 80);
+    assert!(offset_of!(DelegateApi, session_state_commit) == 84);
+    assert!(offset_of!(DelegateApi, session_state_reset) == 88);
+    assert!(offset_of!(DelegateApi, session_state_truncate) == 92);
+    assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
+    assert!(offset_of!(DelegateApi, session_state_restore) == 100);
 };
 
 /// [`ParallelBody`], for the comparison of layouts.
@@ -3406,6 +3525,7 @@ pub struct AllLayouts {
     pub dg_image_value: ImageValue,
     pub dg_image_node: ImageNode,
     pub dg_image_arg: ImageArg,
+    pub dg_image_state: ImageState,
     pub dg_host_api: HostApi,
     pub dg_delegate_api: DelegateApi,
 }

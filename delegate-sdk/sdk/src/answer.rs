@@ -58,6 +58,9 @@ pub struct Compiled {
     pub driver_max: String,
     /// What its tensors need in every run.
     pub requirements: Vec<Requirement>,
+    /// States of the graph that sessions keep themselves, by index in [`ImageView::states`]: their tensors come without bytes, and the
+    /// session has the methods `state_` of [`crate::Session`].
+    pub kept_states: Vec<u32>,
 }
 
 /// A tensor of a session.

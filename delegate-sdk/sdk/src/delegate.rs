@@ -124,6 +124,55 @@ pub trait Session: Send {
     fn submit(&mut self, run: SubmittedRun) {
         run.complete(|inputs, outputs, context| self.execute(inputs, outputs, context));
     }
+
+    /// Ends what a run did to the states that the session keeps ([`crate::Compiled::kept_states`]): with `accept` their new values count,
+    /// without it those before the run. Called once after every run that succeeded, before anything else. A run that failed must have
+    /// changed no state. In a new session every element is 0.
+    ///
+    /// This and the methods below are called only if the delegate is exported with `state`. `state` is an index in the graph's
+    /// states. What fails has changed nothing.
+    ///
+    /// # Errors
+    /// The device failed. The host then takes the states for lost.
+    fn state_commit(&mut self, _accept: bool, _context: &Context<'_>) -> Result<(), Error> {
+        Err(no_states())
+    }
+
+    /// Makes every element of a state 0.
+    ///
+    /// # Errors
+    /// It keeps no such state, or the device failed.
+    fn state_reset(&mut self, _state: u32, _context: &Context<'_>) -> Result<(), Error> {
+        Err(no_states())
+    }
+
+    /// Keeps the first `length` entries of a state along its growth axis, and makes the rest 0.
+    ///
+    /// # Errors
+    /// The state does not grow, or as [`Session::state_reset`].
+    fn state_truncate(&mut self, _state: u32, _length: u64, _context: &Context<'_>) -> Result<(), Error> {
+        Err(no_states())
+    }
+
+    /// Writes the elements of a state, contiguous and row-major, to `out`, which has exactly their size.
+    ///
+    /// # Errors
+    /// As [`Session::state_reset`].
+    fn state_snapshot(&mut self, _state: u32, _out: &mut [u8], _context: &Context<'_>) -> Result<(), Error> {
+        Err(no_states())
+    }
+
+    /// Makes a state what `bytes` hold, in the form of [`Session::state_snapshot`].
+    ///
+    /// # Errors
+    /// As [`Session::state_reset`], or another number of bytes.
+    fn state_restore(&mut self, _state: u32, _bytes: &[u8], _context: &Context<'_>) -> Result<(), Error> {
+        Err(no_states())
+    }
+}
+
+fn no_states() -> Error {
+    Error::unsupported("sessions of this delegate keep no states")
 }
 
 /// Kind of a device.

@@ -149,6 +149,8 @@
 //! - A device that works on its own: export with `submit` and override [`Session::submit`]. It gets a [`SubmittedRun`], a value that
 //!   moves to the thread that waits for the device and ends exactly once.
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
+//! - A device that keeps caches from run to run: name the states of the graph in [`Compiled::kept_states`], write the methods `state_` of
+//!   [`Session`], export with `state`.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
 mod answer;

@@ -4,6 +4,7 @@ mod compile;
 mod import;
 pub mod roles;
 mod run;
+mod state;
 mod submit;
 
 use crate::sys::{HostTable, RawCall, pointers, sized, text};
@@ -276,7 +277,8 @@ unsafe extern "C" fn options_schema<D: Delegate>(
 /// ```
 ///
 /// The roles are `compile` ([`Compile`](crate::Compile)), `run` ([`Run`](crate::Run)), `submit` (`run`, and sessions with
-/// [`Session::submit`](crate::Session::submit)) and `import` (`run`, and [`Import`](crate::Import)).
+/// [`Session::submit`](crate::Session::submit)), `import` (`run`, and [`Import`](crate::Import)) and `state` (`run`, and sessions with the
+/// methods `state_` of [`Session`](crate::Session)).
 #[macro_export]
 macro_rules! export_delegate {
     ($delegate:ty) => {
@@ -300,7 +302,8 @@ macro_rules! export_delegate {
     (@ run) => { $crate::roles::Run };
     (@ submit) => { $crate::roles::Submit };
     (@ import) => { $crate::roles::Import };
+    (@ state) => { $crate::roles::State };
     (@ $other:ident) => {
-        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, run, submit, import"))
+        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, run, submit, import, state"))
     };
 }

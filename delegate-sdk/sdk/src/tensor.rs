@@ -13,7 +13,8 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// Exactly the elements, aligned to the element's size.
+    /// The elements, aligned to the element's size, and the room behind them that a [`crate::Requirement`] asks for, if any: unspecified bytes.
+    /// Empty where the session keeps the state that the tensor is.
     pub bytes: &'a [u8],
     /// The imported buffer that `bytes` lie in. Always `None` where the delegate does not [`crate::Import`].
     pub buffer: Option<Imported<'a>>,
@@ -46,7 +47,8 @@ pub struct TensorOut<'a> {
     pub dtype: DType,
     /// In: the largest sizes that fit `bytes`. Out: the actual ones ([`TensorOut::set_sizes`]).
     pub sizes: &'a mut [i64],
-    /// Room for the largest sizes, aligned to the element's size; write the elements to its start.
+    /// Room for the largest sizes, aligned to the element's size, and for what a [`crate::Requirement`] asks; write the elements to its
+    /// start, and anything behind them. Empty where the session keeps the state that the tensor is.
     pub bytes: &'a mut [u8],
     /// As in [`TensorView`].
     pub buffer: Option<Imported<'a>>,

@@ -6,6 +6,7 @@ use crate::memory;
 use crate::origins::OriginTable;
 use crate::size::Binding;
 use crate::values::{ARENA, REGION_INTERNALS, STATES, Values};
+use delegraph_abi::envelope;
 use delegraph_ir::{
     Arg, Def, Expr, Graph, InputKind, Module, MutationTarget, Node, Output, RegionId, StateId, Symbol, Type, ValueId,
 };
@@ -24,6 +25,8 @@ pub(crate) struct RegionRange {
     pub(crate) inputs: Vec<u32>,
     /// Value indices.
     pub(crate) outputs: Vec<u32>,
+    /// As the overlay has them.
+    pub(crate) rooms: Vec<u64>,
 }
 
 /// A plan under construction.
@@ -97,12 +100,23 @@ pub(crate) fn build<'a>(
     };
     let mut scope = Scope::new(graph);
     let inputs = builder.inputs(&mut scope)?;
-    let ranges = builder.body(&mut scope, regions)?;
+    let mut ranges = builder.body(&mut scope, regions)?;
     let outputs = builder.results(&mut scope)?;
     // Results and inputs that a mutation writes are read by the caller after the last instruction.
     let end = builder.now();
     for &value in outputs.iter().chain(&inputs) {
         builder.values.touch(value, end);
+    }
+    // A value has the room that all regions at its borders ask for, not only those before it is read.
+    for range in &mut ranges {
+        let values = range.inputs.iter().chain(&range.outputs);
+        range.rooms = values.map(|&value| builder.values.room(value)).collect();
+        let needed = range
+            .rooms
+            .iter()
+            .rposition(|room| *room > 0)
+            .map_or(0, |last| last + 1);
+        range.rooms.truncate(needed);
     }
     memory::extend_over_loops(&mut builder.values, &builder.loops);
     let buffer_sizes = memory::place(&mut builder.values);
@@ -349,13 +363,29 @@ impl Builder<'_, '_> {
         for &output in &output_values {
             self.values.touch(output, end - 1);
         }
+        self.require(region, &inputs, &output_values);
         Ok(Some(RegionRange {
             index,
             start,
             end,
             inputs,
             outputs: output_values,
+            rooms: Vec::new(),
         }))
+    }
+
+    /// Has the values at a region's border lie as all its candidates require: which of them runs is known on the device only.
+    fn require(&mut self, region: &CompiledRegion, inputs: &[u32], outputs: &[u32]) {
+        for candidate in &region.candidates {
+            // What is no blob in its envelope states nothing; loading it says so.
+            let Ok(envelope) = envelope::parse(&candidate.blob) else {
+                continue;
+            };
+            let meta = envelope.meta;
+            for (&value, spec) in inputs.iter().zip(&meta.inputs).chain(outputs.iter().zip(&meta.outputs)) {
+                self.values.require(value, spec.requirement);
+            }
+        }
     }
 
     /// Outputs, then the writes of mutations.

@@ -105,6 +105,7 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
                 end: range.end,
                 inputs: range.inputs,
                 outputs: range.outputs,
+                rooms: range.rooms,
                 operators: region.operators.clone(),
                 candidates,
             });

@@ -29,7 +29,8 @@ pub(crate) fn place(values: &mut Values) -> Vec<u64> {
             .iter()
             .filter_map(|&i| values.lives[i])
             .map(|life| Request {
-                bytes: life.bytes,
+                bytes: life.room,
+                alignment: life.alignment,
                 // States live for ever and never share.
                 first: if arena == STATES { 0 } else { life.first },
                 last: if arena == STATES { u32::MAX } else { life.last },

@@ -1,5 +1,6 @@
 //! The value table of a plan under construction.
 
+use delegraph_abi::envelope::Requirement;
 use delegraph_ir::{Symbols, TensorType};
 use delegraph_pte::model::{Dynamism, EValue, Storage, Tensor};
 use delegraph_types::Dims;
@@ -16,7 +17,12 @@ pub(crate) const REGION_INTERNALS: u32 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Life {
     pub(crate) arena: u32,
+    /// Its largest size.
     pub(crate) bytes: u64,
+    /// What delegates need from its first byte on: `bytes`, or more.
+    pub(crate) room: u64,
+    /// What its offset is a multiple of; 0: nothing is asked.
+    pub(crate) alignment: u64,
     pub(crate) first: u32,
     pub(crate) last: u32,
 }
@@ -90,6 +96,8 @@ impl Values {
             self.lives[index as usize] = Some(Life {
                 arena,
                 bytes: bytes as u64,
+                room: bytes as u64,
+                alignment: 0,
                 first: now,
                 last: now,
             });
@@ -128,6 +136,26 @@ impl Values {
         if let Some(life) = &mut self.lives[index as usize] {
             life.first = life.first.min(first);
         }
+    }
+
+    /// Makes a value among the activations lie as a delegate requires, too. The memory of states is the app's.
+    ///
+    /// Each delegate is handed as much room as it asks for, so the largest of what they ask for is enough: no common multiple.
+    pub(crate) fn require(&mut self, index: u32, requirement: Requirement) {
+        if let Some(life) = &mut self.lives[index as usize]
+            && life.arena == ARENA
+        {
+            let multiple = u64::from(requirement.size_multiple.max(1));
+            let room = life.bytes.div_ceil(multiple).saturating_mul(multiple);
+            life.room = life.room.max(room);
+            life.alignment = life.alignment.max(u64::from(requirement.alignment));
+        }
+    }
+
+    /// Bytes of the room that a value has beyond its largest size, both counted from its start; 0: none.
+    pub(crate) fn room(&self, index: u32) -> u64 {
+        let life = self.lives[index as usize].filter(|life| life.room > life.bytes);
+        life.map_or(0, |life| life.room)
     }
 
     /// The tensor of this index, if it is one.

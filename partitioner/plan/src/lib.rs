@@ -6,7 +6,7 @@
 //! ```
 //! use delegraph_plan::{Request, plan};
 //!
-//! let request = |bytes, first, last| Request { bytes, first, last };
+//! let request = |bytes, first, last| Request { bytes, first, last, alignment: 16 };
 //! let plan = plan(&[request(100, 0, 1), request(50, 1, 2), request(100, 2, 3)]);
 //! assert_eq!(plan.offsets[0], plan.offsets[2], "their lifetimes do not meet");
 //! assert_eq!(plan.bytes, 112 + 64);
@@ -14,11 +14,14 @@
 
 use std::collections::BTreeMap;
 
-/// Every offset is a multiple of this many bytes (ExecuTorch's own planner uses 16 too).
+/// Every offset is a multiple of this many bytes (ExecuTorch's own planner uses 16 too), or of more where a request asks for it.
 pub const ALIGNMENT: u64 = 16;
 
 /// Up to this many tensors are placed greedily by size (quadratic); more are placed by the sweep.
 const GREEDY_LIMIT: usize = 2_048;
+
+/// Free ranges that the sweep tries for one tensor before it takes one that is large enough in any case.
+const TRIED: usize = 16;
 
 /// A tensor's need of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Request {
     pub first: u32,
     /// Last step at which it is alive, included.
     pub last: u32,
+    /// Its offset is a multiple of this, in bytes: a power of two. What is less than [`ALIGNMENT`] is that.
+    pub alignment: u64,
 }
 
 impl Request {
@@ -39,6 +44,12 @@ impl Request {
     /// Bytes taken in the arena: an empty tensor takes none.
     fn padded(&self) -> u64 {
         self.bytes.div_ceil(ALIGNMENT).saturating_mul(ALIGNMENT)
+    }
+
+    /// The first offset from `at` on where it may lie. An empty tensor lies anywhere.
+    fn aligned(&self, at: u64) -> u64 {
+        let alignment = self.alignment.max(ALIGNMENT);
+        at.div_ceil(alignment).saturating_mul(alignment)
     }
 }
 
@@ -75,7 +86,7 @@ fn greedy_by_size(requests: &[Request]) -> Plan {
             if offsets[j] >= at.saturating_add(need) {
                 break;
             }
-            at = at.max(offsets[j] + requests[j].padded());
+            at = requests[i].aligned(at.max(offsets[j] + requests[j].padded()));
         }
         offsets[i] = at;
         bytes = bytes.max(at.saturating_add(need));
@@ -103,9 +114,13 @@ fn sweep(requests: &[Request]) -> Plan {
             free.give(offsets[j], requests[j].padded());
         }
         let need = requests[i].padded();
-        offsets[i] = free.take(need).unwrap_or_else(|| {
+        offsets[i] = free.take(&requests[i]).unwrap_or_else(|| {
             // Extend the hole at the end of the arena, if there is one, else append.
-            let start = free.take_tail(bytes).unwrap_or(bytes);
+            let hole = free.take_tail(bytes).unwrap_or(bytes);
+            let start = requests[i].aligned(hole);
+            if start > hole {
+                free.give(hole, start - hole);
+            }
             bytes = start.saturating_add(need);
             start
         });
@@ -134,16 +149,27 @@ impl FreeList {
         self.by_size.remove(&(size, offset));
     }
 
-    fn take(&mut self, need: u64) -> Option<u64> {
+    /// The smallest range that holds the request for certain, or the smallest that holds it as it happens to lie.
+    fn take(&mut self, request: &Request) -> Option<u64> {
+        let need = request.padded();
         if need == 0 {
             return Some(0);
         }
-        let &(size, offset) = self.by_size.range((need, 0)..).next()?;
+        let fits = |&&(size, offset): &&(u64, u64)| request.aligned(offset) - offset + need <= size;
+        // Few ranges are tried, so that the cost stays that of a look-up; one so much larger fits wherever it lies.
+        let certain = need.saturating_add(request.alignment.max(ALIGNMENT) - ALIGNMENT);
+        let near = self.by_size.range((need, 0)..).take(TRIED).find(fits);
+        let &(size, offset) = near.or_else(|| self.by_size.range((certain, 0)..).next())?;
+        let start = request.aligned(offset);
+        let end = start + need;
         self.remove(offset, size);
-        if size > need {
-            self.insert(offset + need, size - need);
+        if start > offset {
+            self.insert(offset, start - offset);
         }
-        Some(offset)
+        if offset + size > end {
+            self.insert(end, offset + size - end);
+        }
+        Some(start)
     }
 
     /// Removes the range that ends at `end` and gives its start.
@@ -175,7 +201,7 @@ impl FreeList {
 mod tests {
     use super::*;
 
-    /// A plain linear congruential generator: the same requests on every machine.
+    /// A plain linear congruential generator: the same requests on every machine. A third ask for more than the usual alignment.
     fn requests(count: usize, seed: u64) -> Vec<Request> {
         let mut state = seed;
         let mut next = |limit: u64| {
@@ -191,6 +217,10 @@ mod tests {
                     bytes: next(5_000),
                     first,
                     last: first + next(20) as u32,
+                    alignment: match next(3) {
+                        0 => 1 << next(13),
+                        _ => 0,
+                    },
                 }
             })
             .collect()
@@ -199,6 +229,7 @@ mod tests {
     fn check(requests: &[Request], plan: &Plan) {
         for (i, a) in requests.iter().enumerate() {
             assert_eq!(plan.offsets[i] % ALIGNMENT, 0);
+            assert_eq!(plan.offsets[i] % a.alignment.max(1), 0, "{i} asks for {}", a.alignment);
             assert!(plan.offsets[i] + a.bytes <= plan.bytes);
             for (j, b) in requests.iter().enumerate().skip(i + 1) {
                 let apart =
@@ -224,10 +255,43 @@ mod tests {
                 bytes: 160,
                 first: i,
                 last: i + 1,
+                alignment: 0,
             })
             .collect();
         assert_eq!(greedy_by_size(&chain).bytes, 320);
         assert_eq!(sweep(&chain).bytes, 320);
+    }
+
+    #[test]
+    fn alignment_costs_at_most_what_a_naive_planner_pays_for_it() {
+        for seed in 0..20 {
+            let requests = requests(200, seed);
+            // One after another, nothing shared: every tensor pays its size and the gap before it.
+            let naive = requests.iter().fold(0, |end, r| r.aligned(end) + r.padded());
+            for plan in [greedy_by_size(&requests), sweep(&requests)] {
+                assert!(plan.bytes <= naive, "{} of {naive}", plan.bytes);
+            }
+            // Requests that ask for nothing more lie as they would without the field.
+            let plain: Vec<Request> = requests.iter().map(|r| Request { alignment: 0, ..*r }).collect();
+            let usual: Vec<Request> = requests.iter().map(|r| Request { alignment: 16, ..*r }).collect();
+            assert_eq!(greedy_by_size(&plain), greedy_by_size(&usual));
+            assert_eq!(sweep(&plain), sweep(&usual));
+        }
+    }
+
+    #[test]
+    fn a_gap_before_an_aligned_tensor_serves_others() {
+        let request = |bytes, first, last, alignment| Request {
+            bytes,
+            first,
+            last,
+            alignment,
+        };
+        let requests = [request(16, 0, 9, 0), request(64, 1, 9, 4096), request(4000, 2, 9, 0)];
+        for plan in [greedy_by_size(&requests), sweep(&requests)] {
+            check(&requests, &plan);
+            assert_eq!(plan.bytes, 4096 + 64, "{:?}", plan.offsets);
+        }
     }
 
     #[test]

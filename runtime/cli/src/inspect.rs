@@ -145,6 +145,12 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
                     region.end,
                     backends.join(", ")
                 ));
+                for candidate in &region.candidates {
+                    let blob = verified.named(file, &candidate.blob).unwrap_or_default();
+                    for line in delegraph::blob_requirements(blob) {
+                        output.data(format!("    {} needs {line}", candidate.backend));
+                    }
+                }
             }
         }
         methods.push(serde_json::json!({

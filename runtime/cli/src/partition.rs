@@ -176,6 +176,13 @@ fn text(report: &Lowered, output: &Output) {
         for node in &graph.nodes {
             output.data(node_line(graph, node, output));
         }
+        for region in &graph.regions {
+            for candidate in &region.candidates {
+                for line in delegraph::blob_requirements(&candidate.blob) {
+                    output.data(format!("  region {}: {} needs {line}", region.id, candidate.backend));
+                }
+            }
+        }
         for problem in &graph.problems {
             output.data(format!(
                 "  {} did not compile {} nodes: {}",
@@ -263,6 +270,7 @@ pub fn json(report: &Lowered) -> serde_json::Value {
                     "id": region.id, "operators": region.operators,
                     "candidates": region.candidates.iter().map(|c| serde_json::json!({
                         "backend": c.backend, "target": c.target, "precision": c.precision, "bytes": c.blob.len(),
+                        "requirements": delegraph::blob_requirements(&c.blob),
                     })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
             })

@@ -118,6 +118,12 @@ impl Binder<'_> {
                             end: region.end,
                             inputs: region.inputs.clone(),
                             outputs: region.outputs.clone(),
+                            // Nothing fits a room beyond this machine's addresses.
+                            rooms: region
+                                .rooms
+                                .iter()
+                                .map(|room| usize::try_from(*room).unwrap_or(usize::MAX))
+                                .collect(),
                             backend: candidate.backend.clone(),
                             operators: region.operators.clone(),
                             call: Box::new(call),
@@ -220,6 +226,13 @@ impl Binder<'_> {
         let session = delegate
             .load_with(blob, weights, device, &CallOptions::default())
             .map_err(|error| error.to_string())?;
+        // The executor commits and saves state in its own memory, and so far cannot have part of it elsewhere.
+        if let Some(state) = session.states().first() {
+            return Err(format!(
+                "its blob keeps the state `{}` on its side, and this version runs only regions whose state is the host's",
+                state.name
+            ));
+        }
         let mut session = session.on(self.parallel);
         if let Some(memory) = self.arenas.memory() {
             session.share(&memory);

@@ -1,5 +1,7 @@
 //! Blobs in words.
 
+use delegraph_abi::envelope::{Requirement, TensorSpec};
+
 /// A blob's envelope in words.
 pub fn describe_blob(blob: &[u8]) -> String {
     let envelope = match delegraph_abi::envelope::parse(blob) {
@@ -35,14 +37,7 @@ pub fn describe_blob(blob: &[u8]) -> String {
     ];
     for (what, specs) in [("input", &meta.inputs), ("output", &meta.outputs)] {
         for (i, spec) in specs.iter().enumerate() {
-            let requirement = spec.requirement;
-            let mut needs = String::new();
-            if requirement.alignment > 1 {
-                needs += &format!(", aligned {}", requirement.alignment);
-            }
-            if requirement.size_multiple > 1 {
-                needs += &format!(", room for a multiple of {} bytes", requirement.size_multiple);
-            }
+            let needs = needs(spec.requirement).map_or(String::new(), |needs| format!(", {needs}"));
             lines.push(format!(
                 "{what:<10} {i}: {} of {} dimensions{needs}",
                 spec.dtype, spec.rank
@@ -58,6 +53,33 @@ pub fn describe_blob(blob: &[u8]) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// What a blob requires of its tensors beyond the contract, a line a tensor: `input 0: aligned 256`. Empty where it requires nothing,
+/// and for what is no blob.
+pub fn blob_requirements(blob: &[u8]) -> Vec<String> {
+    let Ok(envelope) = delegraph_abi::envelope::parse(blob) else {
+        return Vec::new();
+    };
+    let line = |what: &str, (i, spec): (usize, &TensorSpec)| Some(format!("{what} {i}: {}", needs(spec.requirement)?));
+    let inputs = envelope.meta.inputs.iter().enumerate();
+    let outputs = envelope.meta.outputs.iter().enumerate();
+    inputs
+        .filter_map(|spec| line("input", spec))
+        .chain(outputs.filter_map(|spec| line("output", spec)))
+        .collect()
+}
+
+/// A requirement in words; `None`: nothing beyond the contract.
+fn needs(requirement: Requirement) -> Option<String> {
+    let mut needs = Vec::new();
+    if requirement.alignment > 1 {
+        needs.push(format!("aligned {}", requirement.alignment));
+    }
+    if requirement.size_multiple > 1 {
+        needs.push(format!("room for a multiple of {} bytes", requirement.size_multiple));
+    }
+    (!needs.is_empty()).then(|| needs.join(", "))
 }
 
 fn hex(bytes: &[u8]) -> String {

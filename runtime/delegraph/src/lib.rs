@@ -41,7 +41,7 @@ mod tolerance;
 mod trace;
 mod value;
 
-pub use blob::describe_blob;
+pub use blob::{blob_requirements, describe_blob};
 pub use cache::CacheReport;
 pub use compile::{Compiled, compile, import, partition};
 pub use delegates::{PORTABLE, check_config, discover, wanted};

@@ -125,7 +125,7 @@ impl RegionCall for SessionCall {
                 dtype: tensor.dtype(),
                 sizes: tensor.sizes(),
                 bytes: if tensor.is_contiguous() {
-                    &tensor.bytes()[..length]
+                    tensor.room()
                 } else {
                     &copy.bytes()[..length]
                 },
@@ -142,7 +142,7 @@ impl RegionCall for SessionCall {
             taken.push(Output {
                 dtype: out.dtype(),
                 sizes: *out.sizes(),
-                bytes: out.bytes_mut(),
+                bytes: out.room_mut(),
             });
         }
         let cancel = self.watch.cancel.as_deref();

@@ -98,6 +98,24 @@ impl RunReport {
         parts.join(", ")
     }
 
+    /// What each region's tensors cost in copies, because they did not lie as its delegate requires: a line for each that had any.
+    pub fn copies(&self) -> Vec<String> {
+        let copied = self.regions.iter().filter(|region| region.copied_tensors > 0);
+        copied
+            .map(|region| {
+                format!(
+                    "{} in instructions {}..{}: {} tensors ({} bytes) copied in {} runs",
+                    region.backend.as_deref().unwrap_or("nobody"),
+                    region.start,
+                    region.end,
+                    region.copied_tensors,
+                    region.copied_bytes,
+                    region.delegated_runs
+                )
+            })
+            .collect()
+    }
+
     /// Why regions ran portably, or that none did.
     pub fn why_portable(&self) -> String {
         let fallen: Vec<&RegionState> = self

@@ -7,44 +7,11 @@
 mod common;
 
 use common::fixture;
+use common::worker::{built, config, host, skipped, text};
 use delegraph::{RunReport, Value};
 use delegraph_config::Config;
-use delegraph_host::Host;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Where cargo puts programs and libraries: above the folder of the tests.
-fn built() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().to_path_buf()
-}
-
-/// True, and says so, if what these tests need is not there.
-fn skipped() -> bool {
-    let missing = ["delegraph-worker", "libfault_delegate.so"]
-        .iter()
-        .find(|name| !built().join(name).is_file());
-    if let Some(missing) = missing {
-        println!("skipped: `{missing}` is not built; `cargo xtask test` builds it");
-    }
-    missing.is_some()
-}
-
-/// A configuration that gives everything to the fault delegate.
-fn config(settings: &str, options: &str) -> Config {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
-    common::config(&format!(
-        "schema = 1\n[select]\norder = ['fault']\n[delegates]\nworker = '{}'\n[backend.fault]\nlibrary = '{}'\n{settings}\n\
-         options = {{ {options} }}\n",
-        built().join("delegraph-worker").display(),
-        manifest.display(),
-    ))
-}
-
-fn host(config: &Config) -> Arc<Host> {
-    Arc::new(delegraph::discover(config, false))
-}
 
 const MODEL: &str = "arch-mlp-dynamic-batch";
 
@@ -68,6 +35,26 @@ fn a_delegate_runs_in_a_process_of_its_own() {
     assert_eq!(report.regions[0].isolation.as_deref(), Some("worker"));
     // Weights and activations are shared; what the app gives lies elsewhere only where it is not an activation.
     println!("{report:?}");
+}
+
+#[test]
+fn neighbours_are_met_in_shared_memory_without_a_copy() {
+    if skipped() {
+        return;
+    }
+    let rule = "[[rule]]\nmatch = { op = 'aten.gelu*' }\ndeny = ['fault']\n";
+    let mut layers = delegraph_config::Layers::default();
+    let add = |layers: &mut delegraph_config::Layers, text: &str| {
+        layers.add_text(delegraph_config::Origin::Flag, text, None).unwrap();
+    };
+    add(&mut layers, &text("", "alignment = 512"));
+    add(&mut layers, rule);
+    let report = runs(&layers.resolve(None).unwrap(), 2);
+    assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
+    assert_eq!(report.regions.len(), 2);
+    // What the app gives lies where the app has it; what the first region leaves and the second reads lies in the arena, as required.
+    assert!(report.regions[0].copied_tensors > 0);
+    assert_eq!(report.regions[1].copied_tensors, 0, "{:?}", report.copies());
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Engine {
                 Some(Carved::Read(_)) => return Err(CallError::Bug("output lent to read")),
             };
             let out = Out::new(slot.dtype, sizes[write.slot.0 as usize], slot.dim_order, buffer);
-            outs.push(out.on(*parallel));
+            outs.push(out.on(*parallel).within(slot.capacity));
         }
         let mut tensors = recycle(core::mem::take(&mut pools.tensors));
         for read in &io.reads {

@@ -33,6 +33,11 @@ pub struct BoundRegion {
     pub inputs: Vec<u32>,
     /// Tensor values that it writes.
     pub outputs: Vec<u32>,
+    /// For each input, then each output: bytes from the tensor's start on that hold no other value while it is alive, where that is more
+    /// than its largest size; 0, or a list that ends earlier: nothing beyond it. The call may read and write there
+    /// ([`Tensor::room`], [`Out::room_mut`]). It is the planner's promise: what does not fit the method's memory is passed over, and
+    /// a wrong one has other tensors overwritten, as wrong offsets would.
+    pub rooms: Vec<usize>,
     /// Backend id, for reports and messages.
     pub backend: String,
     /// Operators with counts, for reports and messages.
@@ -133,6 +138,7 @@ impl Region {
         if !io.copies.is_empty() {
             return Err(fail("an input shares bytes with an output".into()));
         }
+        let io = roomy(&bound, loaded, state, &reads, &writes).unwrap_or(io);
         let report = RegionReport {
             start: bound.start,
             end: bound.end,
@@ -193,6 +199,28 @@ impl Region {
         }
         text
     }
+}
+
+/// How the region borrows its tensors with the rooms that the planner left. `None`: none, or they cannot be: they reach beyond the
+/// memory, into state, or one into another.
+fn roomy(bound: &BoundRegion, loaded: &Loaded, state: &State, reads: &[SlotId], writes: &[SlotId]) -> Option<Io> {
+    let tensors = &loaded.tensors;
+    let rooms = bound.rooms.iter().zip(reads.iter().chain(writes));
+    let mut any = false;
+    for (&room, slot) in rooms {
+        let slot = &tensors.slots[slot.0 as usize];
+        let Some((memory, range)) = slot.arena_range().filter(|_| room > slot.capacity) else {
+            continue;
+        };
+        let end = range.start.checked_add(room)?;
+        let len = *tensors.memory_lens.get(memory.0 as usize)?;
+        if end > len || state.lies_in(memory) {
+            return None;
+        }
+        any = true;
+    }
+    let io = any.then(|| Io::with_rooms(&tensors.slots, reads, writes, &bound.rooms).ok())??;
+    io.copies.is_empty().then_some(io)
 }
 
 /// Stands for a delegate that no instruction calls.

@@ -156,10 +156,25 @@ impl Io {
     /// # Errors
     /// An output is a constant, or two outputs share bytes.
     pub fn new(slots: &[Slot], reads: &[SlotId], writes: &[SlotId]) -> Result<Io, String> {
+        Io::with_rooms(slots, reads, writes, &[])
+    }
+
+    /// The same, with so many bytes of each tensor's arena, reads first, from its start on; a tensor without a number and one that is
+    /// larger have their own bytes.
+    ///
+    /// # Errors
+    /// As [`Io::new`].
+    pub fn with_rooms(slots: &[Slot], reads: &[SlotId], writes: &[SlotId], rooms: &[usize]) -> Result<Io, String> {
         let slot = |id: SlotId| &slots[id.0 as usize];
+        // Where a tensor's bytes end, and the room behind them.
+        let end = |at: usize, id: SlotId, start: usize| {
+            let room = rooms.get(at).copied().unwrap_or(0);
+            start + slot(id).capacity.max(room)
+        };
         let mut pieces = Vec::new();
         let mut targets = Vec::new();
-        for &id in writes {
+        for (at, &id) in writes.iter().enumerate() {
+            let at = reads.len() + at;
             let target = match slot(id).place {
                 Place::Own(memory) => Some(Piece {
                     memory,
@@ -167,7 +182,7 @@ impl Io {
                 }),
                 Place::Arena { memory, start } if slot(id).capacity > 0 => Some(Piece {
                     memory,
-                    part: Part::Write(start..start + slot(id).capacity),
+                    part: Part::Write(start..end(at, id, start)),
                 }),
                 Place::Arena { .. } => None,
                 Place::Constant(_) | Place::Copied(_) | Place::External(_) => {
@@ -185,7 +200,7 @@ impl Io {
         let mut copies = Vec::new();
         // What each input wants to borrow, until the pieces are numbered.
         let mut wanted: Vec<(Source, Option<Piece>)> = Vec::new();
-        for &id in reads {
+        for (at, &id) in reads.iter().enumerate() {
             let piece = match &slot(id).place {
                 Place::Constant(range) if range.is_empty() => None,
                 Place::Constant(range) => {
@@ -202,7 +217,7 @@ impl Io {
                 }),
                 Place::Arena { memory, start } => (slot(id).capacity > 0).then(|| Piece {
                     memory: *memory,
-                    part: Part::Read(*start..*start + slot(id).capacity),
+                    part: Part::Read(*start..end(at, id, *start)),
                 }),
             };
             let source = match &piece {

@@ -3,8 +3,8 @@
 use crate::call::{Details, HostCall, MAX_EVENTS, ProfileEvent, Progress, now_ns};
 use crate::raw::{read, text};
 use crate::sinks::{
-    blob_begin_section, blob_require, blob_set_driver_range, blob_set_precision, blob_set_verdict, blob_write,
-    part_atomic_set, part_node_verdict,
+    blob_begin_section, blob_keep_state, blob_require, blob_set_driver_range, blob_set_precision, blob_set_verdict,
+    blob_write, part_atomic_set, part_node_verdict,
 };
 use crate::submit::fence_signal;
 use crate::weights::{weight_map, weight_release, weight_retain, weight_share_key, weight_unmap};
@@ -72,6 +72,7 @@ pub(crate) static HOST_API: c::HostApi = c::HostApi {
     blob_set_driver_range: Some(blob_set_driver_range),
     blob_require: Some(blob_require),
     fence_signal: Some(fence_signal),
+    blob_keep_state: Some(blob_keep_state),
     ..c::HostApi::new()
 };
 

@@ -387,7 +387,7 @@ impl Delegate {
             Instance::Remote(remote) => Backing::Remote(remote.load(blob, &envelope, weights, device, options)?),
         };
         let Envelope { meta, .. } = envelope;
-        Ok(Session::new(self.backend.clone(), backing, meta.inputs, meta.outputs))
+        Ok(Session::new(self.backend.clone(), backing, meta))
     }
 
     fn role<'a>(&self, instance: &'a Option<Instance>, role: &str) -> Result<&'a Instance, DelegateError> {

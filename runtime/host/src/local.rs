@@ -10,7 +10,7 @@ use crate::sinks::{BlobSink, CheckSink, PartSink};
 use crate::submit::{Fence, Registered};
 use crate::weights::WeightsHandle;
 use crate::{DelegateError, delegate_options as options};
-use delegraph_abi::envelope::{self, Envelope, Meta, Section, TensorSpec};
+use delegraph_abi::envelope::{self, Envelope, KeptState, Meta, Section, TensorSpec};
 use delegraph_abi::image::{ImageView, Kind, List, NodeIndex, ValueIndex};
 use delegraph_abi::{Status, c};
 use delegraph_types::Parallel;
@@ -201,6 +201,10 @@ impl Local {
                 }
             }
         }
+        let states = parts.states.iter().map(|state| kept_state(view, *state));
+        let states = states
+            .collect::<Result<_, _>>()
+            .map_err(|problem| out_of_contract(&problem))?;
         let [driver_min, driver_max] = parts.drivers;
         let meta = Meta {
             delegate: self.info.name.clone(),
@@ -217,6 +221,7 @@ impl Local {
             driver_max,
             inputs,
             outputs,
+            states,
         };
         let sections: Vec<Section<'_>> = parts
             .sections
@@ -252,6 +257,15 @@ impl Local {
         device: Option<u32>,
         options: &CallOptions<'_>,
     ) -> Result<LocalSession, DelegateError> {
+        if let Some(state) = envelope.meta.states.first()
+            && self.api.features[0] & c::Feature::STATE.0 == 0
+        {
+            let problem = format!(
+                "sessions of the blob keep the state `{}`, and this library has no functions for that",
+                state.name
+            );
+            return Err(self.error(Status::BLOB_INCOMPATIBLE, problem));
+        }
         // Sections lie aligned within the blob; where the blob itself lies otherwise, they are moved.
         let placed: Vec<Aligned<'_>> = envelope
             .sections
@@ -480,6 +494,25 @@ impl LocalSession {
         })
     }
 
+    /// Does something to a state, or ends what a run did to all of them.
+    pub fn state(&mut self, op: StateOp<'_>, options: &CallOptions<'_>) -> Result<(), DelegateError> {
+        let session = self.session;
+        // SAFETY: the session is loaded; bytes live until the call returns, and what is written is borrowed exclusively.
+        self.local.call(options, |api, call| unsafe {
+            match op {
+                StateOp::Commit(accept) => api.session_state_commit.map(|f| f(session, call, u32::from(accept))),
+                StateOp::Reset(state) => api.session_state_reset.map(|f| f(session, call, state)),
+                StateOp::Truncate(state, length) => api.session_state_truncate.map(|f| f(session, call, state, length)),
+                StateOp::Snapshot(state, out) => api
+                    .session_state_snapshot
+                    .map(|f| f(session, call, state, out.as_mut_ptr().cast(), out.len() as u64)),
+                StateOp::Restore(state, bytes) => api
+                    .session_state_restore
+                    .map(|f| f(session, call, state, bytes.as_ptr().cast(), bytes.len() as u64)),
+            }
+        })
+    }
+
     /// True if runs can go on while the caller does something else.
     pub fn submits(&self) -> bool {
         self.local.api.features[0] & c::Feature::ASYNC.0 != 0
@@ -558,6 +591,40 @@ impl Drop for LocalSession {
 /// SHA-256 of bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// What can be done to a state that a session keeps, by its index in the graph.
+pub(crate) enum StateOp<'a> {
+    /// Ends what a run did to all states: its values count, or those before it.
+    Commit(bool),
+    Reset(u32),
+    Truncate(u32, u64),
+    Snapshot(u32, &'a mut [u8]),
+    Restore(u32, &'a [u8]),
+}
+
+/// What an envelope says of a state that sessions keep.
+fn kept_state(view: &ImageView<'_>, index: u32) -> Result<KeptState, String> {
+    let state = view
+        .state(index)
+        .ok_or_else(|| format!("it keeps state {index}, which the graph does not have"))?;
+    let value = view.inputs().get(state.input as usize).map(|value| view.value(value));
+    // The image is verified: there is such an input, and it is a tensor.
+    let (dtype, dims) = value.map_or((None, None), |value| (value.dtype(), value.const_dims()));
+    let dims = dims.ok_or_else(|| format!("it keeps the state `{}`, whose sizes are not fixed", state.name))?;
+    let bytes = dims
+        .iter()
+        .try_fold(dtype.and_then(|d| d.size()).unwrap_or(0) as u64, |bytes, size| {
+            bytes.checked_mul(u64::try_from(*size).ok()?)
+        });
+    Ok(KeptState {
+        state: index,
+        name: state.name.to_string(),
+        input: state.input,
+        output: state.output,
+        growth: state.growth_axis.map(|axis| (axis, dims[axis as usize] as u64)),
+        bytes: bytes.ok_or_else(|| format!("the state `{}` is too large", state.name))?,
+    })
 }
 
 /// SHA-256 of a graph's weights with their ids.

@@ -3,8 +3,9 @@
 use crate::call::CallOptions;
 use crate::local::LocalSession;
 use crate::memory::Memory;
+use crate::states::States;
 use crate::{DelegateError, staging::Staging};
-use delegraph_abi::envelope::{Requirement, TensorSpec};
+use delegraph_abi::envelope::{Meta, Requirement, TensorSpec};
 use delegraph_abi::{Status, c};
 use delegraph_types::{DType, Dims, Parallel};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub struct Input<'a> {
     pub dtype: DType,
     /// Sizes.
     pub sizes: &'a [i64],
-    /// Exactly the elements, aligned to an element's size.
+    /// The elements, aligned to an element's size, and what may be read behind them. Empty where the session keeps the state that the
+    /// tensor is ([`Session::states`]).
     pub bytes: &'a [u8],
 }
 
@@ -28,14 +30,15 @@ pub struct Output<'a> {
     pub dtype: DType,
     /// In: the largest sizes that fit `bytes`. Out: the actual sizes, never larger.
     pub sizes: Dims,
-    /// Room for the largest sizes, aligned to an element's size; the actual elements lie at its start, contiguous.
+    /// Room for the largest sizes, aligned to an element's size, and what may be written behind them; the actual elements lie at its
+    /// start, contiguous, and all behind them is unspecified after a run. Empty where the session keeps the state.
     pub bytes: &'a mut [u8],
 }
 
 /// A loaded blob, ready to run. One run at a time; may move between threads.
 pub struct Session {
-    backend: Arc<str>,
-    backing: Backing,
+    pub(crate) backend: Arc<str>,
+    pub(crate) backing: Backing,
     /// Threads that a run may borrow; `None`: those of the host's options.
     parallel: Option<Parallel>,
     inputs: Vec<TensorSpec>,
@@ -43,6 +46,8 @@ pub struct Session {
     /// Kept between runs, so that a steady run allocates nothing.
     room: Room,
     copies: Copies,
+    /// What it keeps on its side.
+    pub(crate) states: States,
 }
 
 /// Where the session is.
@@ -76,18 +81,14 @@ struct Room {
 unsafe impl Send for Room {}
 
 impl Session {
-    pub(crate) fn new(
-        backend: Arc<str>,
-        backing: Backing,
-        inputs: Vec<TensorSpec>,
-        outputs: Vec<TensorSpec>,
-    ) -> Session {
+    pub(crate) fn new(backend: Arc<str>, backing: Backing, meta: Meta) -> Session {
         Session {
+            states: States::new(&meta),
             backend,
             backing,
             parallel: None,
-            inputs,
-            outputs,
+            inputs: meta.inputs,
+            outputs: meta.outputs,
             room: Room::default(),
             copies: Copies::default(),
         }
@@ -133,6 +134,7 @@ impl Session {
         outputs: &mut [Output<'_>],
         options: &CallOptions<'_>,
     ) -> Result<(), DelegateError> {
+        self.ready_to_run(options)?;
         let options = self.prepare(inputs, outputs, options)?;
         let room = &self.room;
         match &mut self.backing {
@@ -146,7 +148,8 @@ impl Session {
                 self.copies.bytes += copies.bytes;
             }
         }
-        self.finish(outputs)
+        let outcome = self.finish(outputs);
+        self.ran(outcome, &options)
     }
 
     /// Begins a run, calls `meanwhile` while it goes on, and waits for its end. Where the delegate has no runs that go on by
@@ -165,7 +168,8 @@ impl Session {
             let outcome = self.execute_with(inputs, outputs, options);
             return (meanwhile(&Pending(None)), outcome);
         }
-        let options = match self.prepare(inputs, outputs, options) {
+        let ready = self.ready_to_run(options);
+        let options = match ready.and_then(|()| self.prepare(inputs, outputs, options)) {
             Ok(options) => options,
             Err(error) => return (meanwhile(&Pending(None)), Err(error)),
         };
@@ -178,7 +182,11 @@ impl Session {
                 meanwhile(&Pending(Some(fence)))
             })
         };
-        (result, outcome.and_then(|()| self.finish(outputs)))
+        if let Err(error) = outcome {
+            return (result, Err(error));
+        }
+        let outcome = self.finish(outputs);
+        (result, self.ran(outcome, &options))
     }
 
     /// Checks what is given and lays out what is handed over.
@@ -206,16 +214,22 @@ impl Session {
         let specs = self.inputs.iter().chain(&self.outputs).map(|spec| spec.requirement);
         let given = inputs
             .iter()
-            .map(|t| (t.dtype, t.sizes.len(), t.bytes.as_ptr().cast_mut(), t.bytes.len()));
+            .map(|t| (t.dtype, t.sizes, t.bytes.as_ptr().cast_mut(), t.bytes.len()));
         // The contract forbids writing an input.
         let taken = outputs
             .iter_mut()
-            .map(|t| (t.dtype, t.sizes.rank(), t.bytes.as_mut_ptr(), t.bytes.len()));
+            .map(|t| (t.dtype, &t.sizes[..], t.bytes.as_mut_ptr(), t.bytes.len()));
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
-        for (i, ((((dtype, rank, data, size), requirement), sizes), staging)) in places.enumerate() {
-            let (mut data, mut data_size) = (data, size);
-            staging.used = !meets(requirement, data, size);
-            if staging.used {
+        for (i, ((((dtype, present, data, room), requirement), sizes), staging)) in places.enumerate() {
+            let (rank, size) = (present.len(), elements(dtype, present).unwrap_or(room));
+            let (data, handed) = match self.states.keeps(i) {
+                true => (std::ptr::null_mut(), Some(0)),
+                false => (data, room_handed(requirement, data, size, room)),
+            };
+            staging.used = handed.is_none();
+            let (data, data_size) = if let Some(handed) = handed {
+                (data, handed)
+            } else {
                 let room = staging.room(requirement, size).map_err(|_| {
                     DelegateError::new(
                         &self.backend,
@@ -224,12 +238,12 @@ impl Session {
                     )
                 })?;
                 if let Some(input) = inputs.get(i) {
-                    room[..size].copy_from_slice(input.bytes);
+                    room[..size].copy_from_slice(&input.bytes[..size]);
                     self.copies.tensors += 1;
                     self.copies.bytes += size as u64;
                 }
-                (data, data_size) = (room.as_mut_ptr(), room.len());
-            }
+                (room.as_mut_ptr(), room.len())
+            };
             let (buffer, buffer_offset) = match &self.backing {
                 Backing::Local(local) => local.buffer_of(data, data_size),
                 #[cfg(target_os = "linux")]
@@ -273,8 +287,9 @@ impl Session {
             })?;
             let staging = &self.room.staging[first + i];
             if staging.used {
-                let length = output.bytes.len();
-                output.bytes.copy_from_slice(&staging.bytes()[..length]);
+                // The sizes are no larger than those that the staging has room for.
+                let length = elements(output.dtype, &output.sizes).unwrap_or(0);
+                output.bytes[..length].copy_from_slice(&staging.bytes()[..length]);
                 self.copies.tensors += 1;
                 self.copies.bytes += length as u64;
             }
@@ -292,10 +307,13 @@ impl Session {
             return Err(format!("{given} {what} are given, the blob has {taken}"));
         }
         for (i, (tensor, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
-            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec).map_err(|why| format!("input {i}: {why}"))?;
+            let kept = self.states.keeps(i);
+            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec, kept)
+                .map_err(|why| format!("input {i}: {why}"))?;
         }
         for (i, (tensor, spec)) in outputs.iter().zip(&self.outputs).enumerate() {
-            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec)
+            let kept = self.states.keeps(inputs.len() + i);
+            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec, kept)
                 .map_err(|why| format!("output {i}: {why}"))?;
         }
         Ok(())
@@ -313,14 +331,23 @@ impl Pending<'_> {
     }
 }
 
-/// Whether bytes lie as a blob requires.
-fn meets(requirement: Requirement, data: *const u8, size: usize) -> bool {
-    let aligned = |to: usize| to <= 1 || (data as usize).is_multiple_of(to);
-    let multiple = requirement.size_multiple as usize;
-    aligned(requirement.alignment as usize) && (multiple <= 1 || size.is_multiple_of(multiple))
+/// The bytes to hand over of a tensor of `size` bytes that lies at `data` with `room` bytes, as a blob requires: the elements, and up to
+/// the next multiple where one is asked for. `None`: it does not lie so.
+fn room_handed(requirement: Requirement, data: *const u8, size: usize, room: usize) -> Option<usize> {
+    let aligned = (data as usize).is_multiple_of(requirement.alignment.max(1) as usize);
+    let handed = size.next_multiple_of(requirement.size_multiple.max(1) as usize);
+    (aligned && handed <= room).then_some(handed)
 }
 
-fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) -> Result<(), String> {
+/// Bytes of the elements of these sizes; `None`: more than there can be.
+fn elements(dtype: DType, sizes: &[i64]) -> Option<usize> {
+    sizes
+        .iter()
+        .try_fold(dtype.size(), |n, size| n.checked_mul(usize::try_from(*size).ok()?))
+}
+
+/// `kept`: the session has its elements.
+fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, kept: bool) -> Result<(), String> {
     if dtype_code(dtype) != spec.dtype {
         return Err(format!("its dtype is {dtype}, the blob's is {}", spec.dtype));
     }
@@ -331,10 +358,13 @@ fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec) ->
             spec.rank
         ));
     }
-    let elements = sizes
-        .iter()
-        .try_fold(1usize, |n, size| n.checked_mul(usize::try_from(*size).ok()?));
-    let need = elements.and_then(|n| n.checked_mul(dtype.size()));
+    if kept {
+        return match bytes.is_empty() {
+            true => Ok(()),
+            false => Err("the session keeps this state, and takes no bytes of it; see `Session::states`".to_string()),
+        };
+    }
+    let need = elements(dtype, sizes);
     if need.is_none_or(|need| need > bytes.len()) {
         return Err(format!("{} bytes do not hold {dtype}{sizes:?}", bytes.len()));
     }

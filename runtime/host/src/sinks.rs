@@ -132,6 +132,8 @@ pub(crate) struct BlobParts {
     pub drivers: [String; 2],
     /// Whether of an output, its index, and what it needs.
     pub requirements: Vec<(bool, u32, Requirement)>,
+    /// States of the graph that sessions keep, by index.
+    pub states: Vec<u32>,
     pub sections: Vec<(String, u32, Vec<u8>)>,
     /// First thing that was out of contract.
     pub problem: Option<String>,
@@ -219,6 +221,20 @@ pub(crate) unsafe extern "C" fn blob_require(
                 return Err("it states requirements without end".to_string());
             }
             parts.requirements.push((is_output != 0, index, requirement));
+            Ok(())
+        })
+    }
+}
+
+pub(crate) unsafe extern "C" fn blob_keep_state(sink: *mut c::BlobSink, state: u32) -> Status {
+    // SAFETY: as in `blob_set_precision`.
+    unsafe {
+        BlobSink::with(sink, |parts| {
+            // Each once, which also bounds the list: a state that is not there ends it when the blob is made.
+            if parts.states.contains(&state) || parts.states.len() >= MAX_REQUIREMENTS {
+                return Err(format!("it keeps state {state} twice, or states without end"));
+            }
+            parts.states.push(state);
             Ok(())
         })
     }

@@ -12,7 +12,10 @@ pub struct Tensor<'a> {
     dtype: DType,
     sizes: Dims,
     strides: Dims,
+    /// All that is lent.
     data: &'a [u8],
+    /// Bytes of the strided extent.
+    extent: usize,
 }
 
 impl<'a> Tensor<'a> {
@@ -28,7 +31,8 @@ impl<'a> Tensor<'a> {
                     dtype,
                     sizes,
                     strides,
-                    data: &data[..bytes],
+                    data,
+                    extent: bytes,
                 })
             }
             _ => Err(KernelError::invalid(
@@ -86,6 +90,13 @@ impl<'a> Tensor<'a> {
     /// The bytes of the strided extent.
     #[inline]
     pub fn bytes(&self) -> &'a [u8] {
+        // `new` has compared them.
+        &self.data[..self.extent]
+    }
+
+    /// [`Tensor::bytes`] and what lies behind them that may be read, too: unspecified bytes, where planners left room.
+    #[inline]
+    pub fn room(&self) -> &'a [u8] {
         self.data
     }
 
@@ -97,7 +108,7 @@ impl<'a> Tensor<'a> {
         if !matches {
             return None;
         }
-        bytemuck::try_cast_slice(self.data).ok()
+        bytemuck::try_cast_slice(self.bytes()).ok()
     }
 }
 
@@ -232,6 +243,8 @@ pub struct Out<'a> {
     sizes: Dims,
     dim_order: Dims,
     buffer: Buffer<'a>,
+    /// Most bytes of the buffer that elements may take.
+    capacity: usize,
     parallel: Parallel,
 }
 
@@ -244,8 +257,14 @@ impl<'a> Out<'a> {
             sizes,
             dim_order,
             buffer,
+            capacity: usize::MAX,
             parallel: Parallel::SERIAL,
         }
+    }
+
+    /// The same, whose elements take at most so many bytes of planned memory; what lies behind is room, see [`Out::room_mut`].
+    pub fn within(self, capacity: usize) -> Out<'a> {
+        Out { capacity, ..self }
     }
 
     /// The same, to be computed on these threads.
@@ -299,11 +318,11 @@ impl<'a> Out<'a> {
             .and_then(|n| n.checked_mul(self.dtype.size()))
             .ok_or(KernelError::OutOfMemory(usize::MAX))?;
         match &mut self.buffer {
-            Buffer::Fixed(data) if bytes > data.len() => {
+            Buffer::Fixed(data) if bytes > data.len().min(self.capacity) => {
                 return Err(KernelError::OutputTooLarge {
                     got: Box::new(*sizes),
                     dtype: self.dtype,
-                    capacity: data.len(),
+                    capacity: data.len().min(self.capacity),
                 });
             }
             Buffer::Fixed(_) => {}
@@ -329,6 +348,18 @@ impl<'a> Out<'a> {
                 let end = bytes.min(all.len());
                 &mut all[..end]
             }
+        }
+    }
+
+    /// The bytes of the present sizes and, in planned memory, all that is lent behind them: whatever is written there nobody reads.
+    #[inline]
+    pub fn room_mut(&mut self) -> &mut [u8] {
+        if matches!(self.buffer, Buffer::Growable(_)) {
+            return self.bytes_mut();
+        }
+        match &mut self.buffer {
+            Buffer::Fixed(data) => data,
+            Buffer::Growable(memory) => memory.bytes_mut(),
         }
     }
 

@@ -40,6 +40,10 @@ pub struct Region {
     pub inputs: Vec<u32>,
     /// Tensor values that it writes, in the order of the blob's outputs.
     pub outputs: Vec<u32>,
+    /// For each input, then each output: bytes from the tensor's first byte on that no other value takes while this one is alive, where
+    /// that is more than the tensor's largest size; 0: nothing beyond it. A list that ends earlier says 0 for the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<u64>,
     /// Operators of the region as the delegate saw them, with counts; for reports and `fallback = "deny"`.
     pub operators: Vec<(String, u32)>,
     /// In the order of preference at compile time.

@@ -89,6 +89,7 @@ pub fn overlay(bytes: &[u8], running: &dyn Fn()) -> Outcome {
             end: region.end,
             inputs: region.inputs.clone(),
             outputs: region.outputs.clone(),
+            rooms: region.rooms.iter().map(|room| *room as usize).collect(),
             backend: "hostile".to_string(),
             operators: region.operators.clone(),
             call: Box::new(Fails),

@@ -3,8 +3,8 @@
 use super::{ExprIndex, ImageError, ValueIndex, WeightIndex, verify};
 use crate::c::{
     ArgKind, DType, ExprKind, ExprOp, IMAGE_MAGIC, IMAGE_MAJOR, IMAGE_MINOR, ImageArg, ImageExpr, ImageHeader,
-    ImageNode, ImageQuant, ImageSymbol, ImageTable, ImageTableKind, ImageValue, ImageWeight, MemoryFormat, NONE, OPSET,
-    QuantKind, ValueSource, ValueType,
+    ImageNode, ImageQuant, ImageState, ImageSymbol, ImageTable, ImageTableKind, ImageValue, ImageWeight, MemoryFormat,
+    NONE, OPSET, QuantKind, ValueSource, ValueType,
 };
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -129,6 +129,7 @@ pub struct ImageBuilder {
     args: Vec<ImageArg>,
     inputs: Vec<u32>,
     outputs: Vec<u32>,
+    states: Vec<ImageState>,
 }
 
 impl ImageBuilder {
@@ -154,6 +155,7 @@ impl ImageBuilder {
             args: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -280,6 +282,21 @@ impl ImageBuilder {
         self.outputs.push(value.0);
     }
 
+    /// A state: the input at a position is, in each run, what the output at a position was in the run before. `growth_axis`: the
+    /// dimension along which runs append. Gives its index.
+    pub fn state(&mut self, name: &str, input: u32, output: u32, growth_axis: Option<u32>) -> u32 {
+        let (name_offset, name_size) = self.text(name);
+        self.states.push(ImageState {
+            name_offset,
+            name_size,
+            input,
+            output,
+            growth_axis: growth_axis.unwrap_or(NONE),
+            ..ImageState::new()
+        });
+        self.states.len() as u32 - 1
+    }
+
     /// The image.
     ///
     /// # Errors
@@ -375,7 +392,7 @@ impl ImageBuilder {
             out.u32s(&[r.kind.0, r.count]);
             out.u64(r.value);
         });
-        alloc::vec![
+        let mut tables = alloc::vec![
             (ImageTableKind::STRINGS, 1, self.strings.clone()),
             (ImageTableKind::INDICES, 4, records(&self.indices, |out, i| out.u32(*i))),
             (ImageTableKind::WORDS, 8, records(&self.words, |out, w| out.u64(*w))),
@@ -388,7 +405,15 @@ impl ImageBuilder {
             (ImageTableKind::ARGS, size_of::<ImageArg>(), args),
             (ImageTableKind::INPUTS, 4, records(&self.inputs, |out, i| out.u32(*i))),
             (ImageTableKind::OUTPUTS, 4, records(&self.outputs, |out, i| out.u32(*i))),
-        ]
+        ];
+        // Absent where there are none, so that such images are as they were before there were states.
+        if !self.states.is_empty() {
+            let states = records(&self.states, |out, r| {
+                out.u32s(&[r.name_offset, r.name_size, r.input, r.output, r.growth_axis, r.reserved]);
+            });
+            tables.push((ImageTableKind::STATES, size_of::<ImageState>(), states));
+        }
+        tables
     }
 
     fn text(&mut self, text: &str) -> (u32, u32) {

@@ -19,6 +19,7 @@
 //! ARGS      ImageArg      one a parameter of the operator's schema
 //! INPUTS    u32        values that the caller gives, in order
 //! OUTPUTS   u32        values that the caller gets, in order
+//! STATES    ImageState    an output that is an input of the next run; absent where there is none
 //! ```
 //!
 //! Nodes are in execution order: each value is defined before it is read. There are no subgraphs: control flow is never
@@ -53,7 +54,7 @@ pub use builder::{Arg, ImageBuilder, Quant, Type};
 pub use sizes::{Number, SizeError, Sizes};
 pub use verify::{ImageError, verify};
 pub use view::{
-    ArgView, Expr, ImageView, IntsView, Kind, List, NodeView, NumbersView, Source, Symbol, ValueView, WeightView,
+    ArgView, Expr, ImageView, IntsView, Kind, List, NodeView, NumbersView, Source, State, Symbol, ValueView, WeightView,
 };
 
 /// A value of an image.

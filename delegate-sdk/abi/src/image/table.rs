@@ -3,7 +3,7 @@
 use crate::c::ImageTableKind;
 
 /// Number of kinds of tables that this version knows.
-pub(crate) const KINDS: usize = 12;
+pub(crate) const KINDS: usize = 13;
 
 /// Where a table lies.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,8 +4,8 @@ use super::table::{Layout, Span, Table};
 use super::view::ImageView;
 use crate::c::{
     ArgKind, DType, ExprKind, ExprOp, IMAGE_MAGIC, IMAGE_MAJOR, ImageArg, ImageExpr, ImageHeader, ImageNode,
-    ImageQuant, ImageSymbol, ImageTable, ImageTableKind, ImageValue, ImageWeight, MAX_RANK, NONE, QuantKind,
-    ValueSource, ValueType,
+    ImageQuant, ImageState, ImageSymbol, ImageTable, ImageTableKind, ImageValue, ImageWeight, MAX_RANK, NONE,
+    QuantKind, ValueSource, ValueType,
 };
 use alloc::vec;
 use alloc::vec::Vec;
@@ -62,7 +62,7 @@ impl fmt::Display for ImageError {
 impl core::error::Error for ImageError {}
 
 /// Smallest record of each kind, in the order of the kinds from 1.
-const RECORDS: [(ImageTableKind, usize); 12] = [
+const RECORDS: [(ImageTableKind, usize); 13] = [
     (ImageTableKind::STRINGS, 1),
     (ImageTableKind::INDICES, 4),
     (ImageTableKind::WORDS, 8),
@@ -75,6 +75,7 @@ const RECORDS: [(ImageTableKind, usize); 12] = [
     (ImageTableKind::ARGS, size_of::<ImageArg>()),
     (ImageTableKind::INPUTS, 4),
     (ImageTableKind::OUTPUTS, 4),
+    (ImageTableKind::STATES, size_of::<ImageState>()),
 ];
 
 /// Checks every offset, index, text and order of an image, in time linear in its size.
@@ -203,7 +204,8 @@ impl<'a> Check<'a> {
         self.quants()?;
         self.values()?;
         self.nodes()?;
-        self.inputs_outputs()
+        self.inputs_outputs()?;
+        self.states()
     }
 
     /// The text whose offset lies at `offset` of a record and whose size follows.
@@ -533,6 +535,53 @@ impl<'a> Check<'a> {
             ensure(outputs.u32(i, 0) < values.count, kind, i, "there is no such value")?;
         }
         Ok(())
+    }
+
+    fn states(&self) -> Outcome {
+        let (kind, table) = self.table(ImageTableKind::STATES);
+        let (inputs, outputs) = (self.image.inputs(), self.image.outputs());
+        let mut seen = [vec![false; inputs.len()], vec![false; outputs.len()]];
+        let mut names: Vec<&str> = Vec::new();
+        for i in 0..table.count {
+            self.text(table, kind, i, offset_of!(ImageState, name_offset))?;
+            let at = table.u32(i, offset_of!(ImageState, input)) as usize;
+            let before = inputs.get(at).ok_or(record(kind, i, "there is no such input"))?;
+            ensure(
+                !core::mem::replace(&mut seen[0][at], true),
+                kind,
+                i,
+                "its input is another state's",
+            )?;
+            let at = table.u32(i, offset_of!(ImageState, output)) as usize;
+            let after = outputs.get(at).ok_or(record(kind, i, "there is no such output"))?;
+            ensure(
+                !core::mem::replace(&mut seen[1][at], true),
+                kind,
+                i,
+                "its output is another state's",
+            )?;
+            let (before, after) = (self.image.value(before), self.image.value(after));
+            let tensor = before.dtype().is_some() && before.dtype() == after.dtype();
+            ensure(tensor, kind, i, "it is no tensor of one dtype")?;
+            // Equal expressions have equal indices, as the builder makes them.
+            let same = before.dims().iter().map(|e| e.0).eq(after.dims().iter().map(|e| e.0));
+            ensure(
+                same || before.const_dims().is_some_and(|dims| Some(dims) == after.const_dims()),
+                kind,
+                i,
+                "its sizes change",
+            )?;
+            let axis = table.u32(i, offset_of!(ImageState, growth_axis));
+            ensure(
+                axis == NONE || (axis as usize) < before.rank(),
+                kind,
+                i,
+                "it grows along no dimension of it",
+            )?;
+            names.push(self.image.state(i).map_or("", |state| state.name));
+        }
+        names.sort_unstable();
+        ensure(names.windows(2).all(|w| w[0] != w[1]), kind, 0, "a name occurs twice")
     }
 
     fn table(&self, kind: ImageTableKind) -> (ImageTableKind, Table<'a>) {

@@ -3,7 +3,7 @@
 use super::table::{Layout, Table};
 use super::{ExprIndex, NodeIndex, Quant, SymbolIndex, ValueIndex, WeightIndex};
 use crate::c::{
-    ArgKind, DType, ExprKind, ExprOp, ImageArg, ImageExpr, ImageHeader, ImageNode, ImageQuant, ImageSymbol,
+    ArgKind, DType, ExprKind, ExprOp, ImageArg, ImageExpr, ImageHeader, ImageNode, ImageQuant, ImageState, ImageSymbol,
     ImageTableKind, ImageValue, ImageWeight, MemoryFormat, NONE, QuantKind, ValueSource, ValueType,
 };
 use alloc::vec::Vec;
@@ -34,6 +34,19 @@ pub struct Symbol<'a> {
     pub min: i64,
     /// Largest value; `None`: unbounded.
     pub max: Option<i64>,
+}
+
+/// A state: what one output is in a run, one input is in the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State<'a> {
+    /// Unique within the graph, one state for all graphs of a program that use it.
+    pub name: &'a str,
+    /// Position among the inputs: before the run.
+    pub input: u32,
+    /// Position among the outputs: after the run.
+    pub output: u32,
+    /// Dimension along which runs append, if any.
+    pub growth_axis: Option<u32>,
 }
 
 /// A size expression.
@@ -134,6 +147,28 @@ impl<'a> ImageView<'a> {
     /// Values that the caller gets, in order.
     pub fn outputs(&self) -> List<'a, ValueIndex> {
         List::whole(self.table(ImageTableKind::OUTPUTS), ValueIndex)
+    }
+
+    /// States: outputs that are inputs of the next run.
+    pub fn states(&self) -> impl Iterator<Item = State<'a>> + Clone + use<'a> {
+        let view = *self;
+        (0..self.table(ImageTableKind::STATES).count).filter_map(move |i| view.state(i))
+    }
+
+    /// The state of an index.
+    pub fn state(&self, index: u32) -> Option<State<'a>> {
+        let table = self.table(ImageTableKind::STATES);
+        if index >= table.count {
+            return None;
+        }
+        let name = table.u32(index, offset_of!(ImageState, name_offset));
+        let axis = table.u32(index, offset_of!(ImageState, growth_axis));
+        Some(State {
+            name: self.text(name, table.u32(index, offset_of!(ImageState, name_size))),
+            input: table.u32(index, offset_of!(ImageState, input)),
+            output: table.u32(index, offset_of!(ImageState, output)),
+            growth_axis: (axis != NONE).then_some(axis),
+        })
     }
 
     /// Number of weights.

@@ -87,6 +87,7 @@ fn send_blob(call: &RawCall, sink: *mut c::BlobSink, compiled: &Compiled) -> Res
         let text = &compiled.precision;
         sink_status(precision(sink, text.as_ptr(), text.len() as u64), "the precision")?;
         send_drivers(call, sink, compiled)?;
+        send_states(call, sink, compiled)?;
         for section in &compiled.sections {
             let name = &section.name;
             let status = begin(sink, name.as_ptr(), name.len() as u64, section.align);
@@ -115,6 +116,22 @@ fn send_drivers(call: &RawCall, sink: *mut c::BlobSink, compiled: &Compiled) -> 
     // SAFETY: the sink is valid until `compile` returns; the host copies the texts.
     let status = unsafe { set(sink, min.as_ptr(), min.len() as u64, max.as_ptr(), max.len() as u64) };
     sink_status(status, "the range of drivers")
+}
+
+fn send_states(call: &RawCall, sink: *mut c::BlobSink, compiled: &Compiled) -> Result<(), Error> {
+    if compiled.kept_states.is_empty() {
+        return Ok(());
+    }
+    let keep = host_function!(call.host(), blob_keep_state).ok_or_else(|| {
+        Error::unsupported("the blob keeps states, of which this host knows nothing")
+            .hint("use a host of ABI 0.1 or later")
+    })?;
+    for state in &compiled.kept_states {
+        // SAFETY: the sink is valid until `compile` returns.
+        let status = unsafe { keep(sink, *state) };
+        sink_status(status, &format!("that the blob keeps state {state}"))?;
+    }
+    Ok(())
 }
 
 fn send_requirement(call: &RawCall, sink: *mut c::BlobSink, requirement: &Requirement) -> Result<(), Error> {

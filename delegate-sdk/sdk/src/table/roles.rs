@@ -1,6 +1,6 @@
 //! Which roles a table has, as types: `static_entry_as::<MyDelegate, (roles::Compile, roles::Submit)>()`.
 
-use super::{compile, import, run, submit};
+use super::{compile, import, run, state, submit};
 use crate::Delegate;
 use delegraph_abi::c;
 
@@ -9,7 +9,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A set of roles that the delegate `D` can have: one of the types below, or up to four of them in a tuple.
+/// A set of roles that the delegate `D` can have: one of the types below, or up to five of them in a tuple.
 pub trait Role<D: Delegate>: sealed::Sealed {
     /// Its functions and features, and nothing else.
     #[doc(hidden)]
@@ -24,6 +24,8 @@ pub enum Run {}
 pub enum Submit {}
 /// As [`Run`], and it uses the host's memory in place.
 pub enum Import {}
+/// As [`Run`], and sessions keep states ([`crate::Session::state_commit`] and those below it).
+pub enum State {}
 
 impl sealed::Sealed for Compile {}
 impl<D: crate::Compile> Role<D> for Compile {
@@ -66,6 +68,19 @@ impl<D: crate::Import> Role<D> for Import {
     };
 }
 
+impl sealed::Sealed for State {}
+impl<D: crate::Run> Role<D> for State {
+    const API: c::DelegateApi = c::DelegateApi {
+        features: [c::Feature::RUN.0 | c::Feature::STATE.0, 0],
+        session_state_commit: Some(state::session_state_commit),
+        session_state_reset: Some(state::session_state_reset),
+        session_state_truncate: Some(state::session_state_truncate),
+        session_state_snapshot: Some(state::session_state_snapshot),
+        session_state_restore: Some(state::session_state_restore),
+        ..<Run as Role<D>>::API
+    };
+}
+
 macro_rules! tuple {
     ($($role:ident)*) => {
         impl<$($role: sealed::Sealed),*> sealed::Sealed for ($($role,)*) {}
@@ -83,6 +98,7 @@ tuple!(A);
 tuple!(A B);
 tuple!(A B C);
 tuple!(A B C E);
+tuple!(A B C E F);
 
 /// Both tables' functions and features.
 pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c::DelegateApi {
@@ -96,5 +112,6 @@ pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c:
     }
     take!(partition compile blob_check session_load session_unload session_execute);
     take!(buffer_import buffer_release session_submit);
+    take!(session_state_commit session_state_reset session_state_truncate session_state_snapshot session_state_restore);
     api
 }

@@ -1,6 +1,8 @@
 //! A delegate that fails on demand, around the reference delegate, and short cuts to fixtures.
 #![allow(dead_code)]
 
+pub mod worker;
+
 use delegraph::{LoadOptions, Session, Source, Value};
 use delegraph_config::{Config, Layers, Origin};
 use delegraph_host::{Host, HostOptions};

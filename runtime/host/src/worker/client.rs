@@ -311,6 +311,7 @@ impl Remote {
             files,
             device,
             tensors: envelope.meta.inputs.len() + envelope.meta.outputs.len(),
+            keeps_states: !envelope.meta.states.is_empty(),
         };
         let process = self.process_in_time(options)?;
         let (number, loaded) = self.load_in(&process, &reload, options)?;

@@ -49,22 +49,30 @@ impl Process {
     /// Starts the worker binary.
     pub fn start(binary: &Path, backend: &Arc<str>, generation: u64, temp: bool) -> std::io::Result<Process> {
         let temp = if temp { Some(TempFolder::new()?) } else { None };
+        let control = Page::new(control::WORDS)?;
         let (ours, theirs) = UnixStream::pair()?;
-        let child = Command::new(binary)
+        let socket = ours.try_clone()?;
+        let mut command = Command::new(binary);
+        command
             .arg(format!("--delegraph-worker={backend}"))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // A delegate writes nothing to standard output; one that does must not write into the app's.
-            .stdout(Stdio::null())
-            .spawn()?;
-        let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| std::io::Error::other("it has no number"))?;
-        let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+            .stdout(Stdio::null());
         let (sender, replies) = channel();
-        let socket = ours.try_clone()?;
+        let (started, child) = channel();
         let name = backend.clone();
-        // It ends when the worker's end of the socket is closed, which its death does.
+        // It ends when the worker's end of the socket is closed, which its death does. It starts the worker too: Linux counts as
+        // a process's parent the thread that started it, and a worker ends with its parent.
         std::thread::Builder::new()
             .name(format!("delegraph-worker-{backend}"))
             .spawn(move || {
+                let child = command.spawn();
+                // With it goes this process's copy of the worker's end.
+                drop(command);
+                let failed = child.is_err();
+                if started.send(child).is_err() || failed {
+                    return;
+                }
                 while let Ok(Some((bytes, files))) = sys::receive(&ours) {
                     match serde_json::from_slice(&bytes) {
                         Ok(Reply::Log { level, text }) => crate::api::log(&name, LogLevel(level), &text),
@@ -77,12 +85,18 @@ impl Process {
                     }
                 }
             })?;
+        let mut child = child.recv().map_err(std::io::Error::other)??;
+        let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| std::io::Error::other("it has no number"))?;
+        let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
         Ok(Process {
             child: Mutex::new(child),
             ended,
             socket,
             replies: Mutex::new(replies),
-            control: Page::new(control::WORDS)?,
+            control,
             dead: AtomicBool::new(false),
             temp,
             generation,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of everything here: host and worker are of one build, or do not talk.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,6 +154,15 @@ pub(crate) mod page {
     pub const WORKER_SLEEPS: usize = 14;
     /// 1: the host is about to sleep until it is signalled.
     pub const HOST_SLEEPS: usize = 15;
+    /// What is asked for: a run, or one of the others.
+    pub const OP: usize = 16;
+    /// The state that it is about.
+    pub const STATE: usize = 17;
+    /// 1: a run's changes count; or how many entries stay.
+    pub const NUMBER: usize = 18;
+    /// Bytes of a snapshot, at the beginning of the memory [`DATA_MEMORY`].
+    pub const DATA_SIZE: usize = 19;
+    pub const DATA_MEMORY: usize = 20;
     pub const MESSAGE: usize = 64;
     pub const MESSAGE_ROOM: usize = 256;
     pub const HINT: usize = MESSAGE + MESSAGE_ROOM;
@@ -163,8 +172,18 @@ pub(crate) mod page {
     /// Name of 7 words, node, lane, start, end, bytes.
     pub const EVENT_WORDS: usize = 12;
     pub const FIRST_TENSOR: usize = FIRST_EVENT + MAX_EVENTS * EVENT_WORDS;
-    /// Memory, offset, size, dtype, rank, 16 sizes.
+    /// Memory or [`NO_MEMORY`], offset, size, dtype, rank, 16 sizes.
     pub const TENSOR_WORDS: usize = 21;
+
+    /// In place of a memory: the session keeps the tensor.
+    pub const NO_MEMORY: u64 = u64::MAX;
+
+    pub const RUN: u64 = 0;
+    pub const COMMIT: u64 = 1;
+    pub const RESET: u64 = 2;
+    pub const TRUNCATE: u64 = 3;
+    pub const SNAPSHOT: u64 = 4;
+    pub const RESTORE: u64 = 5;
 
     /// Words of a page for so many tensors.
     pub fn words(tensors: usize) -> usize {

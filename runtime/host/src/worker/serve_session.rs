@@ -3,7 +3,7 @@
 use super::protocol::page;
 use super::sys::{self, Page};
 use crate::call::{CallOptions, ProfileEvent, lock};
-use crate::local::LocalSession;
+use crate::local::{LocalSession, StateOp};
 use crate::{DelegateError, Memory};
 use delegraph_abi::{Status, c};
 use delegraph_types::Parallel;
@@ -77,7 +77,10 @@ pub(crate) fn spawn(
         let mut last = 0;
         while let Some(run) = wait(&shared, last) {
             last = run;
-            let outcome = runner.run(&shared);
+            let outcome = match shared.page.get(page::OP) {
+                page::RUN => runner.run(&shared),
+                op => runner.state(&shared, op),
+            };
             answer(&shared, outcome, run);
         }
     })
@@ -144,16 +147,69 @@ struct Runner {
 }
 
 impl Runner {
+    /// Takes notice of memories that have come since.
+    fn take_memories(&mut self, shared: &Shared) {
+        let memories = lock(&shared.memories);
+        for memory in memories.iter().skip(self.memories.len()) {
+            self.session.share(memory);
+        }
+        self.memories.clone_from(&memories);
+    }
+
+    /// Does something to a state.
+    fn state(&mut self, shared: &Shared, op: u64) -> Result<(), DelegateError> {
+        let page = &shared.page;
+        let (state, number) = (page.get(page::STATE) as u32, page.get(page::NUMBER));
+        let size = page.get(page::DATA_SIZE) as usize;
+        let left = page.get(page::TIME_LEFT);
+        let cancelled = || page.get(page::CANCEL) != 0;
+        let options = CallOptions {
+            cancel: Some(&cancelled),
+            deadline: deadline(left),
+            correlation: page.get(page::CORRELATION),
+            ..CallOptions::default()
+        };
+        let mut bytes = Vec::new();
+        match op {
+            page::COMMIT => self.session.state(StateOp::Commit(number != 0), &options),
+            page::RESET => self.session.state(StateOp::Reset(state), &options),
+            page::TRUNCATE => self.session.state(StateOp::Truncate(state, number), &options),
+            page::SNAPSHOT | page::RESTORE => {
+                bytes
+                    .try_reserve_exact(size)
+                    .map_err(|_| DelegateError::new(&self.backend, Status::OUT_OF_MEMORY, "no memory for a state"))?;
+                bytes.resize(size, 0);
+                self.take_memories(shared);
+                let memory = self.memories.get(page.get(page::DATA_MEMORY) as usize);
+                let memory = memory.filter(|memory| size <= memory.size());
+                if memory.is_none() && size > 0 {
+                    return Err(invalid(&self.backend, "a state lies in no shared memory"));
+                }
+                let place = memory.map(|memory| memory.as_ptr());
+                // The delegate gets bytes of this process, which nobody changes meanwhile.
+                if op == page::RESTORE {
+                    if let Some(place) = place {
+                        // SAFETY: the memory has so many bytes, and both are apart.
+                        unsafe { std::ptr::copy_nonoverlapping(place.cast_const(), bytes.as_mut_ptr(), size) }
+                    }
+                    self.session.state(StateOp::Restore(state, &bytes), &options)
+                } else {
+                    let outcome = self.session.state(StateOp::Snapshot(state, &mut bytes), &options);
+                    if let Some(place) = place {
+                        // SAFETY: as above.
+                        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, size) }
+                    }
+                    outcome
+                }
+            }
+            _ => Err(invalid(&self.backend, "something is asked for that is not known")),
+        }
+    }
+
     fn run(&mut self, shared: &Shared) -> Result<(), DelegateError> {
+        self.take_memories(shared);
         let invalid = |problem: &str| DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem);
         let page = &shared.page;
-        {
-            let memories = lock(&shared.memories);
-            for memory in memories.iter().skip(self.memories.len()) {
-                self.session.share(memory);
-            }
-            self.memories.clone_from(&memories);
-        }
         let (inputs, outputs) = (page.get(page::INPUTS) as usize, page.get(page::OUTPUTS) as usize);
         if inputs.checked_add(outputs) != Some(shared.tensors) || outputs != shared.outputs {
             return Err(invalid("another number of tensors than the blob has"));
@@ -165,11 +221,13 @@ impl Runner {
             let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
             let word = |k: usize| page.get(at + k);
             let (offset, size, rank) = (word(1) as usize, word(2) as usize, word(4) as usize);
+            let kept = word(0) == page::NO_MEMORY;
             let memory = self.memories.get(word(0) as usize);
             let inside = |memory: &&Arc<Memory>| offset.checked_add(size).is_some_and(|end| end <= memory.size());
-            let memory = memory
-                .filter(inside)
-                .ok_or_else(|| invalid("a tensor lies in no shared memory"))?;
+            let memory = memory.filter(inside);
+            if memory.is_none() && !(kept && size == 0) {
+                return Err(invalid("a tensor lies in no shared memory"));
+            }
             if rank > sizes.len() {
                 return Err(invalid("a tensor has too many dimensions"));
             }
@@ -177,7 +235,7 @@ impl Runner {
                 *size = word(5 + k) as i64;
             }
             // SAFETY: the offset lies within the memory.
-            let data = unsafe { memory.as_ptr().add(offset) };
+            let data = memory.map_or(std::ptr::null_mut(), |memory| unsafe { memory.as_ptr().add(offset) });
             let (buffer, buffer_offset) = self.session.buffer_of(data, size);
             self.tensors.push(c::Tensor {
                 dtype: delegraph_abi::DType(word(3) as u32),
@@ -197,9 +255,7 @@ impl Runner {
         let options = CallOptions {
             parallel: (threads > 0).then(|| (self.threads)(threads)),
             cancel: Some(&cancelled),
-            deadline: Some(left)
-                .filter(|left| *left != u64::MAX)
-                .and_then(|left| Instant::now().checked_add(Duration::from_nanos(left))),
+            deadline: deadline(left),
             correlation: page.get(page::CORRELATION),
             progress: None,
             profile: (page.get(page::PROFILE) != 0).then_some(&profile),
@@ -222,6 +278,17 @@ impl Runner {
         send_events(page, &events);
         outcome
     }
+}
+
+fn invalid(backend: &Arc<str>, problem: &str) -> DelegateError {
+    DelegateError::new(backend, Status::INVALID_ARGUMENT, problem)
+}
+
+/// When so many nanoseconds are over; all ones: never.
+fn deadline(left: u64) -> Option<Instant> {
+    Some(left)
+        .filter(|left| *left != u64::MAX)
+        .and_then(|left| Instant::now().checked_add(Duration::from_nanos(left)))
 }
 
 fn send_events(page: &Page, events: &[ProfileEvent]) {

@@ -5,6 +5,7 @@ use super::process::{GRACE, Process, Silence};
 use super::protocol::{WeightPlace, page};
 use super::sys::{self, Page};
 use crate::call::{CallOptions, ProfileEvent};
+use crate::local::StateOp;
 use crate::{Copies, DelegateError, Memory};
 use delegraph_abi::{Status, c};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,7 @@ pub(crate) struct Reload {
     pub files: Vec<Arc<OwnedFd>>,
     pub device: Option<u32>,
     pub tensors: usize,
+    pub keeps_states: bool,
 }
 
 /// How host and worker talk about one session.
@@ -77,11 +79,11 @@ impl RemoteSession {
         shared
     }
 
-    /// Loads the blob in a new worker, where the old one died.
-    fn revive(&mut self, options: &CallOptions<'_>) -> Result<(), DelegateError> {
+    /// Loads the blob in a new worker, where the old one died: true, and the states that it kept are gone.
+    pub fn revive(&mut self, options: &CallOptions<'_>) -> Result<bool, DelegateError> {
         self.remote.check_quarantine(&self.reload.hash)?;
         if !self.process.is_dead() {
-            return Ok(());
+            return Ok(false);
         }
         let process = self.remote.process()?;
         let (number, loaded) = self.remote.load_in(&process, &self.reload, options)?;
@@ -89,7 +91,17 @@ impl RemoteSession {
             self.remote.share(&process, number, memory)?;
         }
         (self.process, self.number, self.loaded, self.run) = (process, number, loaded, 0);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Refuses what must not happen in a new process.
+    fn alive(&self) -> Result<(), DelegateError> {
+        match self.process.is_dead() {
+            true => Err(self
+                .remote
+                .error(Status::NOT_READY, "its process died, and what it kept with it")),
+            false => Ok(()),
+        }
     }
 
     /// Runs once.
@@ -103,7 +115,13 @@ impl RemoteSession {
         options: &CallOptions<'_>,
     ) -> Result<Copies, DelegateError> {
         let options = self.remote.run_options(options);
-        self.revive(&options)?;
+        match self.reload.keeps_states {
+            // Whoever knows of the states revives it, and says that they are lost.
+            true => self.alive()?,
+            false => {
+                self.revive(&options)?;
+            }
+        }
         let tensors = || {
             inputs
                 .iter()
@@ -121,7 +139,9 @@ impl RemoteSession {
                 (tensor, std::slice::from_raw_parts(tensor.sizes, tensor.rank as usize))
             };
             let size = tensor.data_size as usize;
+            let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
             let (memory, offset) = match (self.find(tensor), staged) {
+                _ if tensor.data.is_null() => (page::NO_MEMORY as usize, 0),
                 (Some(found), _) => found,
                 (None, Some(staging)) => {
                     place = placed(place, tensor);
@@ -140,7 +160,6 @@ impl RemoteSession {
                 }
                 (None, None) => unreachable!("`stage` makes room for every tensor that lies elsewhere"),
             };
-            let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
             let words = [
                 memory as u64,
                 offset as u64,
@@ -155,7 +174,11 @@ impl RemoteSession {
                 self.loaded.page.set(at + 5 + k, *size as u64);
             }
         }
-        self.ask(inputs.len(), outputs.len(), &options);
+        let page = &self.loaded.page;
+        page.set(page::OP, page::RUN);
+        page.set(page::INPUTS, inputs.len() as u64);
+        page.set(page::OUTPUTS, outputs.len() as u64);
+        self.ask(&options);
         if let Err(silence) = self.wait(&options) {
             return Err(self
                 .remote
@@ -171,7 +194,8 @@ impl RemoteSession {
                 for k in 0..tensor.rank as usize {
                     tensor.sizes.add(k).write(self.loaded.page.get(at + 5 + k) as i64);
                 }
-                if self.find(tensor).is_none()
+                if !tensor.data.is_null()
+                    && self.find(tensor).is_none()
                     && let Some(staging) = staged
                 {
                     let (offset, size) = (self.loaded.page.get(at + 1) as usize, tensor.data_size as usize);
@@ -189,6 +213,58 @@ impl RemoteSession {
             }
         }
         Ok(copies)
+    }
+
+    /// Does something to a state, in the process that has the session: revive it before.
+    pub fn state(&mut self, op: StateOp<'_>, options: &CallOptions<'_>) -> Result<(), DelegateError> {
+        self.alive()?;
+        let options = self.remote.run_options(options);
+        let size = match &op {
+            StateOp::Snapshot(_, out) => out.len(),
+            StateOp::Restore(_, bytes) => bytes.len(),
+            _ => 0,
+        };
+        let staging = match size {
+            0 => None,
+            size => self.room(size)?,
+        };
+        let memory = staging.map(|staging| self.memories[staging].clone());
+        let (code, state, number) = match &op {
+            StateOp::Commit(accept) => (page::COMMIT, 0, u64::from(*accept)),
+            StateOp::Reset(state) => (page::RESET, *state, 0),
+            StateOp::Truncate(state, length) => (page::TRUNCATE, *state, *length),
+            StateOp::Snapshot(state, _) => (page::SNAPSHOT, *state, 0),
+            StateOp::Restore(state, bytes) => {
+                if let Some(memory) = &memory {
+                    // SAFETY: the memory has room for them, and no run is under way that would use it.
+                    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr(), bytes.len()) }
+                }
+                (page::RESTORE, *state, 0)
+            }
+        };
+        let page = &self.loaded.page;
+        page.set(page::OP, code);
+        page.set(page::STATE, u64::from(state));
+        page.set(page::NUMBER, number);
+        page.set(page::DATA_SIZE, size as u64);
+        page.set(
+            page::DATA_MEMORY,
+            staging.map_or(page::NO_MEMORY, |staging| staging as u64),
+        );
+        self.ask(&options);
+        if let Err(silence) = self.wait(&options) {
+            let blob = Some(&self.reload.hash);
+            return Err(self
+                .remote
+                .died(&self.process, &silence, blob, "a function `session_state_`"));
+        }
+        self.answer(&options)?;
+        self.remote.well();
+        if let (StateOp::Snapshot(_, out), Some(memory)) = (op, memory) {
+            // SAFETY: as above; the worker has answered, and what it may still write are bytes that nobody relies on.
+            unsafe { std::ptr::copy_nonoverlapping(memory.as_ptr().cast_const(), out.as_mut_ptr(), out.len()) }
+        }
+        Ok(())
     }
 
     /// The memory that a tensor lies in, and where.
@@ -212,7 +288,7 @@ impl RemoteSession {
         for tensor in tensors {
             // SAFETY: as the caller says.
             let tensor = unsafe { &*tensor };
-            if self.find(tensor).is_none() {
+            if !tensor.data.is_null() && self.find(tensor).is_none() {
                 need = placed(need, tensor) + tensor.data_size as usize;
             }
         }
@@ -220,6 +296,11 @@ impl RemoteSession {
             // Tensors of no bytes lie somewhere, too.
             need = 1;
         }
+        self.room(need)
+    }
+
+    /// Has memory of so many bytes in which things are copied.
+    fn room(&mut self, need: usize) -> Result<Option<usize>, DelegateError> {
         if let Some(staging) = self.staging.filter(|i| self.memories[*i].size() >= need) {
             return Ok(Some(staging));
         }
@@ -230,13 +311,11 @@ impl RemoteSession {
         Ok(self.staging)
     }
 
-    /// Asks for the run that the page describes.
-    fn ask(&mut self, inputs: usize, outputs: usize, options: &CallOptions<'_>) {
+    /// Asks for what the page describes.
+    fn ask(&mut self, options: &CallOptions<'_>) {
         let page = &self.loaded.page;
         self.run += 1;
         page.set(page::CANCEL, 0);
-        page.set(page::INPUTS, inputs as u64);
-        page.set(page::OUTPUTS, outputs as u64);
         page.set(page::TIME_LEFT, options.time_left_ns());
         page.set(page::CORRELATION, options.correlation);
         page.set(
