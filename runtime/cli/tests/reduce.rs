@@ -83,7 +83,6 @@ fn every_kind_of_failure_comes_down_to_one_node() {
         ("in_process", "execute", "segfault", "crashed", "signal: 11"),
         ("in_process", "execute", "exit", "crashed", "exit status: 0"),
         ("in_process", "compile", "abort", "crashed", "signal: 6"),
-        ("worker", "compile", "abort", "failed", "signal 6"),
         ("worker", "execute", "error", "failed", "told to fail"),
         ("in_process", "load", "error", "failed", "told to fail"),
     ] {

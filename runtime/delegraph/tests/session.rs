@@ -309,3 +309,17 @@ fn a_device_rule_keeps_a_backend_off_and_its_library_unasked() {
         session.report().why_portable()
     );
 }
+
+#[test]
+fn what_a_compiler_fails_at_is_told_and_what_it_refuses_is_not() {
+    let fixture = fixture("arch-kv-cache");
+    for (fault, failed) in [("broken", true), ("compile", false), ("", false)] {
+        let mut session = open(&source("arch-kv-cache"), &order(&["faulty"]), &host(fault)).unwrap();
+        check(&mut session, &fixture);
+        let report = session.report();
+        assert_eq!(!report.problems.is_empty(), failed, "{fault}: {:?}", report.problems);
+        let told = |(backend, how): &(String, String)| backend == "faulty" && how.contains("the compiler broke");
+        assert!(report.problems.iter().all(told), "{:?}", report.problems);
+        assert_eq!(report.delegated_nodes() == 0, failed);
+    }
+}

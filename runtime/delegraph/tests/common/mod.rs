@@ -72,6 +72,9 @@ impl Compile for Faulty {
         {
             return Err(Error::unsupported("no room for a linear layer").at(node.index()));
         }
+        if self.fault == "broken" {
+            return Err(Error::internal("the compiler broke"));
+        }
         self.inner.compile(graph, weights, target, context)
     }
 }
