@@ -2,7 +2,8 @@
 //! `cargo build --release -p delegraph-worker -p delegraph-fault`.
 //!
 //! Prints nanoseconds a call, median and 99th percentile: of a direct function call, of a run in this process, of a run in a worker
-//! process, with tensors of 4 bytes and of 16 MiB, which lie in shared memory and so are not copied. Counts allocations of steady
+//! process, with tensors of 4 bytes and of 16 MiB, which lie in shared memory and so are not copied; one run after the other, and one every
+//! 2 ms, between which a worker goes to sleep. Counts allocations of steady
 //! runs. `--json` prints one object instead.
 
 use delegraph_abi::image::{Arg, ImageBuilder, Type};
@@ -13,7 +14,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -56,12 +57,13 @@ fn image(count: i64) -> Vec<u8> {
 }
 
 /// Nanoseconds: median and 99th percentile of single calls.
-fn measure(calls: usize, mut call: impl FnMut()) -> (f64, f64) {
+fn measure(calls: usize, pause: Option<Duration>, mut call: impl FnMut()) -> (f64, f64) {
     for _ in 0..calls / 10 {
         call();
     }
     let mut times: Vec<u64> = Vec::with_capacity(calls);
     for _ in 0..calls {
+        pause.into_iter().for_each(std::thread::sleep);
         let start = Instant::now();
         call();
         times.push(start.elapsed().as_nanos() as u64);
@@ -85,7 +87,8 @@ struct Line {
     allocations: f64,
 }
 
-fn run(session: &mut Session, arena: &mut Arena, count: i64, calls: usize) -> (f64, f64, f64) {
+/// `pause`: the time between runs, in which a worker goes to sleep.
+fn run(session: &mut Session, arena: &mut Arena, count: i64, calls: usize, pause: Option<Duration>) -> (f64, f64, f64) {
     let bytes = count as usize * 4;
     let half = arena.words().len() / 2;
     let (input, output) = arena.words_mut().split_at_mut(half);
@@ -113,7 +116,7 @@ fn run(session: &mut Session, arena: &mut Arena, count: i64, calls: usize) -> (f
         call();
     }
     let allocations = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / 1000.0;
-    let (median, p99) = measure(calls, call);
+    let (median, p99) = measure(calls, pause, call);
     (median, p99, allocations)
 }
 
@@ -137,7 +140,7 @@ fn main() {
     .expect("the library");
     let mut lines = Vec::new();
     let empty = (0u8, 0u8);
-    let (median, p99) = measure(200_000, || {
+    let (median, p99) = measure(200_000, None, || {
         black_box(nothing(&raw const empty.0, (&raw const empty.1).cast_mut()));
     });
     lines.push(Line {
@@ -147,7 +150,11 @@ fn main() {
         p99,
         allocations: 0.0,
     });
-    for (name, isolation) in [("in process", Isolation::InProcess), ("in a worker", Isolation::Worker)] {
+    let places = [
+        ("in process", "in process, every 2 ms", Isolation::InProcess),
+        ("in a worker", "in a worker, every 2 ms", Isolation::Worker),
+    ];
+    for (name, after_pause, isolation) in places {
         let host = Host::discover(HostOptions {
             pinned: vec![("fault".to_string(), installed.clone())],
             options: [(
@@ -166,12 +173,17 @@ fn main() {
                 continue;
             }
         };
-        for count in [1i64, 4 << 20] {
+        let cases = [
+            (name, 1i64, 50_000, None),
+            (name, 4 << 20, 50_000, None),
+            (after_pause, 1, 2_000, Some(Duration::from_millis(2))),
+        ];
+        for (name, count, calls, pause) in cases {
             let blob = delegate.compile(&image(count), &NoWeights, "").expect("a blob");
             let mut session = delegate.load(&blob, Arc::new(NoWeights)).expect("a session");
             let mut arena = Arena::new(count as usize * 8 + 8192).expect("memory");
             session.share(&arena.memory());
-            let (median, p99, allocations) = run(&mut session, &mut arena, count, 50_000);
+            let (median, p99, allocations) = run(&mut session, &mut arena, count, calls, pause);
             assert_eq!(session.copies().tensors, 0, "nothing is copied");
             lines.push(Line {
                 name,
