@@ -5,19 +5,10 @@
 mod common;
 
 use common::fixture;
+use common::worker::skipped;
 use delegraph::{LoadOptions, Session, Source};
 use delegraph_config::Config;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-fn built() -> PathBuf {
-    std::env::current_exe()
-        .unwrap()
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .to_path_buf()
-}
 
 /// What this process holds: descriptors, maps, resident bytes, children.
 #[derive(Debug, Clone, Copy)]
@@ -75,19 +66,10 @@ fn clean([before, after]: [Held; 2], times: usize) {
 }
 
 fn config(isolation: &str) -> Option<Config> {
-    let missing = ["delegraph-worker", "libfault_delegate.so"]
-        .iter()
-        .find(|name| !built().join(name).is_file());
-    if let Some(missing) = missing {
-        println!("skipped: `{missing}` is not built; `cargo xtask test` builds it");
+    if skipped() {
         return None;
     }
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/fault/fault.delegate.toml");
-    Some(common::config(&format!(
-        "schema = 1\n[select]\norder = ['fault']\n[delegates]\nworker = '{}'\n[backend.fault]\nlibrary = '{}'\nisolation = '{isolation}'\n",
-        built().join("delegraph-worker").display(),
-        manifest.display(),
-    )))
+    Some(common::worker::config(&format!("isolation = '{isolation}'"), ""))
 }
 
 /// What the process holds is counted, so that one test runs at a time.

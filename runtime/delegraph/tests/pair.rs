@@ -4,35 +4,22 @@
 mod common;
 
 use common::fixture;
+use common::worker::{built, host, lacks};
 use delegraph::Session;
 use delegraph_config::Config;
-use delegraph_host::{CallOptions, Host, Progress, Status, Weights};
+use delegraph_host::{CallOptions, Progress, Status, Weights};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-fn built() -> PathBuf {
-    std::env::current_exe()
-        .unwrap()
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .to_path_buf()
-}
-
 fn skipped() -> bool {
-    let needed = [
+    lacks(&[
         "delegraph-worker",
         "libpair_compiler.so",
         "libpair_runtime.so",
         "pair-tool",
-    ];
-    let missing = needed.iter().find(|name| !built().join(name).is_file());
-    if let Some(missing) = missing {
-        println!("skipped: `{missing}` is not built; `cargo xtask test` builds it");
-    }
-    missing.is_some()
+    ])
 }
 
 /// The delegate as a vendor would install it: manifests, libraries and the tool in one folder a half.
@@ -75,10 +62,6 @@ impl Installed {
             self.folder("compiler").join("pair-tool").display(),
         ))
     }
-}
-
-fn host(config: &Config) -> Arc<Host> {
-    Arc::new(delegraph::discover(config, false))
 }
 
 const MODEL: &str = "arch-mlp-dynamic-batch";

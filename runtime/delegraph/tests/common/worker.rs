@@ -13,9 +13,12 @@ pub fn built() -> PathBuf {
 
 /// True, and says so, if what these tests need is not there.
 pub fn skipped() -> bool {
-    let missing = ["delegraph-worker", "libfault_delegate.so"]
-        .iter()
-        .find(|name| !built().join(name).is_file());
+    lacks(&["delegraph-worker", "libfault_delegate.so"])
+}
+
+/// True, and says so, if one of these is not built.
+pub fn lacks(needed: &[&str]) -> bool {
+    let missing = needed.iter().find(|name| !built().join(name).is_file());
     if let Some(missing) = missing {
         println!("skipped: `{missing}` is not built; `cargo xtask test` builds it");
     }
