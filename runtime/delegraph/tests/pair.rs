@@ -9,8 +9,8 @@ use delegraph::Session;
 use delegraph_config::Config;
 use delegraph_host::{CallOptions, Progress, Status, Weights};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn skipped() -> bool {
