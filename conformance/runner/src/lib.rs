@@ -1,11 +1,12 @@
 //! The runner of conformance cases: each in a child process, verdicts as JSON Lines, everything else a view of them.
 //!
 //! A *subject* ([`Subject`]) is what is tested; the runner knows nothing of Delegraph's own crates, so that a case is judged
-//! the same whoever runs it. Reading order: [`record`] (what a verdict is), [`fixture`] (recorded models), [`compare`] (tolerances),
+//! the same whoever runs it. Reading order: [`record`] (what a verdict is), [`run_info`] (what a run was made of), [`category`], [`fixture`] (recorded models), [`compare`] (tolerances),
 //! [`models`] (the cases of a folder of models), [`corpus`] (recorded calls of operators), [`child`] (a case in a process of its own),
 //! [`batch`] (many small cases in one), [`known`] (failures with a reason).
 
 pub mod batch;
+pub mod category;
 pub mod child;
 pub mod compare;
 pub mod corpus;
@@ -14,7 +15,10 @@ pub mod known;
 pub mod leaf;
 pub mod models;
 pub mod record;
+pub mod run_info;
 
+pub use category::Category;
 pub use leaf::Leaf;
 pub use models::{Instance, StepResult, Subject};
-pub use record::{CaseRecord, Report, Summary, Verdict};
+pub use record::{CaseRecord, Claim, Report, Summary, Verdict};
+pub use run_info::RunInfo;

@@ -1,5 +1,6 @@
 //! Verdicts and the report.
 
+use crate::run_info::RunInfo;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ pub enum Verdict {
     Pass,
     /// Not.
     Fail,
-    /// Not run: a file, device or library is absent. Never shown as a pass.
+    /// Not run: a file, device or library is absent, or the delegate does not claim the case and does not take it ([`Claim::None`]).
+    /// Never shown as a pass.
     Skip,
     /// The delegate's manifest claims it, the delegate refuses it.
     FailClaimed,
@@ -65,6 +67,28 @@ impl Verdict {
     }
 }
 
+/// What a delegate says of a case before it is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// Nobody asked: no single library is tested, or the case is about no operator.
+    #[default]
+    Unknown,
+    /// Its manifest lists it: it has to pass.
+    Claimed,
+    /// Its manifest does not, and the delegate takes it all the same: it has to pass.
+    Taken,
+    /// Neither: the case is skipped, with the delegate's own reason.
+    None,
+}
+
+impl Claim {
+    /// Whether nobody asked.
+    pub fn is_unknown(&self) -> bool {
+        *self == Claim::Unknown
+    }
+}
+
 /// One line of the JSON Lines log. Names follow ExecuTorch's backend-suite report where one exists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseRecord {
@@ -75,15 +99,33 @@ pub struct CaseRecord {
     /// Why, for everything but a pass.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What it is about: a [`crate::category::Category`] by name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub category: String,
     /// The operator, where the case is a call of one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub op: String,
     /// The dtype of its first tensor.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dtype: String,
+    /// Sizes of its tensors, for people: `[1,3,8,8] [4,3,3,3]`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub shapes: String,
     /// Backends in order, or `portable`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub delegate: String,
+    /// Version of the delegate, where one library is tested.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub delegate_version: String,
+    /// Name of the device that it ran on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// Driver of that device.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+    /// What the delegate says of the case beforehand.
+    #[serde(default, skip_serializing_if = "Claim::is_unknown")]
+    pub claim: Claim,
     /// `test`, `perf` or `support`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mode: String,
@@ -93,6 +135,9 @@ pub struct CaseRecord {
     /// Largest relative difference.
     #[serde(default)]
     pub max_rel: f64,
+    /// Signal to noise in dB, of the worst output; absent where there is no noise, or the case has no numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snr_db: Option<f64>,
     /// The tolerance, as text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tolerance: String,
@@ -114,6 +159,21 @@ pub struct CaseRecord {
     /// Milliseconds in all.
     #[serde(default)]
     pub total_ms: f64,
+    /// Median time of a run in microseconds, where runs are timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_us: Option<f64>,
+    /// 95th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95_us: Option<f64>,
+    /// Most memory that the process of the case had, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+    /// Numbers that a case measures beside these, by name with unit: `rss_slope_kb_per_1000`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<String, f64>,
+    /// Folder of the repro bundle, relative to the report's; only of failures.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bundle: String,
     /// The exact command that runs this case again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repro: String,
@@ -126,12 +186,19 @@ impl CaseRecord {
             id: id.into(),
             verdict,
             reason: reason.into(),
+            category: String::new(),
             op: String::new(),
             dtype: String::new(),
+            shapes: String::new(),
             delegate: String::new(),
+            delegate_version: String::new(),
+            device: String::new(),
+            driver: String::new(),
+            claim: Claim::Unknown,
             mode: "test".to_string(),
             max_abs: 0.0,
             max_rel: 0.0,
+            snr_db: None,
             tolerance: String::new(),
             delegated_nodes: 0,
             undelegated_nodes: 0,
@@ -139,6 +206,11 @@ impl CaseRecord {
             compile_ms: 0.0,
             load_ms: 0.0,
             total_ms: 0.0,
+            p50_us: None,
+            p95_us: None,
+            peak_bytes: None,
+            measured: BTreeMap::new(),
+            bundle: String::new(),
             repro: String::new(),
         }
     }
@@ -163,6 +235,9 @@ pub struct Report {
     pub tool: String,
     /// The machine.
     pub host: String,
+    /// What was run over which library; absent where a report is made of cases alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunInfo>,
     /// Exit code of the run.
     pub exit_code: u8,
     /// Counts.
@@ -183,7 +258,8 @@ impl Report {
         Report {
             schema: "delegraph.conform/1".to_string(),
             tool: format!("delegraph {}", env!("CARGO_PKG_VERSION")),
-            host: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
+            host: crate::run_info::host(),
+            run: None,
             exit_code: u8::from(failed || !ran),
             summary: Summary {
                 total: cases.len() as u64,

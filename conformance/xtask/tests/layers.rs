@@ -62,6 +62,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("delegraph-null-plugin", vec!["delegraph-null", "delegraph-sdk"]),
         ("delegraph-runner", vec!["delegraph-types"]),
+        ("delegraph-report", vec!["delegraph-runner"]),
         ("xtask", vec!["delegraph-opset"]),
     ]);
     for (i, name) in row.into_iter().enumerate() {
@@ -71,10 +72,19 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "delegraph",
         with(&[&row[..], &["delegraph-executor", "delegraph-threads"]].concat()),
     );
+    // The kit's numbers go through all of Delegraph, as an app's would.
     table.insert(
-        "delegraph-cli",
-        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+        "delegraph-kit",
+        with(&[&row[..], &["delegraph", "delegraph-runner"]].concat()),
     );
+    let command = [
+        "delegraph-executor",
+        "delegraph",
+        "delegraph-runner",
+        "delegraph-report",
+        "delegraph-kit",
+    ];
+    table.insert("delegraph-cli", with(&[&row[..], &command].concat()));
     table.insert("delegraph-capi", with(&[&row[..], &["delegraph"]].concat()));
     // It reads whatever a release wrote, by every reader that there is.
     table.insert(
