@@ -10,6 +10,7 @@
 pub mod case;
 pub mod categories;
 pub mod driver;
+pub mod file;
 pub mod subject;
 pub mod workload;
 

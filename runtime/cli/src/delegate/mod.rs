@@ -3,7 +3,6 @@
 mod abi_diff;
 mod cases;
 mod check;
-mod library;
 mod lock;
 mod new;
 mod probe;
