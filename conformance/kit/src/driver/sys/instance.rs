@@ -259,11 +259,10 @@ impl Instance {
         let pointer: *const Sink<BlobParts> = &*sink;
         // SAFETY: everything handed over lives until the call returns.
         let called = self.library.call("compile", script, |api, call| unsafe {
-            api.compile
-                .map(|f| {
-                    let sink = pointer.cast_mut().cast();
-                    f(self.handle, call, graph.as_ptr(), target_struct.as_ptr(), sink)
-                })
+            api.compile.map(|f| {
+                let sink = pointer.cast_mut().cast();
+                f(self.handle, call, graph.as_ptr(), target_struct.as_ptr(), sink)
+            })
         });
         let parts = sink.end();
         keep_over(sink);

@@ -36,13 +36,18 @@ impl Shared {
     /// The first thing that is not as it was, in words.
     pub fn changed(&self, before: &Shared) -> Option<String> {
         if self.folder != before.folder {
-            return Some(format!("the working folder: it was {:?}, it is {:?}", before.folder, self.folder));
+            return Some(format!(
+                "the working folder: it was {:?}, it is {:?}",
+                before.folder, self.folder
+            ));
         }
         let names = self.environment.keys().chain(before.environment.keys());
         for name in names {
             let (was, is) = (before.environment.get(name), self.environment.get(name));
             if was != is {
-                return Some(format!("the environment variable {name:?}: it was {was:?}, it is {is:?}"));
+                return Some(format!(
+                    "the environment variable {name:?}: it was {was:?}, it is {is:?}"
+                ));
             }
         }
         if self.umask != before.umask {
@@ -50,7 +55,9 @@ impl Shared {
         }
         for ((what, is), (_, was)) in self.arithmetic.iter().zip(&before.arithmetic) {
             if is != was {
-                return Some(format!("the mode of floating point: {what} was {was:#x}, it is {is:#x}"));
+                return Some(format!(
+                    "the mode of floating point: {what} was {was:#x}, it is {is:#x}"
+                ));
             }
         }
         self.handler_changed(before)
@@ -86,7 +93,10 @@ fn arithmetic() -> Vec<(&'static str, u64)> {
         ("-1/3 in f64", third(-1.0)),
         ("1/3 in f32", u64::from((black_box(1f32) / black_box(3f32)).to_bits())),
         ("-1/3 in f32", u64::from((black_box(-1f32) / black_box(3f32)).to_bits())),
-        ("a subnormal number halved", (black_box(subnormal) * black_box(0.5)).to_bits()),
+        (
+            "a subnormal number halved",
+            (black_box(subnormal) * black_box(0.5)).to_bits(),
+        ),
         (
             "the smallest normal number of f32 halved",
             u64::from((black_box(f32::MIN_POSITIVE) * black_box(0.5)).to_bits()),
