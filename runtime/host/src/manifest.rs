@@ -36,6 +36,9 @@ use toml::{Table, Value};
 /// exec = false                     # start programs
 /// network = false                  # connect to other machines
 /// temp = true                      # a folder for temporary files: TMPDIR
+///
+/// [conformance]                    # optional
+/// certificate = "vulkan.conformance.json"   # relative to the manifest; NAME.conformance.json beside it unless said
 /// ```
 ///
 /// The passes are those of [`Pass`]: `fold-qdq`, `fold-batchnorm`, `nhwc`, `keep:OPERATOR`.
@@ -76,6 +79,8 @@ pub struct Manifest {
     pub isolation: Isolation,
     /// What it may do in a worker.
     pub sandbox: SandboxWishes,
+    /// Its certificate of conformance, relative to the manifest; `None`: `NAME.conformance.json` beside it, if anything.
+    pub certificate: Option<PathBuf>,
 }
 
 /// What a delegate in a worker needs to be allowed, as its manifest asks: `[sandbox]`. Paths are relative to the manifest.
@@ -155,7 +160,7 @@ impl Pass {
     }
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "manifest_version",
     "name",
     "vendor",
@@ -170,6 +175,7 @@ const KEYS: [&str; 14] = [
     "passes",
     "isolation",
     "sandbox",
+    "conformance",
 ];
 
 impl Manifest {
@@ -262,7 +268,23 @@ impl Manifest {
                 Some(_) => return Err("`isolation` in the manifest is neither `in_process` nor `worker`".to_string()),
             },
             sandbox: sandbox(&table)?,
+            certificate: certificate(&table)?,
         })
+    }
+}
+
+/// `[conformance]`
+fn certificate(table: &Table) -> Result<Option<PathBuf>, String> {
+    let table = match table.get("conformance") {
+        None => return Ok(None),
+        Some(Value::Table(table)) => table,
+        Some(_) => return Err("`conformance` in the manifest is no table".to_string()),
+    };
+    known_keys(table, &["certificate"], "conformance.")?;
+    match table.get("certificate") {
+        None => Ok(None),
+        Some(Value::String(path)) if !path.is_empty() => Ok(Some(PathBuf::from(path))),
+        Some(_) => Err("`conformance.certificate` in the manifest is no file".to_string()),
     }
 }
 
@@ -382,6 +404,9 @@ mod tests {
         assert_eq!(manifest.library, Some(PathBuf::from("libx.so")));
         assert_eq!((manifest.abi_major, manifest.contact.as_str()), (0, ""));
         assert_eq!(manifest.passes, []);
+        assert_eq!(manifest.certificate, None);
+        let certified = Manifest::parse(&format!("{GOOD}[conformance]\ncertificate = 'c/x.json'\n")).unwrap();
+        assert_eq!(certified.certificate, Some(PathBuf::from("c/x.json")));
         let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
         assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
         let all =
@@ -408,6 +433,16 @@ mod tests {
     #[test]
     fn every_mistake_is_named() {
         let cases = [
+            (
+                "[abi]",
+                "[conformance]\ncertificat = 'x'\n[abi]",
+                "did you mean `certificate`?",
+            ),
+            (
+                "[abi]",
+                "[conformance]\ncertificate = 1\n[abi]",
+                "`conformance.certificate` in the manifest",
+            ),
             ("manifest_version = 1", "manifest_version = 2", "manifest version `2`"),
             ("name = 'x'", "name = 'X y'", "`name` is `X y`"),
             ("name = 'x'", "nam = 'x'", "unknown key `nam`; did you mean `name`?"),
