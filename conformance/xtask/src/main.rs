@@ -1,8 +1,9 @@
-//! Project tasks: test, check, sanitize, layouts, gen, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, gen, provision.
 
 mod check;
 mod r#gen;
 mod layouts;
+mod mutants;
 mod provision;
 mod sanitize;
 mod test;
@@ -17,6 +18,8 @@ const USAGE: &str = "usage:
                                of host, SDK and threads under ThreadSanitizer, where the sources of std are (rust-src);
                                `sanitize threads` does the latter alone
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
+  cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
+                               `--json` ends with one object, `--full` runs the whole category, NAMES are these alone
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -33,6 +36,18 @@ fn main() -> Result<()> {
         ["sanitize"] => sanitize::run(&root()),
         ["sanitize", "threads"] => sanitize::threads(&root()),
         ["layouts"] => layouts::run(&root()),
+        ["mutants", rest @ ..] => mutants::run(
+            &root(),
+            &mutants::Options {
+                json: rest.contains(&"--json"),
+                full: rest.contains(&"--full"),
+                names: rest
+                    .iter()
+                    .filter(|word| !word.starts_with("--"))
+                    .map(ToString::to_string)
+                    .collect(),
+            },
+        ),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "ops"] => r#gen::ops(&root()),
