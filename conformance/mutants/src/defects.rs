@@ -28,7 +28,6 @@ pub struct Defect {
 
 const FAIL: &[&str] = &["fail"];
 const CRASH: &[&str] = &["crash"];
-const HANG: &[&str] = &["hang"];
 const FAIL_OR_CRASH: &[&str] = &["fail", "crash"];
 const FAIL_OR_HANG: &[&str] = &["fail", "hang"];
 const CLAIMED: &[&str] = &["fail-claimed"];

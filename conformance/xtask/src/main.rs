@@ -23,6 +23,7 @@ const USAGE: &str = "usage:
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
+  cargo xtask gen mutants      writes conformance/mutants/README.md from the table of mutants
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask provision NAME   fetches an optional real component: clang, executorch";
@@ -50,6 +51,11 @@ fn main() -> Result<()> {
         ),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
+        ["gen", "mutants"] => {
+            let path = root().join("conformance/mutants/README.md");
+            std::fs::write(&path, mutants::readme())?;
+            Ok(())
+        }
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
         ["gen", "golden", version] => r#gen::golden(&root(), version),

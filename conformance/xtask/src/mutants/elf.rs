@@ -84,7 +84,7 @@ impl Elf {
         self.put(flags, &now.to_le_bytes())
     }
 
-    /// Makes a weak symbol that is not defined one that is: it lies where the entry does, and its name is exported.
+    /// Makes a weak symbol that is not defined one that is, by a shorter name: it lies where the entry does, and is exported.
     ///
     /// # Errors
     /// There is no such symbol, or no entry.
@@ -100,7 +100,7 @@ impl Elf {
         for at in symbols {
             let (binding, section) = (self.number::<1>(at + 4)? >> 4, self.number::<2>(at + 6)?);
             match (binding, section) {
-                (2, 0) => weak = Some(at),
+                (2, 0) => weak = weak.or(Some(at)),
                 (1, 1..) => entry = Some(at),
                 _ => {}
             }
@@ -108,7 +108,9 @@ impl Elf {
         let entry = entry.context("the library exports nothing")?;
         let weak = weak.context("the library has no weak symbol")?;
         let (section, value) = (self.number::<2>(entry + 6)? as u16, self.number::<8>(entry + 8)?);
-        // Weak, a function. A loader that looks the name up does not find it here, and needs not.
+        let name = self.number::<4>(weak)? as u32;
+        // The name's end is a name too. Nothing has to be found by it: the symbol stays weak.
+        self.put(weak, &name.saturating_add(2).to_le_bytes())?;
         self.put(weak + 4, &[0x22])?;
         self.put(weak + 6, &section.to_le_bytes())?;
         self.put(weak + 8, &value.to_le_bytes())
@@ -141,5 +143,62 @@ impl Elf {
         let place = entries[place.context("the dynamic section has no room")?];
         self.put(place, &DT_RUNPATH.to_le_bytes())?;
         self.put(place + 8, &text.to_le_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::{Object, ObjectSymbol};
+
+    /// A library of this build; `None` where tests run elsewhere.
+    fn library() -> Option<Vec<u8>> {
+        let test = std::env::current_exe().ok()?;
+        let path = test.ancestors().nth(2)?.join("libnull_delegate.so");
+        let bytes = std::fs::read(&path).ok();
+        if bytes.is_none() {
+            println!("skipped: `{}` is not here: run `cargo xtask test`", path.display());
+        }
+        bytes
+    }
+
+    fn exports(bytes: &[u8]) -> Vec<String> {
+        let file = object::File::parse(bytes).unwrap();
+        let defined = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
+        defined.map(|symbol| symbol.name().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn one_symbol_more_is_exported() {
+        let Some(bytes) = library() else { return };
+        assert_eq!(exports(&bytes), ["dg_delegate_entry_v0"]);
+        let mut elf = Elf::new(bytes).unwrap();
+        elf.one_more_export().unwrap();
+        assert_eq!(exports(&elf.into_bytes()).len(), 2);
+    }
+
+    #[test]
+    fn the_stack_and_the_path_are_changed() {
+        use object::elf::{FileHeader64, PF_X, PT_GNU_STACK};
+        use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+        let Some(bytes) = library() else { return };
+        let mut elf = Elf::new(bytes).unwrap();
+        elf.executable_stack().unwrap();
+        elf.relative_runpath().unwrap();
+        let bytes = elf.into_bytes();
+        let header = FileHeader64::<object::LittleEndian>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let stack = segments.iter().find(|s| s.p_type(endian) == PT_GNU_STACK).unwrap();
+        assert_ne!(stack.p_flags(endian) & PF_X, 0);
+        let dynamic = segments.iter().find_map(|s| s.dynamic(endian, &*bytes).unwrap()).unwrap();
+        assert!(dynamic.iter().any(|entry| entry.d_tag(endian) == DT_RUNPATH));
+    }
+
+    #[test]
+    fn what_is_no_library_is_an_error() {
+        assert!(Elf::new(b"MZ".to_vec()).is_err());
+        let mut short = Elf::new(b"\x7fELF\x02\x01".to_vec()).unwrap();
+        assert!(short.executable_stack().is_err() && short.relative_runpath().is_err() && short.one_more_export().is_err());
     }
 }
