@@ -7,6 +7,9 @@
 //!
 //! Reading order: [`subject`], [`case`], `driver`, `workload` (graphs that a delegate may take), [`categories`].
 
+pub mod call;
 pub mod case;
 pub mod categories;
+pub mod leaf;
+pub mod numerics;
 pub mod subject;
