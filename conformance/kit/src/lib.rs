@@ -12,6 +12,7 @@ pub mod call;
 pub mod case;
 pub mod categories;
 pub mod driver;
+pub mod file;
 pub mod leaf;
 pub mod lists;
 pub mod numerics;
