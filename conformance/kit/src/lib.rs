@@ -10,3 +10,4 @@
 pub mod case;
 pub mod categories;
 pub mod subject;
+pub mod support;
