@@ -26,3 +26,4 @@ use sha2::Digest;
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
+pub mod support;
