@@ -25,6 +25,7 @@ const USAGE: &str = "usage:
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
   cargo xtask gen mutants      writes conformance/mutants/README.md from the table of mutants
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
+  cargo xtask gen lists        writes the lists of conformance cases that are not frozen, from conformance/lists/rules.toml
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
@@ -58,6 +59,7 @@ fn main() -> Result<()> {
         }
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
+        ["gen", "lists"] => r#gen::lists(&root()),
         ["gen", "golden", version] => r#gen::golden(&root(), version),
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {
