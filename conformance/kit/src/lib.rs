@@ -18,6 +18,7 @@ pub mod lists;
 pub mod numerics;
 pub mod registry;
 pub mod subject;
+pub mod support;
 pub mod workload;
 
 use sha2::Digest;
@@ -26,4 +27,3 @@ use sha2::Digest;
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
-pub mod support;
