@@ -200,27 +200,11 @@ fn null_fails_nothing() {
     }
 }
 
-/// The manifest of the fault delegate.
-const FAULT: &str = r#"
-manifest_version = 1
-name = "fault"
-vendor = "Delegraph"
-version = "0.1.0"
-licence = "Apache-2.0 OR MIT"
-roles = ["compile", "run"]
-passes = ["fold-qdq"]
-[library]
-x86_64-unknown-linux-gnu = "libfault_delegate.so"
-aarch64-unknown-linux-gnu = "libfault_delegate.so"
-[abi]
-major = 0
-min_minor = 0
-"#;
-
 #[test]
 fn fault_passes_until_it_is_told_to_fail() {
     let folder = tempfile::tempdir().unwrap();
-    let mut request = placed(folder.path(), "fault", FAULT);
+    let manifest = std::fs::read_to_string(root().join("conformance/fault/fault.delegate.toml")).unwrap();
+    let mut request = placed(folder.path(), "fault", &manifest);
     let records = run_all(&request, folder.path(), |_| true);
     assert_eq!(of(&records, &BAD), Vec::<String>::new());
     let mut fail = |at: &str, how: &str, case: &str| {
@@ -289,7 +273,7 @@ fn template(folder: &Path, operators: Option<&str>) -> Option<SubjectRequest> {
 const OPERATORS: &str = r#"
 static const char *alpha_is_not_one(const dg_image *graph, uint32_t node) {
     int64_t alpha;
-    return dg_image_arg_int(graph, dg_image_node_arg(graph, node, 2), &alpha) && alpha == 1 ? NULL : "alpha is not 1";
+    return dg_image_arg_int(dg_image_node_arg(graph, node, 2), &alpha) && alpha == 1 ? NULL : "alpha is not 1";
 }
 static void add(uint64_t count, const float *a, const float *b, float *out) {
     for (uint64_t i = 0; i < count; i++) out[i] = a[i] + b[i];
