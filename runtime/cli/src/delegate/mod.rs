@@ -6,7 +6,7 @@ mod check;
 mod library;
 mod lock;
 mod new;
-mod probe;
+pub mod probe;
 mod sign;
 mod verify;
 
