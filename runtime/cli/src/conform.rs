@@ -1,7 +1,6 @@
 //! `delegraph conform`
 
 mod bundle;
-mod call;
 mod child;
 mod choice;
 mod coverage;
