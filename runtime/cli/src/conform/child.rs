@@ -3,6 +3,7 @@
 
 use delegraph_kit::registry::{Process, Ran};
 use delegraph_kit::subject::{Subject, SubjectRequest};
+use delegraph_kit::support::cases::Asker;
 use delegraph_runner::folder::bundle_name;
 use delegraph_runner::{CaseRecord, Verdict};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Request {
     pub seed: u64,
     /// Ask what is taken, and compute nothing.
     pub support: bool,
+    /// Write the claims that fit the answers to all questions into this file, and do nothing else.
+    pub propose: Option<PathBuf>,
     /// Ids.
     pub cases: Vec<String>,
     /// Where files go that explain a failure: a folder a case.
@@ -41,12 +44,17 @@ pub fn run() -> anyhow::Result<u8> {
     let mut records = own_output()?;
     let subject = Subject::open(&request.subject);
     let mut process = subject.as_ref().map(|subject| Process::new(subject, request.seed));
+    let mut asker = subject.as_ref().ok().map(Asker::new);
+    if let (Some(file), Some(asker)) = (&request.propose, &mut asker) {
+        propose(asker, file)?;
+        return Ok(0);
+    }
     for id in &request.cases {
         reset_peak();
-        let (mut record, evidence): Ran = match &mut process {
-            Ok(process) if request.support => process.support(id),
-            Ok(process) => process.run(id),
-            Err(problem) => (CaseRecord::new(id, Verdict::Fail, problem.clone()), BTreeMap::new()),
+        let (mut record, evidence): Ran = match (&mut process, &mut asker) {
+            (Ok(_), Some(asker)) if request.support => asker.run(id),
+            (Ok(process), _) => process.run(id),
+            (Err(problem), _) => (CaseRecord::new(id, Verdict::Fail, problem.clone()), BTreeMap::new()),
         };
         record.id.clone_from(id);
         record.peak_bytes = peak_bytes();
@@ -60,6 +68,19 @@ pub fn run() -> anyhow::Result<u8> {
         records.flush()?;
     }
     Ok(0)
+}
+
+/// Writes `[[op]]` tables to paste into a manifest, and as comments what no claim can tell.
+fn propose(asker: &mut Asker<'_>, file: &Path) -> anyhow::Result<()> {
+    let proposal = asker.propose().map_err(anyhow::Error::msg)?;
+    let mut text = "# Claims that fit what the delegate takes of the kit's recorded calls. To be read before they are pasted: what was never\n\
+        # asked is covered too, where nothing that was asked tells it apart.\n\n"
+        .to_string();
+    text += &proposal.claims.to_string();
+    for line in &proposal.left {
+        text += &format!("# not claimed: {line}\n");
+    }
+    crate::output::write_atomically(file, text.as_bytes())
 }
 
 /// Whether a case leaves a bundle.

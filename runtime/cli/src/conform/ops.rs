@@ -1,15 +1,16 @@
 //! `delegraph conform ops`: recorded calls of operators, each as a program of one node.
 
-use delegraph_kit::call::Caller;
 use super::{quote, shard_of};
 use crate::args::{Global, OpsArgs};
 use crate::output::{Output, Tint, duration};
 use delegraph_config::{Config, glob_match};
 use delegraph_host::Host;
+use delegraph_kit::call::Caller;
+use delegraph_kit::numerics::evidence;
 use delegraph_runner::batch::Batches;
 use delegraph_runner::corpus::Corpus;
 use delegraph_runner::known::Known;
-use delegraph_runner::{CaseRecord, Category, Report, Verdict};
+use delegraph_runner::{CaseRecord, Category, Leaf, Report, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -155,14 +156,22 @@ pub fn child() -> anyhow::Result<u8> {
     std::io::stdin().read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
     let mut corpus = Corpus::open(&request.corpus)?;
-    let caller = Caller::new(request.config.clone(), crate::devices::discover(&request.config, request.no_load));
+    let caller = Caller::new(
+        request.config.clone(),
+        crate::devices::discover(&request.config, request.no_load),
+    );
     let mut stdout = std::io::stdout();
     for case in request.cases {
         let Some(call) = corpus.cases.get(case).cloned() else {
             anyhow::bail!("the corpus has no case {case}");
         };
         let record = match corpus.tensors(case) {
-            Ok(tensors) => caller.run(&call, tensors),
+            Ok(tensors) => {
+                let inputs: Vec<&Leaf> = call.inputs().into_iter().filter_map(|key| tensors.get(key)).collect();
+                let mut record = caller.run(&call, tensors);
+                record.shapes = evidence::shapes(&inputs);
+                record
+            }
             Err(error) => CaseRecord::new(call.id(), Verdict::Fail, error.to_string()),
         };
         writeln!(stdout, "{}", serde_json::to_string(&record)?)?;

@@ -94,7 +94,7 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
         report.exit_code = Report::new(report.cases.clone()).exit_code;
     }
     match args.mode {
-        ModeArg::Support => support::write(&report.cases, place.path(), output)?,
+        ModeArg::Support => support::write(&report.cases, &request, args.output.as_deref(), output)?,
         ModeArg::Perf => times(&report.cases, output),
         ModeArg::Test => {}
     }
@@ -316,6 +316,7 @@ impl Bench<'_> {
                 subject: self.request.clone(),
                 seed: self.args.seed,
                 support: self.args.mode == ModeArg::Support,
+                propose: None,
                 cases: positions.iter().map(|&position| items[position].id.clone()).collect(),
                 bundles: self.bundles.as_ref().and_then(|path| std::path::absolute(path).ok()),
                 mark: mark.clone(),
