@@ -1,5 +1,5 @@
-# What run-over-ssh.sh and run-over-adb.sh share; POSIX sh, read by `.`. Each says how to run a command on the device (on_device), carry files
-# (push, pull) and tell a lost connection (lost).
+# What run-over-ssh.sh and run-over-adb.sh share; POSIX sh, read by `.`. Each says how to run a command on the device (on_device: ends as the
+# command does, or with 255 where the connection is lost), and how to carry a folder there and back (push, pull).
 
 die() {
     printf '%s\n' "$*" >&2
@@ -11,19 +11,17 @@ say() {
     printf '%s\n' "$*" >&2
 }
 
-base=/tmp
-
-# Sets kit, manifest, libraries, out, keep, device, arguments.
+# Sets kit, manifest, more, out, keep, device, arguments.
 parse_arguments() {
-    kit='' manifest='' libraries='' out='' keep=no device='' arguments=''
+    kit='' manifest='' more='' out='' keep=no device='' arguments=''
     while [ $# -gt 0 ]; do
         case $1 in
-            --kit | --manifest | --library | --out | --port | --base)
+            --kit | --manifest | --with | --out | --port | --base)
                 [ $# -ge 2 ] || die "$1 needs a value"
                 case $1 in
                     --kit) kit=$2 ;;
                     --manifest) manifest=$2 ;;
-                    --library) libraries="$libraries
+                    --with) more="$more
 $2" ;;
                     --out) out=$2 ;;
                     --port) port=$2 ;;
@@ -63,72 +61,125 @@ sha256() {
     if command -v sha256sum >/dev/null 2>&1; then sha256sum "$@"; else shasum -a 256 "$@"; fi
 }
 
-# The libraries that lie beside the manifest and that it names, one a line. The kit on the device reads the manifest itself; this only has
-# to find what to copy.
-named_libraries() {
-    folder=$(dirname "$manifest")
-    sed -n 's/^[^#]*=[[:space:]]*["'"'"']\([^"'"'"']*\.\(so\|dylib\|dll\)[0-9.]*\)["'"'"'].*/\1/p' "$manifest" | sort -u | while IFS= read -r name; do
-        [ ! -f "$folder/$name" ] || printf '%s\n' "$folder/$name"
+# Copies the manifest, the libraries beside it (what a delegate needs lies there), those that it names in folders, and what --with names.
+collect() { # folder
+    from=$(dirname "$manifest")
+    cp "$manifest" "$1/"
+    for file in "$from"/*.so "$from"/*.so.*; do
+        [ ! -f "$file" ] || cp "$file" "$1/"
+    done
+    sed -n 's/^[^#]*=[[:space:]]*["'"'"']\([^"'"'"']*\)["'"'"'].*/\1/p' "$manifest" | while IFS= read -r name; do
+        case $name in
+            /* | *..*) ;;
+            */*.so | */*.so.*)
+                [ ! -f "$from/$name" ] || { mkdir -p "$1/$(dirname "$name")" && cp "$from/$name" "$1/$name"; }
+                ;;
+        esac
+    done
+    printf '%s\n' "$more" | sed '/^$/d' | while IFS= read -r file; do
+        [ -f "$file" ] || die "there is no file $file"
+        cp "$file" "$1/"
     done
 }
 
+# What runs on the device. The run is a process of its own that writes to a file, so that it outlives the connection; this follows the file.
+# Called again, it follows the run that there is, or begins one, which goes on with the cases that have no verdict.
+device_script() { # name of the manifest, arguments of `conform run`
+    cat <<EOT
+cd "\$(dirname "\$0")" || exit 2
+running() {
+    [ -f pid ] && kill -0 "\$(cat pid)" 2>/dev/null && grep -q run-to-the-end "/proc/\$(cat pid)/cmdline" 2>/dev/null
+}
+if [ ! -f code ] && ! running; then
+    rm -f log
+    cat >run-to-the-end.sh <<'EOR'
+kit/bin/delegraph conform run delegate/$(quoted "$1") -o report$2
+echo \$? >code.new
+mv code.new code
+EOR
+    if command -v nohup >/dev/null 2>&1; then
+        nohup sh run-to-the-end.sh >log 2>&1 </dev/null &
+    else
+        sh run-to-the-end.sh >log 2>&1 </dev/null &
+    fi
+    echo \$! >pid
+fi
+seen=0
+while :; do
+    ended=no
+    if [ -f code ] || ! running; then ended=yes; fi
+    size=\$(wc -c <log)
+    if [ "\$size" -gt "\$seen" ]; then
+        tail -c "+\$((seen + 1))" log | head -c "\$((size - seen))"
+        seen=\$size
+    fi
+    [ "\$ended" = no ] || break
+    sleep 1
+done
+# It can end between the two questions.
+[ -f code ] || sleep 1
+[ -f code ] || { echo "the run was ended from outside"; exit 75; }
+exit "\$(cat code)"
+EOT
+}
+
 # 75 is EX_TEMPFAIL: the same command may succeed later.
-lost_connection() {
-    say "the connection to $device was lost: give the same command again, and the run goes on"
+again() {
+    say "$1: give the same command again, and the run goes on"
     exit 75
 }
 
+# Runs what talks to the device; a lost connection ends the script.
 attempt() {
     status=0
     "$@" || status=$?
-    if lost "$status"; then lost_connection; fi
+    [ "$status" -ne 255 ] || again "the connection to $device was lost"
     return "$status"
 }
 
 run_on_device() {
-    files=$(named_libraries)
-    files="$manifest
-$files$libraries"
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT INT TERM
-    mkdir "$work/delegate"
-    printf '%s\n' "$files" | sed '/^$/d' | while IFS= read -r file; do
-        [ -f "$file" ] || die "there is no file $file"
-        cp "$file" "$work/delegate/"
-    done
-    [ "$(find "$work/delegate" -type f | wc -l)" -gt 1 ] || die "no library beside $manifest is named in it: give one by --library"
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' INT TERM HUP
+    mkdir -p "$work/kit" "$work/delegate"
+    collect "$work/delegate"
     name=$(basename "$manifest")
-    cp "$kit" "$work/kit.tar.gz"
+    cp "$kit" "$work/kit/kit.tar.gz"
+    device_script "$name" "$arguments" >"$work/kit/run.sh"
 
     # The folder on the device is named after all that is run, so that the same command finds it again, and another does not.
-    key=$({ cat "$work/kit.tar.gz"; cd "$work/delegate" && sha256 ./*; printf '%s' "$arguments"; } | sha256 | cut -c1-16)
+    key=$({
+        sha256 <"$work/kit/kit.tar.gz"
+        sha256 <"$work/kit/run.sh"
+        (cd "$work/delegate" && find . -type f | LC_ALL=C sort | while IFS= read -r file; do printf '%s ' "$file" && sha256 <"$file"; done)
+    } | sha256 | cut -c1-16)
     there="$base/delegraph-conform-$key"
-    attempt on_device "mkdir -p '$there'" || die "cannot make $there on $device"
-    if ! attempt on_device "test -f '$there/ready'"; then
+    if attempt on_device "test -f '$there/ready'"; then
+        say "the kit is on $device: $there"
+    else
         say "copying the kit and $name to $device:$there"
-        (cd "$work" && attempt push "$there" kit.tar.gz) || exit $?
-        # shellcheck disable=SC2046 # the names are made here and have no blanks to split at
-        (cd "$work/delegate" && attempt push "$there/delegate" $(ls)) || exit $?
-        attempt on_device "cd '$there' && gzip -dc kit.tar.gz | tar -xf - && rm -f kit.tar.gz && rm -rf kit && mv delegraph-conformance-* kit && \
-cd kit && if command -v sha256sum >/dev/null 2>&1; then sha256sum -c SHA256SUMS >/dev/null; fi && touch '$there/ready'" ||
-            die "the kit could not be unpacked on $device"
+        attempt push "$work/kit" "$there" || die "cannot copy the kit to $device:$there"
+        attempt push "$work/delegate" "$there/delegate" || die "cannot copy the delegate to $device:$there"
+        unpack="cd '$there' && rm -rf kit delegraph-conformance-* && gzip -dc kit.tar.gz | tar -xf - && mv delegraph-conformance-* kit"
+        unpack="$unpack && cd kit && { ! command -v sha256sum >/dev/null 2>&1 || sha256sum -c SHA256SUMS >/dev/null; }"
+        attempt on_device "$unpack && cd .. && rm -f kit.tar.gz && : >ready" || die "the kit cannot be unpacked on $device: $there"
     fi
 
     say "running on $device"
-    status=0
-    on_device "cd '$there' && kit/bin/delegraph conform run 'delegate/$name' -o report $arguments" || status=$?
-    if lost "$status"; then lost_connection; fi
+    answer=0
+    attempt on_device "sh '$there/run.sh'" || answer=$?
+    [ "$answer" -ne 75 ] || again "the run on $device did not end by itself"
 
     mkdir -p "$out"
     if attempt on_device "test -d '$there/report'"; then
-        attempt pull "$there/report" "$out" || die "the report could not be fetched from $device:$there/report"
+        attempt pull "$there/report" "$out" || die "the report cannot be fetched from $device:$there/report"
         say "the report is in $out"
     fi
-    # What is wrong use, or a defect, is looked at on the device; an answer, yes or no, leaves nothing there.
-    if [ "$keep" = no ] && [ "$status" -le 1 ]; then
-        attempt on_device "rm -rf '$there'" || say "cannot remove $there on $device"
+    # An answer, yes or no, leaves nothing on the device; anything else can be looked at there.
+    if [ "$keep" = no ] && [ "$answer" -le 1 ]; then
+        attempt on_device "rm -rf '$there'" || say "cannot remove $device:$there"
     else
         say "kept on $device: $there"
     fi
-    exit "$status"
+    exit "$answer"
 }

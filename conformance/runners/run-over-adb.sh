@@ -1,52 +1,49 @@
 #!/bin/sh
-# Runs the conformance kit on an Android device over adb, and brings the report back. Give the same command again after a lost connection: the
-# run on the device goes on, or is resumed. Never run on a device yet, only on a stand-in for adb.
+# Runs the conformance kit on an Android device over adb, and brings the report back. The run outlives the connection: give the same command
+# again after it was lost, and the run is followed again, or, where the device was switched off, goes on with the cases that have no verdict.
 #
-#   run-over-adb.sh --kit KIT.tar.gz --manifest NAME.delegate.toml [--library FILE]... --out FOLDER [--keep] SERIAL -- ARGUMENTS...
+# Tried on a stand-in for adb, never on a device.
 #
-# SERIAL is what `adb devices` lists. ARGUMENTS go to `delegraph conform run`. DELEGRAPH_ADB is called in place of `adb`.
+#   run-over-adb.sh --kit KIT.tar.gz --manifest NAME.delegate.toml --out FOLDER [--with FILE]... [--base FOLDER] [--keep] SERIAL -- ARGUMENTS...
+#
+# SERIAL is what `adb devices` lists. ARGUMENTS go to `delegraph conform run`. Copied are the manifest, the libraries beside it, those that it
+# names, and what --with names, which lies beside them in `delegate`. DELEGRAPH_ADB is called in place of `adb`.
 #
 # The exit code is that of the run: 0 passed, 1 failed; 75: the connection was lost, try again.
 set -eu
 
 . "$(dirname "$0")/device.sh"
 
+# The one folder of a device that is not rooted in which a program may be started.
 base=/data/local/tmp
 parse_arguments "$@"
 : "${DELEGRAPH_ADB:=adb}"
 
-# Old adbs end with 0 whatever the command does, so that the code is printed last and read here. No code: the connection was lost.
+# Old adbs end with 0 whatever the command does, and new ones with 1 also where there is no device: the command's code is printed last, and
+# read here. None was printed: the connection was lost.
 on_device() {
     mark="delegraph-exit-$$"
-    code_file=$(mktemp)
-    $DELEGRAPH_ADB -s "$device" shell "$1
-echo $mark=\$?" </dev/null | while IFS= read -r line; do
+    rm -f "$work/code"
+    $DELEGRAPH_ADB -s "$device" shell "($1
+); echo $mark=\$?" </dev/null | tr -d '\r' | while IFS= read -r line; do
         case $line in
             *"$mark="*)
-                line=${line%"$(printf '\r')"}
-                [ "${line%%"$mark="*}" = "" ] || printf '%s\n' "${line%%"$mark="*}"
-                printf '%s' "${line##*"$mark="}" >"$code_file"
+                before=${line%%"$mark="*}
+                [ -z "$before" ] || printf '%s\n' "$before"
+                printf '%s' "${line##*"$mark="}" >"$work/code"
                 ;;
             *) printf '%s\n' "$line" ;;
         esac
     done
-    code=$(cat "$code_file")
-    rm -f "$code_file"
-    return "${code:-255}"
+    [ -f "$work/code" ] || return 255
+    return "$(cat "$work/code")"
 }
-push() { # folder on the device, files...
-    folder=$1
-    shift
-    on_device "mkdir -p '$folder'" || return $?
-    for file in "$@"; do
-        $DELEGRAPH_ADB -s "$device" push "$file" "$folder/" >&2 || return 255
-    done
+push() { # folder here, folder there
+    on_device "mkdir -p '$2'" || return $?
+    $DELEGRAPH_ADB -s "$device" push "$1/." "$2/" >&2 || return 255
 }
-pull() { # folder on the device, folder here
-    $DELEGRAPH_ADB -s "$device" pull "$1/." "$2" >&2
-}
-lost() {
-    [ "$1" -eq 255 ]
+pull() { # folder there, folder here
+    $DELEGRAPH_ADB -s "$device" pull "$1/." "$2" >&2 || return 255
 }
 
 run_on_device
