@@ -79,7 +79,6 @@
   const COLUMNS = [
     { key: "verdict", name: "Verdict", class: "v", of: (i) => "CHF~XWPSU".indexOf(letters[i]) },
     { key: "case", name: "Case", class: "i", of: (i) => ids[i] },
-    { key: "op", name: "Operator", class: "o", of: (i) => text("op", i) },
     { key: "dtype", name: "Dtype", class: "t", of: (i) => text("dtype", i) },
     { key: "claim", name: "Claim", class: "k2", of: (i) => CLAIM_WORDS[claim(i)] },
     { key: "max_abs", name: "max_abs", class: "n", of: (i) => size(data.max_abs[i]) },
@@ -136,10 +135,12 @@
     more.hidden = drawn === shown.length;
     more.textContent = "Show more (" + (shown.length - drawn) + " left)";
   };
+  // Lines break after the parts of an id, if they can.
+  const breakable = (id) => id.split(/(?<=\/)/).flatMap((part) => [part, make("wbr")]);
   const row = (i) => {
     const unfold = make("button", { type: "button", "aria-expanded": "false" }, mark(letters[i], tone(i)), verdict(i));
-    const line = make("tr", { "data-case": i }, make("td", { class: "v" }, unfold), make("td", { class: "i" }, make("code", {}, ids[i])),
-      make("td", { class: "o" }, text("op", i)), make("td", { class: "t" }, text("dtype", i)), make("td", { class: "k2" }, CLAIM_WORDS[claim(i)]),
+    const line = make("tr", { "data-case": i }, make("td", { class: "v" }, unfold), make("td", { class: "i" }, make("code", {}, ...breakable(ids[i]))),
+      make("td", { class: "t" }, text("dtype", i)), make("td", { class: "k2" }, CLAIM_WORDS[claim(i)]),
       make("td", { class: "n" }, data.max_abs[i] === 0 && !text("tolerance", i) ? "" : number(data.max_abs[i])),
       make("td", { class: "n t" }, number(data.total_ms[i])), make("td", { class: "d" }, make("span", {}, text("reason", i))));
     unfold.addEventListener("click", () => {
@@ -184,8 +185,10 @@
     write();
     shown = [];
     for (let i = 0; i < data.count; i++) if (wanted(i)) shown.push(i);
+    // Without a choice the worst come first.
     const column = COLUMNS.find((column) => column.key === state.sort.replace("-", ""));
-    if (column) {
+    if (!column) shown.sort((a, b) => COLUMNS[0].of(a) - COLUMNS[0].of(b) || a - b);
+    else {
       const way = state.sort.startsWith("-") ? -1 : 1;
       const keys = new Map(shown.map((i) => [i, column.of(i)]));
       shown.sort((a, b) => { const [x, y] = [keys.get(a), keys.get(b)]; return x < y ? -way : x > y ? way : a - b; });
@@ -255,7 +258,7 @@
       for (const cell of Array.from(line.cells).slice(1)) {
         const letter = cell.querySelector(".g")?.textContent, part = cell.querySelector("small")?.textContent;
         const amber = letter === "S" && cell.querySelector(".warn");
-        const says = letter ? LONG[letter] + (part ? ", " + part + " passed" : "") + (cell.classList.contains("k") ? ", claimed" + (amber ? " and not run" : "") : "") : "no case";
+        const says = letter ? LONG[letter] + (part ? ", " + part + " passed" : "") + (cell.classList.contains("k") ? ", taken beyond the claims" : amber ? ", claimed and not run" : "") : "no case";
         cell.setAttribute("role", "gridcell");
         cell.setAttribute("tabindex", "-1");
         cell.setAttribute("aria-label", line.cells[0].textContent + ", " + names[cell.cellIndex] + ": " + says);

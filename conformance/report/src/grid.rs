@@ -57,8 +57,8 @@ pub struct Cell {
     pub passed: u64,
     /// All cases.
     pub total: u64,
-    /// Whether the manifest claims any of them.
-    pub claimed: bool,
+    /// Whether the delegate takes some of them, and the manifest claims none.
+    pub beyond: bool,
 }
 
 /// Operators by dtypes.
@@ -126,6 +126,7 @@ fn cell(cases: &[&CaseRecord]) -> Cell {
         .into_iter()
         .find(|(letter, _, _)| letters.contains(letter))
         .unwrap_or(LETTERS[LETTERS.len() - 1]);
+    let any = |claim| cases.iter().any(|case| case.claim == claim);
     let untested = |case: &&&CaseRecord| case.claim == Claim::Claimed && case.verdict == Verdict::Skip;
     Cell {
         letter,
@@ -137,7 +138,7 @@ fn cell(cases: &[&CaseRecord]) -> Cell {
         },
         passed: letters.iter().filter(|letter| **letter == 'P').count() as u64,
         total: cases.len() as u64,
-        claimed: cases.iter().any(|case| case.claim == Claim::Claimed),
+        beyond: any(Claim::Taken) && !any(Claim::Claimed),
     }
 }
 

@@ -82,9 +82,9 @@ fn page_within(truth: &Truth, limits: Limits, (failures, reason): (usize, usize)
         parts::verdict(&mut body, standing);
     }
     parts::identity(&mut body, truth);
+    parts::grid(&mut body, &grid(truth));
     parts::failures(&mut body, truth, failures, reason);
     parts::waivers(&mut body, &standings, truth);
-    parts::grid(&mut body, &grid(truth));
     parts::categories(&mut body, truth);
     parts::cases(&mut body, truth);
     body.push_str("</main>");

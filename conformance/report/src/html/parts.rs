@@ -46,15 +46,15 @@ pub(super) fn verdict(out: &mut String, standing: &Standing) {
         html(&standing.version),
         html(&standing.sentence)
     );
-    tally(out, "claimed and passed", standing.claimed, "k=claimed");
-    tally(out, "taken beyond claims and passed", standing.taken, "k=taken");
-    tally(out, "contract", standing.contract, "k=unknown");
+    tally(out, "claimed, passed", standing.claimed, "k=claimed");
+    tally(out, "beyond claims, passed", standing.taken, "k=taken");
+    tally(out, "contract, passed", standing.contract, "k=unknown");
     let until = standing
         .waivers
         .iter()
         .filter_map(|waiver| waiver.expires.as_deref())
         .min();
-    let waived = until.map_or(String::new(), |day| format!(", first until {day}"));
+    let waived = until.map_or(String::new(), |day| format!(", first until {}", day.replace('-', "\u{2011}")));
     let failed = "v=fail,fail-claimed,crash,hang";
     for (label, count, filter, tone) in [
         ("failures", standing.failures(), failed, "bad"),
@@ -115,7 +115,11 @@ fn meter(percent: u64) -> String {
 pub(super) fn identity(out: &mut String, truth: &Truth) {
     out.push_str("<section id=\"identity\"><h2>What was run</h2><dl>");
     for (label, value) in crate::identity::identity(truth) {
-        let _ = write!(out, "<div><dt>{label}</dt><dd>{}</dd></div>", html(&value));
+        let words = value.split(' ').map(|word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            true => format!("<code class=\"hash\">{word}</code>"),
+            false => html(word),
+        });
+        let _ = write!(out, "<div><dt>{label}</dt><dd>{}</dd></div>", words.collect::<Vec<_>>().join(" "));
     }
     out.push_str("</dl></section>");
 }
@@ -263,7 +267,7 @@ pub(super) fn grid(out: &mut String, grid: &Grid) {
             html(what)
         );
     }
-    out.push_str("<li><span class=\"g warn s\">S</span>amber: claimed, but not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>underlined: claimed by the manifest</li></ul>");
+    out.push_str("<li><span class=\"g warn s\">S</span>amber: claimed, but not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>taken beyond what the manifest claims</li></ul>");
     out.push_str(
         "<p class=\"tools needs-script\"><label><input type=\"checkbox\" id=\"grid-bad\"> only operators with something to know</label> \
          <span class=\"hint\">Arrow keys move, Enter shows the cases of a cell.</span></p>\
@@ -280,10 +284,10 @@ pub(super) fn grid(out: &mut String, grid: &Grid) {
                 out.push_str("<td>.</td>");
                 continue;
             };
-            let claimed = if cell.claimed { " class=\"k\"" } else { "" };
+            let beyond = if cell.beyond { " class=\"k\"" } else { "" };
             let _ = write!(
                 out,
-                "<td{claimed}><span class=\"g {} {}\">{}</span>",
+                "<td{beyond}><span class=\"g {} {}\">{}</span>",
                 cell.tone.name(),
                 class(cell.letter),
                 cell.letter
