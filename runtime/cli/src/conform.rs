@@ -2,9 +2,12 @@
 
 mod call;
 mod coverage;
+mod diff;
 #[cfg(test)]
 mod dtypes;
+mod index;
 mod ops;
+mod report;
 
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};
 use crate::output::{Output, Tint, write_atomically};
@@ -46,6 +49,9 @@ pub fn run(command: &ConformCommand, global: &Global, output: &Output) -> anyhow
         ConformCommand::Models(args) => models(args, global, output),
         ConformCommand::Ops(args) => ops::run(args, global, output),
         ConformCommand::Coverage(args) => coverage::run(args, global, output),
+        ConformCommand::Report(args) => report::run(args, global, output),
+        ConformCommand::Index(args) => index::run(args, global, output),
+        ConformCommand::Diff(args) => diff::run(args, global, output),
         ConformCommand::Case => child(),
         ConformCommand::Calls => ops::child(),
     }
