@@ -122,7 +122,11 @@ pub fn gather(what: Gather<'_>) -> Result<Index, ReportError> {
     let mut reports = Vec::new();
     let mut unsound = Vec::new();
     for folder in reports_below(what.folder)? {
-        let checked = check(Question { folder: &folder, library: None, ..what.question });
+        let checked = check(Question {
+            folder: &folder,
+            library: None,
+            ..what.question
+        });
         let name = relative(what.folder, &folder);
         match (checked.is_sound(), &checked.truth) {
             (true, Some(truth)) => reports.push(entry(name, truth, &checked)),
@@ -148,7 +152,10 @@ fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
     let mut open = vec![(folder.to_path_buf(), 0)];
     let mut seen = 0;
     while let Some((folder, depth)) = open.pop() {
-        let list = |source| ReportError::Read { path: folder.clone(), source };
+        let list = |source| ReportError::Read {
+            path: folder.clone(),
+            source,
+        };
         seen += 1;
         if seen > FOLDERS {
             return Err(ReportError::File {
@@ -174,7 +181,11 @@ fn reports_below(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
 /// A path as seen from a folder, with `/` between its parts; as it is, where it is not below.
 pub fn relative(from: &Path, path: &Path) -> String {
     let path = path.strip_prefix(from).unwrap_or(path);
-    let parts: Vec<String> = path.components().filter(|part| *part != Component::CurDir).map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let parts: Vec<String> = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .collect();
     match parts.is_empty() {
         true => ".".to_string(),
         false => parts.join("/").replace("//", "/"),
@@ -186,7 +197,9 @@ fn entry(folder: String, truth: &Truth, checked: &Checked) -> Entry {
     let library = run.library.clone().unwrap_or_default();
     let standings = standings(truth);
     let worst = ["no", "open", "conditions", "yes"];
-    let standing = standings.iter().min_by_key(|standing| worst.iter().position(|word| *word == standing.answer.name()));
+    let standing = standings
+        .iter()
+        .min_by_key(|standing| worst.iter().position(|word| *word == standing.answer.name()));
     let device = device(truth);
     Entry {
         folder,
@@ -215,7 +228,10 @@ fn entry(folder: String, truth: &Truth, checked: &Checked) -> Entry {
 
 fn device(truth: &Truth) -> DeviceId {
     let run = &truth.run;
-    let chosen = run.devices.iter().find(|device| run.device.is_none_or(|id| id == device.id));
+    let chosen = run
+        .devices
+        .iter()
+        .find(|device| run.device.is_none_or(|id| id == device.id));
     chosen.cloned().unwrap_or_default()
 }
 
@@ -267,17 +283,37 @@ fn natural(a: &str, b: &str) -> Ordering {
 /// Compares the last report of each version with the last of the version before, on the same device and host.
 fn steps(root: &Path, reports: &[Entry]) -> Result<Vec<Step>, ReportError> {
     let place = |entry: &Entry| {
-        let Entry { delegate, vendor, device, host, mode, .. } = entry;
-        (delegate.clone(), vendor.clone(), device.clone(), host.clone(), mode.clone())
+        let Entry {
+            delegate,
+            vendor,
+            device,
+            host,
+            mode,
+            ..
+        } = entry;
+        (
+            delegate.clone(),
+            vendor.clone(),
+            device.clone(),
+            host.clone(),
+            mode.clone(),
+        )
     };
     let mut sorted: Vec<&Entry> = reports.iter().collect();
     sorted.sort_by(|a, b| {
-        let version = || by_version(&a.version, &b.version).then_with(|| a.started.cmp(&b.started)).then_with(|| a.folder.cmp(&b.folder));
+        let version = || {
+            by_version(&a.version, &b.version)
+                .then_with(|| a.started.cmp(&b.started))
+                .then_with(|| a.folder.cmp(&b.folder))
+        };
         place(a).cmp(&place(b)).then_with(version)
     });
     let mut steps = Vec::new();
     for same in sorted.chunk_by(|a, b| place(a) == place(b)) {
-        let last: Vec<&Entry> = same.chunk_by(|a, b| a.version == b.version).filter_map(|version| version.last().copied()).collect();
+        let last: Vec<&Entry> = same
+            .chunk_by(|a, b| a.version == b.version)
+            .filter_map(|version| version.last().copied())
+            .collect();
         let mut before: Option<(&Entry, Side)> = None;
         // One version alone is compared with nothing.
         for entry in last.iter().filter(|_| last.len() > 1) {
@@ -290,7 +326,10 @@ fn steps(root: &Path, reports: &[Entry]) -> Result<Vec<Step>, ReportError> {
     }
     steps.sort_by(|a: &Step, b| {
         let worst = |step: &Step| step.regressions.first().and_then(|change| change.rank);
-        worst(a).cmp(&worst(b)).then(b.count.cmp(&a.count)).then_with(|| (&a.delegate, &a.after).cmp(&(&b.delegate, &b.after)))
+        worst(a)
+            .cmp(&worst(b))
+            .then(b.count.cmp(&a.count))
+            .then_with(|| (&a.delegate, &a.after).cmp(&(&b.delegate, &b.after)))
     });
     Ok(steps)
 }
@@ -302,13 +341,21 @@ fn step(old: &Entry, old_side: &Side, new: &Entry, new_side: &Side) -> Option<St
     }
     let count = regressions.len() as u64;
     regressions.truncate(REGRESSIONS);
-    let also = [("driver", old.driver != new.driver), ("kit", old.kit != new.kit), ("lists", old.lists != new.lists)];
+    let also = [
+        ("driver", old.driver != new.driver),
+        ("kit", old.kit != new.kit),
+        ("lists", old.lists != new.lists),
+    ];
     Some(Step {
         delegate: new.delegate.clone(),
         device: new.device.clone(),
         before: (old.version.clone(), old.folder.clone()),
         after: (new.version.clone(), new.folder.clone()),
-        also: also.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_string()).collect(),
+        also: also
+            .into_iter()
+            .filter(|(_, changed)| *changed)
+            .map(|(what, _)| what.to_string())
+            .collect(),
         count,
         regressions,
     })
@@ -320,7 +367,9 @@ mod tests {
 
     #[test]
     fn versions_have_an_order() {
-        let sorted = ["0.9", "1.0-rc1", "1.0-rc2", "1.0-rc10", "1.0", "1.0.1", "1.2", "1.10", "r9", "r10"];
+        let sorted = [
+            "0.9", "1.0-rc1", "1.0-rc2", "1.0-rc10", "1.0", "1.0.1", "1.2", "1.10", "r9", "r10",
+        ];
         for (i, a) in sorted.iter().enumerate() {
             for (j, b) in sorted.iter().enumerate() {
                 assert_eq!(by_version(a, b), i.cmp(&j), "{a} {b}");

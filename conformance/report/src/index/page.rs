@@ -55,7 +55,11 @@ fn unsound(out: &mut String, folders: &[Unsound]) {
     if folders.is_empty() {
         return;
     }
-    let _ = write!(out, "<section id=\"unsound\"><h2>Not counted <span class=\"count\">{}</span></h2><p>These folders did not pass the check.</p><ul>", folders.len());
+    let _ = write!(
+        out,
+        "<section id=\"unsound\"><h2>Not counted <span class=\"count\">{}</span></h2><p>These folders did not pass the check.</p><ul>",
+        folders.len()
+    );
     for folder in folders {
         let _ = write!(out, "<li><code>{}</code><ul>", html(&folder.folder));
         for finding in folder.findings.iter().take(5) {
@@ -93,7 +97,11 @@ fn matrix(out: &mut String, reports: &[Entry], base: &str) {
     }
     out.push_str("</ul><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Libraries by devices\"><table><thead><tr><th scope=\"col\">library</th>");
     for (device, driver) in &columns {
-        let driver = if driver.is_empty() { String::new() } else { format!("<br><small>driver {}</small>", html(driver)) };
+        let driver = if driver.is_empty() {
+            String::new()
+        } else {
+            format!("<br><small>driver {}</small>", html(driver))
+        };
         let _ = write!(out, "<th scope=\"col\">{}{driver}</th>", html(device));
     }
     out.push_str("</tr></thead><tbody>");
@@ -101,7 +109,13 @@ fn matrix(out: &mut String, reports: &[Entry], base: &str) {
         entries.sort_by(|a, b| super::by_version(&b.version, &a.version));
         for version in entries.chunk_by(|a, b| a.version == b.version) {
             let name = version.first().map_or("", |entry| entry.version.as_str());
-            let _ = write!(out, "<tr><th scope=\"row\">{} {}<br><small>{}</small></th>", html(delegate), html(name), html(vendor));
+            let _ = write!(
+                out,
+                "<tr><th scope=\"row\">{} {}<br><small>{}</small></th>",
+                html(delegate),
+                html(name),
+                html(vendor)
+            );
             for wanted in &columns {
                 out.push_str("<td>");
                 let mut newest: BTreeMap<&str, &Entry> = BTreeMap::new();
@@ -143,7 +157,11 @@ fn tally(entry: &Entry) -> String {
 }
 
 fn steps(out: &mut String, steps: &[Step], base: &str) {
-    let _ = write!(out, "<section id=\"regressions\"><h2>Worse than the version before <span class=\"count\">{}</span></h2>", steps.len());
+    let _ = write!(
+        out,
+        "<section id=\"regressions\"><h2>Worse than the version before <span class=\"count\">{}</span></h2>",
+        steps.len()
+    );
     if steps.is_empty() {
         out.push_str("<p>Nothing.</p>");
     }
@@ -157,7 +175,14 @@ fn steps(out: &mut String, steps: &[Step], base: &str) {
             "<details{}><summary>{} {}: <a href=\"{}\">{}</a> → <a href=\"{}\">{}</a>, {}{also}</summary><ol>",
             if i == 0 { " open" } else { "" },
             html(&step.delegate),
-            html(&format!("on {}", if step.device.is_empty() { "this host" } else { &step.device })),
+            html(&format!(
+                "on {}",
+                if step.device.is_empty() {
+                    "this host"
+                } else {
+                    &step.device
+                }
+            )),
             link(base, &step.before.1),
             html(&step.before.0),
             link(base, &step.after.1),
@@ -169,7 +194,13 @@ fn steps(out: &mut String, steps: &[Step], base: &str) {
         }
         out.push_str("</ol>");
         if step.count > 10 {
-            let _ = write!(out, "<p class=\"hint\">And {} more: <code>delegraph conform diff {} {}</code></p>", step.count - 10, html(&step.before.1), html(&step.after.1));
+            let _ = write!(
+                out,
+                "<p class=\"hint\">And {} more: <code>delegraph conform diff {} {}</code></p>",
+                step.count - 10,
+                html(&step.before.1),
+                html(&step.after.1)
+            );
         }
         out.push_str("</details>");
     }
@@ -181,7 +212,12 @@ fn change_item(out: &mut String, change: &Change) {
         Some((was, is)) => format!("{was:.0} µs → {is:.0} µs, {:+.0} %", 100.0 * (is / was - 1.0)),
         None => format!("{} → {}", change.before.name(), change.after.name()),
     };
-    let _ = write!(out, "<li><b>{what}</b> <code>{}</code> {}</li>", html(&change.id), html(&cut(&change.reason, 160)));
+    let _ = write!(
+        out,
+        "<li><b>{what}</b> <code>{}</code> {}</li>",
+        html(&change.id),
+        html(&cut(&change.reason, 160))
+    );
 }
 
 fn list(out: &mut String, reports: &[Entry], base: &str) {
@@ -189,14 +225,29 @@ fn list(out: &mut String, reports: &[Entry], base: &str) {
         "<section id=\"reports\"><h2>All reports</h2><p class=\"tools needs-script\"><input type=\"search\" id=\"q\" placeholder=\"Filter by words\" aria-label=\"Filter by words\"> <span role=\"status\" id=\"shown\"></span></p>\
          <div class=\"scroll\"><table id=\"list\"><thead><tr>",
     );
-    for name in ["Answer", "Delegate", "Version", "Device", "Driver", "Kit", "Lists", "Claimed", "Failures", "Started", "As a submission"] {
+    for name in [
+        "Answer",
+        "Delegate",
+        "Version",
+        "Device",
+        "Driver",
+        "Kit",
+        "Lists",
+        "Claimed",
+        "Failures",
+        "Started",
+        "As a submission",
+    ] {
         let _ = write!(out, "<th scope=\"col\">{name}</th>");
     }
     out.push_str("</tr></thead><tbody>");
     for entry in reports {
         let lacks = match entry.lacks.len() {
             0 => "complete".to_string(),
-            n => format!("<span title=\"{}\">lacks {n}</span>", html(&cut(&entry.lacks.join("\n"), 500))),
+            n => format!(
+                "<span title=\"{}\">lacks {n}</span>",
+                html(&cut(&entry.lacks.join("\n"), 500))
+            ),
         };
         let _ = write!(
             out,
@@ -206,7 +257,11 @@ fn list(out: &mut String, reports: &[Entry], base: &str) {
             html(&entry.answer),
             html(&entry.delegate),
             html(&entry.version),
-            html(if entry.device.is_empty() { &entry.host } else { &entry.device }),
+            html(if entry.device.is_empty() {
+                &entry.host
+            } else {
+                &entry.device
+            }),
             html(&entry.driver),
             html(&entry.kit),
             html(&entry.lists.join(" ")),

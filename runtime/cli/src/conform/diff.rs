@@ -14,7 +14,11 @@ pub fn run(args: &DiffArgs, _global: &Global, output: &Output) -> anyhow::Result
     let difference = difference(&before, &after);
     for line in difference.lines() {
         let is_title = line.ends_with(" regressions");
-        let tint = if is_title && difference.exit_code != 0 { Tint::Red } else { Tint::Bold };
+        let tint = if is_title && difference.exit_code != 0 {
+            Tint::Red
+        } else {
+            Tint::Bold
+        };
         output.data(if is_title { output.tint(tint, line) } else { line });
     }
     output.json(&serde_json::to_value(&difference)?)?;

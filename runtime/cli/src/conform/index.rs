@@ -30,19 +30,29 @@ pub fn run(args: &IndexArgs, _global: &Global, output: &Output) -> anyhow::Resul
     }
     for step in &index.steps {
         let (before, after) = (&step.before.0, &step.after.0);
-        output.data(format!("worse: {} {before} -> {after} on {}: {} regressions", step.delegate, step.device, step.count));
+        output.data(format!(
+            "worse: {} {before} -> {after} on {}: {} regressions",
+            step.delegate, step.device, step.count
+        ));
     }
     let (reports, unsound) = (index.reports.len(), index.unsound.len());
-    output.data(format!("{reports} reports, {unsound} folders not counted: {}", file.display()));
+    output.data(format!(
+        "{reports} reports, {unsound} folders not counted: {}",
+        file.display()
+    ));
     output.json(&object)?;
     Ok(u8::from(unsound > 0 || reports == 0))
 }
 
 /// The way from the folder of a page to the folder of the reports: empty, or a path that ends in `/`.
 fn base(file: &Path, folder: &Path) -> anyhow::Result<String> {
-    let parent = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = file
+        .parent()
+        .filter(|path| !path.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let real = |path: &Path| -> anyhow::Result<PathBuf> {
-        path.canonicalize().map_err(|error| crate::usage(format!("`{}`: {error}", path.display())))
+        path.canonicalize()
+            .map_err(|error| crate::usage(format!("`{}`: {error}", path.display())))
     };
     let (from, to) = (real(parent)?, real(folder)?);
     let (from, to): (Vec<Component<'_>>, Vec<Component<'_>>) = (from.components().collect(), to.components().collect());

@@ -71,7 +71,12 @@ fn checked(args: &ReportArgs, _global: &Global, output: &Output) -> anyhow::Resu
         output.data(format!("{} {}", output.tint(tint, word), finding.text));
     }
     output.data(closing(&result));
-    let verdicts = result.truth.as_ref().filter(|_| result.is_sound()).map(verdicts).unwrap_or_default();
+    let verdicts = result
+        .truth
+        .as_ref()
+        .filter(|_| result.is_sound())
+        .map(verdicts)
+        .unwrap_or_default();
     for line in &verdicts {
         output.data(line);
     }
@@ -108,7 +113,10 @@ fn init_statement(folder: &Path, output: &Output) -> anyhow::Result<u8> {
     let truth = Truth::read(folder).map_err(error)?;
     let path = folder.join(STATEMENT);
     if path.exists() {
-        return Err(crate::usage(format!("`{}` is there already: it is not written over", path.display())));
+        return Err(crate::usage(format!(
+            "`{}` is there already: it is not written over",
+            path.display()
+        )));
     }
     write_atomically(&path, template(&truth).as_bytes())?;
     output.data(format!("`{}`: fill in what stands behind the colons", path.display()));
