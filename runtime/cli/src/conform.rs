@@ -1,6 +1,5 @@
 //! `delegraph conform`
 
-mod call;
 mod coverage;
 mod diff;
 #[cfg(test)]
