@@ -5,11 +5,14 @@
 //! talk to the library through [`driver`], a host that is made for testing: it hands over what no other host would, lets its own functions
 //! fail on request, puts guard pages around what it lends, and notes each call that breaks the contract.
 //!
-//! Reading order: [`subject`], [`case`], [`driver`], [`workload`] (graphs that a delegate may take), [`categories`].
+//! Reading order: [`subject`], [`case`], [`driver`], [`workload`] (graphs that a delegate may take), [`stateful`] (those with
+//! states), [`categories`].
 
 pub mod case;
 pub mod categories;
 pub mod driver;
+mod process;
+pub mod stateful;
 pub mod subject;
 pub mod workload;
 
