@@ -11,8 +11,8 @@
 use crate::case::{Case, Failure, Outcome, Trial, case};
 use crate::categories::import;
 use crate::driver::{Loaded, Place, Script};
-use crate::process;
 use crate::stateful::{Form, Kept};
+use crate::usage;
 use crate::workload::Bench;
 use delegraph_abi::{Status, c};
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ pub const CASES: &[Case] = &[
         "session_execute, session_load: memory does not grow over the time that was asked for",
         soak,
     )
-    .limit(7 * 24 * 3600),
+    .limit(3600),
 ];
 
 /// Repetitions before anything is measured: more than calls that the driver keeps.
@@ -101,7 +101,7 @@ const PLENTY: f64 = (96 << 20) as f64;
 /// Repeats something until time, repetitions or growth are enough: how often, and how many bytes the process has grown by.
 fn batch(most: u64, time: Duration, step: &mut impl FnMut(u64) -> Outcome) -> Result<(u64, f64), Failure> {
     let memory =
-        || process::memory().ok_or_else(|| Failure::skip("the system does not say how much memory a process has"));
+        || usage::memory().ok_or_else(|| Failure::skip("the system does not say how much memory a process has"));
     let (before, begun) = (memory()? as f64, Instant::now());
     let (mut done, mut growth) = (0, 0.0);
     while done < most && begun.elapsed() < time && growth < PLENTY {
@@ -343,15 +343,15 @@ fn counted(trial: &mut Trial<'_>, what: &str, count: impl Fn() -> Option<u64>) -
 }
 
 fn descriptors(trial: &mut Trial<'_>) -> Outcome {
-    counted(trial, "open files", process::descriptors)
+    counted(trial, "open files", usage::descriptors)
 }
 
 fn threads(trial: &mut Trial<'_>) -> Outcome {
-    counted(trial, "threads", process::threads)
+    counted(trial, "threads", usage::threads)
 }
 
 fn mappings(trial: &mut Trial<'_>) -> Outcome {
-    counted(trial, "mappings", process::mappings)
+    counted(trial, "mappings", usage::mappings)
 }
 
 fn weights(trial: &mut Trial<'_>) -> Outcome {
@@ -386,7 +386,7 @@ fn soak(trial: &mut Trial<'_>) -> Outcome {
         return Err(Failure::skip("no soak was asked for"));
     };
     let memory =
-        || process::memory().ok_or_else(|| Failure::skip("the system does not say how much memory a process has"));
+        || usage::memory().ok_or_else(|| Failure::skip("the system does not say how much memory a process has"));
     let bench = with_weights(trial)?;
     let (bytes, inputs, mut outputs) = bench.tensors(trial.seed, Place::End)?;
     let mut session = bench.load()?;

@@ -4,7 +4,7 @@
 
 use crate::case::{Failure, Outcome, Trial};
 use crate::driver::{Guarded, Library, Place};
-use crate::process;
+use crate::usage;
 use crate::workload::{Bench, Workload};
 use delegraph_host::{Delegate, Host, HostOptions, Input, Isolation, Output, Session, Weights, WorkerOptions};
 use delegraph_types::{DType, Dims};
@@ -158,7 +158,7 @@ pub fn killed(trial: &mut Trial<'_>) -> Outcome {
     let length = first.elapsed();
     let mut failed = 0;
     for kill in 0..KILLS {
-        let workers = process::children();
+        let workers = usage::children();
         if workers.is_empty() {
             return Err(Failure::skip("the system does not say which process the worker is"));
         }
