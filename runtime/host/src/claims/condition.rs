@@ -157,8 +157,8 @@ fn values_of(arg: &ArgView<'_>) -> bool {
     matches!(arg, ArgView::Value(_) | ArgView::Values(_) | ArgView::OptionalValues(_))
 }
 
-/// A constant argument.
-pub(super) fn literal(arg: &ArgView<'_>) -> Option<Literal> {
+/// The constant that an argument of an image is; `None`: it is a tensor, or known at run time only.
+pub fn literal(arg: &ArgView<'_>) -> Option<Literal> {
     Some(match arg {
         ArgView::None => Literal::None,
         ArgView::Bool(b) => Literal::Bool(*b),

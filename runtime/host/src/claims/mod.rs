@@ -25,7 +25,7 @@ mod condition;
 mod parse;
 mod write;
 
-pub use condition::{Comparison, Condition, Literal, Word};
+pub use condition::{Comparison, Condition, Literal, Word, literal};
 pub(crate) use parse::parse;
 
 use delegraph_abi::image::{ArgView, Expr, ExprIndex, Kind, NodeView, Quant, ValueIndex, ValueView};
@@ -170,7 +170,7 @@ impl Claims {
             .enumerate()
             .filter(|(_, claim)| claim.names(node.op()))
         {
-            match claim.covers(node, table) {
+            match claim.fit(node, table) {
                 Ok(()) => return Ok(i),
                 Err((stage, _)) if nearest.as_ref().is_some_and(|(best, _)| *best >= stage) => {}
                 Err(found) => nearest = Some(found),
@@ -239,7 +239,15 @@ impl Claim {
         self.params.keys().chain(self.conditions.keys()).chain(constant)
     }
 
-    fn covers(&self, node: &NodeView<'_>, table: &dyn OperatorTable) -> Result<(), Miss> {
+    /// Whether a node of one of its operators is covered.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn covers(&self, node: &NodeView<'_>, table: &dyn OperatorTable) -> Result<(), Unclaimed> {
+        self.fit(node, table).map_err(|(_, unclaimed)| unclaimed)
+    }
+
+    fn fit(&self, node: &NodeView<'_>, table: &dyn OperatorTable) -> Result<(), Miss> {
         // The table is asked only where a name has to be found: most claims have none.
         let names = self.parameters().next().is_some();
         let parameters = match names.then(|| table.parameters(node.op())) {
