@@ -4,7 +4,9 @@ use crate::leaf::{leaf, value};
 use delegraph::{LoadOptions, Session, Source};
 use delegraph_config::Config;
 use delegraph_host::Host;
-use delegraph_ir::{Arg, Constant, Expr, Graph, InferError, MemoryFormat, Module, Op, Symbol, TensorType, Type, ValueId, infer};
+use delegraph_ir::{
+    Arg, Constant, Expr, Graph, InferError, MemoryFormat, Module, Op, Symbol, TensorType, Type, ValueId, infer,
+};
 use delegraph_opset::{BaseType, ParamType};
 use delegraph_runner::corpus::{Argument, OpCase, Want};
 use delegraph_runner::fixture::Tensors;
@@ -286,9 +288,7 @@ pub(crate) fn literal(arg: &Argument, ty: ParamType) -> Result<Arg, String> {
         Argument::Number(Scalar::Int(i)) if ty.base == BaseType::Float => Arg::Float(*i as f64),
         Argument::Number(number) => Arg::scalar(*number),
         Argument::Str(s) => Arg::Str(s.clone()),
-        Argument::Ints(items) if ty.base == BaseType::Float => {
-            Arg::Floats(items.iter().map(|i| *i as f64).collect())
-        }
+        Argument::Ints(items) if ty.base == BaseType::Float => Arg::Floats(items.iter().map(|i| *i as f64).collect()),
         Argument::Ints(items) => Arg::ints(items),
         Argument::Floats(items) => Arg::Floats(items.clone()),
         Argument::Bools(items) => Arg::Bools(items.clone()),

@@ -1,5 +1,6 @@
 //! A case: a name, what it is about, and a function that finds what is wrong.
 
+use crate::driver;
 use crate::subject::Subject;
 use delegraph_runner::{CaseRecord, Category, Claim, Verdict};
 use std::collections::BTreeMap;
@@ -74,6 +75,11 @@ impl Trial<'_> {
         self.record.measured.insert(name.to_string(), value);
     }
 
+    /// Says what is about to be done, on standard error: the last words of a process that dies there.
+    pub fn step(&self, what: &str) {
+        eprintln!("at: {what}");
+    }
+
     /// Keeps bytes for the repro bundle of a failure.
     pub fn keep(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
         self.evidence.insert(name.to_string(), bytes.into());
@@ -91,6 +97,8 @@ pub struct Case {
     pub run: fn(&mut Trial<'_>) -> Outcome,
     /// Seconds after which it is a hang.
     pub limit: u64,
+    /// It hands over what no host in order does: a crash or hang there breaks no contract, and counts as a quality warning.
+    pub hardening: bool,
 }
 
 /// Seconds that a case has unless it says otherwise.
@@ -98,8 +106,14 @@ pub const LIMIT: u64 = 30;
 
 /// A case with the usual limit.
 pub const fn case(id: &'static str, about: &'static str, run: fn(&mut Trial<'_>) -> Outcome) -> Case {
-    let limit = LIMIT;
-    Case { id, about, run, limit }
+    let (limit, hardening) = (LIMIT, false);
+    Case {
+        id,
+        about,
+        run,
+        limit,
+        hardening,
+    }
 }
 
 impl Case {
@@ -108,9 +122,15 @@ impl Case {
         self.limit = seconds;
         self
     }
+
+    /// The same as one of what no host in order does.
+    pub const fn hardening(mut self) -> Case {
+        self.hardening = true;
+        self
+    }
 }
 
-/// Runs a case in this process: its record, and the evidence where it failed.
+/// Runs a case in this process, and fails it where the driver saw the contract broken: its record, and the evidence where it failed.
 pub fn run(
     id: &str,
     subject: &Subject,
@@ -127,7 +147,11 @@ pub fn run(
     if let Some(category) = Category::of(id) {
         trial.record.category = category.name().to_string();
     }
-    let outcome = body(&mut trial);
+    let _ = driver::take_violations();
+    let mut outcome = body(&mut trial);
+    if let (Ok(()), Some(first)) = (&outcome, driver::take_violations().into_iter().next()) {
+        outcome = Err(Failure::fail(first));
+    }
     let Trial {
         mut record, evidence, ..
     } = trial;

@@ -7,6 +7,7 @@
 //! knows the host and the graph, and nothing of `.pte` files.
 
 mod backend;
+mod claims;
 mod culprit;
 pub mod image;
 mod lower;
@@ -16,6 +17,7 @@ mod view;
 mod wants;
 
 pub use backend::Backend;
+pub use claims::{ClaimsBackend, Operators};
 pub use lower::{LowerError, LowerOptions, Progress, Slot, lower, lower_with};
 pub use region::{CompiledCandidate, CompiledRegion, ImageNode};
 pub use report::{BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, Refusal};

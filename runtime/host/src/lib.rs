@@ -6,6 +6,7 @@
 
 mod api;
 mod call;
+pub mod claims;
 mod delegate;
 mod delegate_options;
 mod discover;
@@ -31,6 +32,7 @@ pub mod worker;
 
 pub use api::{Logger, set_logger};
 pub use call::{CallOptions, ProfileEvent, Progress, now_ns};
+pub use claims::{Claims, Unclaimed};
 pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 pub use delegraph_abi::c::LogLevel;
 pub use delegraph_abi::{StaticEntry, Status};
@@ -39,7 +41,7 @@ pub use error::{DelegateError, HostError};
 pub use file_identity::{FileIdentity, LibraryFile};
 pub use host::Host;
 pub use look::{Look, look};
-pub use manifest::{Manifest, Pass, SandboxWishes, host_triple};
+pub use manifest::{Manifest, Numeric, Pass, SandboxWishes, host_triple};
 pub use memory::{Arena, Memory, PAGE};
 pub use options::{HostOptions, Isolation, WorkerOptions};
 pub use session::{Copies, Input, Output, Pending, Session};

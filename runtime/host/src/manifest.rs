@@ -1,6 +1,7 @@
 //! `<name>.delegate.toml`: what the host reads before it runs anything of a vendor's.
 
 use crate::Isolation;
+use crate::claims::{self, Claims};
 use crate::trust::{Digest, Unread, read_text};
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
@@ -36,7 +37,23 @@ use toml::{Table, Value};
 /// exec = false                     # start programs
 /// network = false                  # connect to other machines
 /// temp = true                      # a folder for temporary files: TMPDIR
+///
+/// [[op]]                           # optional: what it takes, see `claims`; whatever is claimed is tested
+/// op = "aten::add.Tensor"
+/// dtypes = ["f32"]
+///
+/// [numeric]                        # optional: where its floats may differ from IEEE 754; unless said, they do not
+/// nan = "any"                      # or "propagate"
+/// infinity = "any"                 # or "keep"
+/// negative_zero = "any"            # or "keep"
+/// denormals = "flush"              # or "keep"
+///
+/// [conformance]                    # optional
+/// certificate = "vulkan.conformance.json"   # relative to the manifest; NAME.conformance.json beside it unless said
 /// ```
+///
+/// Two more keys stand beside `name`: `profiles = ["core"]`, the lists of conformance cases that it passes, and `cancel_bound_ms = 50`,
+/// the time within which it ends a run that is cancelled.
 ///
 /// The passes are those of [`Pass`]: `fold-qdq`, `fold-batchnorm`, `nhwc`, `keep:OPERATOR`.
 ///
@@ -76,6 +93,40 @@ pub struct Manifest {
     pub isolation: Isolation,
     /// What it may do in a worker.
     pub sandbox: SandboxWishes,
+    /// What it says it takes.
+    pub claims: Claims,
+    /// Lists of conformance cases that it says it passes: `core`, `quant`.
+    pub profiles: Vec<String>,
+    /// Milliseconds within which it ends a run that is cancelled; `None`: it promises nothing.
+    pub cancel_bound_ms: Option<u64>,
+    /// Where its floats may differ from IEEE 754.
+    pub numeric: Numeric,
+    /// Its conformance certificate; relative to the manifest.
+    pub certificate: Option<PathBuf>,
+}
+
+/// What a delegate promises of floats that are no common numbers: `[numeric]`. A promise that is not made is not tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numeric {
+    /// `nan = "propagate"`: what is made of NaN is NaN, where PyTorch's operator says so. Not with `"any"`.
+    pub nan: bool,
+    /// `infinity = "keep"`: infinities come and go as IEEE 754 says. Not with `"any"`.
+    pub infinity: bool,
+    /// `negative_zero = "keep"`: the sign of zero is that of IEEE 754. Not with `"any"`.
+    pub negative_zero: bool,
+    /// `denormals = "keep"`: numbers too small for full precision are not taken for zero. Not with `"flush"`.
+    pub denormals: bool,
+}
+
+impl Default for Numeric {
+    fn default() -> Numeric {
+        Numeric {
+            nan: true,
+            infinity: true,
+            negative_zero: true,
+            denormals: true,
+        }
+    }
 }
 
 /// What a delegate in a worker needs to be allowed, as its manifest asks: `[sandbox]`. Paths are relative to the manifest.
@@ -155,7 +206,7 @@ impl Pass {
     }
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 19] = [
     "manifest_version",
     "name",
     "vendor",
@@ -170,6 +221,11 @@ const KEYS: [&str; 14] = [
     "passes",
     "isolation",
     "sandbox",
+    "op",
+    "profiles",
+    "cancel_bound_ms",
+    "numeric",
+    "conformance",
 ];
 
 impl Manifest {
@@ -262,7 +318,52 @@ impl Manifest {
                 Some(_) => return Err("`isolation` in the manifest is neither `in_process` nor `worker`".to_string()),
             },
             sandbox: sandbox(&table)?,
+            claims: claims::parse(&table)?,
+            profiles: strings(&table, "profiles")?,
+            cancel_bound_ms: match table.get("cancel_bound_ms") {
+                None => None,
+                Some(_) => Some(integer(&table, "cancel_bound_ms", "")?),
+            },
+            numeric: numeric(&table)?,
+            certificate: certificate(&table)?,
         })
+    }
+}
+
+fn numeric(table: &Table) -> Result<Numeric, String> {
+    let table = match table.get("numeric") {
+        None => return Ok(Numeric::default()),
+        Some(Value::Table(table)) => table,
+        Some(_) => return Err("`numeric` in the manifest is no table".to_string()),
+    };
+    known_keys(table, &["nan", "infinity", "negative_zero", "denormals"], "numeric.")?;
+    let kept = |key: &str, kept: &str, not: &str| match table.get(key).map(Value::as_str) {
+        None => Ok(true),
+        Some(Some(word)) if word == kept => Ok(true),
+        Some(Some(word)) if word == not => Ok(false),
+        Some(_) => Err(format!(
+            "`numeric.{key}` in the manifest is neither `{kept}` nor `{not}`"
+        )),
+    };
+    Ok(Numeric {
+        nan: kept("nan", "propagate", "any")?,
+        infinity: kept("infinity", "keep", "any")?,
+        negative_zero: kept("negative_zero", "keep", "any")?,
+        denormals: kept("denormals", "keep", "flush")?,
+    })
+}
+
+fn certificate(table: &Table) -> Result<Option<PathBuf>, String> {
+    let table = match table.get("conformance") {
+        None => return Ok(None),
+        Some(Value::Table(table)) => table,
+        Some(_) => return Err("`conformance` in the manifest is no table".to_string()),
+    };
+    known_keys(table, &["certificate"], "conformance.")?;
+    match table.get("certificate") {
+        None => Ok(None),
+        Some(Value::String(file)) => Ok(Some(PathBuf::from(file))),
+        Some(_) => Err("`conformance.certificate` in the manifest is not a text".to_string()),
     }
 }
 
@@ -316,7 +417,7 @@ pub fn host_triple() -> String {
     }
 }
 
-fn known_keys(table: &Table, known: &[&str], place: &str) -> Result<(), String> {
+pub(crate) fn known_keys(table: &Table, known: &[&str], place: &str) -> Result<(), String> {
     for key in table.keys() {
         if !known.contains(&key.as_str()) {
             let hint = nearest(key, known.iter().copied()).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
@@ -382,6 +483,9 @@ mod tests {
         assert_eq!(manifest.library, Some(PathBuf::from("libx.so")));
         assert_eq!((manifest.abi_major, manifest.contact.as_str()), (0, ""));
         assert_eq!(manifest.passes, []);
+        assert_eq!(manifest.certificate, None);
+        let certified = Manifest::parse(&format!("{GOOD}[conformance]\ncertificate = 'c/x.json'\n")).unwrap();
+        assert_eq!(certified.certificate, Some(PathBuf::from("c/x.json")));
         let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
         assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
         let all =
@@ -406,8 +510,57 @@ mod tests {
     }
 
     #[test]
+    fn what_it_promises_is_read() {
+        let promises = "name = 'x'\nprofiles = ['core', 'quant']\ncancel_bound_ms = 50\n\
+                        numeric = { nan = 'any', denormals = 'flush', infinity = 'keep' }\n\
+                        conformance = { certificate = 'x.conformance.json' }\n\
+                        op = [{ op = 'aten::add.Tensor', dtypes = ['f32'] }]";
+        let manifest = Manifest::parse(&GOOD.replace("name = 'x'", promises)).unwrap();
+        assert_eq!(manifest.profiles, ["core", "quant"]);
+        assert_eq!(manifest.cancel_bound_ms, Some(50));
+        let Numeric {
+            nan,
+            infinity,
+            negative_zero,
+            denormals,
+        } = manifest.numeric;
+        assert_eq!((nan, infinity, negative_zero, denormals), (false, true, true, false));
+        assert_eq!(manifest.certificate, Some(PathBuf::from("x.conformance.json")));
+        assert_eq!(manifest.claims.entries.len(), 1);
+        let silent = Manifest::parse(GOOD).unwrap();
+        assert!(silent.claims.is_empty() && silent.numeric == Numeric::default());
+        assert_eq!((silent.cancel_bound_ms, silent.certificate), (None, None));
+    }
+
+    #[test]
     fn every_mistake_is_named() {
         let cases = [
+            (
+                "name = 'x'",
+                "name = 'x'\nnumeric = { nan = 'flush' }",
+                "`numeric.nan` in the manifest is neither `propagate` nor `any`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nnumeric = { denormal = 'keep' }",
+                "unknown key `numeric.denormal`; did you mean `denormals`?",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\ncancel_bound_ms = -1",
+                "`cancel_bound_ms` in the manifest is not a small whole number",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nconformance = { certificate = 1 }",
+                "`conformance.certificate` in the manifest is not a text",
+            ),
+            ("name = 'x'", "name = 'x'\nop = 'aten::add'", "write `[[op]]`"),
+            (
+                "name = 'x'",
+                "name = 'x'\nop = [{ op = 'aten::add', dtype = ['f32'] }]",
+                "unknown key `op[1].dtype`; did you mean `dtypes`?",
+            ),
             ("manifest_version = 1", "manifest_version = 2", "manifest version `2`"),
             ("name = 'x'", "name = 'X y'", "`name` is `X y`"),
             ("name = 'x'", "nam = 'x'", "unknown key `nam`; did you mean `name`?"),

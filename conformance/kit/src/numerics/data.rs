@@ -141,14 +141,18 @@ pub fn programs() -> Result<&'static [Program], String> {
     static CELL: OnceLock<Result<Vec<Program>, String>> = OnceLock::new();
     let read = || {
         let lines = PROGRAMS.lines().enumerate();
-        let parsed =
-            lines.map(|(i, line)| serde_json::from_str(line).map_err(|error| format!("programs.jsonl:{}: {error}", i + 1)));
+        let parsed = lines
+            .map(|(i, line)| serde_json::from_str(line).map_err(|error| format!("programs.jsonl:{}: {error}", i + 1)));
         parsed.collect()
     };
     CELL.get_or_init(read).as_deref().map_err(String::clone)
 }
 
-fn tensors(cell: &'static OnceLock<Result<Tensors, String>>, bytes: &[u8], name: &str) -> Result<&'static Tensors, String> {
+fn tensors(
+    cell: &'static OnceLock<Result<Tensors, String>>,
+    bytes: &[u8],
+    name: &str,
+) -> Result<&'static Tensors, String> {
     let read = || Tensors::parse(bytes, Path::new(name)).map_err(|error| error.to_string());
     cell.get_or_init(read).as_ref().map_err(String::clone)
 }

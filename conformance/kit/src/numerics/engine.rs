@@ -89,7 +89,9 @@ impl Engine {
         trial.record.undelegated_nodes = coverage.nodes - coverage.delegated_nodes;
         let regions = || report.graphs.iter().flat_map(|graph| &graph.regions);
         for region in regions() {
-            trial.evidence.insert(format!("region-{}.dgg", region.id.0), region.image.clone());
+            trial
+                .evidence
+                .insert(format!("region-{}.dgg", region.id.0), region.image.clone());
         }
         trial.record.claim = match (claimed, coverage.delegated_nodes) {
             (true, _) => Claim::Claimed,
@@ -111,7 +113,9 @@ impl Engine {
             });
         }
         let mut candidates = regions().flat_map(|region| &region.candidates);
-        let precision = candidates.find(|c| !c.precision.is_empty()).map(|c| c.precision.clone());
+        let precision = candidates
+            .find(|c| !c.precision.is_empty())
+            .map(|c| c.precision.clone());
         Ok(Taken {
             bytes,
             precision: precision.unwrap_or_default(),
@@ -171,7 +175,11 @@ impl Engine {
 /// # Errors
 /// What the session says.
 pub fn run(session: &mut Session, inputs: &[&Leaf]) -> Result<Vec<Leaf>, String> {
-    let given: Vec<_> = inputs.iter().map(|input| value(input)).collect::<Result<_, _>>().map_err(text)?;
+    let given: Vec<_> = inputs
+        .iter()
+        .map(|input| value(input))
+        .collect::<Result<_, _>>()
+        .map_err(text)?;
     session.run(&given).map_err(text)?;
     (0..session.output_count())
         .map(|i| session.output(i).map(leaf).map_err(text))
@@ -186,7 +194,10 @@ pub fn ran_all(session: &Session) -> Result<(), String> {
     let report = session.report();
     match report.fallbacks() == 0 && report.delegated_nodes() > 0 {
         true => Ok(()),
-        false => Err(format!("what it took fell back to the portable kernels: {}", report.why_portable())),
+        false => Err(format!(
+            "what it took fell back to the portable kernels: {}",
+            report.why_portable()
+        )),
     }
 }
 
@@ -196,10 +207,17 @@ fn text(error: impl std::fmt::Display) -> String {
 
 /// The delegate's own reasons, each once.
 fn refusals(report: &Lowered) -> String {
-    let nodes = report.graphs.iter().flat_map(|graph| graph.decomposed.iter().chain(&graph.nodes));
+    let nodes = report
+        .graphs
+        .iter()
+        .flat_map(|graph| graph.decomposed.iter().chain(&graph.nodes));
     let open = nodes.filter(|node| node.owner.is_none());
     let mut reasons: Vec<String> = open
-        .flat_map(|node| node.refusals.iter().map(move |refusal| format!("`{}`: {}", node.op, refusal.reason)))
+        .flat_map(|node| {
+            node.refusals
+                .iter()
+                .map(move |refusal| format!("`{}`: {}", node.op, refusal.reason))
+        })
         .collect();
     let problems = report.graphs.iter().flat_map(|graph| &graph.problems);
     reasons.extend(problems.map(|problem| format!("at compiling: {}", problem.message)));

@@ -66,7 +66,13 @@ pub fn infos() -> &'static [Info] {
         }
         for program in data::programs().unwrap_or_default() {
             let category = Category::of(&program.id).unwrap_or(Category::Model);
-            infos.push(info(program.id.clone(), category, &program.op, &program.dtype, 2 * LIMIT));
+            infos.push(info(
+                program.id.clone(),
+                category,
+                &program.op,
+                &program.dtype,
+                2 * LIMIT,
+            ));
         }
         for (id, name) in performance::ids() {
             infos.push(info(id, Category::Performance, &name, "", 4 * LIMIT));
@@ -140,10 +146,13 @@ impl<'s> Numerics<'s> {
         let tensors = data::call_tensors()?;
         let (module, inputs) = module_of(&call.case, tensors, &call.constants)?;
         let keys = call.case.outputs().ok_or("a recorded result is no tensor")?;
-        let find = |key: &str| tensors.get(key).ok_or_else(|| format!("the shard has no tensor `{key}`"));
-        let optional = |list: &[Option<String>], i: usize| {
-            list.get(i).and_then(Option::as_deref).map(&find).transpose()
+        let find = |key: &str| {
+            tensors
+                .get(key)
+                .ok_or_else(|| format!("the shard has no tensor `{key}`"))
         };
+        let optional =
+            |list: &[Option<String>], i: usize| list.get(i).and_then(Option::as_deref).map(&find).transpose();
         let mut wants = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             wants.push(Want {
@@ -175,7 +184,11 @@ impl<'s> Numerics<'s> {
         let tensors = data::program_tensors()?;
         let rule = Rule::new(&program.class, program.k, "")?;
         let module = program::build(program, tensors)?;
-        let steps = program.steps.iter().map(|step| run_of(step, tensors)).collect::<Result<Vec<_>, _>>()?;
+        let steps = program
+            .steps
+            .iter()
+            .map(|step| run_of(step, tensors))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut ops: Vec<String> = program.nodes.iter().map(|(op, _, _)| op.clone()).collect();
         ops.sort();
         ops.dedup();
@@ -220,7 +233,8 @@ impl<'s> Numerics<'s> {
             // Other values in between: nothing of them may be left in the next results.
             let others: Vec<Leaf> = step.inputs.iter().map(|input| reversed(input)).collect();
             let others: Vec<&Leaf> = others.iter().collect();
-            engine::run(&mut session, &others).map_err(|error| failed(trial, step, format!("with other values: {error}")))?;
+            engine::run(&mut session, &others)
+                .map_err(|error| failed(trial, step, format!("with other values: {error}")))?;
         }
         for (i, (step, first)) in steps.iter().zip(&given).enumerate() {
             let again = engine::run(&mut session, &step.inputs).map_err(|error| failed(trial, step, error))?;
@@ -254,13 +268,17 @@ impl<'s> Numerics<'s> {
         let Some(first) = steps.first().filter(|_| !program.refused.is_empty()) else {
             return Ok(());
         };
-        let taken = self.engine.compile(program::build(program, tensors)?, &[], &mut aside(trial))?;
+        let taken = self
+            .engine
+            .compile(program::build(program, tensors)?, &[], &mut aside(trial))?;
         let mut session = self.engine.open(&taken, "case", &mut aside(trial))?;
         for keys in &program.refused {
             let inputs = find_all(keys, tensors)?;
             if engine::run(&mut session, &inputs).is_ok() {
                 let sizes = evidence::shapes(&inputs);
-                return Err(Failure::fail(format!("inputs of sizes {sizes}, which are out of bounds, are not refused")));
+                return Err(Failure::fail(format!(
+                    "inputs of sizes {sizes}, which are out of bounds, are not refused"
+                )));
             }
             let got = engine::run(&mut session, &first.inputs)?;
             let (_, result) = compare(rule, &taken, &got, &first.wants, trial);
@@ -287,7 +305,11 @@ fn aside<'s>(trial: &Trial<'s>) -> Trial<'s> {
 }
 
 fn find_all<'t>(keys: &[String], tensors: &'t Tensors) -> Result<Vec<&'t Leaf>, String> {
-    let find = |key: &String| tensors.get(key).ok_or_else(|| format!("the shard has no tensor `{key}`"));
+    let find = |key: &String| {
+        tensors
+            .get(key)
+            .ok_or_else(|| format!("the shard has no tensor `{key}`"))
+    };
     keys.iter().map(find).collect()
 }
 

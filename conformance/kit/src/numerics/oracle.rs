@@ -38,10 +38,17 @@ pub fn evaluate(case: &OpCase, tensors: &Tensors) -> Option<Answer> {
     match case.op.as_str() {
         "aten::add.Tensor" | "aten::sub.Tensor" => {
             let alpha = call.number("alpha")?;
-            let alpha = if case.op.starts_with("aten::sub") { -alpha } else { alpha };
+            let alpha = if case.op.starts_with("aten::sub") {
+                -alpha
+            } else {
+                alpha
+            };
             let value = call.pointwise(|a, b| a + alpha * b)?;
             let size = call.pointwise(|a, b| a.abs() + (alpha * b).abs())?;
-            Some(Answer { value, scale: Some(size.data) })
+            Some(Answer {
+                value,
+                scale: Some(size.data),
+            })
         }
         "aten::mul.Tensor" => plain(call.pointwise(|a, b| a * b)?),
         "aten::div.Tensor" => plain(call.pointwise(|a, b| a / b)?),
@@ -54,7 +61,13 @@ pub fn evaluate(case: &OpCase, tensors: &Tensors) -> Option<Answer> {
         "aten::exp" => unary(f64::exp),
         "aten::tanh" => unary(f64::tanh),
         "aten::sigmoid" => unary(|x| 1.0 / (1.0 + (-x).exp())),
-        "aten::silu" => unary(|x| if x == f64::NEG_INFINITY { f64::NAN } else { x / (1.0 + (-x).exp()) }),
+        "aten::silu" => unary(|x| {
+            if x == f64::NEG_INFINITY {
+                f64::NAN
+            } else {
+                x / (1.0 + (-x).exp())
+            }
+        }),
         "aten::sum.dim_IntList" => call.reduced(|row| row.iter().sum(), true),
         "aten::mean.dim" => call.reduced(|row| row.iter().sum::<f64>() / row.len() as f64, true),
         "aten::amax" => call.reduced(|row| row.iter().copied().fold(f64::NEG_INFINITY, larger), false),
@@ -98,14 +111,21 @@ fn softmax(row: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, larger);
     let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
     let value: Vec<f64> = row.iter().map(|x| (x - top).exp() / sum).collect();
-    let scale = value.iter().zip(row).map(|(p, x)| p * (1.0 + (x - top).abs())).collect();
+    let scale = value
+        .iter()
+        .zip(row)
+        .map(|(p, x)| p * (1.0 + (x - top).abs()))
+        .collect();
     (value, scale)
 }
 
 fn log_softmax(row: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, larger);
     let log = row.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
-    let scale = row.iter().map(|x| (x - top).abs() + (row.len() as f64).ln() + 1.0).collect();
+    let scale = row
+        .iter()
+        .map(|x| (x - top).abs() + (row.len() as f64).ln() + 1.0)
+        .collect();
     (row.iter().map(|x| x - top - log).collect(), scale)
 }
 
@@ -136,7 +156,11 @@ impl Array {
     /// The element that broadcasting puts at an index of a larger shape.
     fn stretched(&self, index: &[usize]) -> f64 {
         let own = &index[index.len() - self.shape.len()..];
-        let own: Vec<usize> = own.iter().zip(&self.shape).map(|(i, size)| if *size == 1 { 0 } else { *i }).collect();
+        let own: Vec<usize> = own
+            .iter()
+            .zip(&self.shape)
+            .map(|(i, size)| if *size == 1 { 0 } else { *i })
+            .collect();
         self.at(&own)
     }
 
@@ -162,7 +186,10 @@ impl Call<'_> {
     fn of_key(&self, key: &str, floats: bool) -> Option<Array> {
         match self.tensors.get(key)? {
             Leaf::Tensor { dtype, shape, bytes } if dtype.is_float() == floats => Some(Array {
-                shape: shape.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>()?,
+                shape: shape
+                    .iter()
+                    .map(|&size| usize::try_from(size).ok())
+                    .collect::<Option<_>>()?,
                 data: to_f64(*dtype, bytes),
             }),
             _ => None,
@@ -227,13 +254,19 @@ impl Call<'_> {
             (1, other) => other,
             (own, _) => own,
         });
-        Some(Array::made(shape.collect(), |index| f(a.stretched(&index), b.stretched(&index))))
+        Some(Array::made(shape.collect(), |index| {
+            f(a.stretched(&index), b.stretched(&index))
+        }))
     }
 
     fn reduced(&self, f: impl Fn(&[f64]) -> f64, sums: bool) -> Option<Answer> {
         let x = self.array("self")?;
         let rank = x.shape.len();
-        let mut dims: Vec<usize> = self.ints("dim")?.iter().map(|&d| wrap(d, rank)).collect::<Option<_>>()?;
+        let mut dims: Vec<usize> = self
+            .ints("dim")?
+            .iter()
+            .map(|&d| wrap(d, rank))
+            .collect::<Option<_>>()?;
         if dims.is_empty() {
             dims = (0..rank).collect();
         }
@@ -257,7 +290,9 @@ impl Call<'_> {
             f(&row)
         });
         if self.flag("keepdim") {
-            value.shape = (0..rank).map(|d| if dims.contains(&d) { 1 } else { x.shape[d] }).collect();
+            value.shape = (0..rank)
+                .map(|d| if dims.contains(&d) { 1 } else { x.shape[d] })
+                .collect();
         }
         Some(Answer {
             value,
@@ -280,8 +315,14 @@ impl Call<'_> {
                 scale[start + i * step] = sizes[i];
             }
         }
-        let value = Array { shape: x.shape, data: value };
-        Some(Answer { value, scale: Some(scale) })
+        let value = Array {
+            shape: x.shape,
+            data: value,
+        };
+        Some(Answer {
+            value,
+            scale: Some(scale),
+        })
     }
 
     fn layer_norm(&self) -> Option<Answer> {
@@ -307,7 +348,10 @@ impl Call<'_> {
             }
         }
         let value = Array { shape: x.shape, data };
-        Some(Answer { value, scale: Some(scale) })
+        Some(Answer {
+            value,
+            scale: Some(scale),
+        })
     }
 
     /// Of matrices, or of as many matrices as the first dimension says.
@@ -330,7 +374,10 @@ impl Call<'_> {
         let mut shape = batch;
         shape.extend([m, n]);
         let value = Array { shape, data };
-        Some(Answer { value, scale: Some(scale) })
+        Some(Answer {
+            value,
+            scale: Some(scale),
+        })
     }
 
     fn linear(&self) -> Option<Answer> {
@@ -351,7 +398,10 @@ impl Call<'_> {
         let mut shape = x.shape;
         *shape.last_mut()? = n;
         let value = Array { shape, data };
-        Some(Answer { value, scale: Some(scale) })
+        Some(Answer {
+            value,
+            scale: Some(scale),
+        })
     }
 
     fn conv2d(&self) -> Option<Answer> {
@@ -374,7 +424,9 @@ impl Call<'_> {
         ];
         let mut scale = Vec::new();
         let value = Array::made(vec![batch, out, sizes[0], sizes[1]], |index| {
-            let &[n, o, row, column] = index.as_slice() else { return 0.0 };
+            let &[n, o, row, column] = index.as_slice() else {
+                return 0.0;
+            };
             let group = o / (out / groups);
             let b = bias.as_ref().map_or(0.0, |b| b[o]);
             let (mut sum, mut size) = (b, b.abs());
@@ -382,8 +434,12 @@ impl Call<'_> {
                 for i in 0..kernel_h {
                     for j in 0..kernel_w {
                         // Beside the image is zero.
-                        let y = (row * stride[0] + i * dilation[0]).checked_sub(padding[0]).filter(|y| *y < height);
-                        let z = (column * stride[1] + j * dilation[1]).checked_sub(padding[1]).filter(|z| *z < width);
+                        let y = (row * stride[0] + i * dilation[0])
+                            .checked_sub(padding[0])
+                            .filter(|y| *y < height);
+                        let z = (column * stride[1] + j * dilation[1])
+                            .checked_sub(padding[1])
+                            .filter(|z| *z < width);
                         if let (Some(y), Some(z)) = (y, z) {
                             let term = x.at(&[n, group * per_group + c, y, z]) * w.at(&[o, c, i, j]);
                             sum += term;
@@ -395,7 +451,10 @@ impl Call<'_> {
             scale.push(size);
             sum
         });
-        Some(Answer { value, scale: Some(scale) })
+        Some(Answer {
+            value,
+            scale: Some(scale),
+        })
     }
 
     fn pool2d(&self, mean: bool) -> Option<Answer> {
@@ -417,12 +476,18 @@ impl Call<'_> {
         ];
         let mut scale = Vec::new();
         let value = Array::made(vec![batch, channels, sizes[0], sizes[1]], |index| {
-            let &[n, c, row, column] = index.as_slice() else { return 0.0 };
+            let &[n, c, row, column] = index.as_slice() else {
+                return 0.0;
+            };
             let mut inside = Vec::new();
             for i in 0..kernel[0] {
                 for j in 0..kernel[1] {
-                    let y = (row * stride[0] + i * dilation[0]).checked_sub(padding[0]).filter(|y| *y < height);
-                    let z = (column * stride[1] + j * dilation[1]).checked_sub(padding[1]).filter(|z| *z < width);
+                    let y = (row * stride[0] + i * dilation[0])
+                        .checked_sub(padding[0])
+                        .filter(|y| *y < height);
+                    let z = (column * stride[1] + j * dilation[1])
+                        .checked_sub(padding[1])
+                        .filter(|z| *z < width);
                     if let (Some(y), Some(z)) = (y, z) {
                         inside.push(x.at(&[n, c, y, z]));
                     }
@@ -446,7 +511,10 @@ impl Call<'_> {
         let Argument::Tensors(keys) = self.case.arg("tensors")? else {
             return None;
         };
-        let parts: Vec<Array> = keys.iter().map(|key| self.of_key(key.as_deref()?, true)).collect::<Option<_>>()?;
+        let parts: Vec<Array> = keys
+            .iter()
+            .map(|key| self.of_key(key.as_deref()?, true))
+            .collect::<Option<_>>()?;
         let first = parts.first()?;
         let dim = self.dim("dim", first.shape.len())?;
         let mut shape = first.shape.clone();
@@ -465,7 +533,11 @@ impl Call<'_> {
     fn permute(&self) -> Option<Array> {
         let x = self.array("self")?;
         let rank = x.shape.len();
-        let order: Vec<usize> = self.ints("dims")?.iter().map(|&d| wrap(d, rank)).collect::<Option<_>>()?;
+        let order: Vec<usize> = self
+            .ints("dims")?
+            .iter()
+            .map(|&d| wrap(d, rank))
+            .collect::<Option<_>>()?;
         let shape = order.iter().map(|&d| x.shape[d]).collect();
         Some(Array::made(shape, |index| {
             let mut from = vec![0; rank];
@@ -512,7 +584,9 @@ impl Call<'_> {
 
 fn wrap(dim: i64, rank: usize) -> Option<usize> {
     let rank = rank as i64;
-    usize::try_from(if dim < 0 { dim + rank } else { dim }).ok().filter(|d| (*d as i64) < rank)
+    usize::try_from(if dim < 0 { dim + rank } else { dim })
+        .ok()
+        .filter(|d| (*d as i64) < rank)
 }
 
 fn real(number: Scalar) -> f64 {
@@ -537,22 +611,41 @@ mod tests {
         let tensors = data::call_tensors().unwrap();
         let mut checked: BTreeMap<&str, usize> = BTreeMap::new();
         for call in data::calls().unwrap() {
-            let Some(answer) = evaluate(&call.case, tensors) else { continue };
+            let Some(answer) = evaluate(&call.case, tensors) else {
+                continue;
+            };
             let keys = call.case.outputs().unwrap();
             let recorded = tensors.get(keys[0]).unwrap();
-            let Leaf::Tensor { dtype, shape, .. } = recorded else { panic!() };
+            let Leaf::Tensor { dtype, shape, .. } = recorded else {
+                panic!()
+            };
             let sizes: Vec<i64> = answer.value.shape.iter().map(|&size| size as i64).collect();
             assert_eq!(sizes, *shape, "{}", call.case.id());
             let bytes = |values: &[f64]| -> Vec<u8> {
-                values.iter().flat_map(|v| match dtype {
-                    DType::F16 => delegraph_types::f16::from_f64(*v).to_le_bytes().to_vec(),
-                    DType::BF16 => delegraph_types::bf16::from_f64(*v).to_le_bytes().to_vec(),
-                    _ => (*v as f32).to_le_bytes().to_vec(),
-                }).collect()
+                values
+                    .iter()
+                    .flat_map(|v| match dtype {
+                        DType::F16 => delegraph_types::f16::from_f64(*v).to_le_bytes().to_vec(),
+                        DType::BF16 => delegraph_types::bf16::from_f64(*v).to_le_bytes().to_vec(),
+                        _ => (*v as f32).to_le_bytes().to_vec(),
+                    })
+                    .collect()
             };
-            let got = Leaf::Tensor { dtype: *dtype, shape: shape.clone(), bytes: bytes(&answer.value.data) };
-            let scale = call.scale.first().and_then(Option::as_deref).and_then(|key| tensors.get(key));
-            let want = Want { rounded: recorded, precise: None, scale };
+            let got = Leaf::Tensor {
+                dtype: *dtype,
+                shape: shape.clone(),
+                bytes: bytes(&answer.value.data),
+            };
+            let scale = call
+                .scale
+                .first()
+                .and_then(Option::as_deref)
+                .and_then(|key| tensors.get(key));
+            let want = Want {
+                rounded: recorded,
+                precise: None,
+                scale,
+            };
             if let Err(reason) = judge(&call.rule, "", &got, want).1 {
                 panic!("{}: {reason}", call.case.id());
             }
@@ -560,6 +653,9 @@ mod tests {
         }
         assert!(checked.len() >= 28, "{checked:?}");
         assert!(checked.values().sum::<usize>() > 250, "{checked:?}");
-        assert!(checked["aten::conv2d"] > 15 && checked["aten::layer_norm"] > 5, "{checked:?}");
+        assert!(
+            checked["aten::conv2d"] > 15 && checked["aten::layer_norm"] > 5,
+            "{checked:?}"
+        );
     }
 }

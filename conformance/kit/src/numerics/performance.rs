@@ -6,8 +6,8 @@ use super::data::{self, Program};
 use super::engine::{self, Engine};
 use super::{evidence, program};
 use crate::case::{Failure, Outcome, Trial};
-use delegraph_ir::{Constant, Graph, Module, Op, TensorType, Type, ValueId, infer};
 use delegraph_ir::Arg;
+use delegraph_ir::{Constant, Graph, Module, Op, TensorType, Type, ValueId, infer};
 use delegraph_runner::Leaf;
 use delegraph_types::{DType, Dims};
 use std::time::{Duration, Instant};
@@ -22,7 +22,12 @@ const WARM_UP: usize = 3;
 /// Made here: name and what it is.
 const MADE: [(&str, fn() -> Result<(Module, Vec<Leaf>), String>); 4] = [
     ("add-64k", || chain(65_536, &["aten::add.Tensor"])),
-    ("elementwise-chain", || chain(16_384, &["aten::add.Tensor", "aten::relu", "aten::mul.Tensor", "aten::tanh"])),
+    ("elementwise-chain", || {
+        chain(
+            16_384,
+            &["aten::add.Tensor", "aten::relu", "aten::mul.Tensor", "aten::tanh"],
+        )
+    }),
     ("linear-256", linear),
     ("conv2d-32", convolution),
 ];
@@ -39,7 +44,8 @@ pub enum Workload {
 pub fn ids() -> impl Iterator<Item = (String, String)> {
     let made = MADE.iter().map(|(name, _)| name.to_string());
     let recorded = networks().map(|program| name_of(program));
-    made.chain(recorded).map(|name| (format!("performance/{name}/latency"), name))
+    made.chain(recorded)
+        .map(|name| (format!("performance/{name}/latency"), name))
 }
 
 fn networks() -> impl Iterator<Item = &'static Program> {
@@ -58,7 +64,9 @@ pub fn workload(id: &str) -> Option<Result<Workload, String>> {
     if let Some((_, make)) = MADE.iter().find(|(known, _)| *known == name) {
         return Some(make().map(|(module, inputs)| Workload::Made(Box::new(module), inputs)));
     }
-    networks().find(|program| name_of(program) == name).map(|program| Ok(Workload::Recorded(program)))
+    networks()
+        .find(|program| name_of(program) == name)
+        .map(|program| Ok(Workload::Recorded(program)))
 }
 
 /// Times it.
@@ -70,15 +78,27 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
     let tensors = data::program_tensors()?;
     let (module, inputs, ops) = match workload {
         Workload::Made(module, inputs) => {
-            let ops = module.graphs.iter().flat_map(|graph| &graph.nodes).map(|node| node.op.name().to_string());
+            let ops = module
+                .graphs
+                .iter()
+                .flat_map(|graph| &graph.nodes)
+                .map(|node| node.op.name().to_string());
             let ops: Vec<String> = ops.collect();
             (*module, inputs, ops)
         }
         Workload::Recorded(recorded) => {
             let module = program::build(recorded, tensors)?;
-            let keys = recorded.steps.first().map(|step| step.inputs.as_slice()).unwrap_or_default();
+            let keys = recorded
+                .steps
+                .first()
+                .map(|step| step.inputs.as_slice())
+                .unwrap_or_default();
             let inputs = super::find_all(keys, tensors)?.into_iter().cloned().collect();
-            (module, inputs, recorded.nodes.iter().map(|(op, _, _)| op.clone()).collect())
+            (
+                module,
+                inputs,
+                recorded.nodes.iter().map(|(op, _, _)| op.clone()).collect(),
+            )
         }
     };
     let inputs: Vec<&Leaf> = inputs.iter().collect();
@@ -99,7 +119,10 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
     let all = Instant::now();
     while times.len() < RUNS && all.elapsed() < BUDGET {
         session.reset();
-        let given = inputs.iter().map(|input| crate::leaf::value(input)).collect::<Result<Vec<_>, _>>();
+        let given = inputs
+            .iter()
+            .map(|input| crate::leaf::value(input))
+            .collect::<Result<Vec<_>, _>>();
         let given = given.map_err(|error| error.to_string())?;
         let started = Instant::now();
         session.run(&given).map_err(|error| error.to_string())?;
@@ -107,7 +130,13 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
     }
     engine::ran_all(&session)?;
     let report = session.report();
-    let runs = report.regions.iter().map(|region| region.delegated_runs).max().unwrap_or(1).max(1) as f64;
+    let runs = report
+        .regions
+        .iter()
+        .map(|region| region.delegated_runs)
+        .max()
+        .unwrap_or(1)
+        .max(1) as f64;
     let copied = |of: fn(&delegraph::RegionState) -> u64| report.regions.iter().map(of).sum::<u64>() as f64 / runs;
     trial.measure("copied_tensors_per_run", copied(|region| region.copied_tensors));
     trial.measure("copied_bytes_per_run", copied(|region| region.copied_bytes));
@@ -116,7 +145,11 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
     drop(warm_session);
     let warm = trial.record.load_ms;
     times.sort_by(f64::total_cmp);
-    let at = |share: f64| times.get(((times.len() as f64 - 1.0) * share).round() as usize).copied();
+    let at = |share: f64| {
+        times
+            .get(((times.len() as f64 - 1.0) * share).round() as usize)
+            .copied()
+    };
     trial.record.p50_us = at(0.5);
     trial.record.p95_us = at(0.95);
     trial.record.load_ms = cold;
@@ -127,7 +160,10 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
     trial.measure("timed_runs", times.len() as f64);
     trial.measure("program_bytes", taken.bytes.len() as f64);
     let regions = taken.report.graphs.iter().flat_map(|graph| &graph.regions);
-    let blobs: usize = regions.flat_map(|region| &region.candidates).map(|c| c.blob.len()).sum();
+    let blobs: usize = regions
+        .flat_map(|region| &region.candidates)
+        .map(|c| c.blob.len())
+        .sum();
     trial.measure("blob_bytes", blobs as f64);
     Ok(())
 }
@@ -146,7 +182,9 @@ fn peak() -> Option<u64> {
 
 /// Values that repeat after a while and are near 1.
 fn values(count: usize) -> Vec<u8> {
-    (0..count).flat_map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes()).collect()
+    (0..count)
+        .flat_map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes())
+        .collect()
 }
 
 fn leaf(shape: &[i64]) -> Leaf {
@@ -189,7 +227,9 @@ impl Made {
         let types: Vec<Type> =
             infer(op, &args, &self.graph, &self.module.symbols).map_err(|error| error.to_string())?;
         let made = self.graph.push(name, args, types).map_err(|error| error.to_string())?;
-        made.first().copied().ok_or_else(|| "an operator gives nothing".to_string())
+        made.first()
+            .copied()
+            .ok_or_else(|| "an operator gives nothing".to_string())
     }
 
     fn ready(mut self, output: ValueId) -> Module {
@@ -206,7 +246,11 @@ fn chain(length: i64, ops: &[&str]) -> Result<(Module, Vec<Leaf>), String> {
     let mut value = x;
     for op in ops {
         let two = op.ends_with(".Tensor");
-        let args = if two { vec![value.into(), y.into()] } else { vec![value.into()] };
+        let args = if two {
+            vec![value.into(), y.into()]
+        } else {
+            vec![value.into()]
+        };
         value = made.node(op, args)?;
     }
     Ok((made.ready(value), vec![leaf(&[length]), leaf(&[length])]))

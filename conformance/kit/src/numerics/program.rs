@@ -33,7 +33,9 @@ pub fn build(program: &Program, tensors: &Tensors) -> Result<Module, String> {
     }
     for (name, element, sizes) in &program.inputs {
         let shape = sizes.iter().map(size).collect::<Result<_, _>>()?;
-        let value = builder.graph.add_input(name, TensorType::new(dtype(element)?, shape).into());
+        let value = builder
+            .graph
+            .add_input(name, TensorType::new(dtype(element)?, shape).into());
         builder.values.insert(name.clone(), value);
     }
     for (name, key) in &program.constants {
@@ -100,7 +102,11 @@ impl Builder {
         }
         let types = infer(op, &args, &self.graph, &self.module.symbols).map_err(|error| error.to_string())?;
         if types.len() != results.len() {
-            return Err(format!("{} results, type inference gives {}", results.len(), types.len()));
+            return Err(format!(
+                "{} results, type inference gives {}",
+                results.len(),
+                types.len()
+            ));
         }
         let made = self.graph.push(name, args, types).map_err(|error| error.to_string())?;
         self.values.extend(results.iter().cloned().zip(made));

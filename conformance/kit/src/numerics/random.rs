@@ -3,8 +3,8 @@
 use super::oracle::{Answer, evaluate};
 use super::tolerance::{Class, Policy, Rule};
 use delegraph_runner::Leaf;
-use delegraph_runner::corpus::{Argument, OpCase, Want};
 use delegraph_runner::compare::Tolerance;
+use delegraph_runner::corpus::{Argument, OpCase, Want};
 use delegraph_runner::fixture::Tensors;
 use delegraph_types::{DType, Scalar};
 
@@ -218,12 +218,16 @@ impl Maker {
 
     fn arguments(&mut self, op: &str) {
         match op {
-            "aten::add.Tensor" | "aten::sub.Tensor" | "aten::mul.Tensor" | "aten::div.Tensor" | "aten::maximum" | "aten::minimum" => {
+            "aten::add.Tensor" | "aten::sub.Tensor" | "aten::mul.Tensor" | "aten::div.Tensor" | "aten::maximum"
+            | "aten::minimum" => {
                 let rank = self.source.int(1, 4);
                 let shape = self.sizes(rank, 9);
                 // Some dimensions of the second are 1, and some leading ones are left out.
                 let from = self.source.int(0, rank - 1) as usize;
-                let other: Vec<i64> = shape[from..].iter().map(|&s| if self.source.coin() { s } else { 1 }).collect();
+                let other: Vec<i64> = shape[from..]
+                    .iter()
+                    .map(|&s| if self.source.coin() { s } else { 1 })
+                    .collect();
                 self.tensor("self", &shape);
                 // A divisor that is not near 0.
                 let key = self.key(&other, |source| {
@@ -290,7 +294,12 @@ impl Maker {
             }
             "aten::conv2d" => self.convolution(),
             "aten::max_pool2d" | "aten::avg_pool2d" => {
-                let shape = [self.source.int(1, 2), self.source.int(1, 4), self.source.int(4, 13), self.source.int(4, 13)];
+                let shape = [
+                    self.source.int(1, 2),
+                    self.source.int(1, 4),
+                    self.source.int(4, 13),
+                    self.source.int(4, 13),
+                ];
                 let kernel = [self.source.int(1, 4), self.source.int(1, 4)];
                 let stride = [self.source.int(1, 3), self.source.int(1, 3)];
                 let padding = [self.source.int(0, kernel[0] / 2), self.source.int(0, kernel[1] / 2)];

@@ -151,7 +151,10 @@ impl Rule {
             Class::Transcendental => ulp(transcendental, SUM),
             Class::Network => Limit::Range(NETWORK),
             // An activation that is rounded to the other neighbour moves the sum by a step of it.
-            Class::QuantizedDynamic => ulp(elementwise, 1.0 / (64.0 * (self.k.max(1) as f64).sqrt() * epsilon(dtype))),
+            Class::QuantizedDynamic => ulp(
+                elementwise,
+                1.0 / (64.0 * (self.k.max(1) as f64).sqrt() * epsilon(dtype)),
+            ),
             Class::Quantized | Class::QuantizedDeep | Class::QuantizedNetwork => Limit::Steps,
         }
     }
@@ -256,13 +259,25 @@ pub struct Want<'a> {
 /// One sentence: dtype or sizes differ, or the first element that is too far, with how many are. What was measured comes with both.
 pub fn judge(rule: &Rule, precision: &str, got: &Leaf, want: Want<'_>) -> (Measure, Result<(), String>) {
     let nothing = Measure::default();
-    let (Leaf::Tensor { dtype, shape, bytes }, Leaf::Tensor { dtype: wanted, shape: sizes, bytes: want_bytes }) =
-        (got, want.rounded)
+    let (
+        Leaf::Tensor { dtype, shape, bytes },
+        Leaf::Tensor {
+            dtype: wanted,
+            shape: sizes,
+            bytes: want_bytes,
+        },
+    ) = (got, want.rounded)
     else {
-        return (nothing, Err(format!("got {}, want {}", got.describe(), want.rounded.describe())));
+        return (
+            nothing,
+            Err(format!("got {}, want {}", got.describe(), want.rounded.describe())),
+        );
     };
     if dtype != wanted || shape != sizes || bytes.len() != want_bytes.len() {
-        return (nothing, Err(format!("got {}, want {}", got.describe(), want.rounded.describe())));
+        return (
+            nothing,
+            Err(format!("got {}, want {}", got.describe(), want.rounded.describe())),
+        );
     }
     let values = |leaf: &Leaf| match leaf {
         Leaf::Tensor { dtype, bytes, .. } => to_f64(*dtype, bytes),
@@ -281,7 +296,10 @@ pub fn judge(rule: &Rule, precision: &str, got: &Leaf, want: Want<'_>) -> (Measu
     if *dtype == DType::I64 && got == rounded && limit == Limit::Exact {
         return (measure, Err("integers differ beyond 2^53".to_string()));
     }
-    let range = precise.iter().filter(|v| v.is_finite()).fold(0.0, |most: f64, v| most.max(v.abs()));
+    let range = precise
+        .iter()
+        .filter(|v| v.is_finite())
+        .fold(0.0, |most: f64, v| most.max(v.abs()));
     let result = match limit {
         Limit::Apart { percent } => apart(&got, &rounded, percent),
         Limit::Steps => steps(*dtype, &got, &precise),
@@ -329,8 +347,12 @@ fn each(
         // What is too large for the dtype is an infinity of it, and so may be what is nearly.
         let edge = largest(dtype) - allowed(i);
         if got.is_infinite() || rounded[i].is_infinite() {
-            return got == rounded[i] || (rounded[i].is_finite() && got.signum() == want.signum() && want.abs() >= edge)
-                || (got.is_finite() && got.signum() == rounded[i].signum() && got.abs() >= edge && precise[i].is_finite());
+            return got == rounded[i]
+                || (rounded[i].is_finite() && got.signum() == want.signum() && want.abs() >= edge)
+                || (got.is_finite()
+                    && got.signum() == rounded[i].signum()
+                    && got.abs() >= edge
+                    && precise[i].is_finite());
         }
         got == want || (got - want).abs() <= allowed(i)
     };
@@ -359,7 +381,10 @@ fn apart(got: &[f64], want: &[f64], percent: f64) -> Result<(), String> {
     match far == 0 && near as f64 <= most {
         true => Ok(()),
         false => {
-            let first = got.iter().zip(want).position(|(g, w)| (g - w).abs() > if far > 0 { 1.0 } else { 0.0 });
+            let first = got
+                .iter()
+                .zip(want)
+                .position(|(g, w)| (g - w).abs() > if far > 0 { 1.0 } else { 0.0 });
             let i = first.unwrap_or_default();
             Err(format!(
                 "{far} of {count} elements are more than a step apart, {near} one step; the first at {i}: got {}, want {}",
@@ -521,9 +546,21 @@ mod tests {
         }
     }
 
-    fn passes(class: &str, k: u64, policy: &str, precision: &str, got: &Leaf, want: &Leaf, scale: Option<&Leaf>) -> bool {
+    fn passes(
+        class: &str,
+        k: u64,
+        policy: &str,
+        precision: &str,
+        got: &Leaf,
+        want: &Leaf,
+        scale: Option<&Leaf>,
+    ) -> bool {
         let rule = Rule::new(class, k, policy).unwrap();
-        let want = Want { rounded: want, precise: None, scale };
+        let want = Want {
+            rounded: want,
+            precise: None,
+            scale,
+        };
         judge(&rule, precision, got, want).1.is_ok()
     }
 
@@ -540,7 +577,15 @@ mod tests {
         assert!(passes("elementwise", 1, "", "", &f32s(&[next(1.1, 4)]), &one, None));
         assert!(!passes("elementwise", 1, "", "", &f32s(&[next(1.1, 5)]), &one, None));
         assert!(passes("transcendental", 1, "", "", &f32s(&[next(1.1, 16)]), &one, None));
-        assert!(!passes("transcendental", 1, "", "", &f32s(&[next(1.1, 17)]), &one, None));
+        assert!(!passes(
+            "transcendental",
+            1,
+            "",
+            "",
+            &f32s(&[next(1.1, 17)]),
+            &one,
+            None
+        ));
         assert!(!passes("exact", 1, "", "", &f32s(&[next(1.1, 1)]), &one, None));
     }
 
@@ -577,7 +622,11 @@ mod tests {
         }
         let rule = Rule::new("exact", 1, "negative-zero").unwrap();
         let (got, want) = (f32s(&[0.0]), f32s(&[-0.0]));
-        let want = Want { rounded: &want, precise: None, scale: None };
+        let want = Want {
+            rounded: &want,
+            precise: None,
+            scale: None,
+        };
         assert_eq!(judge(&rule, "", &got, want).0.signed_zero, Some(false));
     }
 
@@ -585,7 +634,11 @@ mod tests {
     fn steps_of_quantized_numbers() {
         let want: Vec<i8> = (0..100).collect();
         let off = |count: usize, by: i8| {
-            i8s(&want.iter().enumerate().map(|(i, v)| if i < count { v + by } else { *v }).collect::<Vec<_>>())
+            i8s(&want
+                .iter()
+                .enumerate()
+                .map(|(i, v)| if i < count { v + by } else { *v })
+                .collect::<Vec<_>>())
         };
         let want = i8s(&want);
         for (class, count, by, pass) in [
@@ -600,15 +653,30 @@ mod tests {
             ("quantized-deep", 1, 9, true),
             ("quantized-deep", 2, 9, false),
         ] {
-            assert_eq!(passes(class, 1, "", "", &off(count, by), &want, None), pass, "{class} {count} {by}");
+            assert_eq!(
+                passes(class, 1, "", "", &off(count, by), &want, None),
+                pass,
+                "{class} {count} {by}"
+            );
         }
     }
 
     #[test]
     fn a_declared_precision_is_granted_and_no_other() {
         let (got, want) = (f32s(&[10.015, 0.01]), f32s(&[10.0, 0.0]));
-        for (precision, pass) in [("", false), ("f32", false), ("f16", true), ("bf16", true), ("int8", true), ("magic", false)] {
-            assert_eq!(passes("reduction", 4, "", precision, &got, &want, None), pass, "{precision}");
+        for (precision, pass) in [
+            ("", false),
+            ("f32", false),
+            ("f16", true),
+            ("bf16", true),
+            ("int8", true),
+            ("magic", false),
+        ] {
+            assert_eq!(
+                passes("reduction", 4, "", precision, &got, &want, None),
+                pass,
+                "{precision}"
+            );
             assert!(!passes("exact", 1, "", precision, &got, &want, None), "{precision}");
         }
     }
@@ -617,14 +685,25 @@ mod tests {
     fn what_is_wrong_is_said() {
         let rule = Rule::new("exact", 1, "").unwrap();
         let tensor = |values: &[f32]| match f32s(values) {
-            Leaf::Tensor { dtype, bytes, .. } => Leaf::Tensor { dtype, shape: vec![2, 2], bytes },
+            Leaf::Tensor { dtype, bytes, .. } => Leaf::Tensor {
+                dtype,
+                shape: vec![2, 2],
+                bytes,
+            },
             other => other,
         };
         let want = tensor(&[1.0, 2.0, 3.0, 4.0]);
-        let want = Want { rounded: &want, precise: None, scale: None };
+        let want = Want {
+            rounded: &want,
+            precise: None,
+            scale: None,
+        };
         let (measure, result) = judge(&rule, "", &tensor(&[1.0, 2.0, 3.5, 4.0]), want);
         let error = result.unwrap_err();
-        assert!(error.starts_with("1 of 4 elements differ, the first at [1, 0]: got 3.5, want 3.0"), "{error}");
+        assert!(
+            error.starts_with("1 of 4 elements differ, the first at [1, 0]: got 3.5, want 3.0"),
+            "{error}"
+        );
         assert_eq!((measure.max_abs, measure.max_ulp), (0.5, 0.5 / ulp(DType::F32, 3.0)));
         assert!((measure.snr_db.unwrap() - 20.79).abs() < 0.01);
         let error = judge(&rule, "", &f32s(&[1.0]), want).1.unwrap_err();

@@ -2,8 +2,8 @@
 
 mod abi_diff;
 mod cases;
+mod certificate;
 mod check;
-mod library;
 mod lock;
 mod new;
 mod probe;

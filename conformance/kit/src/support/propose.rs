@@ -1,0 +1,318 @@
+//! Claims from answers: for each operator, the fewest words that cover what was taken and nothing that was refused.
+//!
+//! What was never asked is covered too, if nothing that was asked tells it apart: a proposal is to be read before it is pasted.
+
+use super::Asked;
+use delegraph_abi::DType;
+use delegraph_abi::image::{ArgView, ImageView, NodeIndex, NodeView, ValueIndex, verify};
+use delegraph_host::Claims;
+use delegraph_host::claims::{Claim, Condition, Dynamic, Literal, OperatorTable, WeightRule, Word, literal};
+use delegraph_lower::Operators;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most values of an argument that a claim lists.
+const MOST_VALUES: usize = 8;
+
+/// Claims, and what could not be claimed.
+#[derive(Debug, Clone, Default)]
+pub struct Proposal {
+    /// Operators with equal claims share a table.
+    pub claims: Claims,
+    /// What is taken at times and in no claim, because no claim tells what is taken from what is refused. One sentence each.
+    pub left: Vec<String>,
+}
+
+/// An answer, and what a claim can see of its question.
+struct Fact<'a> {
+    image: ImageView<'a>,
+    taken: bool,
+    dynamic: bool,
+    /// The dtype that the node is about.
+    main: DType,
+    /// dtypes of the tensors at each parameter that has some.
+    params: BTreeMap<String, BTreeSet<DType>>,
+    outputs: BTreeSet<DType>,
+}
+
+impl<'a> Fact<'a> {
+    fn new(asked: &'a Asked, names: &[String]) -> Option<Fact<'a>> {
+        let image = verify(&asked.question.image).ok()?;
+        let node = image.node(NodeIndex(0));
+        let dtype = |value: ValueIndex| image.value(value).dtype();
+        let outputs: Vec<DType> = node.outputs().iter().filter_map(dtype).collect();
+        let inputs: Vec<DType> = node.inputs().filter_map(dtype).collect();
+        let first = outputs.first().copied();
+        let alike = inputs.iter().copied().find(|dtype| Some(*dtype) == first);
+        let mut params: BTreeMap<String, BTreeSet<DType>> = BTreeMap::new();
+        for (arg, name) in node.args().zip(names) {
+            let found: BTreeSet<DType> = tensors(&arg).into_iter().filter_map(dtype).collect();
+            if !found.is_empty() {
+                params.insert(name.clone(), found);
+            }
+        }
+        Some(Fact {
+            taken: asked.taken.is_ok(),
+            dynamic: asked.question.variant == "dynamic",
+            main: alike.or(inputs.first().copied()).or(first)?,
+            outputs: outputs.into_iter().collect(),
+            params,
+            image,
+        })
+    }
+
+    fn node(&self) -> NodeView<'a> {
+        self.image.node(NodeIndex(0))
+    }
+
+    /// Every output has the main dtype.
+    fn keeps_dtype(&self) -> bool {
+        self.outputs.iter().all(|dtype| *dtype == self.main)
+    }
+
+    fn is_covered(&self, claim: &Claim) -> bool {
+        claim.covers(&self.node(), &Operators).is_ok()
+    }
+}
+
+fn tensors(arg: &ArgView<'_>) -> Vec<ValueIndex> {
+    match arg {
+        ArgView::Value(value) => vec![*value],
+        ArgView::Values(list) => list.iter().collect(),
+        ArgView::OptionalValues(list) => list.iter().flatten().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Proposes claims.
+pub fn propose(asked: &[Asked]) -> Proposal {
+    let mut by_op: BTreeMap<&str, Vec<&Asked>> = BTreeMap::new();
+    for one in asked {
+        by_op.entry(&one.question.op).or_default().push(one);
+    }
+    let mut proposal = Proposal::default();
+    let mut entries: Vec<Claim> = Vec::new();
+    for (op, asked) in by_op {
+        let names: Vec<String> = Operators
+            .parameters(op)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|parameter| parameter.name)
+            .collect();
+        let facts: Vec<Fact<'_>> = asked.iter().filter_map(|one| Fact::new(one, &names)).collect();
+        for claim in of_operator(op, &facts, &names, &mut proposal.left) {
+            let same = |other: &&mut Claim| {
+                let mut body = (*other).clone();
+                body.ops.clone_from(&claim.ops);
+                body == claim
+            };
+            match entries.iter_mut().find(same) {
+                Some(entry) => entry.ops.push(op.to_string()),
+                None => entries.push(claim),
+            }
+        }
+    }
+    proposal.claims = Claims { entries };
+    proposal
+}
+
+/// The claims of one operator: by dtype first, then those put together that may be.
+fn of_operator(op: &str, facts: &[Fact<'_>], names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+    let refused: Vec<&Fact<'_>> = facts.iter().filter(|fact| !fact.taken).collect();
+    let dtypes: BTreeSet<DType> = facts.iter().filter(|fact| fact.taken).map(|fact| fact.main).collect();
+    let mut groups: Vec<(Claim, Vec<&Fact<'_>>)> = Vec::new();
+    for keeps in [true, false] {
+        let first = groups.len();
+        for dtype in &dtypes {
+            let of_dtype = |fact: &&Fact<'_>| fact.main == *dtype && fact.keeps_dtype() == keeps;
+            let here: Vec<&Fact<'_>> = facts.iter().filter(of_dtype).collect();
+            let Some((claim, core)) = basis(op, *dtype, keeps, &here) else {
+                continue;
+            };
+            match narrowed(claim, &core, &refused, names) {
+                None => left.push(format!(
+                    "`{op}` in {dtype}: {} of {} nodes are taken, and nothing that a claim can say tells which",
+                    here.iter().filter(|fact| fact.taken).count(),
+                    here.len()
+                )),
+                Some(claim) => {
+                    let joined = groups[first..].iter_mut().any(|(group, cores)| {
+                        match joined(group, &claim).filter(|both| is_true(both, &[cores, &core], &refused)) {
+                            None => false,
+                            Some(both) => {
+                                *group = both;
+                                cores.extend(&core);
+                                true
+                            }
+                        }
+                    });
+                    if !joined {
+                        groups.push((claim, core));
+                    }
+                }
+            }
+        }
+    }
+    groups.into_iter().map(|(claim, _)| claim).collect()
+}
+
+/// A claim covers all of this and none of that.
+fn is_true(claim: &Claim, cores: &[&Vec<&Fact<'_>>], refused: &[&Fact<'_>]) -> bool {
+    cores.iter().all(|core| core.iter().all(|fact| fact.is_covered(claim)))
+        && !refused.iter().any(|fact| fact.is_covered(claim))
+}
+
+/// The claim of an operator in one dtype without any condition, and the nodes that it is made for. Nodes of several dtypes that PyTorch
+/// promotes are not among them: what is claimed is one dtype, and others at parameters that never have it.
+fn basis<'f, 'a>(op: &str, dtype: DType, keeps: bool, facts: &[&'f Fact<'a>]) -> Option<(Claim, Vec<&'f Fact<'a>>)> {
+    let taken: Vec<&Fact<'_>> = facts.iter().copied().filter(|fact| fact.taken).collect();
+    let mut seen: BTreeMap<&String, BTreeSet<DType>> = BTreeMap::new();
+    for (name, dtypes) in taken.iter().flat_map(|fact| &fact.params) {
+        seen.entry(name).or_default().extend(dtypes);
+    }
+    let params: BTreeMap<String, Vec<DType>> = seen
+        .into_iter()
+        .filter(|(_, dtypes)| !dtypes.contains(&dtype))
+        .map(|(name, dtypes)| (name.clone(), dtypes.into_iter().collect()))
+        .collect();
+    let is_core = |fact: &Fact<'_>| {
+        let plain = |(name, dtypes): (&String, &BTreeSet<DType>)| {
+            params.contains_key(name) || dtypes.iter().all(|found| *found == dtype)
+        };
+        fact.taken && fact.params.iter().all(plain)
+    };
+    let moving: Vec<&&Fact<'_>> = facts.iter().filter(|fact| fact.dynamic).collect();
+    let dynamic = match !moving.is_empty() && moving.iter().all(|fact| fact.taken) {
+        true => Dynamic::Bounded,
+        false => Dynamic::Static,
+    };
+    let core: Vec<&Fact<'_>> = facts
+        .iter()
+        .copied()
+        .filter(|fact| is_core(fact) && (!fact.dynamic || dynamic == Dynamic::Bounded))
+        .collect();
+    if !core.iter().any(|fact| !fact.dynamic) {
+        return None;
+    }
+    let outputs: BTreeSet<DType> = core.iter().flat_map(|fact| fact.outputs.iter().copied()).collect();
+    let claim = Claim {
+        ops: vec![op.to_string()],
+        dtypes: vec![dtype],
+        outputs: if keeps {
+            Vec::new()
+        } else {
+            outputs.into_iter().collect()
+        },
+        params,
+        dynamic,
+        ..Claim::default()
+    };
+    Some((claim, core))
+}
+
+/// The claim with conditions until it covers nothing that was refused: at each step the one that leaves the fewest of them. `None`: no
+/// condition leaves fewer.
+fn narrowed(mut claim: Claim, core: &[&Fact<'_>], refused: &[&Fact<'_>], names: &[String]) -> Option<Claim> {
+    let candidates = candidates(&claim, core, names);
+    let mut wrong: Vec<&Fact<'_>> = refused.iter().copied().filter(|fact| fact.is_covered(&claim)).collect();
+    while !wrong.is_empty() {
+        let left = |narrow: &dyn Fn(&mut Claim)| {
+            let mut tried = claim.clone();
+            narrow(&mut tried);
+            let fits = core.iter().all(|fact| fact.is_covered(&tried));
+            let left: Vec<&Fact<'_>> = wrong.iter().copied().filter(|fact| fact.is_covered(&tried)).collect();
+            (fits && left.len() < wrong.len()).then_some((left.len(), tried, left))
+        };
+        let best = candidates
+            .iter()
+            .filter_map(|narrow| left(narrow))
+            .min_by_key(|(count, ..)| *count);
+        (_, claim, wrong) = best?;
+    }
+    Some(claim)
+}
+
+/// What can be said of all nodes that a claim is made for.
+fn candidates(claim: &Claim, core: &[&Fact<'_>], names: &[String]) -> Vec<Box<dyn Fn(&mut Claim)>> {
+    let mut all: Vec<Box<dyn Fn(&mut Claim)>> = vec![
+        Box::new(|claim| claim.equal_shapes = true),
+        Box::new(|claim| claim.weights = WeightRule::None),
+    ];
+    for (at, name) in names.iter().enumerate() {
+        let args = || core.iter().map(|fact| fact.node().arg(at));
+        let has_tensor = |arg: &ArgView<'_>| !tensors(arg).is_empty();
+        let name = name.clone();
+        if args().all(|arg| has_tensor(&arg)) {
+            let owned = name.clone();
+            all.push(Box::new(move |claim| {
+                claim.weights = WeightRule::Constant(vec![owned.clone()])
+            }));
+            all.push(Box::new(move |claim| {
+                claim
+                    .conditions
+                    .insert(name.clone(), vec![Condition::Word(Word::Tensor)]);
+            }));
+            continue;
+        }
+        let mut allowed: Vec<Condition> = Vec::new();
+        for arg in args() {
+            let condition = match literal(&arg) {
+                _ if has_tensor(&arg) => Condition::Word(Word::Tensor),
+                Some(Literal::None) => Condition::Word(Word::Absent),
+                Some(literal) => Condition::Equal(literal),
+                None => Condition::Word(Word::Present),
+            };
+            if !allowed.contains(&condition) {
+                allowed.push(condition);
+            }
+        }
+        if allowed.len() <= MOST_VALUES && !allowed.is_empty() {
+            all.push(Box::new(move |claim| {
+                claim.conditions.insert(name.clone(), allowed.clone());
+            }));
+        }
+    }
+    let mut ranks = BTreeSet::new();
+    for fact in core {
+        let node = fact.node();
+        let first = node.inputs().next();
+        ranks.extend(
+            first
+                .into_iter()
+                .chain(node.outputs().iter())
+                .map(|v| fact.image.value(v).rank()),
+        );
+    }
+    let ranks: Vec<usize> = ranks.into_iter().collect();
+    if claim.ranks.is_empty() {
+        all.push(Box::new(move |claim| claim.ranks.clone_from(&ranks)));
+    }
+    all
+}
+
+/// Two claims of one operator in one, if they speak of the same things.
+fn joined(a: &Claim, b: &Claim) -> Option<Claim> {
+    let conditions = a.conditions.keys().eq(b.conditions.keys());
+    let alike = a.equal_shapes == b.equal_shapes && a.weights == b.weights && a.dynamic == b.dynamic;
+    if !conditions || !alike || a.ranks.is_empty() != b.ranks.is_empty() {
+        return None;
+    }
+    let mut both = a.clone();
+    both.dtypes = united(&a.dtypes, &b.dtypes);
+    both.outputs = united(&a.outputs, &b.outputs);
+    both.ranks = united(&a.ranks, &b.ranks);
+    for (name, dtypes) in &b.params {
+        let known = both.params.entry(name.clone()).or_default();
+        *known = united(known, dtypes);
+    }
+    for (name, allowed) in &b.conditions {
+        let known = both.conditions.entry(name.clone()).or_default();
+        known.extend(allowed.iter().filter(|one| !a.conditions[name].contains(one)).cloned());
+    }
+    Some(both)
+}
+
+/// In order.
+fn united<T: Copy + Ord>(a: &[T], b: &[T]) -> Vec<T> {
+    let all: BTreeSet<T> = a.iter().chain(b).copied().collect();
+    all.into_iter().collect()
+}

@@ -1,0 +1,275 @@
+//! A recorded call as graphs of one node.
+
+use delegraph_ir::{
+    Arg, Bytes, Constant, Expr, Graph, MemoryFormat, Module, Op, Symbol, SymbolRange, TensorType, Type, ValueId, infer,
+};
+use delegraph_lower::image::{Form, offer};
+use delegraph_opset::{BaseType, ParamType, Versions};
+use delegraph_runner::Leaf;
+use delegraph_runner::corpus::{Argument, Corpus, OpCase, Want};
+use delegraph_types::{DType, Dims, Scalar};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Type and sizes of a recorded tensor, by its key.
+pub type TypeOf<'t> = &'t dyn Fn(&str) -> Option<(DType, Vec<i64>)>;
+
+/// A graph of one node.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Operator with overload.
+    pub op: String,
+    /// dtype that the call is filed under: see [`main_dtype`].
+    pub dtype: DType,
+    /// Number of dimensions of the first tensor; of the result, where there is none.
+    pub rank: usize,
+    /// How it differs from the recorded call: empty, `dynamic`, `constants`.
+    pub variant: &'static str,
+    /// Key of the recorded call.
+    pub key: String,
+    /// `DGG1`.
+    pub image: Vec<u8>,
+}
+
+impl Question {
+    /// For people: operator, dtype, rank.
+    pub fn name(&self) -> String {
+        let variant = match self.variant {
+            "" => String::new(),
+            variant => format!(", {variant}"),
+        };
+        format!("`{}` in {}, rank {}{variant}", self.op, self.dtype, self.rank)
+    }
+}
+
+/// How a question differs from the recorded call.
+#[derive(Clone, Copy)]
+struct Variant {
+    name: &'static str,
+    /// Tensors of the main dtype get this one.
+    dtype: Option<DType>,
+    /// Sizes from 2 on are symbols with a bound.
+    dynamic: bool,
+    /// Every tensor but the first is a constant.
+    constants: bool,
+}
+
+/// All questions of a call: as recorded, in each dtype that the operator has in PyTorch, each with fixed and with dynamic sizes, and once
+/// with constants. Those that make no graph, because PyTorch would refuse them, are left out.
+pub fn questions(case: &OpCase, type_of: TypeOf<'_>) -> Vec<Question> {
+    let Some(op) = Op::find(&case.op) else {
+        return Vec::new();
+    };
+    if op.schema().params.iter().any(|param| param.mutated) {
+        return Vec::new();
+    }
+    let versions = Versions::builtin();
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    let others = op.dtypes();
+    for dtype in std::iter::once(None).chain(others.iter().map(Some)) {
+        for (name, dynamic, constants) in [("", false, false), ("dynamic", true, false), ("constants", false, true)] {
+            let variant = Variant {
+                name,
+                dtype,
+                dynamic,
+                constants,
+            };
+            // What is known of the results is of the call as it was recorded.
+            if let Some(question) = make(case, op, type_of, &versions, variant)
+                && seen.insert(question.image.clone())
+            {
+                all.push(question);
+            }
+        }
+    }
+    all
+}
+
+/// All questions of a folder of recorded calls.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn questions_of(folder: &Path) -> Result<Vec<Question>, String> {
+    let mut corpus = Corpus::open(folder).map_err(|error| error.to_string())?;
+    let mut all = Vec::new();
+    for i in 0..corpus.cases.len() {
+        let case = corpus.cases[i].clone();
+        let tensors = corpus.tensors(i).map_err(|error| error.to_string())?;
+        let type_of = |key: &str| match tensors.get(key) {
+            Some(Leaf::Tensor { dtype, shape, .. }) => Some((*dtype, shape.clone())),
+            _ => None,
+        };
+        all.extend(questions(&case, &type_of));
+    }
+    Ok(all)
+}
+
+/// The dtype that a call is about: of the first tensor that has the dtype of the first result, or else of the first tensor, or of the
+/// result.
+fn main_dtype(case: &OpCase, type_of: TypeOf<'_>) -> Option<DType> {
+    let inputs: Vec<DType> = case.inputs().iter().filter_map(|key| Some(type_of(key)?.0)).collect();
+    let result = case.out.first().and_then(|want| match want {
+        Want::Tensor(key) => Some(type_of(key)?.0),
+        Want::Tensors(keys) => Some(type_of(keys.first()?)?.0),
+        Want::Meta { dtype, .. } => DType::from_name(dtype),
+        _ => None,
+    });
+    let alike = inputs.iter().find(|dtype| Some(**dtype) == result);
+    alike.or(inputs.first()).copied().or(result)
+}
+
+fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, versions: &Versions, variant: Variant) -> Option<Question> {
+    let main = main_dtype(case, type_of)?;
+    let mut maker = Maker {
+        type_of,
+        main,
+        variant,
+        module: Module::default(),
+        graph: Graph::new("forward"),
+        tensors: 0,
+        alone: case.inputs().is_empty(),
+    };
+    let mut args = Vec::new();
+    for param in &op.schema().params {
+        args.push(match case.arg(&param.name) {
+            Some(arg) => maker.argument(arg, param.ty)?,
+            None => Arg::None,
+        });
+    }
+    let types = match infer(op, &args, &maker.graph, &maker.module.symbols) {
+        Ok(types) => types,
+        // Without a rule the recorded results say it, of the recorded call.
+        Err(_) if variant.dtype.is_none_or(|dtype| dtype == main) && !variant.dynamic => maker.recorded(case)?,
+        Err(_) => return None,
+    };
+    let results = maker.graph.push(op.name(), args, types).ok()?;
+    for &result in &results {
+        maker.graph.add_output(result);
+    }
+    let first = maker.graph.nodes.first()?.inputs().next();
+    let rank = first
+        .or(results.first().copied())
+        .and_then(|value| maker.graph.tensor(value))
+        .map_or(0, TensorType::rank);
+    maker.module.graphs.push(maker.graph);
+    let offered = offer(&maker.module, maker.module.graphs.first()?, Form::newest(versions)).ok()?;
+    if offered.image.operators.is_empty() {
+        return None;
+    }
+    Some(Question {
+        op: op.name().to_string(),
+        dtype: variant.dtype.unwrap_or(main),
+        rank,
+        variant: variant.name,
+        key: case.key.clone(),
+        image: offered.image.bytes,
+    })
+}
+
+struct Maker<'t> {
+    type_of: TypeOf<'t>,
+    main: DType,
+    variant: Variant,
+    module: Module,
+    graph: Graph,
+    tensors: usize,
+    /// The call has no tensors: its dtype is an argument.
+    alone: bool,
+}
+
+impl Maker<'_> {
+    fn input(&mut self, key: &str) -> Option<ValueId> {
+        let (dtype, sizes) = (self.type_of)(key)?;
+        let dtype = match self.variant.dtype {
+            Some(other) if dtype == self.main => other,
+            _ => dtype,
+        };
+        let name = format!("x{}", self.tensors);
+        self.tensors += 1;
+        if self.variant.constants && self.tensors > 1 {
+            let dims = Dims::new(&sizes).ok()?;
+            let bytes = dims.numel()?.checked_mul(dtype.size())?;
+            let storage = Bytes::from(vec![0; bytes]);
+            let constant = Constant::contiguous(name.clone(), dtype, dims, storage);
+            let id = self.module.constants.push(constant);
+            return Some(self.graph.add_constant(name, TensorType::fixed(dtype, &sizes), id));
+        }
+        let mut ty = TensorType::fixed(dtype, &sizes);
+        for size in ty.shape.iter_mut().filter(|_| self.variant.dynamic) {
+            if let Some(n @ 2..) = size.as_int() {
+                let symbol = Symbol::new(&format!("d{n}"));
+                *size = Expr::Symbol(symbol.clone());
+                let range = SymbolRange { min: 2, max: Some(n) };
+                self.module.symbols.ranges.insert(symbol, range);
+            }
+        }
+        Some(self.graph.add_input(name, ty.into()))
+    }
+
+    fn argument(&mut self, arg: &Argument, ty: ParamType) -> Option<Arg> {
+        Some(match arg {
+            Argument::None | Argument::Place => Arg::None,
+            Argument::Tensor(key) => Arg::Value(self.input(key)?),
+            Argument::Tensors(keys) => {
+                let mut values = Vec::new();
+                for key in keys {
+                    values.push(match key {
+                        Some(key) => Some(self.input(key)?),
+                        None => None,
+                    });
+                }
+                match ty.optional_items {
+                    true => Arg::OptionalValues(values),
+                    false => Arg::Values(values.into_iter().flatten().collect()),
+                }
+            }
+            // One integer stands for a list of equal ones.
+            Argument::Number(Scalar::Int(i)) if ty.list => Arg::ints(&vec![*i; usize::from(ty.length.unwrap_or(1))]),
+            Argument::Number(Scalar::Int(i)) if ty.base == BaseType::Float => Arg::Float(*i as f64),
+            Argument::Number(number) => Arg::scalar(*number),
+            Argument::Str(text) => Arg::Str(text.clone()),
+            Argument::Ints(items) if ty.base == BaseType::Float => {
+                Arg::Floats(items.iter().map(|i| *i as f64).collect())
+            }
+            Argument::Ints(items) => Arg::ints(items),
+            Argument::Floats(items) => Arg::Floats(items.clone()),
+            Argument::Bools(items) => Arg::Bools(items.clone()),
+            Argument::Scalars(items) => Arg::Scalars(items.clone()),
+            Argument::DType(name) => {
+                let dtype = DType::from_name(name)?;
+                Arg::DType(
+                    self.variant
+                        .dtype
+                        .filter(|_| self.alone && dtype == self.main)
+                        .unwrap_or(dtype),
+                )
+            }
+            Argument::MemoryFormat(name) => Arg::MemoryFormat(match name.as_str() {
+                "contiguous_format" => MemoryFormat::Contiguous,
+                "preserve_format" => MemoryFormat::Preserve,
+                "channels_last" => MemoryFormat::ChannelsLast,
+                "channels_last_3d" => MemoryFormat::ChannelsLast3d,
+                _ => return None,
+            }),
+        })
+    }
+
+    /// The types of the recorded results.
+    fn recorded(&self, case: &OpCase) -> Option<Vec<Type>> {
+        let of = |key: &String| {
+            let (dtype, sizes) = (self.type_of)(key)?;
+            Some(Type::from(TensorType::fixed(dtype, &sizes)))
+        };
+        let mut types = Vec::new();
+        for want in &case.out {
+            match want {
+                Want::Tensor(key) => types.push(of(key)?),
+                Want::Tensors(keys) => types.extend(keys.iter().map(of).collect::<Option<Vec<_>>>()?),
+                Want::Meta { dtype, shape } => types.push(TensorType::fixed(DType::from_name(dtype)?, shape).into()),
+                Want::Number(_) | Want::Skip => return None,
+            }
+        }
+        Some(types)
+    }
+}
