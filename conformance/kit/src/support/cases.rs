@@ -16,7 +16,7 @@ use std::sync::Arc;
 const PREFIX: &str = "partition/support/";
 
 /// The questions about an operator that recorded calls lead to; about every operator for `None`.
-fn of(op: Option<&str>) -> Result<Vec<Question>, String> {
+pub(crate) fn of(op: Option<&str>) -> Result<Vec<Question>, String> {
     let tensors = data::call_tensors()?;
     let type_of = |key: &str| match tensors.get(key) {
         Some(Leaf::Tensor { dtype, shape, .. }) => Some((*dtype, shape.clone())),
