@@ -83,5 +83,9 @@ pub fn outlives_blob(trial: &mut Trial<'_>) -> Outcome {
     trial.step("a run after the blob is gone");
     let first = bench.run_once(&mut session, 1, &Script::default())?;
     let mut other = bench.load()?;
-    same("in another session", &first, &bench.run_once(&mut other, 1, &Script::default())?)
+    same(
+        "in another session",
+        &first,
+        &bench.run_once(&mut other, 1, &Script::default())?,
+    )
 }

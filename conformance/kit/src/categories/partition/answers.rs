@@ -6,7 +6,6 @@ use crate::categories::basis::{compiler, warn};
 use crate::categories::small::graphs;
 use crate::driver::{Answers, Fail, Script};
 use crate::workload::{Kind, Workload, normal_form};
-use delegraph_abi::c::Reason;
 use delegraph_abi::{DType, Status};
 
 pub fn every_node(trial: &mut Trial<'_>) -> Outcome {

@@ -26,36 +26,67 @@ pub fn empty(trial: &mut Trial<'_>) -> Outcome {
     Ok(())
 }
 
+/// Time that passed, and time of the processor that the process took.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: Duration,
+    work: Duration,
+}
+
+fn work() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
 pub fn ten_thousand(trial: &mut Trial<'_>) -> Outcome {
     let (_, instance) = compiler(trial)?;
     let form = normal_form(trial);
-    let time = |nodes: u32| -> Result<Duration, Failure> {
+    // The best of a few: what else the machine does is nobody's fault here.
+    let time = |nodes: u32, times: u32| -> Result<Took, Failure> {
         let image = mixed(form, nodes)?;
-        let started = Instant::now();
-        let answers = instance.partition(&image, nodes, &Script::default())?;
-        let took = started.elapsed();
-        // The kit's own look at the answers is not timed.
-        answers.complete(nodes)?;
-        Ok(took)
+        let mut best: Option<Took> = None;
+        for _ in 0..times {
+            let (started, before) = (Instant::now(), work());
+            let answers = instance.partition(&image, nodes, &Script::default())?;
+            let took = Took {
+                wall: started.elapsed(),
+                work: work().saturating_sub(before),
+            };
+            // The kit's own look at the answers is not timed.
+            answers.complete(nodes)?;
+            best = Some(best.map_or(took, |best| Took {
+                wall: best.wall.min(took.wall),
+                work: best.work.min(took.work),
+            }));
+            if took.wall > Duration::from_secs(5) {
+                break;
+            }
+        }
+        best.ok_or_else(|| Failure::fail("nothing was timed"))
     };
     // Whatever is made once is made before.
-    time(100)?;
-    let quarter = time(2_500)?.min(time(2_500)?);
-    let whole = time(10_000)?;
-    trial.measure("2500 nodes (ms)", quarter.as_secs_f64() * 1e3);
-    trial.measure("10000 nodes (ms)", whole.as_secs_f64() * 1e3);
-    if whole > Duration::from_secs(10) {
+    time(100, 1)?;
+    let (quarter, whole) = (time(2_500, 3)?, time(10_000, 3)?);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    trial.measure("2500 nodes (ms)", ms(quarter.wall));
+    trial.measure("10000 nodes (ms)", ms(whole.wall));
+    if whole.wall > Duration::from_secs(10) {
         return Err(Failure::fail(format!(
             "`partition` took {:.1} s for 10,000 nodes",
-            whole.as_secs_f64()
+            whole.wall.as_secs_f64()
         )));
     }
-    // Below a fifth of a second nobody waits, and the clock is in the way.
-    if whole > Duration::from_millis(200) && whole > quarter * 10 {
+    // Below a fifth of a second nobody waits, and the clock is in the way. On a busy machine the work tells, where there is any here.
+    let grows = |quarter: Duration, whole: Duration| whole > Duration::from_millis(200) && whole > quarter * 10;
+    let elsewhere = whole.work < whole.wall / 10;
+    if grows(quarter.wall, whole.wall) && (elsewhere || grows(quarter.work, whole.work)) {
         return Err(Failure::fail(format!(
             "`partition` took {:.0} ms for 2,500 nodes, and {:.0} ms for 10,000",
-            quarter.as_secs_f64() * 1e3,
-            whole.as_secs_f64() * 1e3
+            ms(quarter.wall),
+            ms(whole.wall)
         )));
     }
     Ok(())
