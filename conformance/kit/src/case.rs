@@ -1,5 +1,6 @@
 //! A case: a name, what it is about, and a function that finds what is wrong.
 
+use crate::driver;
 use crate::subject::Subject;
 use delegraph_runner::{CaseRecord, Category, Claim, Verdict};
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ impl Case {
     }
 }
 
-/// Runs a case in this process: its record, and the evidence where it failed.
+/// Runs a case in this process, and fails it where the driver saw the contract broken: its record, and the evidence where it failed.
 pub fn run(
     id: &str,
     subject: &Subject,
@@ -127,7 +128,11 @@ pub fn run(
     if let Some(category) = Category::of(id) {
         trial.record.category = category.name().to_string();
     }
-    let outcome = body(&mut trial);
+    let _ = driver::take_violations();
+    let mut outcome = body(&mut trial);
+    if let (Ok(()), Some(first)) = (&outcome, driver::take_violations().into_iter().next()) {
+        outcome = Err(Failure::fail(first));
+    }
     let Trial {
         mut record, evidence, ..
     } = trial;

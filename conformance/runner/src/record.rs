@@ -129,11 +129,11 @@ pub struct CaseRecord {
     /// `test`, `perf` or `support`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mode: String,
-    /// Largest absolute difference over all steps and outputs.
-    #[serde(default)]
+    /// Largest absolute difference over all steps and outputs; infinite where one is no number. JSON has no such number: `null` there.
+    #[serde(default, deserialize_with = "or_infinite")]
     pub max_abs: f64,
     /// Largest relative difference.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_infinite")]
     pub max_rel: f64,
     /// Signal to noise in dB, of the worst output; absent where there is no noise, or the case has no numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,6 +177,11 @@ pub struct CaseRecord {
     /// The exact command that runs this case again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repro: String,
+}
+
+/// Reads what `serde_json` writes for an infinite number, so that a line with a wildly wrong result is read back like any other.
+fn or_infinite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl CaseRecord {
@@ -282,6 +287,14 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_infinite_difference_survives_its_line() {
+        let mut case = CaseRecord::new("op/a", Verdict::Fail, "wrong");
+        case.max_abs = f64::INFINITY;
+        let line = serde_json::to_string(&case).unwrap();
+        assert_eq!(serde_json::from_str::<CaseRecord>(&line).unwrap(), case, "{line}");
+    }
 
     #[test]
     fn nothing_run_is_not_a_success() {

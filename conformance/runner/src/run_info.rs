@@ -30,7 +30,10 @@ pub struct RunInfo {
     /// The device that was chosen by `--device`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<u32>,
-    /// The lists that were run; empty: every case.
+    /// Options of the delegate that were given.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
+    /// The lists that were run whole (all shards together); empty: every case, or cases that were chosen otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<ListId>,
     /// SHA-256 of the ids of all cases that the whole run (all shards) holds, one a line.
@@ -135,6 +138,7 @@ impl RunInfo {
             ("backends", text(&self.backends), text(&other.backends)),
             ("devices", text(&self.devices), text(&other.devices)),
             ("device", text(&self.device), text(&other.device)),
+            ("options", text(&self.options), text(&other.options)),
             ("lists", text(&self.lists), text(&other.lists)),
             ("cases", text(&self.cases_sha256), text(&other.cases_sha256)),
             ("mode", text(&self.mode), text(&other.mode)),

@@ -1,6 +1,7 @@
 //! `gen abi`: the C header, the Rust mirror, the reference page and the golden layouts of each minor, from `delegate-sdk/abi/abi.toml`. `gen ops`:
 //! the names of operators in C and Rust, from the operator table. `gen capi`: the C API for apps, from `runtime/capi/capi.toml`. `gen coverage`:
-//! what of the operators runs, from a run of the committed corpus. `gen golden`: what a release leaves.
+//! what of the operators runs, from a run of the committed corpus. `gen golden`: what a release leaves. `gen lists`: the lists of conformance
+//! cases.
 
 mod app;
 mod c;
@@ -115,6 +116,24 @@ pub fn coverage(root: &Path) -> Result<()> {
         bail!("a case fails: `delegraph conform ops --corpus conformance/corpus` says which");
     }
     write(root, COVERAGE, &String::from_utf8(output.stdout)?)
+}
+
+/// Writes the lists of cases that are not frozen, and their numbers.
+///
+/// # Errors
+/// The kit cannot be built, or a rule cannot be read.
+pub fn lists(root: &Path) -> Result<()> {
+    let make = [
+        "run",
+        "--quiet",
+        "--package",
+        "delegraph-kit",
+        "--example",
+        "lists",
+        "--",
+        "conformance/lists",
+    ];
+    crate::test::cargo(root, &make)
 }
 
 /// Writes a release's folder under `conformance/golden`, with the code of now.

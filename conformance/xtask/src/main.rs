@@ -1,8 +1,9 @@
-//! Project tasks: test, check, sanitize, layouts, gen, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, gen, provision.
 
 mod check;
 mod r#gen;
 mod layouts;
+mod mutants;
 mod provision;
 mod sanitize;
 mod test;
@@ -17,10 +18,14 @@ const USAGE: &str = "usage:
                                of host, SDK and threads under ThreadSanitizer, where the sources of std are (rust-src);
                                `sanitize threads` does the latter alone
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
+  cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
+                               `--json` ends with one object, `--full` runs the whole category, NAMES are these alone
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
+  cargo xtask gen mutants      writes conformance/mutants/README.md from the table of mutants
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
+  cargo xtask gen lists        writes the lists of conformance cases that are not frozen, from conformance/lists/rules.toml
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
@@ -33,10 +38,28 @@ fn main() -> Result<()> {
         ["sanitize"] => sanitize::run(&root()),
         ["sanitize", "threads"] => sanitize::threads(&root()),
         ["layouts"] => layouts::run(&root()),
+        ["mutants", rest @ ..] => mutants::run(
+            &root(),
+            &mutants::Options {
+                json: rest.contains(&"--json"),
+                full: rest.contains(&"--full"),
+                names: rest
+                    .iter()
+                    .filter(|word| !word.starts_with("--"))
+                    .map(ToString::to_string)
+                    .collect(),
+            },
+        ),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
+        ["gen", "mutants"] => {
+            let path = root().join("conformance/mutants/README.md");
+            std::fs::write(&path, mutants::readme())?;
+            Ok(())
+        }
         ["gen", "ops"] => r#gen::ops(&root()),
         ["gen", "coverage"] => r#gen::coverage(&root()),
+        ["gen", "lists"] => r#gen::lists(&root()),
         ["gen", "golden", version] => r#gen::golden(&root(), version),
         ["provision", name] => provision::run(&root(), name),
         ["--help" | "-h"] | [] => {

@@ -326,7 +326,7 @@ pub enum DelegateCommand {
     Lock(DelegateLockArgs),
     /// Write the hashes of a delegate's files beside its manifest, and sign them
     Sign(DelegateSignArgs),
-    /// Say whether a delegate is pinned or signed; runs nothing of it
+    /// Say whether a delegate is pinned or signed, and whether its certificate holds; runs nothing of it
     Verify(DelegateVerifyArgs),
     /// Load a library in this process: the child of `check` and `abi-diff`
     #[command(hide = true)]
@@ -407,7 +407,7 @@ pub struct DelegateLockArgs {
 /// `delegate sign`
 #[derive(Debug, Args)]
 pub struct DelegateSignArgs {
-    /// A manifest (*.delegate.toml), or a library
+    /// A manifest (*.delegate.toml), a library, or a certificate (*.conformance.json)
     #[arg(required_unless_present = "generate")]
     pub file: Option<PathBuf>,
     /// Secret key of minisign
@@ -429,6 +429,9 @@ pub struct DelegateVerifyArgs {
     /// Public keys of minisign; those of the configuration, and its lock file, if absent
     #[arg(long, value_name = "FILE")]
     pub key: Vec<PathBuf>,
+    /// A certificate of conformance; the one that the manifest names, or that lies beside it, if absent
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
 }
 
 /// `config`

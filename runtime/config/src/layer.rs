@@ -71,6 +71,9 @@ struct Merged {
 /// The keys that are settled once `trust` is `require`.
 const TRUST_KEYS: [&str; 4] = ["trust", "lock", "keys", "worker"];
 
+/// The key of the demand for certificates.
+const CONFORMANCE: &str = "require_conformance";
+
 impl Merged {
     fn add(&mut self, table: &toml::Table, origin: &Origin, folder: Option<&Path>) {
         let mut table = table.clone();
@@ -80,6 +83,10 @@ impl Merged {
             // in what the earlier one keeps out.
             if let Some(toml::Value::Table(delegates)) = table.get_mut("delegates") {
                 TRUST_KEYS.iter().for_each(|key| drop(delegates.remove(*key)));
+                // A demand for certificates may be added, which keeps more out, and then it stands.
+                if self.table.get("delegates").and_then(|d| d.get(CONFORMANCE)).is_some() {
+                    delegates.remove(CONFORMANCE);
+                }
             }
         }
         if trust(&table).is_some() {
@@ -286,6 +293,11 @@ fn check_values(place: &str, config: &Config) -> Result<(), ConfigError> {
                 .map_err(|problem| wrong(format!("`device.{i}.match.{key}`: {problem}")))?;
         }
     }
+    if let Some(demand) = &config.delegates.require_conformance {
+        demand
+            .lists()
+            .map_err(|problem| wrong(format!("`delegates.require_conformance`: {problem}")))?;
+    }
     if config.select.max_border_bytes.is_nan() || config.select.max_border_bytes < 0.0 {
         return Err(wrong(format!(
             "`select.max_border_bytes` is {}, not 0 or more",
@@ -425,6 +437,7 @@ fn place_of_key(place: &str, text: &str, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RequireConformance;
     use crate::model::Fallback;
 
     fn layers(texts: &[&str]) -> Result<Layers, ConfigError> {
@@ -517,6 +530,15 @@ mod tests {
         let cases = [
             ("[[rule]]\nmatch = { dtype = \"f17\" }\n", "no dtype `f17`"),
             ("[select]\nrequire_coverage = 85\n", "not from 0 to 1"),
+            (
+                "[delegates]\nrequire_conformance = \"Core 1\"\n",
+                "`delegates.require_conformance`: `Core 1` is no list",
+            ),
+            ("[delegates]\nrequire_conformance = []\n", "names no list"),
+            (
+                "[delegates]\nrequire_conformance = { list = \"core\", unsgned = true }\n",
+                "did you mean `unsigned`",
+            ),
             ("[select]\nmax_border_bytes = -1\n", "not 0 or more"),
             ("[select]\nmax_border_bytes = nan\n", "not 0 or more"),
             (
@@ -585,6 +607,16 @@ mod tests {
             assert_eq!(delegates.search, [high.join("d")], "the rest merges as ever");
         }
         assert!(matches!(layers.origin_of("delegates.trust"), Some(Origin::System(_))));
+        // A demand for certificates is added, and no layer after that takes it back.
+        let mut layers = Layers::default();
+        layers.add_text(Origin::Flag, text, None).unwrap();
+        let demands = ["\"core-0.9\"", "{ list = \"core\", unsigned = true }"];
+        for demand in demands {
+            let text = format!("[delegates]\nrequire_conformance = {demand}\n");
+            layers.add_text(Origin::Flag, &text, None).unwrap();
+        }
+        let required = layers.resolve(None).unwrap().delegates.require_conformance.unwrap();
+        assert_eq!(required, RequireConformance::One("core-0.9".to_string()));
         // Less than `require` is only a setting.
         let mut layers = Layers::default();
         layers

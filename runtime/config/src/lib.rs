@@ -17,6 +17,7 @@
 
 mod check;
 mod condition;
+mod conformance;
 mod error;
 mod glob;
 mod layer;
@@ -24,6 +25,7 @@ mod model;
 mod place;
 
 pub use condition::{Comparison, Condition, PropertyKind};
+pub use conformance::{ListName, Lists, RequireConformance, RequireConformanceTable};
 pub use error::ConfigError;
 pub use glob::glob_match;
 pub use layer::{Layers, Origin};

@@ -1,6 +1,7 @@
 //! The configuration as values.
 
 use crate::condition::PropertyKind;
+use crate::conformance::RequireConformance;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,8 +99,9 @@ pub struct Delegates {
     pub keys: Vec<PathBuf>,
     /// The program that isolated delegates run in, relative to the file; absent: `delegraph-worker` beside the app.
     pub worker: Option<PathBuf>,
-    /// A conformance list that a delegate must hold a certificate of.
-    pub require_conformance: Option<String>,
+    /// The lists of conformance cases that a delegate must have a certificate of, signed by one of `keys`: `core-0.9`, `core` for
+    /// any version, several, or `{ list = "core-0.9", unsigned = true }`. Once a layer says it and `trust` is `require`, later layers do not change it.
+    pub require_conformance: Option<RequireConformance>,
 }
 
 /// `delegates.trust`

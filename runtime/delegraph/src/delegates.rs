@@ -2,7 +2,7 @@
 
 use crate::Error;
 use delegraph_config::{Backend, Config, Environment, SandboxMode, Threads, Trust};
-use delegraph_host::trust::TrustOptions;
+use delegraph_host::trust::{Demand, ListName, TrustOptions};
 use delegraph_host::{Host, HostOptions, WorkerOptions};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
@@ -75,6 +75,7 @@ fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -
             mode: config.delegates.trust,
             lock: config.delegates.lock.clone(),
             keys: config.delegates.keys.clone(),
+            conformance: demand(config),
         },
         isolation: isolation.collect(),
         no_sandbox: no_sandbox.collect(),
@@ -82,6 +83,22 @@ fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -
         worker_binary,
         no_load,
     }
+}
+
+/// What the configuration asks of certificates. Names that are none cannot be here: the layers were checked, and what an
+/// app made by hand [`check_config`] refuses; were it not asked, a list that nobody has is asked for, never none.
+pub fn demand(config: &Config) -> Option<Demand> {
+    let required = config.delegates.require_conformance.as_ref()?;
+    let nobodys = |problem: String| {
+        vec![ListName {
+            name: problem,
+            version: None,
+        }]
+    };
+    Some(Demand {
+        lists: required.lists().unwrap_or_else(nobodys),
+        unsigned: required.unsigned(),
+    })
 }
 
 /// The limits of a backend's worker.
@@ -132,21 +149,20 @@ pub fn wanted(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Refuses what the schema has and this version does not do yet: a promise that is not kept must not be passed over.
+/// Refuses what a configuration says and nobody could act on, where an app made it without the layers that check it: a promise
+/// that is not kept must not be passed over.
 ///
 /// # Errors
 /// Names the first such key.
 pub fn check_config(config: &Config) -> Result<(), Error> {
-    let delegates = &config.delegates;
-    let mut unavailable: Vec<String> = Vec::new();
-    if delegates.require_conformance.is_some() {
-        unavailable.push("delegates.require_conformance".to_string());
-    }
-    match unavailable.first() {
-        None => Ok(()),
-        Some(key) => Err(Error::Usage(format!(
-            "`{key}` is in the schema, but this version does not act on it\n  hint: remove the key; it would not be kept"
-        ))),
+    match config
+        .delegates
+        .require_conformance
+        .as_ref()
+        .map(|required| required.lists())
+    {
+        Some(Err(problem)) => Err(Error::Usage(format!("`delegates.require_conformance`: {problem}"))),
+        None | Some(Ok(_)) => Ok(()),
     }
 }
 

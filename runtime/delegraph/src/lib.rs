@@ -44,7 +44,7 @@ mod value;
 pub use blob::{blob_requirements, describe_blob};
 pub use cache::CacheReport;
 pub use compile::{Compiled, compile, import, partition};
-pub use delegates::{PORTABLE, check_config, discover, wanted};
+pub use delegates::{PORTABLE, check_config, demand, discover, wanted};
 pub use error::Error;
 pub use report::{RegionState, RunReport};
 pub use session::{InputInfo, InputKind, LoadOptions, Session, methods};

@@ -4,6 +4,7 @@ mod common;
 
 use common::{check, compiled, config, fixture, folder, host, nobody, open, order, source, value};
 use delegraph::{Session, Source, Value};
+use delegraph_config::RequireConformance;
 use delegraph_types::Dims;
 
 #[test]
@@ -248,12 +249,18 @@ fn a_model_comes_from_a_path_from_bytes_and_from_an_open_file() {
 }
 
 #[test]
-fn settings_that_this_version_does_not_act_on_are_refused() {
-    let texts = ["[delegates]\nrequire_conformance = \"core-1.0\"\n"];
-    for text in texts {
-        let error = open(&source("mtcnn-pnet"), &config(text), &nobody()).err().expect(text);
-        assert_eq!(error.exit_code(), 2, "{text}");
-        assert!(error.to_string().contains("does not act on it"), "{error}");
+fn settings_that_nobody_could_act_on_are_refused() {
+    // The layers check what they read; this is a configuration that an app made by hand.
+    let mut made = config("[delegates]\nrequire_conformance = \"core-1.0\"\n");
+    assert!(open(&source("mtcnn-pnet"), &made, &nobody()).is_ok());
+    for (required, words) in [
+        (RequireConformance::One("Core 1".to_string()), "`Core 1` is no list"),
+        (RequireConformance::All(Vec::new()), "names no list"),
+    ] {
+        made.delegates.require_conformance = Some(required);
+        let error = open(&source("mtcnn-pnet"), &made, &nobody()).err().expect(words);
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
     }
 }
 

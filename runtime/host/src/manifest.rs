@@ -49,7 +49,7 @@ use toml::{Table, Value};
 /// denormals = "flush"              # or "keep"
 ///
 /// [conformance]                    # optional
-/// certificate = "vulkan.conformance.json" # relative to the manifest
+/// certificate = "vulkan.conformance.json"   # relative to the manifest; NAME.conformance.json beside it unless said
 /// ```
 ///
 /// Two more keys stand beside `name`: `profiles = ["core"]`, the lists of conformance cases that it passes, and `cancel_bound_ms = 50`,
@@ -483,6 +483,9 @@ mod tests {
         assert_eq!(manifest.library, Some(PathBuf::from("libx.so")));
         assert_eq!((manifest.abi_major, manifest.contact.as_str()), (0, ""));
         assert_eq!(manifest.passes, []);
+        assert_eq!(manifest.certificate, None);
+        let certified = Manifest::parse(&format!("{GOOD}[conformance]\ncertificate = 'c/x.json'\n")).unwrap();
+        assert_eq!(certified.certificate, Some(PathBuf::from("c/x.json")));
         let folding = GOOD.replace("name = 'x'", "name = 'x'\npasses = ['fold-qdq']");
         assert_eq!(Manifest::parse(&folding).unwrap().passes, [Pass::FoldQdq]);
         let all =

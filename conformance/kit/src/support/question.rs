@@ -4,7 +4,7 @@ use delegraph_ir::{
     Arg, Bytes, Constant, Expr, Graph, MemoryFormat, Module, Op, Symbol, SymbolRange, TensorType, Type, ValueId, infer,
 };
 use delegraph_lower::image::{Form, offer};
-use delegraph_opset::{BaseType, ParamType, Versions};
+use delegraph_opset::{BaseType, DTypes, ParamType, Versions};
 use delegraph_runner::Leaf;
 use delegraph_runner::corpus::{Argument, Corpus, OpCase, Want};
 use delegraph_types::{DType, Dims, Scalar};
@@ -66,7 +66,12 @@ pub fn questions(case: &OpCase, type_of: TypeOf<'_>) -> Vec<Question> {
     let versions = Versions::builtin();
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
-    let others = op.dtypes();
+    let first = case.inputs().first().and_then(|key| Some(type_of(key)?.0));
+    let others = match first == main_dtype(case, type_of) || first.is_none() {
+        true => op.dtypes(),
+        // The table speaks of the mask.
+        false => DTypes::parse("float int bool").unwrap_or_default(),
+    };
     for dtype in std::iter::once(None).chain(others.iter().map(Some)) {
         for (name, dynamic, constants) in [("", false, false), ("dynamic", true, false), ("constants", false, true)] {
             let variant = Variant {
@@ -105,8 +110,8 @@ pub fn questions_of(folder: &Path) -> Result<Vec<Question>, String> {
     Ok(all)
 }
 
-/// The dtype that a call is about: of the first tensor that has the dtype of the first result, or else of the first tensor, or of the
-/// result.
+/// The dtype that a call is about: of the first tensor, or of the result where there is none. A mask says nothing of the numbers: where the
+/// first tensor is one, it is the dtype of the result, if another tensor has it.
 fn main_dtype(case: &OpCase, type_of: TypeOf<'_>) -> Option<DType> {
     let inputs: Vec<DType> = case.inputs().iter().filter_map(|key| Some(type_of(key)?.0)).collect();
     let result = case.out.first().and_then(|want| match want {
@@ -115,8 +120,11 @@ fn main_dtype(case: &OpCase, type_of: TypeOf<'_>) -> Option<DType> {
         Want::Meta { dtype, .. } => DType::from_name(dtype),
         _ => None,
     });
-    let alike = inputs.iter().find(|dtype| Some(**dtype) == result);
-    alike.or(inputs.first()).copied().or(result)
+    match inputs.first() {
+        Some(DType::Bool) => result.filter(|dtype| inputs.contains(dtype)).or(Some(DType::Bool)),
+        Some(first) => Some(*first),
+        None => result,
+    }
 }
 
 fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, versions: &Versions, variant: Variant) -> Option<Question> {

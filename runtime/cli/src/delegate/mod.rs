@@ -2,6 +2,7 @@
 
 mod abi_diff;
 mod cases;
+mod certificate;
 mod check;
 mod library;
 mod lock;

@@ -1,5 +1,6 @@
 //! `delegraph delegate sign`
 
+use super::certificate::{is_certificate, read_to_sign};
 use crate::args::DelegateSignArgs;
 use crate::output::{Output, write_atomically};
 use anyhow::Context;
@@ -9,7 +10,7 @@ use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Writes the list of a delegate's hashes and its signature.
+/// Writes the list of a delegate's hashes and its signature, or the signature of a certificate.
 ///
 /// # Errors
 /// Wrong use, no key, or a file that cannot be read or written.
@@ -24,7 +25,13 @@ pub fn run(args: &DelegateSignArgs, output: &Output) -> anyhow::Result<u8> {
     let mut object = serde_json::json!({
         "schema": "delegraph.sign/1", "tool": crate::tool(), "public_key": made, "exit_code": 0,
     });
-    if let Some(file) = &args.file {
+    if let Some(file) = args.file.as_deref().filter(|file| is_certificate(file)) {
+        let text = read_to_sign(file)?;
+        let signature_path = write_signature(&secret_key(&args.key, password)?, file, &text)?;
+        output.talk(format!("wrote {}", signature_path.display()));
+        object["certificate"] = serde_json::json!(file);
+        object["signature"] = serde_json::json!(signature_path);
+    } else if let Some(file) = &args.file {
         let key = secret_key(&args.key, password)?;
         let (manifest, libraries) = files_of(file, output)?;
         let named = manifest.as_deref().unwrap_or(file);
@@ -45,13 +52,8 @@ pub fn run(args: &DelegateSignArgs, output: &Output) -> anyhow::Result<u8> {
         }
         let text = list.to_text();
         let list_path = HashList::path_for(named);
-        let signature_path = HashList::signature_path(&list_path);
-        let name = list_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let public = PublicKey::from_secret_key(&key)?;
-        let comment = format!("timestamp:{}\tfile:{name}\thashed", minisign_time());
-        let signature = minisign::sign(Some(&public), &key, text.as_bytes(), Some(&comment), None)?;
         write_atomically(&list_path, text.as_bytes())?;
-        write_atomically(&signature_path, signature.into_string().as_bytes())?;
+        let signature_path = write_signature(&key, &list_path, &text)?;
         output.data(text.trim_end());
         output.talk(format!(
             "wrote {} and {}",
@@ -63,6 +65,17 @@ pub fn run(args: &DelegateSignArgs, output: &Output) -> anyhow::Result<u8> {
     }
     output.json(&object)?;
     Ok(0)
+}
+
+/// Signs the text of a file, and writes the signature beside it.
+fn write_signature(key: &SecretKey, path: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let signature_path = HashList::signature_path(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let public = PublicKey::from_secret_key(key)?;
+    let comment = format!("timestamp:{}\tfile:{name}\thashed", minisign_time());
+    let signature = minisign::sign(Some(&public), key, text.as_bytes(), Some(&comment), None)?;
+    write_atomically(&signature_path, signature.into_string().as_bytes())?;
+    Ok(signature_path)
 }
 
 /// Seconds since 1970, as minisign's own comment has them.

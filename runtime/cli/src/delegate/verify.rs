@@ -1,26 +1,33 @@
 //! `delegraph delegate verify`
 
+use super::certificate::{self, Question};
 use super::sign::candidate_of;
 use crate::args::{DelegateVerifyArgs, Global};
 use crate::output::{Output, Tint};
-use delegraph_host::trust::{CheckedLibrary, Ground, Policy, Trust, TrustOptions};
+use delegraph_host::Candidate;
+use delegraph_host::trust::{CheckedLibrary, Ground, HashList, Keys, Lock, Policy, Trust, TrustOptions};
 
-/// Says whether a delegate is trusted, by the keys that were given, or by the configuration's lock and keys.
+/// Says whether a delegate is trusted, by the keys that were given, or by the configuration's lock and keys, and whether its
+/// certificate of conformance holds, where it has one or the configuration asks for one.
 ///
 /// # Errors
-/// Wrong use, or a file that is no delegate.
+/// Wrong use, or a file that is no delegate or no certificate.
 pub fn run(args: &DelegateVerifyArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let mut options = TrustOptions {
         mode: Trust::Require,
-        lock: None,
         keys: args.key.clone(),
+        ..TrustOptions::default()
     };
+    let mut only_certificate = args.certificate.is_some();
     if args.key.is_empty() {
         let config = crate::config::resolve(global, &[], &[])?;
+        options.conformance = delegraph::demand(&config);
+        only_certificate |= config.delegates.trust == Trust::Off && options.conformance.is_some();
         options.lock = config.delegates.lock;
         options.keys = config.delegates.keys;
     }
-    if options.lock.is_none() && options.keys.is_empty() {
+    let unsigned = options.conformance.as_ref().is_some_and(|demand| demand.unsigned);
+    if options.lock.is_none() && options.keys.is_empty() && !unsigned {
         return Err(crate::usage(
             "there is nothing to verify it by\n  hint: give a public key by `--key`, or a configuration with `delegates.trust`",
         ));
@@ -46,20 +53,52 @@ pub fn run(args: &DelegateVerifyArgs, global: &Global, output: &Output) -> anyho
     for file in library.dependents() {
         say("dependent", file.path(), file.sha256());
     }
+    // Keys that cannot be read are told with the verdict below.
+    let keys = Keys::read(&options.keys).unwrap_or_default();
+    let question = Question {
+        candidate: &candidate,
+        library: &library,
+        keys: &keys,
+        demand: options.conformance.as_ref(),
+        named: args.certificate.as_deref(),
+    };
+    let answer = certificate::verify(&question, output)?;
+    let certified = answer.as_ref().map(|answer| answer.valid);
+    let by_itself = stands_by_itself(&candidate, &options);
     let verdict = Policy::new(options).judge(&candidate.backend, manifest, &library);
     let (trusted, reason) = match verdict {
         Ok(Ground::Pin(lock)) => (true, format!("pinned by {}", lock.display())),
         Ok(Ground::Signature(key)) => (true, format!("signed by the key {}", key.display())),
         Err(reason) => (false, reason),
     };
-    output.data(match trusted {
-        true => format!("{}: {reason}", output.tint(Tint::Green, "trusted")),
-        false => format!("{}: {reason}", output.tint(Tint::Red, "not trusted")),
+    // Where only the certificate is asked about, it names the same files. What speaks of them beside it has to fit all the same.
+    let enough = trusted || (only_certificate && answer.is_some() && !by_itself);
+    output.data(match (trusted, enough) {
+        (true, _) => format!("{}: {reason}", output.tint(Tint::Green, "trusted")),
+        (false, true) => format!("neither pinned nor signed, which is not asked for: {reason}"),
+        (false, false) => format!("{}: {reason}", output.tint(Tint::Red, "not trusted")),
     });
-    let exit_code = u8::from(!trusted);
+    match certified {
+        None => {}
+        Some(true) => output.data(output.tint(Tint::Green, "certified")),
+        Some(false) => output.data(output.tint(Tint::Red, "not certified")),
+    }
+    let exit_code = u8::from(!enough || certified == Some(false));
     output.json(&serde_json::json!({
         "schema": "delegraph.verify/1", "tool": crate::tool(), "backend": candidate.backend, "trusted": trusted,
-        "reason": reason, "files": files, "exit_code": exit_code,
+        "reason": reason, "files": files, "certificate": answer.map(|answer| answer.object), "exit_code": exit_code,
     }))?;
     Ok(exit_code)
+}
+
+/// Whether something beside the certificate speaks of the delegate: a pin of its name, or a signed list.
+fn stands_by_itself(candidate: &Candidate, options: &TrustOptions) -> bool {
+    let pinned = match options.lock.as_deref().map(Lock::read) {
+        None | Some(Ok(None)) => false,
+        Some(Ok(Some(lock))) => lock.pins(&candidate.backend).next().is_some(),
+        // One that cannot be read could have said no.
+        Some(Err(_)) => true,
+    };
+    let named = candidate.manifest_path.as_deref().or(candidate.library.as_deref());
+    pinned || named.is_some_and(|named| HashList::signature_path(&HashList::path_for(named)).exists())
 }

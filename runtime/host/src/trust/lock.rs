@@ -141,8 +141,7 @@ impl Lock {
 
     /// Whether the last day of the pins is over, as far as this machine's clock tells.
     pub fn is_expired(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.is_expired_on(i64::try_from(now.as_secs() / 86_400).unwrap_or(i64::MAX))
+        self.is_expired_on(today())
     }
 
     /// With the day as a number from 1970-01-01.
@@ -227,8 +226,14 @@ fn differs(what: &str, have: Digest, want: Digest) -> String {
     )
 }
 
+/// The day in UTC by this machine's clock, as a number from 1970-01-01.
+pub(super) fn today() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs() / 86_400).unwrap_or(i64::MAX)
+}
+
 /// Days from 1970-01-01 in the Gregorian calendar, after Hinnant's `days_from_civil`.
-fn day_number(date: Date) -> i64 {
+pub(super) fn day_number(date: Date) -> i64 {
     let (month, day) = (i64::from(date.month), i64::from(date.day));
     let year = i64::from(date.year) - i64::from(month <= 2);
     let era = year.div_euclid(400);

@@ -3,8 +3,9 @@
 //! A candidate is trusted if [`Lock`] pins its files, or, where the lock has no pin of its name, if a signed [`HashList`] beside
 //! it names them. [`TrustOptions::mode`] says what happens to one that is not. What is checked: the manifest's bytes as they
 //! were parsed, and the bytes of the library and of the libraries that it brings along, as they are loaded
-//! ([`CheckedFile`] says how). `vendor-docs/trust.md` says what this keeps out and what not.
+//! ([`CheckedFile`] says how). Beside that, [`TrustOptions::conformance`] asks for a [`Certificate`] of the same files. `vendor-docs/trust.md` says what this keeps out and what not.
 
+mod certificate;
 mod digest;
 mod file;
 mod library;
@@ -12,7 +13,11 @@ mod lock;
 mod needed;
 mod signature;
 
-pub use delegraph_config::Trust;
+pub use certificate::{
+    Certificate, CertificateFile, CertifiedAbi, CertifiedFile, CertifiedKit, CertifiedLibrary, CertifiedList,
+    CertifiedWaiver, Demand,
+};
+pub use delegraph_config::{ListName, Trust};
 pub use digest::Digest;
 pub use file::CheckedFile;
 pub(crate) use file::{SEALS, Unread, read_text};
@@ -32,6 +37,8 @@ pub struct TrustOptions {
     pub lock: Option<PathBuf>,
     /// Public keys of minisign whose signatures count.
     pub keys: Vec<PathBuf>,
+    /// The certificate that a candidate must have, whatever the mode is; `None`: it needs none.
+    pub conformance: Option<Demand>,
 }
 
 /// What the loader is given.
@@ -102,7 +109,7 @@ impl Policy {
                 lock => Ok(lock),
             }),
         };
-        let keys = if off {
+        let keys = if off && options.conformance.is_none() {
             Ok(Keys::default())
         } else {
             Keys::read(&options.keys)
@@ -113,8 +120,41 @@ impl Policy {
     /// What may be loaded of a candidate, and a warning if it was only let through.
     ///
     /// # Errors
-    /// One sentence: it is not trusted, and the mode is [`Trust::Require`].
+    /// One sentence: it is not trusted, and the mode is [`Trust::Require`]; or it has not the certificate that is asked for.
     pub fn admit(&self, candidate: &Candidate) -> Result<(Library, Option<String>), String> {
+        let (library, warning) = self.admit_trusted(candidate)?;
+        let Some(demand) = &self.options.conformance else {
+            return Ok((library, warning));
+        };
+        let library = match library {
+            Library::AsFound(path) => CheckedLibrary::open(&path)?,
+            Library::Checked(library) => library,
+        };
+        self.certified(demand, candidate, &library)?;
+        Ok((Library::Checked(library), warning))
+    }
+
+    /// Whether a candidate has the certificate that is asked for.
+    fn certified(&self, demand: &Demand, candidate: &Candidate, library: &CheckedLibrary) -> Result<(), String> {
+        let names: Vec<String> = demand.lists.iter().map(ListName::to_string).collect();
+        let refused = |problem: String| {
+            let names = names.join("`, `");
+            format!("`delegates.require_conformance` asks for a certificate of `{names}`: {problem}")
+        };
+        let keys = self.keys.as_ref().map_err(Clone::clone)?;
+        let path = CertificateFile::path_for(candidate).ok_or("it has no library")?;
+        let file = CertificateFile::read(&path).map_err(refused)?.ok_or_else(|| {
+            refused(format!(
+                "there is no `{}`, which `delegraph conform run` makes",
+                path.display()
+            ))
+        })?;
+        file.meets(demand, keys, &candidate.backend, candidate.manifest_sha256, library)
+            .map_err(refused)
+    }
+
+    /// [`Policy::admit`] as far as pins and signatures go.
+    fn admit_trusted(&self, candidate: &Candidate) -> Result<(Library, Option<String>), String> {
         let path = candidate.library.as_deref().ok_or("it has no library")?;
         if self.options.mode == Trust::Off {
             return Ok((Library::AsFound(path.to_path_buf()), None));

@@ -1,0 +1,153 @@
+//! What the host does during a call, and what it hears.
+
+use crate::case::Failure;
+use crate::driver::lock;
+use delegraph_abi::Status;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// What the host does during a call.
+#[derive(Clone)]
+pub struct Script {
+    /// Set it, from any thread, and the caller wants no result any more.
+    pub cancel: Arc<AtomicBool>,
+    /// When the call has to have ended.
+    pub deadline: Option<Instant>,
+    /// Threads that `parallel_for` uses.
+    pub threads: u32,
+    /// Whether the run's events are wanted.
+    pub profile: bool,
+    /// The number that the call has in logs.
+    pub correlation: u64,
+    /// Which of the host's functions fail.
+    pub fail: Fail,
+    /// What is heard. Scripts that are cloned share it.
+    pub heard: Arc<Heard>,
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script {
+            cancel: Arc::default(),
+            deadline: None,
+            threads: 2,
+            profile: false,
+            correlation: 0,
+            fail: Fail::default(),
+            heard: Arc::default(),
+        }
+    }
+}
+
+/// Host functions that fail: after so many calls that succeed. `None`: never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fail {
+    /// `weight_map` gives NOT_FOUND.
+    pub weight_map: Option<u64>,
+    /// `weight_retain` gives UNSUPPORTED.
+    pub weight_retain: Option<u64>,
+    /// `blob_begin_section` gives INVALID_ARGUMENT.
+    pub blob_begin_section: Option<u64>,
+    /// `blob_write` gives OUT_OF_MEMORY.
+    pub blob_write: Option<u64>,
+    /// `part_node_verdict` gives INVALID_ARGUMENT.
+    pub part_node_verdict: Option<u64>,
+    /// `parallel_for` gives INVALID_ARGUMENT and calls nothing.
+    pub parallel_for: Option<u64>,
+}
+
+/// What a delegate did during the calls of a script.
+#[derive(Default)]
+pub struct Heard {
+    /// How often each of the host's functions was called.
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Text and level of log lines.
+    pub logs: Mutex<Vec<(u32, String)>>,
+    /// Events of runs.
+    pub events: Mutex<Vec<Event>>,
+    /// Steps done, steps in all, text.
+    pub progress: Mutex<Vec<(u64, u64, String)>>,
+    /// Calls of `call_is_cancelled` and `call_time_left_ns`.
+    pub asked: AtomicU64,
+}
+
+impl Heard {
+    /// How often a host function was called.
+    pub fn count(&self, function: &str) -> u64 {
+        lock(&self.counts).get(function).copied().unwrap_or(0)
+    }
+
+    /// Counts a call; gives how many there were before.
+    pub(crate) fn called(&self, function: &'static str) -> u64 {
+        let mut counts = lock(&self.counts);
+        let count = counts.entry(function).or_default();
+        *count += 1;
+        *count - 1
+    }
+}
+
+/// Something that took time, as the delegate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Event {
+    pub name: String,
+    pub node: Option<u32>,
+    pub lane: u32,
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub bytes: u64,
+}
+
+impl Script {
+    /// Cancels from now on.
+    pub fn cancel(&self) {
+        self.cancel.store(true, Ordering::SeqCst);
+    }
+
+    /// The same with a deadline.
+    pub fn until(mut self, deadline: Instant) -> Script {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The same with functions that fail.
+    pub fn failing(mut self, fail: Fail) -> Script {
+        self.fail = fail;
+        self
+    }
+}
+
+/// A call that did not give DG_OK, with what the delegate said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The delegate's function.
+    pub function: &'static str,
+    /// Its status.
+    pub status: Status,
+    /// As given to `call_set_error`.
+    pub vendor_code: i64,
+    /// The node that it names.
+    pub node: Option<u32>,
+    /// As given to `call_set_error`; empty: it said nothing.
+    pub message: String,
+    /// As given to `call_set_error`.
+    pub hint: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` gave {}", self.function, self.status)?;
+        match self.message.is_empty() {
+            true => f.write_str(" and said nothing"),
+            false => write!(f, ": {}", self.message),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        Failure::fail(refused.to_string())
+    }
+}

@@ -1,0 +1,90 @@
+//! Ends of submitted runs.
+
+use crate::driver::{lock, violation};
+use delegraph_abi::Status;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How a submitted run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceEnd {
+    /// Its outcome.
+    pub status: Status,
+    /// The delegate's words.
+    pub message: String,
+}
+
+/// A fence of the host's.
+#[derive(Default)]
+pub(crate) struct Fence {
+    state: Mutex<State>,
+    signalled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    end: Option<FenceEnd>,
+    count: u64,
+}
+
+/// Every fence of the process, by the number that the delegate gets in place of an address. None is forgotten, so that a second
+/// signal is always found out.
+static FENCES: Mutex<BTreeMap<usize, Arc<Fence>>> = Mutex::new(BTreeMap::new());
+
+/// A new fence and its number.
+pub(crate) fn new_fence() -> (usize, Arc<Fence>) {
+    let mut fences = lock(&FENCES);
+    let number = fences.len() + 1;
+    let fence = Arc::<Fence>::default();
+    fences.insert(number, fence.clone());
+    (number, fence)
+}
+
+/// What the host's `fence_signal` does.
+pub(crate) fn signal(number: usize, status: Status, message: String) -> Status {
+    let Some(fence) = lock(&FENCES).get(&number).cloned() else {
+        violation(format!(
+            "`fence_signal` was given a fence that does not exist: {number:#x}"
+        ));
+        return Status::INVALID_ARGUMENT;
+    };
+    let mut state = lock(&fence.state);
+    state.count += 1;
+    if state.count > 1 {
+        violation(format!("a fence was signalled {} times", state.count));
+        return Status::INVALID_ARGUMENT;
+    }
+    state.end = Some(FenceEnd { status, message });
+    fence.signalled.notify_all();
+    Status::OK
+}
+
+/// A run that was submitted.
+pub struct Submitted {
+    pub(crate) fence: Arc<Fence>,
+}
+
+impl Submitted {
+    /// Waits; `None`: it has not ended until then.
+    pub fn wait(&self, time: Duration) -> Option<FenceEnd> {
+        let until = Instant::now() + time;
+        let mut state = lock(&self.fence.state);
+        loop {
+            if let Some(end) = &state.end {
+                return Some(end.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.fence.signalled.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// How often it was signalled so far.
+    pub fn signals(&self) -> u64 {
+        lock(&self.fence.state).count
+    }
+}

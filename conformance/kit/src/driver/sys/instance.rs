@@ -1,0 +1,708 @@
+//! An initialized delegate, and its sessions.
+
+use crate::driver::call::{Refused, Script};
+use crate::driver::fence::{Submitted, new_fence};
+use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
+use crate::driver::sys::host::{HostCall, WeightsHandle, keep_over};
+use crate::driver::sys::library::{Library, broken, outcome};
+use crate::driver::sys::memory::{Guarded, Place};
+use crate::driver::sys::raw::{read, text};
+use crate::driver::tensor::Tensor;
+use crate::driver::weights::HostWeights;
+use delegraph_abi::envelope::Meta;
+use delegraph_abi::{Status, c};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// A device, as the delegate lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct DeviceText {
+    pub id: u32,
+    pub kind: u32,
+    pub name: String,
+    pub vendor: String,
+    pub arch: String,
+    pub driver: String,
+    pub memory: u64,
+}
+
+/// The answers of a `partition` call, as they were given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// Node and answer, in the order given. A node that is not there, or is there twice, is kept.
+    pub nodes: Vec<(u32, NodeAnswer)>,
+    /// Atomic sets.
+    pub sets: Vec<Vec<u32>>,
+    /// How many verdicts the host refused, as its script said.
+    pub failed: u64,
+}
+
+impl Answers {
+    /// Whether each of `count` nodes has one answer.
+    ///
+    /// # Errors
+    /// The first node that has none or two, or that is not there.
+    pub fn complete(&self, count: u32) -> Result<(), String> {
+        let mut given = vec![0u32; count as usize];
+        for (node, _) in &self.nodes {
+            match given.get_mut(*node as usize) {
+                Some(times) => *times += 1,
+                None => return Err(format!("`partition` answered for node {node} of {count}")),
+            }
+        }
+        match given.iter().position(|times| *times != 1) {
+            Some(node) => Err(format!(
+                "`partition` gave {} answers for node {node} of {count}",
+                given[node]
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it takes a node.
+    pub fn takes(&self, node: u32) -> bool {
+        self.nodes
+            .iter()
+            .any(|(other, answer)| *other == node && answer.supported != 0)
+    }
+
+    /// Whether it takes all of `count` nodes.
+    pub fn takes_all(&self, count: u32) -> bool {
+        (0..count).all(|node| self.takes(node))
+    }
+
+    /// The first reason given for a refusal.
+    pub fn reason(&self) -> String {
+        let refusal = self.nodes.iter().find(|(_, answer)| answer.supported == 0);
+        refusal.map_or(String::new(), |(_, answer)| answer.text.clone())
+    }
+}
+
+/// What a `compile` call gave: what the host's envelope would say, and the sections.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// What the envelope says. Inputs, outputs and states are left empty: see `requirements` and `states`.
+    pub meta: Meta,
+    /// Name, alignment, bytes.
+    pub sections: Vec<(String, u32, Vec<u8>)>,
+    /// Of an output, index, alignment, multiple of the size.
+    pub requirements: Vec<(bool, u32, u32, u32)>,
+    /// States of the graph that sessions keep.
+    pub states: Vec<u32>,
+    /// How many of its writes the host refused, as its script said.
+    pub failed: u64,
+}
+
+/// An initialized delegate.
+pub struct Instance {
+    /// The library that it is of.
+    pub library: Arc<Library>,
+    /// The handle that `initialize` gave.
+    pub handle: *mut c::Delegate,
+    ended: bool,
+}
+
+// SAFETY: the contract lets a delegate be called from any thread, from several at once unless it asks for SERIALIZED, which cases heed.
+unsafe impl Send for Instance {}
+// SAFETY: as above.
+unsafe impl Sync for Instance {}
+
+/// Aligned as the contract says, and guarded.
+fn image_memory(image: &[u8]) -> Result<Guarded, Refused> {
+    let memory = Guarded::new(image.len(), Place::End, 8).and_then(|mut memory| {
+        memory.fill(image);
+        memory.protect()?;
+        Ok(memory)
+    });
+    memory.map_err(|problem| broken("the kit", &problem))
+}
+
+impl Instance {
+    pub(crate) fn new(library: Arc<Library>, handle: *mut c::Delegate) -> Instance {
+        let ended = false;
+        Instance { library, handle, ended }
+    }
+
+    /// The devices, by the two calls of the contract.
+    ///
+    /// # Errors
+    /// It refuses, or a record is none.
+    pub fn devices(&self) -> Result<Vec<DeviceText>, Refused> {
+        let script = Script::default();
+        let mut count = 0;
+        // SAFETY: the output is valid for the call.
+        self.library.call("device_enumerate", &script, |api, call| unsafe {
+            api.device_enumerate
+                .map(|f| f(self.handle, call, 0, std::ptr::null_mut(), &mut count))
+        })?;
+        if count > 1024 {
+            return Err(broken("device_enumerate", &format!("it lists {count} devices")));
+        }
+        let mut records = vec![std::ptr::null(); count as usize];
+        let mut now = count;
+        // SAFETY: as above, with room for `count`.
+        self.library.call("device_enumerate", &script, |api, call| unsafe {
+            api.device_enumerate
+                .map(|f| f(self.handle, call, count, records.as_mut_ptr(), &mut now))
+        })?;
+        records.truncate(now as usize);
+        // SAFETY: the contract makes every record constant until `shutdown`, its texts too.
+        let devices = records.into_iter().map(|record| unsafe {
+            let raw = read::<c::DeviceInfo>(record)?;
+            Ok(DeviceText {
+                id: raw.id,
+                kind: raw.kind.0,
+                name: text("name", raw.name, raw.name_size)?,
+                vendor: text("vendor", raw.vendor, raw.vendor_size)?,
+                arch: text("arch", raw.arch, raw.arch_size)?,
+                driver: text("driver", raw.driver, raw.driver_size)?,
+                memory: raw.memory,
+            })
+        });
+        devices
+            .collect::<Result<_, String>>()
+            .map_err(|problem| broken("device_enumerate", &problem))
+    }
+
+    /// Asks about a graph. `nodes` is the number that the image states.
+    ///
+    /// # Errors
+    /// It refuses the image.
+    pub fn partition(&self, image: &[u8], nodes: u32, script: &Script) -> Result<Answers, Refused> {
+        let memory = image_memory(image)?;
+        let graph = c::Graph {
+            image: memory.as_ptr(),
+            image_size: image.len() as u64,
+            ..c::Graph::new()
+        };
+        let sink = Sink::<PartAnswers>::new();
+        sink.with(|answers| {
+            answers.count = nodes;
+            answers.fail_after = script.fail.part_node_verdict;
+        });
+        let pointer: *const Sink<PartAnswers> = &*sink;
+        // SAFETY: the graph and the sink live until the call returns.
+        let called = self.library.call("partition", script, |api, call| unsafe {
+            api.partition
+                .map(|f| f(self.handle, call, &graph, pointer.cast_mut().cast()))
+        });
+        let answers = sink.end();
+        keep_over(sink);
+        called?;
+        Ok(Answers {
+            nodes: answers.nodes,
+            sets: answers.sets,
+            failed: answers.failed,
+        })
+    }
+
+    /// Compiles a graph.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn compile(
+        &self,
+        image: &[u8],
+        weights: &Arc<HostWeights>,
+        target: &str,
+        script: &Script,
+    ) -> Result<Compiled, Refused> {
+        let info = self.library.info().map_err(|problem| broken("get_info", &problem))?;
+        let memory = image_memory(image)?;
+        let handle = weights_handle(weights, false, script);
+        let graph = c::Graph {
+            image: memory.as_ptr(),
+            image_size: image.len() as u64,
+            weights: pointer_of(&handle),
+            ..c::Graph::new()
+        };
+        let target_struct = c::Target {
+            name: target.as_ptr(),
+            name_size: target.len() as u64,
+            ..c::Target::new()
+        };
+        let sink = Sink::<BlobParts>::new();
+        sink.with(|parts| parts.fail = script.fail);
+        let pointer: *const Sink<BlobParts> = &*sink;
+        // SAFETY: everything handed over lives until the call returns.
+        let called = self.library.call("compile", script, |api, call| unsafe {
+            api.compile
+                .map(|f| f(self.handle, call, &graph, &target_struct, pointer.cast_mut().cast()))
+        });
+        let parts = sink.end();
+        keep_over(sink);
+        handle.ended.store(true, Ordering::SeqCst);
+        keep_over(handle);
+        called?;
+        let [driver_min, driver_max] = parts.drivers;
+        Ok(Compiled {
+            meta: Meta {
+                delegate: info.name,
+                delegate_version: info.version,
+                format: info.blob_format,
+                format_version: info.blob_format_version,
+                target: target.to_string(),
+                precision: parts.precision,
+                abi_minor: info.abi_minor,
+                graph_hash: crate::sha256(image),
+                driver_min,
+                driver_max,
+                ..Meta::default()
+            },
+            sections: parts.sections,
+            requirements: parts.requirements,
+            states: parts.states,
+            failed: parts.failed,
+        })
+    }
+
+    /// Asks about a blob by its metadata: every verdict that was given, in order.
+    ///
+    /// # Errors
+    /// It refuses to answer.
+    pub fn blob_check(
+        &self,
+        meta: &Meta,
+        payload_size: u64,
+        script: &Script,
+    ) -> Result<Vec<(c::BlobVerdict, String)>, Refused> {
+        let meta = meta_struct(meta, payload_size);
+        let sink = Sink::<Verdicts>::new();
+        let pointer: *const Sink<Verdicts> = &*sink;
+        // SAFETY: the metadata and the sink live until the call returns.
+        let called = self.library.call("blob_check", script, |api, call| unsafe {
+            api.blob_check
+                .map(|f| f(self.handle, call, &meta, pointer.cast_mut().cast()))
+        });
+        let verdicts = sink.end();
+        keep_over(sink);
+        called.map(|()| verdicts)
+    }
+
+    /// Loads a blob.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn load(
+        &self,
+        blob: &Compiled,
+        weights: &Arc<HostWeights>,
+        device: Option<u32>,
+        script: &Script,
+    ) -> Result<Loaded, Refused> {
+        let mut placed = Vec::new();
+        for (_, align, bytes) in &blob.sections {
+            let mut memory = Guarded::new(bytes.len(), Place::End, *align as usize)
+                .map_err(|problem| broken("the kit", &problem))?;
+            memory.fill(bytes);
+            memory.protect().map_err(|problem| broken("the kit", &problem))?;
+            placed.push(memory);
+        }
+        let sections: Vec<c::Section> = blob
+            .sections
+            .iter()
+            .zip(&placed)
+            .map(|((name, ..), memory)| c::Section {
+                name: name.as_ptr(),
+                name_size: name.len() as u64,
+                data: memory.as_ptr(),
+                size: memory.bytes().len() as u64,
+                ..c::Section::new()
+            })
+            .collect();
+        let pointers: Vec<*const c::Section> = sections.iter().map(std::ptr::from_ref).collect();
+        let size = blob.sections.iter().map(|(.., bytes)| bytes.len() as u64).sum();
+        let meta = meta_struct(&blob.meta, size);
+        let handle = weights_handle(weights, true, script);
+        let raw = c::Blob {
+            meta: &meta,
+            sections: pointers.as_ptr(),
+            section_count: pointers.len() as u64,
+            weights: pointer_of(&handle),
+            device_chosen: u32::from(device.is_some()),
+            device: device.unwrap_or(0),
+            ..c::Blob::new()
+        };
+        let mut session = std::ptr::null_mut();
+        // SAFETY: everything handed over lives until the call returns; the weights longer, by what is kept.
+        let called = self.library.call("session_load", script, |api, call| unsafe {
+            api.session_load.map(|f| f(self.handle, call, &raw, &mut session))
+        });
+        handle.ended.store(true, Ordering::SeqCst);
+        // The sections are gone from here on: a session that kept a pointer to one faults. The weights stay while they are retained.
+        drop(placed);
+        if let Err(refused) = called {
+            keep_over(handle);
+            return Err(refused);
+        }
+        if session.is_null() {
+            return Err(broken("session_load", "it succeeded and gave no session"));
+        }
+        Ok(Loaded {
+            library: self.library.clone(),
+            session,
+            kept: blob.states.clone(),
+            weights: Some(handle),
+            ended: false,
+        })
+    }
+
+    /// Ends the delegate.
+    pub fn shutdown(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            // SAFETY: the handle is of this library, and not used again.
+            let _ = self.library.call("shutdown", &Script::default(), |api, call| unsafe {
+                api.shutdown.map(|f| {
+                    f(self.handle, call);
+                    Status::OK
+                })
+            });
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn weights_handle(weights: &Arc<HostWeights>, grant: bool, script: &Script) -> Box<WeightsHandle> {
+    Box::new(WeightsHandle {
+        weights: weights.clone(),
+        ended: AtomicBool::new(false),
+        grant,
+        retained: AtomicI64::new(0),
+        script: script.clone(),
+    })
+}
+
+fn pointer_of(handle: &WeightsHandle) -> *mut c::Weights {
+    (handle as *const WeightsHandle).cast_mut().cast()
+}
+
+/// As the contract hands it over; borrows the texts.
+pub(crate) fn meta_struct(meta: &Meta, payload_size: u64) -> c::BlobMeta {
+    let recorded = |hash: &[u8; 32]| match hash.iter().all(|byte| *byte == 0) {
+        true => std::ptr::null(),
+        false => hash.as_ptr(),
+    };
+    c::BlobMeta {
+        delegate: meta.delegate.as_ptr(),
+        delegate_size: meta.delegate.len() as u64,
+        delegate_version: meta.delegate_version.as_ptr(),
+        delegate_version_size: meta.delegate_version.len() as u64,
+        format: meta.format.as_ptr(),
+        format_size: meta.format.len() as u64,
+        target: meta.target.as_ptr(),
+        target_size: meta.target.len() as u64,
+        precision: meta.precision.as_ptr(),
+        precision_size: meta.precision.len() as u64,
+        format_version: meta.format_version,
+        abi_minor: meta.abi_minor,
+        graph_hash: meta.graph_hash.as_ptr(),
+        payload_size,
+        driver_min: meta.driver_min.as_ptr(),
+        driver_min_size: meta.driver_min.len() as u64,
+        driver_max: meta.driver_max.as_ptr(),
+        driver_max_size: meta.driver_max.len() as u64,
+        options_hash: recorded(&meta.options_hash),
+        weights_hash: recorded(&meta.weights_hash),
+        ..c::BlobMeta::new()
+    }
+}
+
+/// A session.
+pub struct Loaded {
+    /// The library that it is of.
+    pub library: Arc<Library>,
+    /// The handle that `session_load` gave.
+    pub session: *mut c::Session,
+    /// States that it keeps.
+    pub kept: Vec<u32>,
+    weights: Option<Box<WeightsHandle>>,
+    ended: bool,
+}
+
+// SAFETY: the contract lets a session move between threads.
+unsafe impl Send for Loaded {}
+
+/// The structs of a run. They point into the tensors and into each other.
+struct Run {
+    inputs: Vec<*const c::Tensor>,
+    outputs: Vec<*mut c::Tensor>,
+    tensors: Vec<c::Tensor>,
+    sizes: Vec<Vec<i64>>,
+}
+
+impl Run {
+    fn new(inputs: &[Tensor], outputs: &mut [Tensor]) -> Run {
+        let mut sizes: Vec<Vec<i64>> = inputs.iter().map(|tensor| tensor.sizes.clone()).collect();
+        sizes.extend(outputs.iter().map(|tensor| tensor.sizes.clone()));
+        let places = inputs.iter().chain(outputs.iter());
+        let mut tensors: Vec<c::Tensor> = places
+            .zip(&mut sizes)
+            .map(|(tensor, sizes)| {
+                let size = tensor.memory.bytes().len();
+                c::Tensor {
+                    dtype: tensor.dtype,
+                    rank: sizes.len() as u32,
+                    sizes: sizes.as_mut_ptr(),
+                    data: tensor.memory.as_ptr().cast(),
+                    data_size: size as u64,
+                    ..c::Tensor::new()
+                }
+            })
+            .collect();
+        let count = inputs.len();
+        let first = tensors.as_mut_ptr();
+        Run {
+            // SAFETY: within the list, which does not move any more.
+            inputs: (0..count).map(|i| unsafe { first.add(i) }.cast_const()).collect(),
+            // SAFETY: as above.
+            outputs: (count..tensors.len()).map(|i| unsafe { first.add(i) }).collect(),
+            tensors,
+            sizes,
+        }
+    }
+
+    /// The states that the session keeps itself: their tensors come without bytes.
+    fn without(mut self, positions: &[usize]) -> Run {
+        for &position in positions {
+            if let Some(tensor) = self.tensors.get_mut(position) {
+                (tensor.data, tensor.data_size) = (std::ptr::null_mut(), 0);
+            }
+        }
+        self
+    }
+
+    fn finish(&self, inputs: usize, outputs: &mut [Tensor]) {
+        for (tensor, sizes) in outputs.iter_mut().zip(&self.sizes[inputs..]) {
+            tensor.sizes.clone_from(sizes);
+        }
+    }
+}
+
+/// A run that was submitted, with what it works on.
+pub struct Flight {
+    /// Its end.
+    pub submitted: Submitted,
+    run: Run,
+    inputs: usize,
+    call: Option<Box<HostCall>>,
+}
+
+// SAFETY: the pointers are into memory that it owns, or that its caller keeps until the run has ended.
+unsafe impl Send for Flight {}
+
+impl Flight {
+    /// The run has ended: its outputs' sizes.
+    pub fn finish(mut self, outputs: &mut [Tensor]) {
+        self.run.finish(self.inputs, outputs);
+        if let Some(call) = self.call.take() {
+            call.ended.store(true, Ordering::SeqCst);
+            keep_over(call);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // A run that was not finished may still write: what it works on stays for ever.
+        if let Some(call) = self.call.take() {
+            std::mem::forget(call);
+            std::mem::forget(std::mem::take(&mut self.run.tensors));
+            std::mem::forget(std::mem::take(&mut self.run.sizes));
+            std::mem::forget(std::mem::take(&mut self.run.inputs));
+            std::mem::forget(std::mem::take(&mut self.run.outputs));
+        }
+    }
+}
+
+impl Loaded {
+    /// Runs. The outputs' sizes are the actual ones afterwards.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn run(&mut self, inputs: &[Tensor], outputs: &mut [Tensor], script: &Script) -> Result<(), Refused> {
+        self.run_without(inputs, outputs, &[], script)
+    }
+
+    /// Runs with tensors that have no bytes, since the session keeps the states that they are: by position, inputs first.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn run_without(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        kept: &[usize],
+        script: &Script,
+    ) -> Result<(), Refused> {
+        let run = Run::new(inputs, outputs).without(kept);
+        // SAFETY: everything handed over lives until the call returns; outputs are borrowed exclusively.
+        let called = self.library.call("session_execute", script, |api, call| unsafe {
+            api.session_execute.map(|f| {
+                f(
+                    self.session,
+                    call,
+                    run.inputs.as_ptr(),
+                    run.inputs.len() as u64,
+                    run.outputs.as_ptr(),
+                    run.outputs.len() as u64,
+                )
+            })
+        });
+        run.finish(inputs.len(), outputs);
+        called
+    }
+
+    /// Begins a run. The tensors have to live, untouched, until it has ended.
+    ///
+    /// # Errors
+    /// It refuses: nothing was submitted.
+    pub fn submit(&mut self, inputs: &[Tensor], outputs: &mut [Tensor], script: &Script) -> Result<Flight, Refused> {
+        let run = Run::new(inputs, outputs);
+        let (number, fence) = new_fence();
+        let call = HostCall::new(self.library.host, script);
+        // SAFETY: the tensors live until the run has ended, as the caller vouches; the rest lives in what is returned.
+        let status = self.library.api.session_submit.map(|f| unsafe {
+            f(
+                self.session,
+                call.as_ptr(),
+                run.inputs.as_ptr(),
+                run.inputs.len() as u64,
+                run.outputs.as_ptr(),
+                run.outputs.len() as u64,
+                std::ptr::without_provenance_mut(number),
+            )
+        });
+        let submitted = Submitted { fence };
+        if status != Some(Status::OK) {
+            call.ended.store(true, Ordering::SeqCst);
+            let refused = outcome("session_submit", status, &call);
+            keep_over(call);
+            if submitted.signals() > 0 {
+                crate::driver::violation("`session_submit` refused a run, and its fence was signalled");
+            }
+            return match refused {
+                Err(refused) => Err(refused),
+                Ok(()) => Err(broken("session_submit", "no status")),
+            };
+        }
+        Ok(Flight {
+            submitted,
+            run,
+            inputs: inputs.len(),
+            call: Some(call),
+        })
+    }
+
+    /// `session_state_commit`
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn commit(&mut self, accept: bool, script: &Script) -> Result<(), Refused> {
+        // SAFETY: the session is loaded.
+        self.library.call("session_state_commit", script, |api, call| unsafe {
+            api.session_state_commit
+                .map(|f| f(self.session, call, u32::from(accept)))
+        })
+    }
+
+    /// `session_state_reset`
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn reset(&mut self, state: u32, script: &Script) -> Result<(), Refused> {
+        // SAFETY: the session is loaded.
+        self.library.call("session_state_reset", script, |api, call| unsafe {
+            api.session_state_reset.map(|f| f(self.session, call, state))
+        })
+    }
+
+    /// `session_state_truncate`
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn truncate(&mut self, state: u32, length: u64, script: &Script) -> Result<(), Refused> {
+        // SAFETY: the session is loaded.
+        self.library.call("session_state_truncate", script, |api, call| unsafe {
+            api.session_state_truncate.map(|f| f(self.session, call, state, length))
+        })
+    }
+
+    /// `session_state_snapshot`: exactly `size` bytes.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn snapshot(&mut self, state: u32, size: usize, script: &Script) -> Result<Vec<u8>, Refused> {
+        let memory = Guarded::new(size, Place::End, 16).map_err(|problem| broken("the kit", &problem))?;
+        // SAFETY: the room lives until the call returns.
+        self.library
+            .call("session_state_snapshot", script, |api, call| unsafe {
+                api.session_state_snapshot
+                    .map(|f| f(self.session, call, state, memory.as_ptr().cast(), size as u64))
+            })?;
+        Ok(memory.bytes().to_vec())
+    }
+
+    /// `session_state_restore`
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn restore(&mut self, state: u32, bytes: &[u8], script: &Script) -> Result<(), Refused> {
+        let mut memory = Guarded::new(bytes.len(), Place::End, 16).map_err(|problem| broken("the kit", &problem))?;
+        memory.fill(bytes);
+        memory.protect().map_err(|problem| broken("the kit", &problem))?;
+        // SAFETY: the bytes live until the call returns.
+        self.library.call("session_state_restore", script, |api, call| unsafe {
+            api.session_state_restore.map(|f| {
+                f(
+                    self.session,
+                    call,
+                    state,
+                    memory.as_ptr().cast_const().cast(),
+                    bytes.len() as u64,
+                )
+            })
+        })
+    }
+
+    /// Ends the session.
+    pub fn unload(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        // SAFETY: the handle is of this library, and not used again.
+        let _ = self
+            .library
+            .call("session_unload", &Script::default(), |api, call| unsafe {
+                api.session_unload.map(|f| {
+                    f(self.session, call);
+                    Status::OK
+                })
+            });
+        if let Some(handle) = self.weights.take() {
+            if handle.retained.load(Ordering::SeqCst) > 0 {
+                crate::driver::violation("a session that was unloaded did not release its weights");
+            }
+            keep_over(handle);
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,7 @@
+//! The unsafe part of the driver: memory with guards, the host's functions, calls into a library.
+
+pub(crate) mod host;
+pub(crate) mod instance;
+pub(crate) mod library;
+pub(crate) mod memory;
+pub(crate) mod raw;

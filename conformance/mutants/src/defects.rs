@@ -1,0 +1,172 @@
+//! The table of mutants. It is data alone: `cargo xtask mutants` reads this file as it stands.
+
+/// Where a defect lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In what the library does.
+    Code,
+    /// In the library's file: made in a copy of it.
+    File,
+    /// In the manifest.
+    Manifest,
+}
+
+/// A mutant.
+#[derive(Debug, Clone, Copy)]
+pub struct Defect {
+    /// Its name: the value of `DELEGRAPH_MUTANT`.
+    pub name: &'static str,
+    /// Where the defect lies.
+    pub place: Place,
+    /// What is wrong.
+    pub wrong: &'static str,
+    /// The case that is meant to find it, or a pattern with `*`: one of those has to.
+    pub case: &'static str,
+    /// The verdicts that tell what is wrong.
+    pub verdicts: &'static [&'static str],
+}
+
+const FAIL: &[&str] = &["fail"];
+const CRASH: &[&str] = &["crash"];
+const FAIL_OR_CRASH: &[&str] = &["fail", "crash"];
+const FAIL_OR_HANG: &[&str] = &["fail", "hang"];
+const CLAIMED: &[&str] = &["fail-claimed"];
+
+const fn code(
+    name: &'static str,
+    wrong: &'static str,
+    case: &'static str,
+    verdicts: &'static [&'static str],
+) -> Defect {
+    let place = Place::Code;
+    Defect {
+        name,
+        place,
+        wrong,
+        case,
+        verdicts,
+    }
+}
+
+const fn at(place: Place, defect: Defect) -> Defect {
+    Defect { place, ..defect }
+}
+
+/// Every mutant, by category of the case that is meant for it.
+#[rustfmt::skip]
+pub const DEFECTS: &[Defect] = &[
+    // What the file and the table are.
+    code("missing-function", "the table has no `blob_check`", "abi/*", FAIL),
+    code("small-table", "the table says that it is smaller than the first minor's", "abi/*", FAIL),
+    code("import-without-functions", "a feature bit is set, its functions are NULL", "abi/*", FAIL),
+    code("wrong-layout-hash", "the layout hash is of another header", "abi/*", FAIL),
+    code("wrong-struct-id", "`dg_delegate_info` has the id of another struct", "abi/*", FAIL),
+    code("other-name", "`get_info` gives another name than the manifest", "abi/*", FAIL),
+    code("other-version", "`get_info` gives another version than the manifest", "abi/*", FAIL),
+    code("refuses-larger-host", "a newer host, whose table is larger, is refused", "abi/*", FAIL),
+    code("refuses-older-host", "an older host is refused, though the first minor would do", "abi/*", FAIL),
+    code("calls-absent-function", "a function of the host is called without asking whether the host has it", "abi/*", FAIL_OR_CRASH),
+    code("refuses-extensions", "an unknown extension of a struct is an error, not stepped over", "abi/*", FAIL),
+    code("writes-without-looking", "a NULL output is written to", "abi/*", CRASH),
+    code("accepts-unknown-option", "an option that it does not know is ignored", "abi/*", FAIL),
+    code("writes-standard-output", "it writes to standard output", "abi/*", FAIL),
+    code("installs-signal-handler", "it installs a signal handler", "abi/*", FAIL),
+    at(Place::File, code("executable-stack", "the library asks for an executable stack", "abi/*", FAIL)),
+    at(Place::File, code("exports-more", "the library exports a symbol beside its entry", "abi/*", FAIL)),
+    at(Place::File, code("relative-runpath", "the library looks for others in a folder of no absolute path", "abi/*", FAIL)),
+    // Beginnings and ends.
+    code("one-at-a-time", "a second `initialize` fails while the first delegate lives", "lifecycle/*", FAIL),
+    code("starts-once", "it cannot be initialized again after `shutdown`", "lifecycle/*", FAIL),
+    code("leaves-thread", "`shutdown` leaves a thread running", "lifecycle/*", FAIL),
+    code("unloads-in-order", "sessions can only be unloaded in the order opposite to loading", "lifecycle/*", FAIL_OR_CRASH),
+    code("frees-twice", "a load that fails frees its memory twice", "lifecycle/*", FAIL_OR_CRASH),
+    code("crashes-at-100th-run", "the 100th run of a process crashes", "lifecycle/*", CRASH),
+    // Verdicts on nodes.
+    code("no-verdict", "the last node gets no verdict", "partition/*", FAIL),
+    code("two-verdicts", "the first node gets two verdicts", "partition/*", FAIL),
+    code("verdicts-vary", "every second answer about one graph is another", "partition/*", FAIL),
+    code("refuses-claimed", "additions are refused, which the manifest claims", "partition/*", CLAIMED),
+    code("takes-everything", "what cannot be compiled is taken", "partition/*", FAIL),
+    code("slow-partition", "time grows with the square of the number of nodes", "partition/*", FAIL_OR_HANG),
+    code("refuses-without-reason", "a refusal gives no reason", "partition/*", FAIL),
+    code("foreign-atomic-set", "a set of nodes names one that the graph has not", "partition/*", FAIL),
+    at(Place::Manifest, code("claims-absent-operator", "the manifest claims an operator that there is not", "partition/*", FAIL)),
+    at(Place::Manifest, code("claims-more-dtypes", "the manifest claims a dtype that is refused", "op/*", CLAIMED)),
+    // Numbers.
+    code("loses-tail", "elements after the last whole vector of 8 are 0", "op/*", FAIL),
+    code("flushes-denormals", "small numbers become 0, and the manifest does not say so", "op/*", FAIL),
+    code("casts-by-truncation", "casts to f16 and bf16 cut bits off instead of rounding", "op/*", FAIL),
+    code("repeats-instead-of-broadcasting", "a size of 1 in the middle is read as if it were the first", "op/*", FAIL),
+    code("softmax-overflows", "softmax does not take off the largest value first", "op/*", FAIL),
+    code("relu-loses-nan", "relu makes 0 of NaN", "op/*", FAIL),
+    code("maximum-loses-nan", "maximum takes the other operand where one is NaN", "op/*", FAIL),
+    code("accumulates-in-f16", "matrix products in f16 add up in f16", "op/*", FAIL),
+    code("variance-without-correction", "`correction` of a variance is ignored", "op/*", FAIL),
+    code("divides-towards-zero", "`rounding_mode=\"floor\"` rounds towards 0", "op/*", FAIL),
+    code("ignores-dilation", "the dilation of a convolution is ignored", "op/*", FAIL),
+    code("ignores-groups", "every group of a convolution reads the first group's channels", "op/*", FAIL),
+    code("pads-max-pool-with-zero", "max_pool takes what lies outside for 0", "op/*", FAIL),
+    code("ignores-negative-dim", "a negative `dim` is taken for 0", "op/*", FAIL),
+    code("ignores-gelu-tanh", "`approximate=\"tanh\"` is ignored", "op/*", FAIL),
+    at(Place::Manifest, code("ignores-normal-form", "channels are asked for last, and given back first", "op/*", FAIL)),
+    code("truncates-when-quantizing", "quantizing cuts off instead of rounding", "quantized/*", FAIL),
+    code("saturates-by-wrapping", "what is larger than the largest integer becomes the smallest", "quantized/*", FAIL),
+    code("loses-quant-limits", "`quant_min` and `quant_max` are ignored", "quantized/*", FAIL),
+    code("loses-fused-relu", "a relu before quantizing is fused away", "quantized/*", FAIL),
+    code("pads-with-integer-zero", "a quantized pad writes 0 instead of the zero point", "quantized/*", FAIL),
+    code("one-scale-for-all", "scales per axis are all taken for the first", "quantized/*", FAIL),
+    code("stale-output", "a run gives the outputs of the run before", "model/*", FAIL),
+    code("remembers-input", "a run depends on the input of the run before", "model/*", FAIL),
+    code("last-bit-varies", "every second run has another last bit", "model/*", FAIL),
+    code("loses-reused-value", "a value that two nodes read is overwritten between them", "model/*", FAIL),
+    code("gives-up-at-run-time", "what was taken is refused by `session_execute`", "model/*", FAIL),
+    // Sizes of a run.
+    code("sizes-not-written", "outputs keep their largest sizes", "dynamic/*", FAIL),
+    code("keeps-first-sizes", "the sizes of the first run are kept for all", "dynamic/*", FAIL),
+    code("answers-beyond-bounds", "an input beyond its bound is no error", "dynamic/*", FAIL),
+    // Memory.
+    code("writes-behind-output", "16 bytes behind each output are written", "memory/*", FAIL_OR_CRASH),
+    code("reads-behind-input", "16 bytes behind each input are read", "memory/*", FAIL_OR_CRASH),
+    code("writes-input", "inputs are written", "memory/*", FAIL_OR_CRASH),
+    code("writes-weight", "weights are written", "memory/*", FAIL_OR_CRASH),
+    code("needs-alignment", "tensors have to lie at multiples of 64, which no blob says", "memory/*", FAIL),
+    code("keeps-pointer", "an input is read again in the next run", "memory/*", FAIL_OR_CRASH),
+    // Blobs.
+    code("accepts-damaged-blob", "a blob with a bit turned over loads, and runs to nothing", "blob/*", FAIL),
+    code("accepts-foreign-blob", "another delegate's blob is judged optimal", "blob/*", FAIL),
+    code("accepts-newer-blob", "a blob of a newer version of its form is judged optimal", "blob/*", FAIL),
+    code("compile-varies", "the time is written into blobs", "blob/*", FAIL),
+    // Runs that end later.
+    code("fence-twice", "a fence is signalled twice", "async/*", FAIL),
+    code("fence-never", "a fence is never signalled", "async/*", FAIL_OR_HANG),
+    code("fence-and-error", "a fence is signalled, and `session_submit` returns an error", "async/*", FAIL),
+    code("cancel-hangs", "a run that is cancelled never ends", "async/*", FAIL_OR_HANG),
+    code("ignores-deadline", "a run whose deadline passes ends after it, with OK", "async/*", FAIL),
+    code("writes-after-fence", "outputs are written after the fence was signalled", "async/*", FAIL_OR_CRASH),
+    // States.
+    code("reset-does-nothing", "`session_state_reset` changes nothing", "state/*", FAIL),
+    code("truncates-one-too-few", "`session_state_truncate` keeps one entry too many", "state/*", FAIL),
+    code("restores-inexactly", "a state that is restored is not the one that was taken", "state/*", FAIL),
+    code("shares-state", "all sessions share their states", "state/*", FAIL),
+    code("keeps-refused-state", "what `session_state_commit` refuses is kept", "state/*", FAIL),
+    code("state-not-zero", "a new session's states are not 0", "state/*", FAIL),
+    // Threads.
+    code("races-on-buffer", "all sessions use one buffer", "threading/*", FAIL),
+    code("deadlocks", "two sessions that run at once wait for one another", "threading/*", FAIL_OR_HANG),
+    // What is left behind.
+    code("leaks-run", "each run leaves 256 KiB behind", "leak/*", FAIL),
+    code("leaks-descriptor", "each load leaves a file open", "leak/*", FAIL),
+    code("leaks-start", "each start leaves 1 MiB behind", "leak/*", FAIL),
+    code("leaks-session", "`session_unload` frees nothing", "leak/*", FAIL),
+    // A host that fails.
+    code("ignores-weight-failure", "a weight that cannot be mapped is read all the same", "fault/*", CRASH),
+    code("ignores-blob-sink", "a blob that the host did not take is reported as compiled", "fault/*", FAIL),
+    code("ignores-verdict-sink", "verdicts that the host did not take are reported as given", "fault/*", FAIL),
+    code("aborts-on-error", "an error of a load or run ends the process", "fault/*", CRASH),
+    code("hangs", "a run never ends", "fault/*", FAIL_OR_HANG),
+    // Images that no host would give.
+    code("crashes-on-damaged-image", "a damaged image crashes it", "bad-input/*", CRASH),
+    code("accepts-damaged-image", "a damaged image is no error", "bad-input/*", FAIL),
+    code("counts-elements", "time grows with the number of elements that sizes claim", "bad-input/*", FAIL_OR_HANG),
+    code("crashes-on-empty", "a tensor without elements crashes it", "bad-input/*", CRASH),
+];

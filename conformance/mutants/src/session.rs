@@ -1,0 +1,377 @@
+//! Sessions: what goes wrong from run to run, between sessions, and with states.
+
+use crate::evaluate::Evaluator;
+use crate::sys::memory::{self, Remembered};
+use crate::{CHECK, IMAGE, Mutant, active, checksum, count, is, keep};
+use delegraph_sdk::image::{ImageView, verify};
+use delegraph_sdk::{Blob, Context, DType, Error, Session, Status, SubmittedRun, TensorOut, TensorView, Weights};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Longer than any test waits.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// Makes a session of a blob.
+///
+/// # Errors
+/// The blob is damaged, or the weights are not there.
+pub fn load(
+    _: &Mutant,
+    blob: &Blob<'_>,
+    weights: &Weights<'_>,
+    context: &Context<'_>,
+) -> Result<Box<dyn Session>, Error> {
+    static LOADED: AtomicU64 = AtomicU64::new(0);
+    // A device that there is not.
+    if let Some(device) = blob.device.filter(|device| *device > 0) {
+        return Err(Error::new(Status::NOT_FOUND, format!("there is no device {device}")));
+    }
+    let image = blob.section(IMAGE)?;
+    if blob.section(CHECK)? != checksum(image).to_le_bytes() {
+        return Err(Error::corrupt(
+            "the section `image` is damaged: its checksum is another",
+        ));
+    }
+    let view = verify(image).map_err(|e| Error::corrupt(format!("the graph image is damaged: {e}")))?;
+    let mut inner: Box<dyn Session> = Box::new(Evaluator::new(image, weights)?);
+    let states = states(&view);
+    if let Ok(section) = blob.section(keep::SECTION) {
+        inner = Box::new(keep::Keeping::new(inner, section)?);
+        for (state, size) in states.iter().filter(|_| is("state-not-zero")) {
+            inner.state_restore(*state, &vec![0x3f; *size], context)?;
+        }
+    }
+    let core = Core {
+        inner,
+        number: count(&LOADED),
+        nodes: view.node_count(),
+        reuses: reuses(&view),
+        states,
+        first: Vec::new(),
+        previous: None,
+        previous_input: None,
+        remembered: None,
+    };
+    Ok(Box::new(MutantSession {
+        core: Arc::new(Mutex::new(core)),
+        pending: Vec::new(),
+    }))
+}
+
+/// A session that does nothing at all.
+///
+/// # Errors
+/// None.
+pub fn nothing() -> Result<Box<dyn Session>, Error> {
+    struct Nothing;
+    impl Session for Nothing {
+        fn execute(&mut self, _: &[TensorView<'_>], _: &mut [TensorOut<'_>], _: &Context<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    Ok(Box::new(Nothing))
+}
+
+/// Number and bytes of each state of fixed size.
+fn states(view: &ImageView<'_>) -> Vec<(u32, usize)> {
+    let size = |(number, state): (usize, delegraph_sdk::image::State<'_>)| {
+        let value = view.value(view.inputs().get(state.input as usize)?);
+        let elements: i64 = value.const_dims()?.iter().product();
+        Some((number as u32, elements as usize * value.dtype()?.size()?))
+    };
+    view.states().enumerate().filter_map(size).collect()
+}
+
+/// Whether a value is read by two nodes, so that a plan of memory has to keep it.
+fn reuses(view: &ImageView<'_>) -> bool {
+    let mut readers = BTreeMap::new();
+    for node in view.nodes() {
+        for output in node.outputs().iter() {
+            readers.insert(output.0, 0);
+        }
+        for input in node.inputs() {
+            readers.entry(input.0).and_modify(|count| *count += 1);
+        }
+    }
+    readers.values().any(|count| *count > 1)
+}
+
+/// What a session is, wherever its runs are done.
+struct Core {
+    inner: Box<dyn Session>,
+    /// Sessions that were loaded before.
+    number: u64,
+    nodes: u32,
+    reuses: bool,
+    states: Vec<(u32, usize)>,
+    /// Elements of each output in the first run.
+    first: Vec<usize>,
+    previous: Option<Vec<Vec<u8>>>,
+    previous_input: Option<f32>,
+    remembered: Option<Remembered>,
+}
+
+/// The session: runs that are submitted are done by a thread each, and are waited for when it goes.
+struct MutantSession {
+    core: Arc<Mutex<Core>>,
+    pending: Vec<JoinHandle<()>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for MutantSession {
+    fn drop(&mut self) {
+        for run in self.pending.drain(..) {
+            let _ = run.join();
+        }
+    }
+}
+
+impl Session for MutantSession {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        locked(&self.core).execute(inputs, outputs, context)
+    }
+
+    fn submit(&mut self, run: SubmittedRun) {
+        let core = self.core.clone();
+        let work = move |run: SubmittedRun| {
+            run.complete(|inputs, outputs, context| locked(&core).execute(inputs, outputs, context));
+        };
+        match active() {
+            "fence-never" => std::mem::forget(run),
+            // The table's function in front signals once more.
+            "fence-twice" | "fence-and-error" => work(run),
+            "writes-after-fence" => {
+                self.pending
+                    .push(std::thread::spawn(move || memory::write_after_end(run, work)));
+            }
+            _ => {
+                self.pending.retain(|run| !run.is_finished());
+                self.pending.push(std::thread::spawn(move || work(run)));
+            }
+        }
+    }
+
+    fn state_commit(&mut self, accept: bool, context: &Context<'_>) -> Result<(), Error> {
+        let mut core = locked(&self.core);
+        core.inner.state_commit(accept || is("keeps-refused-state"), context)?;
+        if is("shares-state") && accept {
+            core.share(context)?;
+        }
+        Ok(())
+    }
+
+    fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
+        match is("reset-does-nothing") {
+            true => Ok(()),
+            false => locked(&self.core).inner.state_reset(state, context),
+        }
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
+        let length = length.saturating_add(u64::from(is("truncates-one-too-few")));
+        locked(&self.core).inner.state_truncate(state, length, context)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_snapshot(state, out, context)
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
+        let mut bytes = bytes.to_vec();
+        if is("restores-inexactly") {
+            // As if it went through a type of fewer bits.
+            bytes.chunks_mut(4).for_each(|element| element[0] &= 0xf0);
+        }
+        locked(&self.core).inner.state_restore(state, &bytes, context)
+    }
+}
+
+/// States that all sessions of a mutant share.
+static SHARED: Mutex<BTreeMap<(u32, usize), Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+impl Core {
+    fn share(&mut self, context: &Context<'_>) -> Result<(), Error> {
+        for (state, size) in &self.states {
+            let mut bytes = vec![0; *size];
+            self.inner.state_snapshot(*state, &mut bytes, context)?;
+            locked(&SHARED).insert((*state, *size), bytes);
+        }
+        Ok(())
+    }
+
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        self.end_early(context)?;
+        let bounds: Vec<Vec<i64>> = outputs.iter().map(|out| out.sizes.to_vec()).collect();
+        self.before(inputs, outputs, context)?;
+        match self.inner.execute(inputs, outputs, context) {
+            Err(_) if is("answers-beyond-bounds") => return Ok(()),
+            other => other?,
+        }
+        self.after(inputs, outputs, &bounds);
+        if context.time_left() == Some(Duration::ZERO) && !is("ignores-deadline") {
+            return Err(Error::new(Status::TIMEOUT, "the deadline has passed"));
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for the run any more.
+    fn end_early(&self, context: &Context<'_>) -> Result<(), Error> {
+        if context.is_cancelled() {
+            if is("cancel-hangs") {
+                std::thread::sleep(FOR_EVER);
+            }
+            return Err(Error::new(Status::CANCELLED, "the run was cancelled"));
+        }
+        match context.time_left() {
+            Some(left) if is("ignores-deadline") => std::thread::sleep(left + Duration::from_millis(200)),
+            Some(Duration::ZERO) => return Err(Error::new(Status::TIMEOUT, "the deadline has passed")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn before(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let runs = count(&RUNS);
+        let given = inputs.iter().map(|input| input.bytes).find(|bytes| !bytes.is_empty());
+        match active() {
+            "crashes-at-100th-run" if runs == 99 => memory::fault(),
+            "hangs" => std::thread::sleep(FOR_EVER),
+            "gives-up-at-run-time" if self.nodes > 1 => return Err(Error::unsupported("the graph is too large")),
+            "leaks-run" => std::mem::forget(std::hint::black_box(vec![1u8; 256 << 10])),
+            "needs-alignment" => {
+                let mut places = inputs.iter().map(|input| input.bytes.as_ptr().addr());
+                let outs = outputs.iter().map(|out| out.bytes.as_ptr().addr());
+                if !places.by_ref().chain(outs).all(|address| address.is_multiple_of(64)) {
+                    return Err(Error::internal("a tensor does not lie at a multiple of 64"));
+                }
+            }
+            "reads-behind-input" => inputs.iter().for_each(|input| memory::read_behind(input.bytes)),
+            "writes-input" => inputs.iter().for_each(|input| memory::write_lent(input.bytes)),
+            "shares-state" => {
+                for (state, size) in &self.states {
+                    if let Some(bytes) = locked(&SHARED).get(&(*state, *size)) {
+                        self.inner.state_restore(*state, bytes, context)?;
+                    }
+                }
+            }
+            "keeps-pointer" => {
+                if let Some(remembered) = &self.remembered {
+                    std::hint::black_box(remembered.read());
+                }
+                self.remembered = given.map(Remembered::new);
+            }
+            "deadlocks" => deadlock(self.number),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>], bounds: &[Vec<i64>]) {
+        match active() {
+            "writes-behind-output" => outputs.iter_mut().for_each(|out| memory::write_behind(out.bytes)),
+            "sizes-not-written" => {
+                for (out, bounds) in outputs.iter_mut().zip(bounds) {
+                    out.sizes.copy_from_slice(bounds);
+                }
+            }
+            "keeps-first-sizes" => {
+                let elements = |out: &TensorOut<'_>| out.sizes.iter().product::<i64>() as usize;
+                if self.first.is_empty() {
+                    self.first = outputs.iter().map(elements).collect();
+                }
+                for (out, first) in outputs.iter_mut().zip(&self.first) {
+                    let end = elements(out) * out.dtype.size().unwrap_or(1);
+                    let begin = (first * out.dtype.size().unwrap_or(1)).min(end);
+                    out.bytes[begin..end].fill(0);
+                }
+            }
+            "stale-output" => {
+                let now: Vec<Vec<u8>> = outputs.iter().map(|out| out.bytes.to_vec()).collect();
+                if let Some(previous) = self.previous.replace(now) {
+                    for (out, bytes) in outputs.iter_mut().zip(previous) {
+                        let size = bytes.len().min(out.bytes.len());
+                        out.bytes[..size].copy_from_slice(&bytes[..size]);
+                    }
+                }
+            }
+            "remembers-input" => {
+                let first = inputs
+                    .iter()
+                    .find_map(|input| input.elements::<f32>()?.first().copied());
+                if let (Some(previous), Some(out)) = (self.previous_input, float_output(outputs)) {
+                    out[0] += previous;
+                }
+                self.previous_input = first;
+            }
+            "last-bit-varies" => {
+                static RUNS: AtomicU64 = AtomicU64::new(0);
+                if count(&RUNS) % 2 == 1 {
+                    outputs
+                        .iter_mut()
+                        .filter(|out| out.dtype == DType::F32)
+                        .for_each(|out| {
+                            out.bytes.iter_mut().step_by(4).for_each(|byte| *byte ^= 1);
+                        });
+                }
+            }
+            "loses-reused-value" if self.reuses => {
+                if let Some(out) = float_output(outputs) {
+                    out.iter_mut().for_each(|value| *value += 1.0);
+                }
+            }
+            "races-on-buffer" => race(outputs),
+            _ => {}
+        }
+    }
+}
+
+/// The first output in f32 that has elements.
+fn float_output<'o>(outputs: &'o mut [TensorOut<'_>]) -> Option<&'o mut [f32]> {
+    let out = outputs
+        .iter_mut()
+        .find(|out| out.dtype == DType::F32 && !out.bytes.is_empty())?;
+    out.elements::<f32>()
+}
+
+/// Puts outputs into one buffer of all sessions, and takes them from there: whatever lies there by then.
+fn race(outputs: &mut [TensorOut<'_>]) {
+    static BUFFER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    for out in outputs.iter_mut() {
+        *locked(&BUFFER) = out.bytes.to_vec();
+        std::thread::sleep(Duration::from_millis(1));
+        let buffer = locked(&BUFFER);
+        let size = buffer.len().min(out.bytes.len());
+        out.bytes[..size].copy_from_slice(&buffer[..size]);
+    }
+}
+
+/// Takes two locks, every other session the other way round.
+fn deadlock(number: u64) {
+    static LOCKS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    let first = (number % 2) as usize;
+    let _first = locked(&LOCKS[first]);
+    std::thread::sleep(Duration::from_millis(20));
+    let _second = locked(&LOCKS[1 - first]);
+}
