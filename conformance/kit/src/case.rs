@@ -75,6 +75,11 @@ impl Trial<'_> {
         self.record.measured.insert(name.to_string(), value);
     }
 
+    /// Says what is about to be done, on standard error: the last words of a process that dies there.
+    pub fn step(&self, what: &str) {
+        eprintln!("at: {what}");
+    }
+
     /// Keeps bytes for the repro bundle of a failure.
     pub fn keep(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
         self.evidence.insert(name.to_string(), bytes.into());
@@ -92,6 +97,8 @@ pub struct Case {
     pub run: fn(&mut Trial<'_>) -> Outcome,
     /// Seconds after which it is a hang.
     pub limit: u64,
+    /// It hands over what no host in order does: a crash or hang there breaks no contract, and counts as a quality warning.
+    pub hardening: bool,
 }
 
 /// Seconds that a case has unless it says otherwise.
@@ -99,14 +106,26 @@ pub const LIMIT: u64 = 30;
 
 /// A case with the usual limit.
 pub const fn case(id: &'static str, about: &'static str, run: fn(&mut Trial<'_>) -> Outcome) -> Case {
-    let limit = LIMIT;
-    Case { id, about, run, limit }
+    let (limit, hardening) = (LIMIT, false);
+    Case {
+        id,
+        about,
+        run,
+        limit,
+        hardening,
+    }
 }
 
 impl Case {
     /// The same with another limit, in seconds.
     pub const fn limit(mut self, seconds: u64) -> Case {
         self.limit = seconds;
+        self
+    }
+
+    /// The same as one of what no host in order does.
+    pub const fn hardening(mut self) -> Case {
+        self.hardening = true;
         self
     }
 }

@@ -369,16 +369,30 @@ impl Bench {
     /// As [`Bench::open`].
     pub fn over(trial: &Trial<'_>, rows: i64, columns: i64, nodes: u32) -> Result<Bench, Failure> {
         let library = Arc::new(Library::open(&trial.subject.library)?);
+        Bench::on(library, trial, &Script::default(), |_, _| true, (rows, columns, nodes))
+    }
+
+    /// The same with a library that is loaded, with calls as a script says, and of the kinds only that are asked for.
+    ///
+    /// # Errors
+    /// As [`Bench::open`].
+    pub fn on(
+        library: Arc<Library>,
+        trial: &Trial<'_>,
+        script: &Script,
+        kinds: impl Fn(Kind, DType) -> bool,
+        (rows, columns, nodes): (i64, i64, u32),
+    ) -> Result<Bench, Failure> {
         for (feature, role) in [(c::Feature::COMPILE, "compile"), (c::Feature::RUN, "run")] {
             if !library.has(feature) {
                 return Err(Failure::skip(format!("the library does not {role}")));
             }
         }
-        let instance = library.start(&trial.subject.options, &Script::default())?;
+        let instance = library.start(&trial.subject.options, script)?;
         let mut refusal = String::new();
-        for (kind, dtype) in LADDER {
+        for (kind, dtype) in LADDER.into_iter().filter(|(kind, dtype)| kinds(*kind, *dtype)) {
             let workload = Workload::new(kind, dtype, rows, columns, nodes, normal_form(trial));
-            let answers = instance.partition(&workload.image, workload.nodes, &Script::default())?;
+            let answers = instance.partition(&workload.image, workload.nodes, script)?;
             if !answers.takes_all(workload.nodes) {
                 if refusal.is_empty() {
                     refusal = answers.reason();
@@ -388,7 +402,7 @@ impl Bench {
             let weights = workload.weights.iter().map(|(id, bytes)| (*id, bytes.as_slice()));
             let weights = Arc::new(HostWeights::new(weights)?);
             let blob = instance
-                .compile(&workload.image, &weights, "", &Script::default())
+                .compile(&workload.image, &weights, "", script)
                 .map_err(|refused| Failure::fail(format!("it takes {kind:?} of {dtype}, but {refused}")))?;
             return Ok(Bench {
                 library,
@@ -409,9 +423,15 @@ impl Bench {
     /// # Errors
     /// It refuses.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        Ok(self
-            .instance
-            .load(&self.blob, &self.weights, self.device, &Script::default())?)
+        self.load_as(&Script::default())
+    }
+
+    /// The same with calls as a script says.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn load_as(&self, script: &Script) -> Result<Loaded, Failure> {
+        Ok(self.instance.load(&self.blob, &self.weights, self.device, script)?)
     }
 
     /// Tensors for a run: inputs made from a seed, with their bytes, and outputs that are not written.

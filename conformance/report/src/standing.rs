@@ -309,19 +309,8 @@ fn expiry(reason: &str) -> Option<String> {
 
 /// Days from 1970-01-01 to a date in the form `2026-11-22`, with or without a time behind it.
 pub(crate) fn days(date: &str) -> Option<i64> {
-    let mut parts = date.get(..10)?.split('-').map(str::parse::<i64>);
-    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
-    if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years begin in March, so that the day that comes and goes is the last.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    Some(365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468)
+    let date: toml::value::Datetime = date.get(..10)?.parse().ok()?;
+    date.date.map(delegraph_runner::time::day)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `run.json` and `cases.jsonl` of a folder: what every view is made from.
 
+use delegraph_runner::folder::{CASES, RUN};
 use delegraph_runner::{CaseRecord, Category, Report, RunInfo};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -65,10 +66,10 @@ impl Truth {
     ///
     /// # Errors
     /// A file is absent or too long, `run.json` is not of the schema that this version knows, or a line of `cases.jsonl` is no case: no JSON,
-    /// an unknown verdict, an id that an earlier line has.
+    /// an unknown verdict, an id that an earlier line has. The last line of a run that has not ended may be cut: it is passed over.
     pub fn read(folder: &Path) -> Result<Truth, ReportError> {
-        let run = read_run(&folder.join("run.json"))?;
-        let cases = read_cases(&folder.join("cases.jsonl"))?;
+        let run = read_run(&folder.join(RUN))?;
+        let cases = read_log(&folder.join(CASES), run.finished.is_none())?;
         Ok(Truth::new(run, cases))
     }
 
@@ -112,12 +113,19 @@ pub fn read_run(path: &Path) -> Result<RunInfo, ReportError> {
     Ok(run)
 }
 
-/// Reads a `cases.jsonl`, in the order of its lines.
+/// Reads a `cases.jsonl`, in the order of its lines, each of which has to be whole.
 ///
 /// # Errors
 /// As [`Truth::read`].
 pub fn read_cases(path: &Path) -> Result<Vec<CaseRecord>, ReportError> {
-    let text = read_text(path, LOG_LIMIT)?;
+    read_log(path, false)
+}
+
+fn read_log(path: &Path, may_be_cut: bool) -> Result<Vec<CaseRecord>, ReportError> {
+    let mut text = read_text(path, LOG_LIMIT)?;
+    if may_be_cut {
+        text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
+    }
     let mut cases: Vec<CaseRecord> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let last = text.lines().count();
@@ -129,11 +137,7 @@ pub fn read_cases(path: &Path) -> Result<Vec<CaseRecord>, ReportError> {
         };
         let case: CaseRecord = serde_json::from_str(line).map_err(|error| {
             let cut = i + 1 == last && !text.ends_with('\n');
-            let hint = match cut {
-                true => "; the run was stopped while it wrote this line: run it again to resume",
-                false => "",
-            };
-            bad(format!("not a record of a case: {error}{hint}"))
+            bad(format!("not a record of a case: {error}{}", if cut { "; the line is cut" } else { "" }))
         })?;
         if case.id.is_empty() {
             return Err(bad("the case has no id".to_string()));
@@ -266,7 +270,7 @@ mod tests {
             ),
             (format!("{good}{good}"), 2, "stands in line 1 already"),
             (format!("{{\"id\":\"\",\"verdict\":\"pass\"}}\n{good}"), 1, "no id"),
-            (format!("{good}{{\"id\":\"b\",\"ver"), 2, "run it again to resume"),
+            (format!("{good}{{\"id\":\"b\",\"ver"), 2, "the line is cut"),
             (format!("{good}{{\"id\":\"b\"}}\n"), 2, "missing field `verdict`"),
         ] {
             std::fs::write(&path, &text).unwrap();
@@ -294,6 +298,19 @@ mod tests {
         let truth = Truth::new(RunInfo::default(), cases);
         let order: Vec<&str> = truth.cases.iter().map(|case| case.id.as_str()).collect();
         assert_eq!(order, ["abi/z", "op/a", "op/b", "performance/x", "zeta/q"]);
+    }
+
+    #[test]
+    fn the_last_line_of_a_run_that_goes_on_may_be_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunInfo { schema: RunInfo::SCHEMA.to_string(), ..RunInfo::default() };
+        let good = "{\"id\":\"abi/a\",\"verdict\":\"pass\"}\n";
+        std::fs::write(folder.path().join(CASES), format!("{good}{{\"id\":\"b")).unwrap();
+        std::fs::write(folder.path().join(RUN), serde_json::to_string(&run).unwrap()).unwrap();
+        assert_eq!(Truth::read(folder.path()).unwrap().cases.len(), 1);
+        run.finished = Some("2026-11-22T10:00:00Z".to_string());
+        std::fs::write(folder.path().join(RUN), serde_json::to_string(&run).unwrap()).unwrap();
+        assert!(Truth::read(folder.path()).unwrap_err().to_string().contains("cases.jsonl:2:"));
     }
 
     #[test]

@@ -302,7 +302,11 @@ fn like(got: &Leaf, want: &str, sizes: &[i64]) -> Result<Difference, String> {
     }
 }
 
-fn parse_case(line: &str) -> Result<OpCase, String> {
+/// A line of the index.
+///
+/// # Errors
+/// It is no case, in a sentence.
+pub fn parse_case(line: &str) -> Result<OpCase, String> {
     let raw: RawCase = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let number = |value: &Option<Value>| value.as_ref().map_or(Ok(0.0), float);
     Ok(OpCase {
@@ -347,7 +351,11 @@ fn key(value: &Value, item: &Value) -> Option<String> {
     }
 }
 
-fn argument(value: &Value) -> Result<Argument, String> {
+/// An argument in the form of the index.
+///
+/// # Errors
+/// It is none, in a sentence.
+pub fn argument(value: &Value) -> Result<Argument, String> {
     let Some((kind, inner)) = tagged(value)? else {
         return Ok(Argument::None);
     };

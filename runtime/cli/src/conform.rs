@@ -1,6 +1,5 @@
 //! `delegraph conform`
 
-mod call;
 mod coverage;
 #[cfg(test)]
 mod dtypes;

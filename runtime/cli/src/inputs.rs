@@ -1,44 +1,14 @@
 //! Tensors from files: `.npy` and `.safetensors`, and back.
 
 use anyhow::Context;
-use delegraph::{InputKind, Session, Value};
+use delegraph::{InputKind, Session};
 use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Tensors;
 use delegraph_types::{DType, Dims};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// A leaf as an argument of a session.
-///
-/// # Errors
-/// More dimensions than there can be.
-pub fn value(leaf: &Leaf) -> anyhow::Result<Value<'_>> {
-    Ok(match leaf {
-        Leaf::None => Value::None,
-        Leaf::Bool(b) => Value::Bool(*b),
-        Leaf::Int(i) => Value::Int(*i),
-        Leaf::Float(f) => Value::Float(*f),
-        Leaf::Str(s) => Value::Str(s),
-        Leaf::Tensor { dtype, shape, bytes } => Value::tensor(*dtype, Dims::new(shape)?, bytes),
-    })
-}
-
-/// A session's value as a leaf, row-major.
-pub fn leaf(value: Value<'_>) -> Leaf {
-    match value {
-        // What is given in place is no output.
-        Value::None | Value::InPlace(_) => Leaf::None,
-        Value::Bool(b) => Leaf::Bool(b),
-        Value::Int(i) => Leaf::Int(i),
-        Value::Float(f) => Leaf::Float(f),
-        Value::Str(s) => Leaf::Str(s.to_string()),
-        Value::Tensor(tensor) => Leaf::Tensor {
-            dtype: tensor.dtype,
-            shape: tensor.shape.to_vec(),
-            bytes: tensor.to_contiguous().into_owned(),
-        },
-    }
-}
+pub use delegraph_kit::leaf::{leaf, value};
 
 /// The arguments of a method: from `--input NAME=FILE`, from a safetensors file, literals filled in.
 ///

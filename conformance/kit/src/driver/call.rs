@@ -23,6 +23,8 @@ pub struct Script {
     pub correlation: u64,
     /// Which of the host's functions fail.
     pub fail: Fail,
+    /// Which form the host's structs have.
+    pub structs: Structs,
     /// What is heard. Scripts that are cloned share it.
     pub heard: Arc<Heard>,
 }
@@ -36,9 +38,26 @@ impl Default for Script {
             profile: false,
             correlation: 0,
             fail: Fail::default(),
+            structs: Structs::default(),
             heard: Arc::default(),
         }
     }
+}
+
+/// The form in which structs are handed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Structs {
+    /// As this version has them.
+    #[default]
+    Ours,
+    /// As the first minor had them: the byte behind each must not be touched. Empty lists are NULL, here and below.
+    First,
+    /// As a later minor may have them: longer, with zeros behind what is known, and the byte behind those must not be touched.
+    Longer,
+    /// As this version has them, with extensions that nobody knows.
+    Extended,
+    /// As this version has them, but the struct of this name states this size.
+    Small(&'static str, u32),
 }
 
 /// Host functions that fail: after so many calls that succeed. `None`: never.
@@ -110,6 +129,14 @@ impl Script {
     pub fn until(mut self, deadline: Instant) -> Script {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// With structs of another form.
+    pub fn of(structs: Structs) -> Script {
+        Script {
+            structs,
+            ..Script::default()
+        }
     }
 
     /// The same with functions that fail.

@@ -14,12 +14,13 @@ mod sys;
 mod tensor;
 mod weights;
 
-pub use call::{Event, Fail, Heard, Refused, Script};
+pub use call::{Event, Fail, Heard, Refused, Script, Structs};
 pub use fence::{FenceEnd, Submitted};
 pub use sinks::NodeAnswer;
 pub use sys::instance::{Answers, Compiled, DeviceText, Flight, Instance, Loaded};
 pub use sys::library::{HostShape, InfoText, Library};
 pub use sys::memory::{Guarded, Place};
+pub use sys::process;
 pub use tensor::{Tensor, UNWRITTEN};
 pub use weights::HostWeights;
 

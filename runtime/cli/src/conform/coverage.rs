@@ -1,6 +1,6 @@
 //! `delegraph conform coverage`: which operators of core ATen run here, as a table. Every cell is counted from cases that ran.
 
-use super::call::functional;
+use delegraph_kit::call::functional;
 use super::ops;
 use crate::args::{CoverageArgs, Global, OpsArgs};
 use crate::output::Output;

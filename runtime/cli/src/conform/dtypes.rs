@@ -1,7 +1,7 @@
 //! The operator table says which dtypes an operator runs on. The kernels' own test asks the kernels; here the operators that only
 //! a decomposition computes are asked, each recorded call as a program of one node, with its first tensor in every dtype there is.
 
-use super::call::Caller;
+use delegraph_kit::call::Caller;
 use delegraph_config::Config;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, Out, Scratch, Tensor, find};
 use delegraph_opset::{BaseType, DTypes, Default, Op};
@@ -35,7 +35,7 @@ fn decompositions_take_the_dtypes_of_the_table_and_no_others() {
         .collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut corpus = Corpus::open(&root.join("conformance/corpus")).unwrap();
-    let caller = Caller::new(Config::default(), true);
+    let caller = Caller::new(Config::default(), crate::devices::discover(&Config::default(), true));
     let mut taken: BTreeMap<&str, (DTypes, DTypes)> = BTreeMap::new();
     let mut ask = |case: &OpCase, tensors: &Tensors| {
         let Some(op) = Op::find(&case.op) else {
@@ -78,7 +78,7 @@ fn decompositions_take_the_dtypes_of_the_table_and_no_others() {
 
 #[test]
 fn both_parts_of_a_complex_number_are_asked() {
-    let caller = Caller::new(Config::default(), true);
+    let caller = Caller::new(Config::default(), crate::devices::discover(&Config::default(), true));
     // Finite parts of an infinite length, one infinite part, one NaN, no imaginary part, a negative zero.
     let parts = [3e38f32, 3e38, 1.0, f32::INFINITY, f32::NAN, 0.0, 2.0, 0.0, 2.0, -0.0];
     for (name, want) in [("aten::isfinite", [1, 0, 0, 1, 1]), ("aten::isreal", [0, 0, 1, 1, 1])] {
@@ -102,7 +102,7 @@ fn both_parts_of_a_complex_number_are_asked() {
 
 #[test]
 fn what_has_no_complex_form_says_so() {
-    let caller = Caller::new(Config::default(), true);
+    let caller = Caller::new(Config::default(), crate::devices::discover(&Config::default(), true));
     let two = || Given::F32(&[2]);
     for (name, given) in [
         ("aten::mse_loss", vec![two(), two()]),

@@ -1,6 +1,6 @@
 //! `delegraph conform ops`: recorded calls of operators, each as a program of one node.
 
-use super::call::Caller;
+use delegraph_kit::call::Caller;
 use super::{quote, shard_of};
 use crate::args::{Global, OpsArgs};
 use crate::output::{Output, Tint, duration};
@@ -78,7 +78,7 @@ pub fn records(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Resu
 fn programs(args: &OpsArgs, folder: &Path, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let (mut corpus, chosen) = chosen(args)?;
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    let caller = Caller::new(config, global.no_load);
+    let caller = Caller::new(config.clone(), crate::devices::discover(&config, global.no_load));
     std::fs::create_dir_all(folder)?;
     let (mut lines, mut written) = (String::new(), 0);
     for &i in &chosen {
@@ -134,7 +134,7 @@ pub fn child() -> anyhow::Result<u8> {
     std::io::stdin().read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
     let mut corpus = Corpus::open(&request.corpus)?;
-    let caller = Caller::new(request.config, request.no_load);
+    let caller = Caller::new(request.config.clone(), crate::devices::discover(&request.config, request.no_load));
     let mut stdout = std::io::stdout();
     for case in request.cases {
         let Some(call) = corpus.cases.get(case).cloned() else {

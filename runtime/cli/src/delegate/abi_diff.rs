@@ -1,7 +1,7 @@
 //! `delegraph delegate abi-diff`: what of an old library a new one would break, for those who have it installed or have blobs of it.
 
 use super::cases::Verdict;
-use super::library::Library;
+use delegraph_kit::file::Library;
 use super::probe::{Looked, Subject, Task, probe};
 use crate::args::{DelegateAbiDiffArgs, Global};
 use crate::output::{Output, Tint};

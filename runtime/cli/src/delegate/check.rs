@@ -1,7 +1,7 @@
 //! `delegraph delegate check`: what a library's file says, then, in a child process, what the library says and does.
 
 use super::cases::Verdict;
-use super::library::Library;
+use delegraph_kit::file::Library;
 use super::probe::{Probe, Subject, Task, option_names, probe};
 use crate::args::{DelegateCheckArgs, Global};
 use crate::output::{Output, Tint, bytes};
@@ -42,33 +42,6 @@ impl Findings {
         self.0.iter().filter(|finding| finding.level == level).count()
     }
 }
-
-/// Functions that end, fork or reconfigure the process, or load more code, when a delegate calls them.
-const RISKY: [&str; 23] = [
-    "exit",
-    "_exit",
-    "_Exit",
-    "quick_exit",
-    "abort",
-    "signal",
-    "sigaction",
-    "sigprocmask",
-    "fork",
-    "vfork",
-    "execve",
-    "execvp",
-    "posix_spawn",
-    "system",
-    "popen",
-    "dlopen",
-    "dlclose",
-    "setenv",
-    "chdir",
-    "ExitProcess",
-    "TerminateProcess",
-    "LoadLibraryA",
-    "LoadLibraryW",
-];
 
 /// Runs the command.
 ///
@@ -204,11 +177,7 @@ fn from_the_file(library: &Library, findings: &mut Findings) {
             "its code is written to when it is loaded; compile with -fPIC",
         );
     }
-    let risky: Vec<&str> = RISKY
-        .iter()
-        .copied()
-        .filter(|name| library.imports.iter().any(|import| import == name))
-        .collect();
+    let risky = library.risky();
     match risky.as_slice() {
         // Rust's library has it for panics within panics, C++'s for exceptions that nobody may catch.
         ["abort"] => findings.add(

@@ -1,6 +1,6 @@
 //! The host's table, as a delegate under test sees it. Each function counts its calls, and notes what the contract forbids.
 
-use crate::driver::call::{Event, Script};
+use crate::driver::call::{Event, Script, Structs};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
 use crate::driver::weights::HostWeights;
 use crate::driver::{fence, lock, violation};
@@ -37,8 +37,16 @@ unsafe impl Sync for HostCall {}
 
 impl HostCall {
     pub fn new(host: *const c::HostApi, script: &Script) -> Box<HostCall> {
+        let mut public = c::Call { host, ..c::Call::new() };
+        match script.structs {
+            Structs::Small("dg_call", size) => public.struct_size = size,
+            // What follows is the host's own, as the contract says.
+            Structs::Longer => public.struct_size += 32,
+            Structs::Extended => public.next = super::hand::extensions(),
+            _ => {}
+        }
         Box::new(HostCall {
-            public: c::Call { host, ..c::Call::new() },
+            public,
             script: script.clone(),
             error: Mutex::default(),
             ended: AtomicBool::new(false),

@@ -1,8 +1,9 @@
 //! An initialized delegate, and its sessions.
 
-use crate::driver::call::{Refused, Script};
+use crate::driver::call::{Refused, Script, Structs};
 use crate::driver::fence::{Submitted, new_fence};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
+use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{HostCall, WeightsHandle, keep_over};
 use crate::driver::sys::library::{Library, broken, outcome};
 use crate::driver::sys::memory::{Guarded, Place};
@@ -165,6 +166,34 @@ impl Instance {
             .map_err(|problem| broken("device_enumerate", &problem))
     }
 
+    /// One call of `device_enumerate` with room for so many records: the addresses that it wrote there, up to the first place that it left
+    /// alone, and the number that it stated. Two places more than the room are watched.
+    ///
+    /// # Errors
+    /// It refuses, or writes beyond the room.
+    pub fn enumerate(&self, room: usize) -> Result<(Vec<usize>, u64), Refused> {
+        static NOTHING: u64 = 0;
+        let untouched: *const c::DeviceInfo = (&raw const NOTHING).cast();
+        let mut records = vec![untouched; room + 2];
+        let mut count = u64::MAX;
+        let place = match room {
+            0 => std::ptr::null_mut(),
+            _ => records.as_mut_ptr(),
+        };
+        // SAFETY: the outputs are valid for the call.
+        self.library
+            .call("device_enumerate", &Script::default(), |api, call| unsafe {
+                api.device_enumerate
+                    .map(|f| f(self.handle, call, room as u64, place, &mut count))
+            })?;
+        if records[room..].iter().any(|record| *record != untouched) {
+            let text = format!("it wrote more than the {room} records that there was room for");
+            return Err(broken("device_enumerate", &text));
+        }
+        let written = records.iter().take_while(|record| **record != untouched);
+        Ok((written.map(|record| record.addr()).collect(), count))
+    }
+
     /// Asks about a graph. `nodes` is the number that the image states.
     ///
     /// # Errors
@@ -176,6 +205,7 @@ impl Instance {
             image_size: image.len() as u64,
             ..c::Graph::new()
         };
+        let graph = Handed::new(graph, script.structs)?;
         let sink = Sink::<PartAnswers>::new();
         sink.with(|answers| {
             answers.count = nodes;
@@ -185,7 +215,7 @@ impl Instance {
         // SAFETY: the graph and the sink live until the call returns.
         let called = self.library.call("partition", script, |api, call| unsafe {
             api.partition
-                .map(|f| f(self.handle, call, &graph, pointer.cast_mut().cast()))
+                .map(|f| f(self.handle, call, graph.as_ptr(), pointer.cast_mut().cast()))
         });
         let answers = sink.end();
         keep_over(sink);
@@ -222,13 +252,17 @@ impl Instance {
             name_size: target.len() as u64,
             ..c::Target::new()
         };
+        let graph = Handed::new(graph, script.structs)?;
+        let target_struct = Handed::new(target_struct, script.structs)?;
         let sink = Sink::<BlobParts>::new();
         sink.with(|parts| parts.fail = script.fail);
         let pointer: *const Sink<BlobParts> = &*sink;
         // SAFETY: everything handed over lives until the call returns.
         let called = self.library.call("compile", script, |api, call| unsafe {
-            api.compile
-                .map(|f| f(self.handle, call, &graph, &target_struct, pointer.cast_mut().cast()))
+            api.compile.map(|f| {
+                let sink = pointer.cast_mut().cast();
+                f(self.handle, call, graph.as_ptr(), target_struct.as_ptr(), sink)
+            })
         });
         let parts = sink.end();
         keep_over(sink);
@@ -267,13 +301,13 @@ impl Instance {
         payload_size: u64,
         script: &Script,
     ) -> Result<Vec<(c::BlobVerdict, String)>, Refused> {
-        let meta = meta_struct(meta, payload_size);
+        let meta = Handed::new(meta_struct(meta, payload_size), script.structs)?;
         let sink = Sink::<Verdicts>::new();
         let pointer: *const Sink<Verdicts> = &*sink;
         // SAFETY: the metadata and the sink live until the call returns.
         let called = self.library.call("blob_check", script, |api, call| unsafe {
             api.blob_check
-                .map(|f| f(self.handle, call, &meta, pointer.cast_mut().cast()))
+                .map(|f| f(self.handle, call, meta.as_ptr(), pointer.cast_mut().cast()))
         });
         let verdicts = sink.end();
         keep_over(sink);
@@ -299,35 +333,36 @@ impl Instance {
             memory.protect().map_err(|problem| broken("the kit", &problem))?;
             placed.push(memory);
         }
-        let sections: Vec<c::Section> = blob
-            .sections
-            .iter()
-            .zip(&placed)
-            .map(|((name, ..), memory)| c::Section {
+        let sections = blob.sections.iter().zip(&placed).map(|((name, ..), memory)| {
+            let section = c::Section {
                 name: name.as_ptr(),
                 name_size: name.len() as u64,
                 data: memory.as_ptr(),
                 size: memory.bytes().len() as u64,
                 ..c::Section::new()
-            })
-            .collect();
-        let pointers: Vec<*const c::Section> = sections.iter().map(std::ptr::from_ref).collect();
+            };
+            Handed::new(section, script.structs)
+        });
+        let sections: Vec<Handed<c::Section>> = sections.collect::<Result<_, _>>()?;
+        let pointers = pointers(&sections);
         let size = blob.sections.iter().map(|(.., bytes)| bytes.len() as u64).sum();
-        let meta = meta_struct(&blob.meta, size);
+        let meta = Handed::new(meta_struct(&blob.meta, size), script.structs)?;
         let handle = weights_handle(weights, true, script);
         let raw = c::Blob {
-            meta: &meta,
-            sections: pointers.as_ptr(),
+            meta: meta.as_ptr(),
+            sections: list(&pointers, script.structs),
             section_count: pointers.len() as u64,
             weights: pointer_of(&handle),
             device_chosen: u32::from(device.is_some()),
             device: device.unwrap_or(0),
             ..c::Blob::new()
         };
+        let raw = Handed::new(raw, script.structs)?;
         let mut session = std::ptr::null_mut();
         // SAFETY: everything handed over lives until the call returns; the weights longer, by what is kept.
         let called = self.library.call("session_load", script, |api, call| unsafe {
-            api.session_load.map(|f| f(self.handle, call, &raw, &mut session))
+            api.session_load
+                .map(|f| f(self.handle, call, raw.as_ptr(), &mut session))
         });
         handle.ended.store(true, Ordering::SeqCst);
         // The sections are gone from here on: a session that kept a pointer to one faults. The weights stay while they are retained.
@@ -438,6 +473,8 @@ struct Run {
     outputs: Vec<*mut c::Tensor>,
     tensors: Vec<c::Tensor>,
     sizes: Vec<Vec<i64>>,
+    /// Where the tensors lie, if not in the list.
+    placed: Vec<Handed<c::Tensor>>,
 }
 
 impl Run {
@@ -468,7 +505,20 @@ impl Run {
             outputs: (count..tensors.len()).map(|i| unsafe { first.add(i) }).collect(),
             tensors,
             sizes,
+            placed: Vec::new(),
         }
+    }
+
+    /// The same with structs of another form.
+    fn shaped(mut self, structs: Structs) -> Result<Run, Refused> {
+        if structs != Structs::Ours {
+            let placed = self.tensors.iter().map(|tensor| Handed::new(*tensor, structs));
+            self.placed = placed.collect::<Result<_, _>>()?;
+            let (inputs, outputs) = self.placed.split_at(self.inputs.len());
+            self.inputs = pointers(inputs);
+            self.outputs = outputs.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect();
+        }
+        Ok(self)
     }
 
     /// The states that the session keeps itself: their tensors come without bytes.
@@ -520,6 +570,7 @@ impl Drop for Flight {
             std::mem::forget(std::mem::take(&mut self.run.sizes));
             std::mem::forget(std::mem::take(&mut self.run.inputs));
             std::mem::forget(std::mem::take(&mut self.run.outputs));
+            std::mem::forget(std::mem::take(&mut self.run.placed));
         }
     }
 }
@@ -544,16 +595,16 @@ impl Loaded {
         kept: &[usize],
         script: &Script,
     ) -> Result<(), Refused> {
-        let run = Run::new(inputs, outputs).without(kept);
+        let run = Run::new(inputs, outputs).without(kept).shaped(script.structs)?;
         // SAFETY: everything handed over lives until the call returns; outputs are borrowed exclusively.
         let called = self.library.call("session_execute", script, |api, call| unsafe {
             api.session_execute.map(|f| {
                 f(
                     self.session,
                     call,
-                    run.inputs.as_ptr(),
+                    list(&run.inputs, script.structs),
                     run.inputs.len() as u64,
-                    run.outputs.as_ptr(),
+                    list(&run.outputs, script.structs),
                     run.outputs.len() as u64,
                 )
             })
@@ -567,7 +618,7 @@ impl Loaded {
     /// # Errors
     /// It refuses: nothing was submitted.
     pub fn submit(&mut self, inputs: &[Tensor], outputs: &mut [Tensor], script: &Script) -> Result<Flight, Refused> {
-        let run = Run::new(inputs, outputs);
+        let run = Run::new(inputs, outputs).shaped(script.structs)?;
         let (number, fence) = new_fence();
         let call = HostCall::new(self.library.host, script);
         // SAFETY: the tensors live until the run has ended, as the caller vouches; the rest lives in what is returned.

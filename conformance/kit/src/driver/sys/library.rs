@@ -2,6 +2,7 @@
 
 use crate::driver::call::{Refused, Script};
 use crate::driver::lock;
+use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{HOST_API, HostCall, keep_over};
 use crate::driver::sys::instance::Instance;
 use crate::driver::sys::memory::{Guarded, Place};
@@ -194,22 +195,26 @@ impl Library {
         options: &serde_json::Map<String, serde_json::Value>,
         script: &Script,
     ) -> Result<Instance, Refused> {
-        let entries: Vec<c::Kv> = options.iter().map(|(key, value)| kv(key, value)).collect();
-        let pointers: Vec<*const c::Kv> = entries.iter().map(std::ptr::from_ref).collect();
+        let entries = options
+            .iter()
+            .map(|(key, value)| Handed::new(kv(key, value), script.structs));
+        let entries: Vec<Handed<c::Kv>> = entries.collect::<Result<_, _>>()?;
+        let pointers = pointers(&entries);
         let (name, version) = ("delegraph-kit", env!("CARGO_PKG_VERSION"));
         let init = c::Init {
             host_name: name.as_ptr(),
             host_name_size: name.len() as u64,
             host_version: version.as_ptr(),
             host_version_size: version.len() as u64,
-            options: pointers.as_ptr(),
+            options: list(&pointers, script.structs),
             option_count: pointers.len() as u64,
             ..c::Init::new()
         };
+        let init = Handed::new(init, script.structs)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: everything handed over lives until the call returns.
         self.call("initialize", script, |api, call| unsafe {
-            api.initialize.map(|f| f(call, &init, &mut handle))
+            api.initialize.map(|f| f(call, init.as_ptr(), &mut handle))
         })?;
         if handle.is_null() {
             return Err(broken("initialize", "it succeeded and gave no delegate"));
@@ -218,7 +223,10 @@ impl Library {
     }
 }
 
-/// An option; lists and tables become their JSON text.
+/// The type of an option that is `null`: none of the contract's.
+const UNKNOWN_KV_TYPE: c::KvType = c::KvType(0x7fff);
+
+/// An option. A list or table becomes an empty text, `null` an option of a type that nobody knows.
 fn kv(key: &str, value: &serde_json::Value) -> c::Kv {
     let mut kv = c::Kv {
         key: key.as_ptr(),
@@ -245,6 +253,7 @@ fn kv(key: &str, value: &serde_json::Value) -> c::Kv {
             kv.str_value = text.as_ptr();
             kv.str_value_size = text.len() as u64;
         }
+        serde_json::Value::Null => kv.r#type = UNKNOWN_KV_TYPE,
         _ => kv.r#type = c::KvType::STR,
     }
     kv

@@ -27,6 +27,14 @@ structs! {
     DeviceInfo "dg_device_info" Some(c::DeviceInfo::ID.0);
     ProfileEvent "dg_profile_event" Some(c::ProfileEvent::ID.0);
     DelegateApi "dg_delegate_api" None;
+    Kv "dg_kv" Some(c::Kv::ID.0);
+    Init "dg_init" Some(c::Init::ID.0);
+    Graph "dg_graph" Some(c::Graph::ID.0);
+    Target "dg_target" Some(c::Target::ID.0);
+    BlobMeta "dg_blob_meta" Some(c::BlobMeta::ID.0);
+    Section "dg_section" Some(c::Section::ID.0);
+    Blob "dg_blob" Some(c::Blob::ID.0);
+    Tensor "dg_tensor" Some(c::Tensor::ID.0);
 }
 
 /// Copies a delegate's struct: as much of it as both sides know, the rest unset.

@@ -52,6 +52,33 @@ const LINKER: [&str; 7] = [
     "_mh_dylib_header",
 ];
 
+/// Functions that end, fork or reconfigure the process, or load more code, when a delegate calls them.
+pub const RISKY: [&str; 23] = [
+    "exit",
+    "_exit",
+    "_Exit",
+    "quick_exit",
+    "abort",
+    "signal",
+    "sigaction",
+    "sigprocmask",
+    "fork",
+    "vfork",
+    "execve",
+    "execvp",
+    "posix_spawn",
+    "system",
+    "popen",
+    "dlopen",
+    "dlclose",
+    "setenv",
+    "chdir",
+    "ExitProcess",
+    "TerminateProcess",
+    "LoadLibraryA",
+    "LoadLibraryW",
+];
+
 impl Library {
     /// Reads a library's file.
     ///
@@ -200,6 +227,18 @@ impl Library {
             _ => "ELF",
         };
         self.format == format && self.machine == std::env::consts::ARCH
+    }
+
+    /// Of [`RISKY`], what it asks for.
+    pub fn risky(&self) -> Vec<&'static str> {
+        let asks = |name: &&str| self.imports.iter().any(|import| import == name);
+        RISKY.into_iter().filter(asks).collect()
+    }
+
+    /// What it exports beside entries of delegates.
+    pub fn other_exports(&self) -> Vec<&str> {
+        let names = self.exports.iter().map(String::as_str);
+        names.filter(|name| !name.starts_with("dg_delegate_entry_v")).collect()
     }
 
     /// Major versions of the ABI that it exports an entry for.

@@ -1,28 +1,30 @@
 //! A recorded call of an operator as a program of one node, through all of Delegraph.
 
-use crate::inputs::{leaf, value};
+use crate::leaf::{leaf, value};
 use delegraph::{LoadOptions, Session, Source};
 use delegraph_config::Config;
 use delegraph_host::Host;
-use delegraph_ir::{Arg, Expr, Graph, InferError, MemoryFormat, Module, Op, Symbol, TensorType, Type, ValueId, infer};
+use delegraph_ir::{
+    Arg, Constant, Expr, Graph, InferError, MemoryFormat, Module, Op, Symbol, TensorType, Type, ValueId, infer,
+};
 use delegraph_opset::{BaseType, ParamType};
 use delegraph_runner::corpus::{Argument, OpCase, Want};
 use delegraph_runner::fixture::Tensors;
 use delegraph_runner::{CaseRecord, Leaf, Verdict};
-use delegraph_types::{DType, Scalar};
+use delegraph_types::{DType, Dims, Scalar};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Compiles, loads and runs calls.
+/// Compiles, loads and runs calls. Every call is compiled anew; the delegates are loaded once.
 pub struct Caller {
     config: Config,
     host: Arc<Host>,
 }
 
 impl Caller {
-    /// With the delegates that the configuration allows.
-    pub fn new(config: Config, no_load: bool) -> Caller {
-        let host = Arc::new(crate::devices::discover(&config, no_load));
+    /// With the delegates of `host` that the configuration allows.
+    pub fn new(config: Config, host: Host) -> Caller {
+        let host = Arc::new(host);
         Caller { config, host }
     }
 
@@ -82,7 +84,7 @@ impl Caller {
     /// # Errors
     /// A sentence that says why there is none.
     pub fn compile<'t>(&self, case: &OpCase, tensors: &'t Tensors) -> Result<(Vec<u8>, Vec<&'t Leaf>), String> {
-        let (mut module, inputs) = program(case, tensors)?;
+        let (mut module, inputs) = program(case, tensors, &[])?;
         delegraph_passes::simplify(&mut module).map_err(text)?;
         delegraph_ir::verify(&module).map_err(text)?;
         let compiled = delegraph::compile(module, &self.config, &self.host, &mut |_| {}).map_err(text)?;
@@ -94,8 +96,15 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// One node; the tensors of the case are its inputs.
-fn program<'t>(case: &OpCase, tensors: &'t Tensors) -> Result<(Module, Vec<&'t Leaf>), String> {
+/// One node; the tensors of the case are its inputs, but for those of the parameters named in `constants`, which are weights.
+///
+/// # Errors
+/// A sentence that says why there is none: the operator is not in the table, or type inference and PyTorch disagree.
+pub fn program<'t>(
+    case: &OpCase,
+    tensors: &'t Tensors,
+    constants: &[String],
+) -> Result<(Module, Vec<&'t Leaf>), String> {
     let called = Op::find(&case.op).ok_or("the operator is not in the table")?;
     let op = functional(called).ok_or("the operator writes to its arguments, and has no functional form")?;
     let mut maker = Maker {
@@ -103,9 +112,11 @@ fn program<'t>(case: &OpCase, tensors: &'t Tensors) -> Result<(Module, Vec<&'t L
         module: Module::default(),
         graph: Graph::new("forward"),
         inputs: Vec::new(),
+        constant: false,
     };
     let mut args = Vec::new();
     for param in &op.schema().params {
+        maker.constant = constants.contains(&param.name);
         // What is not recorded is a generator.
         args.push(match case.arg(&param.name) {
             Some(arg) => maker
@@ -147,6 +158,8 @@ struct Maker<'t> {
     module: Module,
     graph: Graph,
     inputs: Vec<&'t Leaf>,
+    /// Whether the tensors of the argument at hand are weights.
+    constant: bool,
 }
 
 impl<'t> Maker<'t> {
@@ -159,13 +172,21 @@ impl<'t> Maker<'t> {
 
     fn input(&mut self, key: &str) -> Result<ValueId, String> {
         let (leaf, ty) = self.tensor(key)?;
+        if self.constant
+            && let Leaf::Tensor { dtype, shape, bytes } = leaf
+        {
+            let name = format!("w{}", self.module.constants.len());
+            let sizes = Dims::new(shape).map_err(text)?;
+            let constant = Constant::contiguous(&name, *dtype, sizes, bytes.clone().into());
+            let id = self.module.constants.push(constant);
+            return Ok(self.graph.add_constant(name, ty, id));
+        }
         self.inputs.push(leaf);
         Ok(self.graph.add_input(format!("x{}", self.inputs.len() - 1), ty.into()))
     }
 
     fn argument(&mut self, arg: &Argument, ty: ParamType) -> Result<Arg, String> {
         Ok(match arg {
-            Argument::None | Argument::Place => Arg::None,
             Argument::Tensor(key) => Arg::Value(self.input(key)?),
             Argument::Tensors(keys) => {
                 let keys = keys
@@ -177,26 +198,7 @@ impl<'t> Maker<'t> {
                     false => Arg::Values(values.into_iter().flatten().collect()),
                 }
             }
-            // One integer stands for a list of equal ones.
-            Argument::Number(Scalar::Int(i)) if ty.list => Arg::ints(&vec![*i; usize::from(ty.length.unwrap_or(1))]),
-            Argument::Number(Scalar::Int(i)) if ty.base == BaseType::Float => Arg::Float(*i as f64),
-            Argument::Number(number) => Arg::scalar(*number),
-            Argument::Str(s) => Arg::Str(s.clone()),
-            Argument::Ints(items) if ty.base == BaseType::Float => {
-                Arg::Floats(items.iter().map(|i| *i as f64).collect())
-            }
-            Argument::Ints(items) => Arg::ints(items),
-            Argument::Floats(items) => Arg::Floats(items.clone()),
-            Argument::Bools(items) => Arg::Bools(items.clone()),
-            Argument::Scalars(items) => Arg::Scalars(items.clone()),
-            Argument::DType(name) => Arg::DType(dtype(name)?),
-            Argument::MemoryFormat(name) => Arg::MemoryFormat(match name.as_str() {
-                "contiguous_format" => MemoryFormat::Contiguous,
-                "preserve_format" => MemoryFormat::Preserve,
-                "channels_last" => MemoryFormat::ChannelsLast,
-                "channels_last_3d" => MemoryFormat::ChannelsLast3d,
-                _ => return Err(format!("memory format `{name}`")),
-            }),
+            plain => return literal(plain, ty),
         })
     }
 
@@ -273,7 +275,37 @@ impl<'t> Maker<'t> {
     }
 }
 
-fn dtype(name: &str) -> Result<DType, String> {
+/// An argument that is no tensor.
+///
+/// # Errors
+/// It is one, or Delegraph has no such value.
+pub(crate) fn literal(arg: &Argument, ty: ParamType) -> Result<Arg, String> {
+    Ok(match arg {
+        Argument::None | Argument::Place => Arg::None,
+        Argument::Tensor(_) | Argument::Tensors(_) => return Err("a tensor where a plain value is meant".to_string()),
+        // One integer stands for a list of equal ones.
+        Argument::Number(Scalar::Int(i)) if ty.list => Arg::ints(&vec![*i; usize::from(ty.length.unwrap_or(1))]),
+        Argument::Number(Scalar::Int(i)) if ty.base == BaseType::Float => Arg::Float(*i as f64),
+        Argument::Number(number) => Arg::scalar(*number),
+        Argument::Str(s) => Arg::Str(s.clone()),
+        Argument::Ints(items) if ty.base == BaseType::Float => Arg::Floats(items.iter().map(|i| *i as f64).collect()),
+        Argument::Ints(items) => Arg::ints(items),
+        Argument::Floats(items) => Arg::Floats(items.clone()),
+        Argument::Bools(items) => Arg::Bools(items.clone()),
+        Argument::Scalars(items) => Arg::Scalars(items.clone()),
+        Argument::DType(name) => Arg::DType(dtype(name)?),
+        Argument::MemoryFormat(name) => Arg::MemoryFormat(match name.as_str() {
+            "contiguous_format" => MemoryFormat::Contiguous,
+            "preserve_format" => MemoryFormat::Preserve,
+            "channels_last" => MemoryFormat::ChannelsLast,
+            "channels_last_3d" => MemoryFormat::ChannelsLast3d,
+            _ => return Err(format!("memory format `{name}`")),
+        }),
+    })
+}
+
+/// A dtype by PyTorch's name.
+pub(crate) fn dtype(name: &str) -> Result<DType, String> {
     DType::from_name(name).ok_or_else(|| format!("dtype `{name}` is not supported"))
 }
 
