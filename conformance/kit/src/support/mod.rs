@@ -10,12 +10,19 @@ mod question;
 mod table;
 
 pub use propose::{Proposal, propose};
-pub use question::{Question, TypeOf, questions, questions_of};
+pub use question::{Question, TypeOf, of_kit, questions, questions_of};
 pub use table::{Cell, Row, Table, table};
 
+use crate::case::Failure;
+use crate::driver::{Instance, Library, Script};
+use crate::subject::Subject;
+use delegraph_abi::c;
 use delegraph_abi::image::{NodeIndex, NodeView, verify};
-use delegraph_host::{Claims, Unclaimed};
+use delegraph_host::{Claims, Pass, Unclaimed};
 use delegraph_lower::Operators;
+use delegraph_lower::image::Form;
+use delegraph_opset::Versions;
+use std::sync::Arc;
 
 /// A question and its answers.
 #[derive(Debug, Clone)]
@@ -55,6 +62,57 @@ pub fn ask_all(
         });
     }
     Ok(asked)
+}
+
+/// Asks a library about every recorded call of the kit, in this process: whoever calls it runs in a child.
+///
+/// # Errors
+/// Skip: the library does not compile. Fail: it cannot be loaded, or does not answer.
+pub fn ask_subject(subject: &Subject) -> Result<Vec<Asked>, Failure> {
+    let (questions, claims) = questions_for(subject)?;
+    let mut asker = Asker::new(subject)?;
+    Ok(ask_all(questions, &claims, &mut |image| asker.ask(image))?)
+}
+
+/// The kit's questions in the form that a library wants, and what its manifest claims.
+pub(crate) fn questions_for(subject: &Subject) -> Result<(Vec<Question>, Claims), Failure> {
+    let versions = Versions::builtin();
+    let manifest = subject.manifest.as_ref().map(|(_, manifest)| manifest);
+    let form = Form {
+        version: versions.of_delegate(&Library::open(&subject.library)?.info()?.opset),
+        versions: &versions,
+        channels_last: manifest.is_some_and(|manifest| manifest.passes.contains(&Pass::Nhwc)),
+    };
+    let claims = manifest.map(|manifest| manifest.claims.clone()).unwrap_or_default();
+    Ok((of_kit(form)?, claims))
+}
+
+/// A started delegate that is asked about nodes.
+pub(crate) struct Asker {
+    instance: Instance,
+}
+
+impl Asker {
+    /// Starts it.
+    pub(crate) fn new(subject: &Subject) -> Result<Asker, Failure> {
+        let library = Arc::new(Library::open(&subject.library)?);
+        if !library.has(c::Feature::COMPILE) {
+            return Err(Failure::skip("the library does not compile"));
+        }
+        let instance = library.start(&subject.options, &Script::default())?;
+        Ok(Asker { instance })
+    }
+
+    /// Asks about an image of one node.
+    pub(crate) fn ask(&mut self, image: &[u8]) -> Result<Result<(), String>, String> {
+        let answers = self.instance.partition(image, 1, &Script::default());
+        let answers = answers.map_err(|refused| Failure::from(refused).reason)?;
+        answers.complete(1)?;
+        Ok(match answers.takes(0) {
+            true => Ok(()),
+            false => Err(answers.reason()),
+        })
+    }
 }
 
 /// Does something with the only node of an image.

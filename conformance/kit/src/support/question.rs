@@ -1,5 +1,6 @@
 //! A recorded call as graphs of one node.
 
+use crate::numerics::data;
 use delegraph_ir::{
     Arg, Bytes, Constant, Expr, Graph, MemoryFormat, Module, Op, Symbol, SymbolRange, TensorType, Type, ValueId, infer,
 };
@@ -7,6 +8,7 @@ use delegraph_lower::image::{Form, offer};
 use delegraph_opset::{BaseType, DTypes, ParamType, Versions};
 use delegraph_runner::Leaf;
 use delegraph_runner::corpus::{Argument, Corpus, OpCase, Want};
+use delegraph_runner::fixture::Tensors;
 use delegraph_types::{DType, Dims, Scalar};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,6 +44,9 @@ impl Question {
     }
 }
 
+/// Parameters whose tensors have a dtype of their own, even where it happens to be that of the call.
+const OWN: [&str; 6] = ["condition", "index", "indices", "mask", "zero_point", "zero_points"];
+
 /// How a question differs from the recorded call.
 #[derive(Clone, Copy)]
 struct Variant {
@@ -56,18 +61,18 @@ struct Variant {
 
 /// All questions of a call: as recorded, in each dtype that the operator has in PyTorch, each with fixed and with dynamic sizes, and once
 /// with constants. Those that make no graph, because PyTorch would refuse them, are left out.
-pub fn questions(case: &OpCase, type_of: TypeOf<'_>) -> Vec<Question> {
+pub fn questions(case: &OpCase, type_of: TypeOf<'_>, form: Form<'_>) -> Vec<Question> {
     let Some(op) = Op::find(&case.op) else {
         return Vec::new();
     };
     if op.schema().params.iter().any(|param| param.mutated) {
         return Vec::new();
     }
-    let versions = Versions::builtin();
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
+    let main = main_dtype(case, type_of);
     let first = case.inputs().first().and_then(|key| Some(type_of(key)?.0));
-    let others = match first == main_dtype(case, type_of) || first.is_none() {
+    let others = match first == main || first.is_none() {
         true => op.dtypes(),
         // The table speaks of the mask.
         false => DTypes::parse("float int bool").unwrap_or_default(),
@@ -81,7 +86,7 @@ pub fn questions(case: &OpCase, type_of: TypeOf<'_>) -> Vec<Question> {
                 constants,
             };
             // What is known of the results is of the call as it was recorded.
-            if let Some(question) = make(case, op, type_of, &versions, variant)
+            if let Some(question) = make(case, op, type_of, form, variant)
                 && seen.insert(question.image.clone())
             {
                 all.push(question);
@@ -91,21 +96,36 @@ pub fn questions(case: &OpCase, type_of: TypeOf<'_>) -> Vec<Question> {
     all
 }
 
+/// All questions of the calls that the kit has recorded.
+///
+/// # Errors
+/// What is embedded is malformed.
+pub fn of_kit(form: Form<'_>) -> Result<Vec<Question>, String> {
+    let tensors = data::call_tensors()?;
+    let type_of = |key: &str| type_in(tensors, key);
+    let calls = data::calls()?.iter();
+    Ok(calls.flat_map(|call| questions(&call.case, &type_of, form)).collect())
+}
+
+fn type_in(tensors: &Tensors, key: &str) -> Option<(DType, Vec<i64>)> {
+    match tensors.get(key) {
+        Some(Leaf::Tensor { dtype, shape, .. }) => Some((*dtype, shape.clone())),
+        _ => None,
+    }
+}
+
 /// All questions of a folder of recorded calls.
 ///
 /// # Errors
 /// The folder cannot be read.
 pub fn questions_of(folder: &Path) -> Result<Vec<Question>, String> {
+    let versions = Versions::builtin();
     let mut corpus = Corpus::open(folder).map_err(|error| error.to_string())?;
     let mut all = Vec::new();
     for i in 0..corpus.cases.len() {
         let case = corpus.cases[i].clone();
         let tensors = corpus.tensors(i).map_err(|error| error.to_string())?;
-        let type_of = |key: &str| match tensors.get(key) {
-            Some(Leaf::Tensor { dtype, shape, .. }) => Some((*dtype, shape.clone())),
-            _ => None,
-        };
-        all.extend(questions(&case, &type_of));
+        all.extend(questions(&case, &|key| type_in(tensors, key), Form::newest(&versions)));
     }
     Ok(all)
 }
@@ -127,7 +147,7 @@ fn main_dtype(case: &OpCase, type_of: TypeOf<'_>) -> Option<DType> {
     }
 }
 
-fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, versions: &Versions, variant: Variant) -> Option<Question> {
+fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, form: Form<'_>, variant: Variant) -> Option<Question> {
     let main = main_dtype(case, type_of)?;
     let mut maker = Maker {
         type_of,
@@ -136,12 +156,16 @@ fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, versions: &Versions, variant
         module: Module::default(),
         graph: Graph::new("forward"),
         tensors: 0,
+        switches: true,
         alone: case.inputs().is_empty(),
     };
     let mut args = Vec::new();
     for param in &op.schema().params {
         args.push(match case.arg(&param.name) {
-            Some(arg) => maker.argument(arg, param.ty)?,
+            Some(arg) => {
+                maker.switches = !OWN.contains(&param.name.as_str());
+                maker.argument(arg, param.ty)?
+            }
             None => Arg::None,
         });
     }
@@ -161,7 +185,7 @@ fn make(case: &OpCase, op: Op, type_of: TypeOf<'_>, versions: &Versions, variant
         .and_then(|value| maker.graph.tensor(value))
         .map_or(0, TensorType::rank);
     maker.module.graphs.push(maker.graph);
-    let offered = offer(&maker.module, maker.module.graphs.first()?, Form::newest(versions)).ok()?;
+    let offered = offer(&maker.module, maker.module.graphs.first()?, form).ok()?;
     if offered.image.operators.is_empty() {
         return None;
     }
@@ -182,6 +206,8 @@ struct Maker<'t> {
     module: Module,
     graph: Graph,
     tensors: usize,
+    /// The parameter at hand gets the variant's dtype.
+    switches: bool,
     /// The call has no tensors: its dtype is an argument.
     alone: bool,
 }
@@ -190,7 +216,7 @@ impl Maker<'_> {
     fn input(&mut self, key: &str) -> Option<ValueId> {
         let (dtype, sizes) = (self.type_of)(key)?;
         let dtype = match self.variant.dtype {
-            Some(other) if dtype == self.main => other,
+            Some(other) if dtype == self.main && self.switches => other,
             _ => dtype,
         };
         let name = format!("x{}", self.tensors);
