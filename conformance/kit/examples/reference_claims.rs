@@ -38,7 +38,7 @@ pub fn ask(image: &[u8]) -> Result<Result<(), String>, String> {
 pub fn asked(claims: &Claims) -> Result<Vec<Asked>, String> {
     let mut questions = questions_of(&in_repository("conformance/corpus"))?;
     let versions = Versions::builtin();
-    questions.extend(of_kit(Form::newest(&versions))?);
+    questions.extend(of_kit(None, Form::newest(&versions))?);
     ask_all(questions, claims, &mut ask)
 }
 

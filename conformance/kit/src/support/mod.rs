@@ -66,27 +66,25 @@ pub fn ask_all(
     Ok(asked)
 }
 
-/// Asks a library about every recorded call of the kit, in this process: whoever calls it runs in a child.
-///
-/// # Errors
-/// Skip: the library does not compile. Fail: it cannot be loaded, or does not answer.
-pub fn ask_subject(subject: &Subject) -> Result<Vec<Asked>, Failure> {
-    let (questions, claims) = questions_for(subject)?;
-    let mut asker = Asker::new(subject)?;
-    Ok(ask_all(questions, &claims, &mut |image| asker.ask(image))?)
-}
-
 /// The kit's questions in the form that a library wants, and what its manifest claims.
 pub(crate) fn questions_for(subject: &Subject) -> Result<(Vec<Question>, Claims), Failure> {
     let versions = Versions::builtin();
-    let manifest = subject.manifest.as_ref().map(|(_, manifest)| manifest);
-    let form = Form {
-        version: versions.of_delegate(&Library::open(&subject.library)?.info()?.opset),
-        versions: &versions,
-        channels_last: manifest.is_some_and(|manifest| manifest.passes.contains(&Pass::Nhwc)),
-    };
-    let claims = manifest.map(|manifest| manifest.claims.clone()).unwrap_or_default();
-    Ok((of_kit(form)?, claims))
+    let opset = Library::open(&subject.library)?.info()?.opset;
+    let manifest = subject.manifest.as_ref();
+    let claims = manifest
+        .map(|(_, manifest)| manifest.claims.clone())
+        .unwrap_or_default();
+    Ok((of_kit(None, form_of(subject, &versions, &opset))?, claims))
+}
+
+/// The form of images that a library was built for and its manifest asks for.
+fn form_of<'v>(subject: &Subject, versions: &'v Versions, opset: &str) -> Form<'v> {
+    let manifest = subject.manifest.as_ref();
+    Form {
+        versions,
+        version: versions.of_delegate(opset),
+        channels_last: manifest.is_some_and(|(_, manifest)| manifest.passes.contains(&Pass::Nhwc)),
+    }
 }
 
 /// A started delegate that is asked about nodes.

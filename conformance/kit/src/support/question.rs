@@ -96,14 +96,16 @@ pub fn questions(case: &OpCase, type_of: TypeOf<'_>, form: Form<'_>) -> Vec<Ques
     all
 }
 
-/// All questions of the calls that the kit has recorded.
+/// All questions of the calls of an operator that the kit has recorded; of every operator for `None`.
 ///
 /// # Errors
 /// What is embedded is malformed.
-pub fn of_kit(form: Form<'_>) -> Result<Vec<Question>, String> {
+pub fn of_kit(op: Option<&str>, form: Form<'_>) -> Result<Vec<Question>, String> {
     let tensors = data::call_tensors()?;
     let type_of = |key: &str| type_in(tensors, key);
-    let calls = data::calls()?.iter();
+    let calls = data::calls()?
+        .iter()
+        .filter(|call| op.is_none_or(|op| op == call.case.op));
     Ok(calls.flat_map(|call| questions(&call.case, &type_of, form)).collect())
 }
 
