@@ -4,7 +4,7 @@
 //! operator has.
 
 use delegraph_host::Claims;
-use delegraph_kit::support::{Asked, Proposal, ask_all, of_kit, propose, questions_of};
+use delegraph_kit::support::{Asked, Proposal, Setting, ask_all, of_kit, propose, questions_of};
 use delegraph_lower::image::Form;
 use delegraph_opset::Versions;
 use delegraph_sdk::image::{NodeIndex, verify};
@@ -38,7 +38,11 @@ pub fn ask(image: &[u8]) -> Result<Result<(), String>, String> {
 pub fn asked(claims: &Claims) -> Result<Vec<Asked>, String> {
     let mut questions = questions_of(&in_repository("conformance/corpus"))?;
     let versions = Versions::builtin();
-    questions.extend(of_kit(None, Form::newest(&versions))?);
+    let setting = Setting {
+        form: Form::newest(&versions),
+        quantized: true,
+    };
+    questions.extend(of_kit(None, setting)?);
     ask_all(questions, claims, &mut ask)
 }
 

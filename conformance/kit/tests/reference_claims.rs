@@ -3,8 +3,8 @@
 #[path = "../examples/reference_claims.rs"]
 mod written;
 
-use delegraph_host::Manifest;
 use delegraph_host::claims::OperatorTable;
+use delegraph_host::{Claims, Manifest};
 use delegraph_kit::support::{propose, table};
 use delegraph_lower::Operators;
 use std::collections::BTreeSet;
@@ -63,7 +63,7 @@ fn whatever_is_claimed_is_taken_and_every_operator_that_was_asked_about_is_claim
 #[test]
 fn a_delegate_of_one_operator_gets_the_claim_that_its_author_would_write() {
     // `add` of f32 tensors of one shape and rank, neither of them a constant, with `alpha = 1`: the example of `first-delegate.md`.
-    let mut asked = written::asked(&Default::default()).unwrap();
+    let mut asked = written::asked(&Claims::default()).unwrap();
     asked.retain(|one| one.question.op == "aten::add.Tensor");
     for one in &mut asked {
         let view = delegraph_sdk::image::verify(&one.question.image).unwrap();

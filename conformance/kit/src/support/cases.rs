@@ -1,6 +1,6 @@
 //! The questions as cases, an operator and dtype each: `partition/support/aten::add.Tensor/f32`. They ask what is taken and compute nothing.
 
-use super::{Asked, Proposal, ask_all, form_of, of_kit, propose, table};
+use super::{Asked, Proposal, Setting, ask_all, of_kit, propose, setting_of, table};
 use crate::case;
 use crate::numerics::engine::Engine;
 use crate::registry::{CaseInfo, Ran};
@@ -20,7 +20,11 @@ const PREFIX: &str = "partition/support/";
 pub fn infos() -> Vec<CaseInfo> {
     // What is embedded is well formed: a test reads it.
     let versions = Versions::builtin();
-    let all = of_kit(None, Form::newest(&versions)).unwrap_or_default();
+    let setting = Setting {
+        form: Form::newest(&versions),
+        quantized: true,
+    };
+    let all = of_kit(None, setting).unwrap_or_default();
     let pairs: BTreeSet<(String, &'static str)> = all.into_iter().map(|q| (q.op, q.dtype.name())).collect();
     let info = |(op, dtype): (String, &str)| {
         let info = CaseInfo::new(format!("{PREFIX}{op}/{dtype}"), "which calls of an operator are taken")?;
@@ -64,7 +68,8 @@ impl<'s> Asker<'s> {
             let asked = self.ask(Some((op, dtype)))?;
             if asked.is_empty() {
                 return Err(case::Failure::skip(format!(
-                    "`{op}` is not in the operator table that the delegate was built for"
+                    "there is no `{op}` in {dtype} in the operator table that the delegate was built for, or in the graphs that its \
+                     manifest asks for"
                 )));
             }
             let total = table(&asked).total();
@@ -111,8 +116,8 @@ impl<'s> Asker<'s> {
             }
         };
         let versions = Versions::builtin();
-        let form = form_of(self.subject, &versions, &delegate.info().opset);
-        let mut questions = of_kit(about.map(|(op, _)| op), form)?;
+        let setting = setting_of(self.subject, &versions, &delegate.info().opset);
+        let mut questions = of_kit(about.map(|(op, _)| op), setting)?;
         questions.retain(|question| about.is_none_or(|(_, dtype)| question.dtype == dtype));
         let none = Claims::default();
         let claims = self

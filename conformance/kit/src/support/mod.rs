@@ -12,7 +12,7 @@ mod question;
 mod table;
 
 pub use propose::{Proposal, propose};
-pub use question::{Question, TypeOf, of_kit, questions, questions_of};
+pub use question::{Question, Setting, TypeOf, of_kit, questions, questions_of};
 pub use table::{Cell, Row, Table, table};
 
 use crate::case::Failure;
@@ -35,6 +35,13 @@ pub struct Asked {
     pub taken: Result<(), String>,
     /// Position of the claim that covers the node, or why none does.
     pub claimed: Result<usize, Unclaimed>,
+}
+
+impl Question {
+    /// Whether one of these claims covers the node.
+    pub fn is_claimed(&self, claims: &Claims) -> bool {
+        node_of(&self.image, |node| claims.judge(&node, &Operators).is_ok()).unwrap_or(false)
+    }
 }
 
 impl Asked {
@@ -74,16 +81,19 @@ pub(crate) fn questions_for(subject: &Subject) -> Result<(Vec<Question>, Claims)
     let claims = manifest
         .map(|(_, manifest)| manifest.claims.clone())
         .unwrap_or_default();
-    Ok((of_kit(None, form_of(subject, &versions, &opset))?, claims))
+    Ok((of_kit(None, setting_of(subject, &versions, &opset))?, claims))
 }
 
 /// The form of images that a library was built for and its manifest asks for.
-fn form_of<'v>(subject: &Subject, versions: &'v Versions, opset: &str) -> Form<'v> {
-    let manifest = subject.manifest.as_ref();
-    Form {
-        versions,
-        version: versions.of_delegate(opset),
-        channels_last: manifest.is_some_and(|(_, manifest)| manifest.passes.contains(&Pass::Nhwc)),
+fn setting_of<'v>(subject: &Subject, versions: &'v Versions, opset: &str) -> Setting<'v> {
+    let asks = |pass| matches!(&subject.manifest, Some((_, manifest)) if manifest.passes.contains(&pass));
+    Setting {
+        form: Form {
+            versions,
+            version: versions.of_delegate(opset),
+            channels_last: asks(Pass::Nhwc),
+        },
+        quantized: asks(Pass::FoldQdq),
     }
 }
 

@@ -6,7 +6,7 @@ use super::Asked;
 use delegraph_abi::DType;
 use delegraph_abi::image::{ArgView, ImageView, NodeIndex, NodeView, ValueIndex, verify};
 use delegraph_host::Claims;
-use delegraph_host::claims::{Claim, Condition, Dynamic, Literal, OperatorTable, WeightRule, Word, literal};
+use delegraph_host::claims::{Claim, Condition, Dynamic, Literal, OperatorTable, QuantKind, WeightRule, Word, literal};
 use delegraph_lower::Operators;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,9 @@ struct Fact<'a> {
     dynamic: bool,
     /// The dtype that the node is about.
     main: DType,
+    /// Kinds and element types of quantized tensors.
+    quant: BTreeSet<QuantKind>,
+    storage: BTreeSet<DType>,
     /// dtypes of the tensors at each parameter that has some.
     params: BTreeMap<String, BTreeSet<DType>>,
     outputs: BTreeSet<DType>,
@@ -54,7 +57,20 @@ impl<'a> Fact<'a> {
                 params.insert(name.clone(), found);
             }
         }
+        let (mut quant, mut storage) = (BTreeSet::new(), BTreeSet::new());
+        for value in node
+            .inputs()
+            .chain(node.outputs().iter())
+            .map(|value| image.value(value))
+        {
+            if let Some(kind) = value.quant() {
+                quant.insert(QuantKind::of(&kind));
+                storage.extend(value.dtype());
+            }
+        }
         Some(Fact {
+            quant,
+            storage,
             taken: asked.taken.is_ok(),
             dynamic: asked.question.variant == "dynamic",
             main,
@@ -103,7 +119,7 @@ pub fn propose(asked: &[Asked]) -> Proposal {
             .map(|parameter| parameter.name)
             .collect();
         let facts: Vec<Fact<'_>> = asked.iter().filter_map(|one| Fact::new(one, &names)).collect();
-        for claim in of_operator(op, &facts, &names, &mut proposal.left) {
+        for claim in of_operator(op, facts, &names, &mut proposal.left) {
             let same = |other: &&mut Claim| {
                 let mut body = (*other).clone();
                 body.ops.clone_from(&claim.ops);
@@ -120,7 +136,78 @@ pub fn propose(asked: &[Asked]) -> Proposal {
 }
 
 /// The claims of one operator. Outputs of the same dtype as the inputs and others are claimed apart, unless one claim can say it as well.
-fn of_operator(op: &str, facts: &[Fact<'_>], names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+fn of_operator(op: &str, facts: Vec<Fact<'_>>, names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+    let (quantized, facts): (Vec<Fact<'_>>, Vec<Fact<'_>>) = facts.into_iter().partition(|fact| !fact.quant.is_empty());
+    let mut claims = of_numbers(op, &facts, names, left);
+    if quantized.iter().any(|fact| fact.taken) && !of_quantized(op, &mut claims, &quantized, &facts, names) {
+        left.push(format!(
+            "`{op}`: {} of {} nodes of quantized types are taken, and nothing that a claim can say tells which",
+            quantized.iter().filter(|fact| fact.taken).count(),
+            quantized.len()
+        ));
+    }
+    claims
+}
+
+/// Adds what is taken of quantized types: to the claim of f32, whose numbers they stand for, or in one of its own. False: not possible.
+fn of_quantized(
+    op: &str,
+    claims: &mut Vec<Claim>,
+    quantized: &[Fact<'_>],
+    plain: &[Fact<'_>],
+    names: &[String],
+) -> bool {
+    let core: Vec<&Fact<'_>> = quantized.iter().filter(|fact| fact.taken).collect();
+    let refused: Vec<&Fact<'_>> = quantized.iter().chain(plain).filter(|fact| !fact.taken).collect();
+    let with = |claim: &Claim| Claim {
+        quant: core
+            .iter()
+            .flat_map(|fact| fact.quant.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        storage: core
+            .iter()
+            .flat_map(|fact| fact.storage.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        ..claim.clone()
+    };
+    for claim in claims.iter_mut().filter(|claim| claim.dtypes.contains(&DType::F32)) {
+        let both = with(claim);
+        if is_true(&both, &[&core], &refused) {
+            *claim = both;
+            return true;
+        }
+    }
+    let others: BTreeSet<DType> = core
+        .iter()
+        .flat_map(|fact| fact.params.values().flatten().chain(&fact.outputs))
+        .copied()
+        .filter(|dtype| !core.iter().any(|fact| fact.storage.contains(dtype)))
+        .collect();
+    let alone = with(&Claim {
+        ops: vec![op.to_string()],
+        dtypes: others.into_iter().collect(),
+        mixed: true,
+        ..Claim::default()
+    });
+    let alone = Claim {
+        mixed: alone.dtypes.len() > 1,
+        ..alone
+    };
+    match narrowed(alone, &core, &refused, names).filter(|claim| is_true(claim, &[&core], &refused)) {
+        None => false,
+        Some(claim) => {
+            claims.push(claim);
+            true
+        }
+    }
+}
+
+/// The claims of numbers that stand for themselves.
+fn of_numbers(op: &str, facts: &[Fact<'_>], names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
     let own = own_params(facts);
     let mut failed = Vec::new();
     let mut apart = of_outputs(op, facts, names, &own, Some(true), &mut failed);
