@@ -176,7 +176,9 @@ fn of_quantized(
     };
     for claim in claims.iter_mut().filter(|claim| claim.dtypes.contains(&DType::F32)) {
         let both = with(claim);
-        if is_true(&both, &[&core], &refused) {
+        // As of numbers: nodes whose other tensors are of odd dtypes may stay out.
+        let covers = core.iter().any(|fact| fact.is_covered(&both));
+        if covers && !refused.iter().any(|fact| fact.is_covered(&both)) {
             *claim = both;
             return true;
         }
