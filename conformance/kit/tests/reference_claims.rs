@@ -99,7 +99,10 @@ fn a_delegate_of_one_operator_gets_the_claim_that_its_author_would_write() {
             );
         }
         let claimed = asked.iter().filter(|one| one.question.is_claimed(&claims)).count();
-        assert!(claimed > 0 && (name == "proposal" || claimed == taken), "{name}: {claimed} of {taken}");
+        assert!(
+            claimed > 0 && (name == "proposal" || claimed == taken),
+            "{name}: {claimed} of {taken}"
+        );
     }
 }
 
