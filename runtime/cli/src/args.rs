@@ -477,6 +477,12 @@ pub enum ConformCommand {
     Ops(OpsArgs),
     /// Print which operators of core ATen run, from a corpus, as a table in Markdown
     Coverage(CoverageArgs),
+    /// Make the views of a run's folder again, or check a folder that was handed in
+    Report(ReportArgs),
+    /// Make one page of many reports
+    Index(IndexArgs),
+    /// Compare two runs, the worst regression first
+    Diff(DiffArgs),
     /// One case in this process: the runner's child
     #[command(hide = true)]
     Case,
@@ -569,6 +575,45 @@ pub struct MergeArgs {
     /// Folder for the whole
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+}
+
+/// `conform report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The folder of a run, with run.json and cases.jsonl
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Write nothing: check that the files belong together and that nothing is missing
+    #[arg(long)]
+    pub check: bool,
+    /// The library that was run, where it is not in the folder
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub library: Option<PathBuf>,
+    /// Write a statement.md to fill in
+    #[arg(long, conflicts_with = "check")]
+    pub init_statement: bool,
+}
+
+/// `conform index`
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// The folder that has the reports, at any depth
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The page to write; index.json goes beside it [default: DIR/index.html]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `conform diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The run before: a folder, or a cases.jsonl
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The run after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
 }
 
 /// `conform coverage`

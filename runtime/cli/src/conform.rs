@@ -4,12 +4,15 @@ mod bundle;
 mod child;
 mod choice;
 mod coverage;
+mod diff;
 #[cfg(test)]
 mod dtypes;
 mod identity;
+mod index;
 mod lists;
 mod merge;
 mod ops;
+mod report;
 mod run;
 mod summary;
 mod support;
@@ -56,6 +59,9 @@ pub fn run(command: &ConformCommand, global: &Global, output: &Output) -> anyhow
         ConformCommand::Coverage(args) => coverage::run(args, global, output),
         ConformCommand::Run(args) => run::run(args, global, output),
         ConformCommand::Merge(args) => merge::run(args, output),
+        ConformCommand::Report(args) => report::run(args, global, output),
+        ConformCommand::Index(args) => index::run(args, global, output),
+        ConformCommand::Diff(args) => diff::run(args, global, output),
         ConformCommand::Case => child(),
         ConformCommand::Calls => ops::child(),
         ConformCommand::Kit => child::run(),
