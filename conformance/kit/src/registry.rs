@@ -68,11 +68,14 @@ pub struct Source {
 }
 
 /// Every source.
-pub const SOURCES: &[Source] = &[Source {
-    list: raw_list,
-    open: raw_open,
-    references: Vec::new,
-}];
+pub const SOURCES: &[Source] = &[
+    Source {
+        list: raw_list,
+        open: raw_open,
+        references: Vec::new,
+    },
+    crate::numerics::source::SOURCE,
+];
 
 /// Every case with its source, in the order of reports: by category, then as the source has them.
 fn table() -> &'static (Vec<CaseInfo>, HashMap<String, usize>) {

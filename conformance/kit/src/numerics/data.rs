@@ -14,6 +14,11 @@ const PROGRAMS: &str = include_str!("../../../cases/programs.jsonl");
 const CALL_TENSORS: &[u8] = include_bytes!("../../../cases/shard-0.safetensors");
 const PROGRAM_TENSORS: &[u8] = include_bytes!("../../../cases/shard-1.safetensors");
 
+/// The recorded files as they are.
+pub fn references() -> Vec<&'static [u8]> {
+    vec![CALLS.as_bytes(), PROGRAMS.as_bytes(), CALL_TENSORS, PROGRAM_TENSORS]
+}
+
 /// A recorded call of an operator.
 #[derive(Debug, Clone)]
 pub struct Call {

@@ -12,6 +12,7 @@ pub mod oracle;
 pub mod performance;
 pub mod program;
 pub mod random;
+pub mod source;
 pub mod tolerance;
 
 use crate::call::program as module_of;
@@ -111,14 +112,41 @@ impl<'s> Numerics<'s> {
         })
     }
 
+    /// Asks whether the delegate takes what a case needs, and runs nothing: `pass`, `skip` with its reason, or `fail-claimed`.
+    pub fn support(&self, id: &str, seed: Option<u64>) -> (CaseRecord, BTreeMap<String, Vec<u8>>) {
+        let (mut record, _) = crate::case::run(id, self.subject, seed.unwrap_or(SEED), |trial| {
+            file(trial, id);
+            let module = self.module(id, trial.seed)?;
+            self.engine.compile(module, trial).map(|_| ())
+        });
+        record.mode = "support".to_string();
+        (record, BTreeMap::new())
+    }
+
+    /// What a case compiles.
+    fn module(&self, id: &str, seed: u64) -> Result<Module, String> {
+        if let Some(&i) = self.calls.get(id) {
+            let call = &data::calls()?[i];
+            return Ok(module_of(&call.case, data::call_tensors()?, &call.constants)?.0);
+        }
+        if let Some(&i) = self.programs.get(id) {
+            return program::build(&data::programs()?[i], data::program_tensors()?);
+        }
+        if let Some(case) = random::case(id, seed) {
+            let case = case?;
+            return Ok(module_of(&case.call, &case.tensors, &case.constants)?.0);
+        }
+        match performance::workload(id) {
+            Some(workload) => workload?.module(),
+            None => Err(format!("there is no case `{id}`")),
+        }
+    }
+
     /// Runs a case. `seed` chooses the values of random ones, and of no other. An id that does not exist is a failure.
     pub fn run(&self, id: &str, seed: Option<u64>) -> (CaseRecord, BTreeMap<String, Vec<u8>>) {
         let seed = seed.unwrap_or(SEED);
         let (mut record, mut evidence) = crate::case::run(id, self.subject, seed, |trial| {
-            if let Some(info) = infos().iter().find(|info| info.id == id) {
-                trial.record.op.clone_from(&info.op);
-                trial.record.dtype.clone_from(&info.dtype);
-            }
+            file(trial, id);
             if let Some(&i) = self.calls.get(id) {
                 return self.call(&data::calls()?[i], trial);
             }
@@ -162,7 +190,7 @@ impl<'s> Numerics<'s> {
             });
         }
         let step = Run { inputs, wants };
-        self.judge(module, std::slice::from_ref(&call.case.op), &call.rule, &[step], trial)
+        self.judge(module, &call.rule, &[step], trial)
     }
 
     fn random(&self, case: random::Case, trial: &mut Trial<'_>) -> Outcome {
@@ -177,7 +205,7 @@ impl<'s> Numerics<'s> {
             inputs,
             wants: vec![want],
         };
-        self.judge(module, std::slice::from_ref(&case.call.op), &case.rule, &[step], trial)
+        self.judge(module, &case.rule, &[step], trial)
     }
 
     fn program(&self, program: &Program, trial: &mut Trial<'_>) -> Outcome {
@@ -189,20 +217,17 @@ impl<'s> Numerics<'s> {
             .iter()
             .map(|step| run_of(step, tensors))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut ops: Vec<String> = program.nodes.iter().map(|(op, _, _)| op.clone()).collect();
-        ops.sort();
-        ops.dedup();
-        self.judge(module, &ops, &rule, &steps, trial)?;
+        self.judge(module, &rule, &steps, trial)?;
         self.refuses(program, tensors, &steps, &rule, trial)
     }
 
     /// Compiles, runs every step, compares, and runs again: the same inputs give the same bits, whatever ran in between.
-    fn judge(&self, module: Module, ops: &[String], rule: &Rule, steps: &[Run<'_>], trial: &mut Trial<'_>) -> Outcome {
+    fn judge(&self, module: Module, rule: &Rule, steps: &[Run<'_>], trial: &mut Trial<'_>) -> Outcome {
         if let Some(first) = steps.first() {
             trial.record.shapes = evidence::shapes(&first.inputs);
         }
         let stateful = !module.states.is_empty();
-        let taken = self.engine.compile(module, ops, trial)?;
+        let taken = self.engine.compile(module, trial)?;
         let mut session = self.engine.open(&taken, "case", trial)?;
         let mut found = Measure::default();
         let mut given = Vec::new();
@@ -213,7 +238,7 @@ impl<'s> Numerics<'s> {
             };
             let got = engine::run(&mut session, &step.inputs).map_err(|error| failed(trial, step, at(error)))?;
             engine::ran_all(&session)?;
-            let compared = compare(rule, &taken, &got, &step.wants, trial);
+            let compared = compare(rule, &taken, &got, &step.wants);
             let (measure, result) = compared;
             found = found.join(measure);
             if let Err(reason) = result {
@@ -270,7 +295,7 @@ impl<'s> Numerics<'s> {
         };
         let taken = self
             .engine
-            .compile(program::build(program, tensors)?, &[], &mut aside(trial))?;
+            .compile(program::build(program, tensors)?, &mut aside(trial))?;
         let mut session = self.engine.open(&taken, "case", &mut aside(trial))?;
         for keys in &program.refused {
             let inputs = find_all(keys, tensors)?;
@@ -281,10 +306,18 @@ impl<'s> Numerics<'s> {
                 )));
             }
             let got = engine::run(&mut session, &first.inputs)?;
-            let (_, result) = compare(rule, &taken, &got, &first.wants, trial);
+            let (_, result) = compare(rule, &taken, &got, &first.wants);
             result.map_err(|reason| format!("after inputs that are out of bounds: {reason}"))?;
         }
         Ok(())
+    }
+}
+
+/// Files a record under the operator and the dtype that the list has.
+fn file(trial: &mut Trial<'_>, id: &str) {
+    if let Some(info) = infos().iter().find(|info| info.id == id) {
+        trial.record.op.clone_from(&info.op);
+        trial.record.dtype.clone_from(&info.dtype);
     }
 }
 
@@ -328,13 +361,7 @@ fn run_of<'t>(step: &Step, tensors: &'t Tensors) -> Result<Run<'t>, String> {
 }
 
 /// Every output; the first that is wrong is named.
-fn compare(
-    rule: &Rule,
-    taken: &Taken,
-    got: &[Leaf],
-    wants: &[Want<'_>],
-    _: &Trial<'_>,
-) -> (Measure, Result<(), String>) {
+fn compare(rule: &Rule, taken: &Taken, got: &[Leaf], wants: &[Want<'_>]) -> (Measure, Result<(), String>) {
     if got.len() != wants.len() {
         let reason = format!("got {} outputs, want {}", got.len(), wants.len());
         return (Measure::default(), Err(reason));
