@@ -183,3 +183,37 @@ fn infinite_and_denormal_cases_hold_what_they_say() {
         }
     }
 }
+
+/// Kernels in the dtype itself, with sums in their own order: a tolerance that these do not keep would be one for double precision alone.
+#[test]
+fn the_portable_kernels_are_within_the_tolerances() {
+    let caller =
+        delegraph_kit::call::Caller::new(Default::default(), delegraph_host::Host::discover(Default::default()));
+    let tensors = call_tensors().unwrap();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for call in calls().unwrap() {
+        let mut record = delegraph_runner::CaseRecord::new("x", delegraph_runner::Verdict::Pass, "");
+        let got = match caller.execute(&call.case, tensors, &mut record) {
+            Ok(got) => got,
+            Err(error) => {
+                wrong.push(format!("{}: {error}", call.case.id()));
+                continue;
+            }
+        };
+        let find =
+            |list: &[Option<String>], i: usize| list.get(i).and_then(Option::as_deref).and_then(|key| tensors.get(key));
+        for (i, (got, key)) in got.iter().zip(call.case.outputs().unwrap()).enumerate() {
+            let want = Want {
+                rounded: tensors.get(key).unwrap(),
+                precise: find(&call.precise, i),
+                scale: find(&call.scale, i),
+            };
+            if let Err(reason) = judge(&call.rule, "", got, want).1 {
+                wrong.push(format!("{}: {reason}", call.case.id()));
+            }
+        }
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {count}: {wrong:#?}", wrong.len());
+}
