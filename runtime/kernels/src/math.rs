@@ -259,7 +259,8 @@ macro_rules! real {
                 libm::$asinh(self)
             }
             fn acosh(self) -> $ty {
-                libm::$acosh(self)
+                // `libm` promises nothing below 1.
+                if self < 1.0 { $ty::NAN } else { libm::$acosh(self) }
             }
             $(fn $name(self) -> $ty {
                 function!(self, $std, libm::$libm)

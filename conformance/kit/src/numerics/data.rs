@@ -14,11 +14,6 @@ const PROGRAMS: &str = include_str!("../../../cases/programs.jsonl");
 const CALL_TENSORS: &[u8] = include_bytes!("../../../cases/shard-0.safetensors");
 const PROGRAM_TENSORS: &[u8] = include_bytes!("../../../cases/shard-1.safetensors");
 
-/// The recorded files as they are.
-pub fn references() -> Vec<&'static [u8]> {
-    vec![CALLS.as_bytes(), PROGRAMS.as_bytes(), CALL_TENSORS, PROGRAM_TENSORS]
-}
-
 /// A recorded call of an operator.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -122,6 +117,11 @@ fn call_of(line: &str) -> Result<Call, String> {
         scale: more.scale,
         case,
     })
+}
+
+/// Everything that was recorded, for a hash over it.
+pub fn recorded() -> Vec<&'static [u8]> {
+    vec![CALLS.as_bytes(), PROGRAMS.as_bytes(), CALL_TENSORS, PROGRAM_TENSORS]
 }
 
 /// Every recorded call.

@@ -12,7 +12,6 @@ pub mod oracle;
 pub mod performance;
 pub mod program;
 pub mod random;
-pub mod source;
 pub mod tolerance;
 
 use crate::call::program as module_of;
@@ -87,6 +86,23 @@ fn id_of(call: &Call) -> String {
     format!("op/{}/{}", call.case.op, call.case.key)
 }
 
+/// What a case makes sure of, in one line.
+pub fn about(info: &Info) -> String {
+    let edge = info.id.rsplit('/').next().unwrap_or_default();
+    let mut programs = data::programs().unwrap_or_default().iter();
+    if let Some(program) = programs.find(|program| program.id == info.id && !program.about.is_empty()) {
+        return format!("{}: {edge}, against PyTorch; {}", info.op, program.about);
+    }
+    match info.category {
+        Category::Op if edge.starts_with("random-") => {
+            format!("{} with random arguments, against double precision", info.op)
+        }
+        Category::Op => format!("{} of {}: {edge}, against PyTorch", info.op, info.dtype),
+        Category::Performance => format!("times and bytes of {}", info.op),
+        _ => format!("{}: {edge}, against PyTorch", info.op),
+    }
+}
+
 /// Runs cases of numbers over one library, which is loaded once.
 pub struct Numerics<'s> {
     subject: &'s Subject,
@@ -110,36 +126,6 @@ impl<'s> Numerics<'s> {
             calls: calls.map(|(i, call)| (id_of(call), i)).collect(),
             programs: programs.map(|(i, program)| (program.id.as_str(), i)).collect(),
         })
-    }
-
-    /// Asks whether the delegate takes what a case needs, and runs nothing: `pass`, `skip` with its reason, or `fail-claimed`.
-    pub fn support(&self, id: &str, seed: Option<u64>) -> (CaseRecord, BTreeMap<String, Vec<u8>>) {
-        let (mut record, _) = crate::case::run(id, self.subject, seed.unwrap_or(SEED), |trial| {
-            file(trial, id);
-            let module = self.module(id, trial.seed)?;
-            self.engine.compile(module, trial).map(|_| ())
-        });
-        record.mode = "support".to_string();
-        (record, BTreeMap::new())
-    }
-
-    /// What a case compiles.
-    fn module(&self, id: &str, seed: u64) -> Result<Module, String> {
-        if let Some(&i) = self.calls.get(id) {
-            let call = &data::calls()?[i];
-            return Ok(module_of(&call.case, data::call_tensors()?, &call.constants)?.0);
-        }
-        if let Some(&i) = self.programs.get(id) {
-            return program::build(&data::programs()?[i], data::program_tensors()?);
-        }
-        if let Some(case) = random::case(id, seed) {
-            let case = case?;
-            return Ok(module_of(&case.call, &case.tensors, &case.constants)?.0);
-        }
-        match performance::workload(id) {
-            Some(workload) => workload?.module(),
-            None => Err(format!("there is no case `{id}`")),
-        }
     }
 
     /// Runs a case. `seed` chooses the values of random ones, and of no other. An id that does not exist is a failure.

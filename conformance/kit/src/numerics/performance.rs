@@ -40,19 +40,6 @@ pub enum Workload {
     Recorded(&'static Program),
 }
 
-impl Workload {
-    /// What is compiled.
-    ///
-    /// # Errors
-    /// A recorded network is malformed.
-    pub fn module(self) -> Result<Module, String> {
-        match self {
-            Workload::Made(module, _) => Ok(*module),
-            Workload::Recorded(recorded) => program::build(recorded, data::program_tensors()?),
-        }
-    }
-}
-
 /// Ids, and what stands for an operator.
 pub fn ids() -> impl Iterator<Item = (String, String)> {
     let made = MADE.iter().map(|(name, _)| name.to_string());
