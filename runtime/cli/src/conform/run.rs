@@ -165,7 +165,9 @@ fn check_device(args: &KitArgs, identity: &Identity) -> anyhow::Result<()> {
                 false => format!("it has {}", ids.join(", ")),
             };
             let name = &identity.library.name;
-            Err(crate::absent(format!("`{name}` has no device {device}\n  hint: {have}")))
+            Err(crate::absent(format!(
+                "`{name}` has no device {device}\n  hint: {have}"
+            )))
         }
         _ => Ok(()),
     }
@@ -336,6 +338,7 @@ impl Bench<'_> {
     fn take(&self, case: &CaseInfo, mut record: CaseRecord, stderr: &[u8]) {
         let library = &self.identity.library;
         record.category = case.category.name().to_string();
+        case.soften(&mut record);
         for (own, known) in [(&mut record.op, &case.op), (&mut record.dtype, &case.dtype)] {
             if own.is_empty() {
                 own.clone_from(known);
