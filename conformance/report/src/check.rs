@@ -123,7 +123,7 @@ pub fn check(question: Question<'_>) -> Checked {
     }
     waivers::check(&mut checked, question, &truth);
     bundles(&mut checked, folder, &truth);
-    certificate::check(&mut checked, folder, &truth);
+    certificate::check(&mut checked, question, &truth);
     written_statement(&mut checked, folder, &truth);
     checked.truth = Some(truth);
     checked

@@ -6,7 +6,7 @@ use crate::leaf::{leaf, value};
 use crate::subject::Subject;
 use delegraph::{Compiled, LoadOptions, Session, Source};
 use delegraph_config::{Backend, Config};
-use delegraph_host::{Host, HostOptions, Isolation};
+use delegraph_host::{Delegate, Host, HostOptions, Isolation};
 use delegraph_ir::Module;
 use delegraph_lower::Lowered;
 use delegraph_runner::{Claim, Leaf};
@@ -69,6 +69,14 @@ impl Engine {
             host: Arc::new(Host::discover(host)),
             _folder: folder,
         })
+    }
+
+    /// The delegate, loaded now if it is not yet: to be asked without a program.
+    ///
+    /// # Errors
+    /// The library cannot be loaded, or refuses to start.
+    pub fn delegate(&self) -> Result<Arc<Delegate>, String> {
+        self.host.delegate(&self.backend).map_err(|error| error.to_string())
     }
 
     /// Compiles a module for the delegate. Fills in the claim, the nodes and the time, and keeps the images that were offered.

@@ -90,6 +90,7 @@ fn judged_again(case: &CaseRecord, waivers: &Waivers, of: Of<'_>) -> bool {
     let mut again = (*case).clone();
     again.verdict = verdict;
     again.reason = reason.to_string();
+    again.waiver = None;
     waivers.judge(&mut again, of);
-    again.verdict == Verdict::Waived && again.reason == case.reason
+    again.verdict == Verdict::Waived && again.reason == case.reason && again.waiver == case.waiver
 }
