@@ -7,6 +7,8 @@
 mod certificate;
 mod waivers;
 
+pub use waivers::WAIVERS;
+
 use crate::standing::standings;
 use crate::statement::{self, STATEMENT};
 use crate::truth::{FILE_LIMIT, Truth, read_bytes, read_text, sha256_of_file};

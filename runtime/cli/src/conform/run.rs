@@ -4,11 +4,12 @@ use super::choice::{Choice, choose};
 use super::identity::{self, Identity};
 use super::{bundle, child, summary, support};
 use crate::args::{Global, KitArgs, ModeArg};
-use crate::output::Output;
+use crate::output::{Output, write_atomically};
 use delegraph_config::glob_match;
 use delegraph_kit::lists;
 use delegraph_kit::registry::CaseInfo;
 use delegraph_kit::subject::{Subject, SubjectRequest};
+use delegraph_report::check::WAIVERS;
 use delegraph_runner::batch::{Item, Pool};
 use delegraph_runner::folder::{BUNDLES, Folder, bundle_name, plan_sha256};
 use delegraph_runner::waiver::{Of, Waivers};
@@ -57,6 +58,10 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
     let info = info(args, &choice, &plan, &request, &identity, waivers.sha256.clone());
     let place = Place::open(args)?;
     let (folder, had) = Folder::begin(place.path(), info, plan, args.fresh).map_err(crate::usage)?;
+    if let Some(text) = &waivers.text {
+        // A submission has them beside the log.
+        write_atomically(&place.path().join(WAIVERS), text.as_bytes())?;
+    }
     let done: BTreeSet<&str> = had.iter().map(|record| record.id.as_str()).collect();
     let todo: Vec<&CaseInfo> = choice
         .cases
@@ -206,6 +211,7 @@ fn info(
 /// The waivers of a run, and the hash of their file.
 struct Kept {
     waivers: Waivers,
+    text: Option<String>,
     sha256: Option<String>,
 }
 
@@ -214,6 +220,7 @@ impl Kept {
         let Some(file) = &args.waivers else {
             return Ok(Kept {
                 waivers: Waivers::default(),
+                text: None,
                 sha256: None,
             });
         };
@@ -223,6 +230,7 @@ impl Kept {
         Ok(Kept {
             waivers: Waivers::parse(&text).map_err(|problem| crate::bad_input(format!("`{shown}`: {problem}")))?,
             sha256: Some(lists::sha256(text.as_bytes())),
+            text: Some(text),
         })
     }
 }
