@@ -43,6 +43,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec!["delegraph-host", "delegraph-threads", "delegraph-types"],
         ),
         ("delegraph-fault", vec!["delegraph-reference", "delegraph-sdk"]),
+        ("delegraph-double", vec!["delegraph-reference", "delegraph-sdk"]),
         ("delegraph-mutants", vec!["delegraph-reference", "delegraph-sdk"]),
         ("delegraph-pair-compiler", vec!["delegraph-sdk"]),
         ("delegraph-pair-runtime", vec!["delegraph-reference", "delegraph-sdk"]),
