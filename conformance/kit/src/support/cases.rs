@@ -50,6 +50,8 @@ pub struct Asker<'s> {
     subject: &'s Subject,
     engine: Result<Engine, String>,
     delegate: Option<Arc<Delegate>>,
+    /// The questions about the operator that was asked about last: its dtypes follow each other.
+    last: (String, Vec<Question>),
 }
 
 impl<'s> Asker<'s> {
@@ -59,6 +61,7 @@ impl<'s> Asker<'s> {
             subject,
             engine: Engine::new(subject),
             delegate: None,
+            last: Default::default(),
         }
     }
 
@@ -72,8 +75,11 @@ impl<'s> Asker<'s> {
             let dtype = DType::from_name(dtype).ok_or_else(|| format!("there is no dtype `{dtype}`"))?;
             trial.record.op = op.to_string();
             trial.record.dtype = dtype.name().to_string();
-            let mut wanted = of(Some(op))?;
-            wanted.retain(|question| question.dtype == dtype);
+            if self.last.0 != op {
+                self.last = (op.to_string(), of(Some(op))?);
+            }
+            let of_dtype = self.last.1.iter().filter(|question| question.dtype == dtype);
+            let wanted: Vec<Question> = of_dtype.cloned().collect();
             let asked = self.ask(wanted)?;
             let total = table(&asked).total();
             for (name, count) in [

@@ -162,13 +162,15 @@ fn options(given: &[String]) -> anyhow::Result<serde_json::Map<String, serde_jso
 
 fn check_device(args: &KitArgs, identity: &Identity) -> anyhow::Result<()> {
     match args.device {
-        Some(device) if !identity.devices.is_empty() && device_of(args, identity).is_none() => {
+        // A library that fails before it lists its devices is for the cases to judge.
+        Some(device) if identity.problem.is_none() && device_of(args, identity).is_none() => {
             let ids: Vec<String> = identity.devices.iter().map(|device| device.id.to_string()).collect();
-            Err(crate::absent(format!(
-                "`{}` has no device {device}\n  hint: it has {}",
-                identity.library.name,
-                ids.join(", ")
-            )))
+            let have = match ids.is_empty() {
+                true => "it lists none".to_string(),
+                false => format!("it has {}", ids.join(", ")),
+            };
+            let name = &identity.library.name;
+            Err(crate::absent(format!("`{name}` has no device {device}\n  hint: {have}")))
         }
         _ => Ok(()),
     }
