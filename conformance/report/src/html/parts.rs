@@ -54,7 +54,9 @@ pub(super) fn verdict(out: &mut String, standing: &Standing) {
         .iter()
         .filter_map(|waiver| waiver.expires.as_deref())
         .min();
-    let waived = until.map_or(String::new(), |day| format!(", first until {}", day.replace('-', "\u{2011}")));
+    let waived = until.map_or(String::new(), |day| {
+        format!(", first until {}", day.replace('-', "\u{2011}"))
+    });
     let failed = "v=fail,fail-claimed,crash,hang";
     for (label, count, filter, tone) in [
         ("failures", standing.failures(), failed, "bad"),
@@ -115,11 +117,18 @@ fn meter(percent: u64) -> String {
 pub(super) fn identity(out: &mut String, truth: &Truth) {
     out.push_str("<section id=\"identity\"><h2>What was run</h2><dl>");
     for (label, value) in crate::identity::identity(truth) {
-        let words = value.split(' ').map(|word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            true => format!("<code class=\"hash\">{word}</code>"),
-            false => html(word),
-        });
-        let _ = write!(out, "<div><dt>{label}</dt><dd>{}</dd></div>", words.collect::<Vec<_>>().join(" "));
+        let words =
+            value.split(' ').map(
+                |word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    true => format!("<code class=\"hash\">{word}</code>"),
+                    false => html(word),
+                },
+            );
+        let _ = write!(
+            out,
+            "<div><dt>{label}</dt><dd>{}</dd></div>",
+            words.collect::<Vec<_>>().join(" ")
+        );
     }
     out.push_str("</dl></section>");
 }

@@ -1,11 +1,11 @@
 //! `delegraph conform ops`: recorded calls of operators, each as a program of one node.
 
-use delegraph_kit::call::Caller;
 use super::{quote, shard_of};
 use crate::args::{Global, OpsArgs};
 use crate::output::{Output, Tint, duration};
 use delegraph_config::{Config, glob_match};
 use delegraph_host::Host;
+use delegraph_kit::call::Caller;
 use delegraph_runner::batch::Batches;
 use delegraph_runner::corpus::Corpus;
 use delegraph_runner::known::Known;
@@ -134,7 +134,10 @@ pub fn child() -> anyhow::Result<u8> {
     std::io::stdin().read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
     let mut corpus = Corpus::open(&request.corpus)?;
-    let caller = Caller::new(request.config.clone(), crate::devices::discover(&request.config, request.no_load));
+    let caller = Caller::new(
+        request.config.clone(),
+        crate::devices::discover(&request.config, request.no_load),
+    );
     let mut stdout = std::io::stdout();
     for case in request.cases {
         let Some(call) = corpus.cases.get(case).cloned() else {
