@@ -19,7 +19,7 @@ pub fn run(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
     }
     let merged = merge(&parts).map_err(crate::bad_input)?;
     merged.write(&args.output).map_err(crate::usage)?;
-    let report = delegraph_report::write_views(&args.output)?;
+    let report = delegraph_report::write_views_with(&args.output, &delegraph_kit::lists::members)?;
     summary::table(&report, output);
     for lack in &merged.lacks {
         output.data(format!("not finished: {lack}"));
