@@ -183,7 +183,7 @@ fn write(report: &Report, suite: &Suite<'_>, folder: Option<&Path>, output: &Out
             ..identity::begin(suite.name, "test")
         };
         folder::write(folder, &info, plan, &report.cases).map_err(crate::usage)?;
-        report::write_views(folder)?;
+        delegraph_report::write_views(folder)?;
     }
     output.json(&object)?;
     Ok(report.exit_code)

@@ -29,7 +29,7 @@ pub fn run(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
     if let Some(path) = waivers {
         crate::output::write_atomically(&args.output.join(WAIVERS), &std::fs::read(path)?)?;
     }
-    let report = super::report::write_views(&args.output)?;
+    let report = delegraph_report::write_views_with(&args.output, &delegraph_kit::lists::members)?;
     summary::table(&report, output);
     for lack in &merged.lacks {
         output.data(format!("not finished: {lack}"));

@@ -4,8 +4,7 @@ use crate::args::{Global, ReportArgs};
 use crate::output::{Output, Tint, write_atomically};
 use delegraph_report::check::{About, Checked, Question, check, verdicts};
 use delegraph_report::statement::{STATEMENT, template};
-use delegraph_report::{ReportError, Truth, VIEWS};
-use delegraph_runner::Report;
+use delegraph_report::{ReportError, Truth, VIEWS, write_views_with};
 use delegraph_runner::run_info::ListId;
 use serde_json::json;
 use std::path::Path;
@@ -21,7 +20,7 @@ pub fn run(args: &ReportArgs, global: &Global, output: &Output) -> anyhow::Resul
     if args.init_statement {
         return init_statement(&args.folder, output);
     }
-    let report = write_views(&args.folder)?;
+    let report = write_views_with(&args.folder, &delegraph_kit::lists::members).map_err(error)?;
     let truth = Truth::read(&args.folder).map_err(error)?;
     for line in verdicts(&truth) {
         output.data(line);
@@ -29,18 +28,6 @@ pub fn run(args: &ReportArgs, global: &Global, output: &Output) -> anyhow::Resul
     output.talk(format!("{}: {}", args.folder.display(), VIEWS.join(" ")));
     output.json(&serde_json::to_value(&report)?)?;
     Ok(0)
-}
-
-/// Every view of a folder, and the certificate, by the lists that this program holds.
-///
-/// # Errors
-/// The folder holds no run, or a view cannot be written.
-pub(super) fn write_views(folder: &Path) -> anyhow::Result<Report> {
-    let members = |list: &ListId| {
-        let (sha256, ids) = kit_list(list)?;
-        (sha256 == list.sha256).then(|| ids.into_iter().collect())
-    };
-    delegraph_report::write_views_with(folder, &members).map_err(error)
 }
 
 /// A file that is malformed is bad input; one that cannot be written is wrong use.

@@ -93,7 +93,7 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
     };
     let folder = bench.run(&todo)?;
     let kept = folder.finish(delegraph_runner::time::now()).map_err(crate::usage)?;
-    let mut report = super::report::write_views(place.path())?;
+    let mut report = delegraph_report::write_views_with(place.path(), &lists::members)?;
     if args.exact.is_some() {
         // Of the whole run this is a part, and the answer is about the part.
         report.exit_code = Report::new(report.cases.clone()).exit_code;
