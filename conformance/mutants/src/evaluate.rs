@@ -1,6 +1,7 @@
 //! A loaded blob, evaluated by the reference delegate's [`Program`], with numbers that may be wrong.
 
-use crate::{active, image, numbers, sys};
+use crate::sys::memory::{self, Remembered};
+use crate::{image, is, numbers};
 use delegraph_reference::execute::{Program, WeightBytes};
 use delegraph_reference::tensor::Tensor;
 use delegraph_sdk::image::{ImageView, Quant, verify};
@@ -29,6 +30,8 @@ pub struct Evaluator {
     /// As it was compiled, without what is misread.
     image: Vec<u8>,
     weights: Kept,
+    /// Where weights lay when the blob was loaded, by id.
+    remembered: Vec<(u32, Remembered)>,
 }
 
 impl Evaluator {
@@ -40,10 +43,11 @@ impl Evaluator {
         let program = Program::new(&image::misread(bytes)?)?;
         let view = verified(bytes)?;
         let mut instead = BTreeMap::new();
+        let mut remembered = Vec::new();
         for weight in view.weights() {
             let mapped = weights.bytes(weight.id());
-            if mapped.is_err() && active() == "ignores-weight-failure" {
-                sys::memory::fault();
+            if mapped.is_err() && is("ignores-weight-failure") {
+                memory::fault();
             }
             let mapped = mapped?;
             if mapped.len() as u64 != weight.byte_size() {
@@ -52,15 +56,19 @@ impl Evaluator {
                     "weight {id} has {have} bytes, the graph says {want}"
                 )));
             }
-            if active() == "writes-weight" {
-                sys::memory::write_lent(mapped);
+            if is("writes-weight") {
+                memory::write_lent(mapped);
+            }
+            if is("weights-not-retained") {
+                remembered.push((weight.id(), Remembered::new(mapped)));
             }
         }
-        if active() == "one-scale-for-all" {
+        if is("one-scale-for-all") {
             instead = one_scale(&view, weights)?;
         }
         let kept = match view.weight_count() {
             0 => None,
+            _ if is("weights-not-retained") => None,
             _ => Some(weights.keep()?),
         };
         let image = bytes.to_vec();
@@ -68,6 +76,7 @@ impl Evaluator {
             program,
             image,
             weights: Kept { weights: kept, instead },
+            remembered,
         })
     }
 }
@@ -79,6 +88,9 @@ impl Session for Evaluator {
         outputs: &mut [TensorOut<'_>],
         _: &Context<'_>,
     ) -> Result<(), Error> {
+        for (id, weight) in &self.remembered {
+            self.weights.instead.insert(*id, weight.read());
+        }
         let made = self.program.run(inputs, &self.weights)?;
         if made.len() != outputs.len() {
             return Err(Error::invalid(format!("{} outputs, not {}", made.len(), outputs.len())));

@@ -94,6 +94,7 @@ pub fn misread(image: &[u8]) -> Result<Vec<u8>, Error> {
     let mut patch = Patch { bytes: image.to_vec() };
     let patched = match active() {
         "ignores-negative-dim" => negative_dims(&view, &mut patch),
+        "ignores-zero-point" => zero_points(&view, &mut patch),
         "loses-quant-limits" => limits(&view, &mut patch),
         "loses-fused-relu" => relu(&view, &mut patch),
         "truncates-when-quantizing" => real_outputs(&view, &mut patch),
@@ -141,6 +142,17 @@ fn limits(view: &ImageView<'_>, patch: &mut Patch) -> Option<()> {
         let quant = patch.record(c::ImageTableKind::QUANTS, quant)?;
         patch.put(quant + offset_of!(c::ImageQuant, quant_min), &low.to_le_bytes())?;
         patch.put(quant + offset_of!(c::ImageQuant, quant_max), &high.to_le_bytes())?;
+    }
+    Some(())
+}
+
+/// Every zero point is taken for 0.
+fn zero_points(view: &ImageView<'_>, patch: &mut Patch) -> Option<()> {
+    for value in view.values().filter(|value| value.quant().is_some()) {
+        let record = patch.record(c::ImageTableKind::VALUES, value.index().0)?;
+        let quant = patch.u32(record + offset_of!(c::ImageValue, quant))?;
+        let quant = patch.record(c::ImageTableKind::QUANTS, quant)?;
+        patch.put(quant + offset_of!(c::ImageQuant, zero_point), &0i64.to_le_bytes())?;
     }
     Some(())
 }

@@ -100,7 +100,6 @@ pub fn spoil(
             let operators = ["aten::max_pool2d", "aten::max_pool2d_with_indices"];
             scene.redo(made_at, &operators, spatial::zero_padded_maximum)
         }
-        "pads-with-integer-zero" => scene.redo(made_at, &["aten::constant_pad_nd"], spatial::zero_padding),
         "ignores-normal-form" if view.normal_form() == 1 => made = spatial::contiguous(&view, made)?,
         "truncates-when-quantizing" => made = truncated_quantization(&view, made)?,
         "saturates-by-wrapping" => {

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longer than any test waits.
+/// Longer than any test lets a case run.
 const FOR_EVER: Duration = Duration::from_secs(3600);
+/// Longer than any test waits for a run to end.
+const TOO_LONG: Duration = Duration::from_secs(15);
 
 /// Makes a session of a blob.
 ///
@@ -54,6 +56,8 @@ pub fn load(
         previous: None,
         previous_input: None,
         remembered: None,
+        section: is("keeps-section").then(|| Remembered::new(image)),
+        last: Vec::new(),
     };
     Ok(Box::new(MutantSession {
         core: Arc::new(Mutex::new(core)),
@@ -112,6 +116,10 @@ struct Core {
     previous: Option<Vec<Vec<u8>>>,
     previous_input: Option<f32>,
     remembered: Option<Remembered>,
+    /// Where the image of the blob lay when it was loaded.
+    section: Option<Remembered>,
+    /// The last element of each output before the run.
+    last: Vec<Vec<u8>>,
 }
 
 /// The session: runs that are submitted are done by a thread each, and are waited for when it goes.
@@ -234,7 +242,7 @@ impl Core {
     fn end_early(&self, context: &Context<'_>) -> Result<(), Error> {
         if context.is_cancelled() {
             if is("cancel-hangs") {
-                std::thread::sleep(FOR_EVER);
+                std::thread::sleep(TOO_LONG);
             }
             return Err(Error::new(Status::CANCELLED, "the run was cancelled"));
         }
@@ -259,6 +267,8 @@ impl Core {
             "crashes-at-100th-run" if runs == 99 => memory::fault(),
             "hangs" => std::thread::sleep(FOR_EVER),
             "gives-up-at-run-time" if self.nodes > 1 => return Err(Error::unsupported("the graph is too large")),
+            // A device that nobody asks to stop.
+            "ignores-cancel" => std::thread::sleep(Duration::from_millis(600)),
             "leaks-run" => std::mem::forget(std::hint::black_box(vec![1u8; 256 << 10])),
             "needs-alignment" => {
                 let mut places = inputs.iter().map(|input| input.bytes.as_ptr().addr());
@@ -282,6 +292,12 @@ impl Core {
                 }
                 self.remembered = given.map(Remembered::new);
             }
+            "keeps-section" => {
+                if let Some(section) = &self.section {
+                    std::hint::black_box(section.read());
+                }
+            }
+            "skips-last-element" => self.last = outputs.iter().map(|out| last_element(out).to_vec()).collect(),
             "deadlocks" => deadlock(self.number),
             _ => {}
         }
@@ -341,10 +357,22 @@ impl Core {
                     out.iter_mut().for_each(|value| *value += 1.0);
                 }
             }
+            "skips-last-element" => {
+                for (out, last) in outputs.iter_mut().zip(&self.last) {
+                    let start = out.bytes.len() - last.len();
+                    out.bytes[start..].copy_from_slice(last);
+                }
+            }
             "races-on-buffer" => race(outputs),
             _ => {}
         }
     }
+}
+
+/// The last element that there is room for.
+fn last_element<'o>(out: &'o TensorOut<'_>) -> &'o [u8] {
+    let width = out.dtype.size().unwrap_or(1);
+    &out.bytes[out.bytes.len().saturating_sub(width)..]
 }
 
 /// The first output in f32 that has elements.

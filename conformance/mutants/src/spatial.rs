@@ -100,34 +100,6 @@ pub fn zero_padded_maximum(scene: &Scene<'_>, node: &NodeView<'_>, made: &Tensor
     Some(made.floats().ok()?.iter().enumerate().map(each).collect())
 }
 
-/// A quantized pad of 0 that writes the integer 0, and not the zero point.
-pub fn zero_padding(scene: &Scene<'_>, node: &NodeView<'_>, made: &Tensor) -> Option<Vec<f64>> {
-    let result = node.outputs().get(0)?;
-    node.image().value(result).quant()?;
-    let x = scene.tensor(node, 0)?;
-    let pads = node.arg(1).ints()?;
-    let rank = made.rank();
-    let mut at = vec![0i64; rank];
-    let mut values = made.to_floats();
-    for value in &mut values {
-        let inside = (0..rank).all(|d| {
-            let before = pads.get((rank - 1 - d) * 2).copied().unwrap_or(0);
-            (before..before + x.sizes()[d] as i64).contains(&at[d])
-        });
-        if !inside {
-            *value = 0.0;
-        }
-        for (at, size) in at.iter_mut().zip(made.sizes()).rev() {
-            *at += 1;
-            if *at < *size as i64 {
-                break;
-            }
-            *at = 0;
-        }
-    }
-    Some(values)
-}
-
 /// Tensors of four dimensions with their channels first, where the graph has them last.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 pub mod memory;
 mod table;
 
-use crate::{Mutant, active};
+use crate::{Mutant, is};
 use delegraph_sdk::{Status, c, roles};
 
 /// The entry of the delegate.
@@ -15,17 +15,12 @@ pub unsafe extern "C" fn dg_delegate_entry_v0(
     host: *const c::HostApi,
     out_table: *mut *const c::DelegateApi,
 ) -> Status {
-    // SAFETY: the caller keeps the contract of the entry: `host` is NULL or a table that begins with its size and version.
-    let known = (!host.is_null()).then(|| unsafe {
-        (
-            (&raw const (*host).struct_size).read() as usize,
-            (&raw const (*host).minor).read(),
-        )
-    });
-    match (active(), known) {
-        ("refuses-larger-host", Some((size, _))) if size > size_of::<c::HostApi>() => return Status::BAD_STRUCT,
-        ("refuses-older-host", Some((_, minor))) if minor < c::ABI_MINOR => return Status::BAD_STRUCT,
-        _ => {}
+    if is("refuses-larger-host") && !host.is_null() {
+        // SAFETY: every table begins with its size.
+        let size = unsafe { (&raw const (*host).struct_size).read() };
+        if size as usize > size_of::<c::HostApi>() {
+            return Status::BAD_STRUCT;
+        }
     }
     let mut plain = std::ptr::null();
     type Roles = (roles::Compile, roles::Run, roles::Submit, roles::State);

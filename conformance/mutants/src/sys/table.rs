@@ -9,10 +9,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// The SDK's table, which the functions below call.
 static PLAIN: OnceLock<&'static c::DelegateApi> = OnceLock::new();
 
-/// The table as this mutant shows it. It is constant for the life of the process.
+/// The table as this mutant shows it. It is constant for the life of the process, unless that is the defect.
 pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
     static TABLE: OnceLock<c::DelegateApi> = OnceLock::new();
     let plain = *PLAIN.get_or_init(|| plain);
+    if is("table-varies") {
+        return Box::leak(Box::new(*plain));
+    }
     TABLE.get_or_init(|| {
         let mut api = *plain;
         match active() {
@@ -20,13 +23,16 @@ pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
             "small-table" => api.struct_size = c::DelegateApi::FIRST_SIZE as u32 - 8,
             "import-without-functions" => api.features[0] |= c::Feature::IMPORT.0,
             "wrong-layout-hash" | "wrong-struct-id" | "other-name" | "other-version" => api.get_info = Some(get_info),
-            "writes-without-looking" => api.get_info = Some(get_info_blind),
+            "ignores-capacity" | "unknown-device-kind" => api.device_enumerate = Some(device_enumerate),
+            "any-extension" => api.get_extension = Some(get_extension),
             "refuses-extensions" => api.initialize = Some(initialize),
             "two-verdicts" | "ignores-verdict-sink" | "crashes-on-damaged-image" | "accepts-damaged-image" => {
                 api.partition = Some(partition);
             }
             "ignores-blob-sink" | "calls-absent-function" => api.compile = Some(compile),
-            "unloads-in-order" | "frees-twice" | "aborts-on-error" => api.session_load = Some(session_load),
+            "unloads-in-order" | "frees-twice" | "aborts-on-error" | "refuses-older-structs" => {
+                api.session_load = Some(session_load);
+            }
             "fence-twice" | "fence-and-error" => api.session_submit = Some(session_submit),
             _ => {}
         }
@@ -81,13 +87,30 @@ unsafe extern "C" fn get_info(call: *const c::Call, out_info: *mut *const c::Del
     Status::OK
 }
 
-/// Looks at nothing that the host gives.
-unsafe extern "C" fn get_info_blind(call: *const c::Call, out_info: *mut *const c::DelegateInfo) -> Status {
-    let mut info = std::ptr::null();
-    let status = plain!(get_info(call, &mut info));
-    // SAFETY: there is none; the output may be NULL.
-    unsafe { out_info.write_volatile(info) };
+unsafe extern "C" fn device_enumerate(
+    delegate: *mut c::Delegate,
+    call: *const c::Call,
+    capacity: u64,
+    out_devices: *mut *const c::DeviceInfo,
+    out_count: *mut u64,
+) -> Status {
+    let capacity = if is("ignores-capacity") { u64::MAX } else { capacity };
+    let status = plain!(device_enumerate(delegate, call, capacity, out_devices, out_count));
+    if is("unknown-device-kind") && status == Status::OK && capacity > 0 && !out_devices.is_null() {
+        // SAFETY: the SDK has written the first device there. The record borrows texts that live as long as the delegate.
+        unsafe {
+            let mut device = **out_devices;
+            device.kind = c::DeviceKind(99);
+            out_devices.write(Box::leak(Box::new(device)));
+        }
+    }
     status
+}
+
+/// Knows every name.
+unsafe extern "C" fn get_extension(_: *const u8, _: u64, _: u32) -> *const std::ffi::c_void {
+    static TABLE: [u64; 4] = [0; 4];
+    (&raw const TABLE).cast()
 }
 
 unsafe extern "C" fn initialize(
@@ -163,6 +186,10 @@ unsafe extern "C" fn session_load(
     blob: *const c::Blob,
     out_session: *mut *mut c::Session,
 ) -> Status {
+    // SAFETY: every struct begins with its size.
+    if is("refuses-older-structs") && unsafe { blob.cast::<u32>().read() } < size_of::<c::Blob>() as u32 {
+        return Status::BAD_STRUCT;
+    }
     let status = plain!(session_load(delegate, call, blob, out_session));
     match active() {
         "frees-twice" if status != Status::OK => memory::free_twice(),

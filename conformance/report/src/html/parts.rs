@@ -276,7 +276,7 @@ pub(super) fn grid(out: &mut String, grid: &Grid) {
             html(what)
         );
     }
-    out.push_str("<li><span class=\"g warn s\">S</span>amber: claimed, but not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>taken beyond what the manifest claims</li></ul>");
+    out.push_str("<li><span class=\"g warn s\">S</span><span class=\"g warn p\">P</span>dashed and amber: all or some of what is claimed was not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>taken beyond what the manifest claims</li></ul>");
     out.push_str(
         "<p class=\"tools needs-script\"><label><input type=\"checkbox\" id=\"grid-bad\"> only operators with something to know</label> \
          <span class=\"hint\">Arrow keys move, Enter shows the cases of a cell.</span></p>\

@@ -19,6 +19,8 @@ use std::time::Instant;
 
 /// Mutants that run at once.
 const JOBS: usize = 2;
+/// What the mutants' manifests promise of runs that are cancelled.
+const CANCEL_BOUND_MS: u32 = 200;
 /// The mutant that has no defect.
 const HEALTHY: &str = "none";
 
@@ -199,7 +201,11 @@ fn manifest_text(root: &Path, defect: Option<&Defect>) -> Result<String> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let text = text
         .replace("name = \"reference\"", "name = \"mutant\"")
-        .replace("reference_delegate", "mutant_delegate");
+        .replace("reference_delegate", "mutant_delegate")
+        .replace(
+            "passes = [",
+            &format!("cancel_bound_ms = {CANCEL_BOUND_MS}\npasses = ["),
+        );
     Ok(
         match defect
             .filter(|defect| defect.place == Place::Manifest)
