@@ -63,7 +63,7 @@ class Programs:
             line["policy"] = policy
         if about:
             line["about"] = about
-        ranges = {str(symbol): r for symbol, r in exported.range_constraints.items()}
+        ranges = {str(symbol): r for symbol, r in exported.range_constraints.items() if symbol.is_Symbol}
         line["symbols"] = {name: [int(r.lower), int(r.upper)] for name, r in sorted(ranges.items())}
         signature = exported.graph_signature
         kinds = {spec.arg.name: spec for spec in signature.input_specs}

@@ -334,7 +334,7 @@ def dynamic(p):
     one("reshape", "flatten", Function(lambda x: x.flatten(1)), 0, [None, 3, 4], 2, 16, "exact")
     one("slice", "tail", Function(lambda x: x[:, 1:]), 1, [2, None], 3, 32, "exact")
     one("max_pool2d", "height", Function(lambda x: functional.max_pool2d(x, 2)), 2, [1, 2, None, 6], 4, 16, "exact", step=2)
-    one("relu", "step4", Function(torch.relu), 1, [2, None], 4, 64, "exact", step=4)
+    one("relu", "step4", Function(torch.relu), 1, [2, None], 8, 64, "exact", step=4)
     linear = nn.Linear(11, 6)
     with torch.no_grad():
         linear.weight.copy_(given("weight", [6, 11]))

@@ -5,8 +5,8 @@
 //! talk to the library through [`driver`], a host that is made for testing: it hands over what no other host would, lets its own functions
 //! fail on request, puts guard pages around what it lends, and notes each call that breaks the contract.
 //!
-//! Reading order: [`subject`], [`case`], [`driver`], [`workload`] (graphs that a delegate may take), [`categories`], [`registry`] (every
-//! case by its id), [`lists`] (which of them make a list).
+//! Reading order: [`subject`], [`case`], [`driver`], [`workload`] (graphs that a delegate may take), [`stateful`] (those with
+//! states), [`categories`], [`registry`] (every case by its id), [`lists`] (which of them make a list).
 
 pub mod call;
 pub mod case;
@@ -17,7 +17,10 @@ pub mod leaf;
 pub mod lists;
 pub mod numerics;
 pub mod registry;
+pub mod stateful;
 pub mod subject;
+pub mod support;
+mod usage;
 pub mod workload;
 
 use sha2::Digest;
@@ -26,4 +29,3 @@ use sha2::Digest;
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
-pub mod support;

@@ -2,6 +2,7 @@
 
 use crate::case::{self, LIMIT};
 use crate::categories;
+use crate::numerics::{self, Numerics, data};
 use crate::subject::Subject;
 use delegraph_runner::{CaseRecord, Category, Verdict};
 use std::collections::{BTreeMap, HashMap};
@@ -49,12 +50,6 @@ pub type Ran = (CaseRecord, BTreeMap<String, Vec<u8>>);
 pub trait Batch {
     /// Runs a case. The record has this id whatever happens.
     fn run(&mut self, id: &str) -> Ran;
-
-    /// Asks the delegate whether it takes what the case calls, and computes nothing: `pass` where it does, `skip` with its reason where
-    /// it does not, `fail-claimed` where it does not and its manifest claims it. `None`: nothing can be asked for this case.
-    fn support(&mut self, _id: &str) -> Option<Ran> {
-        None
-    }
 }
 
 /// Where cases come from.
@@ -67,12 +62,22 @@ pub struct Source {
     pub references: fn() -> Vec<&'static [u8]>,
 }
 
-/// Every source.
-pub const SOURCES: &[Source] = &[Source {
+/// Cases that talk to the library through the driver.
+const RAW: Source = Source {
     list: raw_list,
     open: raw_open,
     references: Vec::new,
-}];
+};
+
+/// Cases of numbers.
+const NUMERICS: Source = Source {
+    list: numbers_list,
+    open: numbers_open,
+    references: data::recorded,
+};
+
+/// Every source.
+pub const SOURCES: &[Source] = &[RAW, NUMERICS];
 
 /// Every case with its source, in the order of reports: by category, then as the source has them.
 fn table() -> &'static (Vec<CaseInfo>, HashMap<String, usize>) {
@@ -124,18 +129,6 @@ impl<'s> Process<'s> {
         }
     }
 
-    /// See [`Batch::support`].
-    pub fn support(&mut self, id: &str) -> Ran {
-        let asked = match self.batch(id) {
-            Some(batch) => batch.support(id),
-            None => return unknown(id),
-        };
-        asked.unwrap_or_else(|| {
-            let reason = "the case has nothing that a delegate could be asked about";
-            (CaseRecord::new(id, Verdict::Skip, reason), BTreeMap::new())
-        })
-    }
-
     fn batch(&mut self, id: &str) -> Option<&mut Box<dyn Batch + 's>> {
         let at = *table().1.get(id)?;
         let (subject, seed) = (self.subject, self.seed);
@@ -180,6 +173,38 @@ impl Batch for Raw<'_> {
         match categories::cases().find(|case| case.id == id) {
             Some(case) => case::run(id, self.subject, self.seed, case.run),
             None => unknown(id),
+        }
+    }
+}
+
+fn numbers_list() -> Vec<CaseInfo> {
+    let known = |info: &numerics::Info| {
+        let about = "numbers against recorded results or an oracle";
+        let case = CaseInfo::new(info.id.clone(), about)?;
+        Some(CaseInfo {
+            op: info.op.clone(),
+            dtype: info.dtype.clone(),
+            limit: info.limit,
+            // A process that others have warmed up measures something else.
+            batch: info.category != Category::Performance,
+            ..case
+        })
+    };
+    numerics::infos().iter().filter_map(known).collect()
+}
+
+/// What is embedded cannot be malformed, but a manifest may be: then every case says so.
+struct Numbers<'s>(Result<Numerics<'s>, String>, u64);
+
+fn numbers_open(subject: &Subject, seed: u64) -> Box<dyn Batch + '_> {
+    Box::new(Numbers(Numerics::new(subject), seed))
+}
+
+impl Batch for Numbers<'_> {
+    fn run(&mut self, id: &str) -> Ran {
+        match &self.0 {
+            Ok(numbers) => numbers.run(id, Some(self.1)),
+            Err(problem) => (CaseRecord::new(id, Verdict::Fail, problem.clone()), BTreeMap::new()),
         }
     }
 }

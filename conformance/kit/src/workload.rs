@@ -3,11 +3,12 @@
 //! [`Bench::open`] goes up a ladder of them, most common first, and takes the first that the delegate takes and compiles. A delegate that takes
 //! none is skipped by those cases. Expected values are computed here, in `f64`, by the formula that stands beside each graph.
 
-use crate::case::{Failure, Trial};
-use crate::driver::{Compiled, HostWeights, Instance, Library, Loaded, Place, Script, Tensor};
+use crate::case::{Failure, Outcome, Trial};
+use crate::driver::{Compiled, HostWeights, Instance, Library, Loaded, Place, Refused, Script, Tensor};
 use delegraph_abi::image::{Arg, ImageBuilder, Quant, Type, ValueIndex};
 use delegraph_abi::{DType, c};
 use delegraph_host::Pass;
+use delegraph_runner::Verdict;
 use half::f16;
 use std::sync::Arc;
 
@@ -368,8 +369,67 @@ impl Bench {
     /// # Errors
     /// As [`Bench::open`].
     pub fn over(trial: &Trial<'_>, rows: i64, columns: i64, nodes: u32) -> Result<Bench, Failure> {
+        Bench::among(trial, [rows, columns], nodes, |_, _| true)
+    }
+
+    /// A graph with weights over `[3, 5]`.
+    ///
+    /// # Errors
+    /// As [`Bench::open`].
+    pub fn weighted(trial: &Trial<'_>) -> Result<Bench, Failure> {
+        Bench::among(trial, [3, 5], 1, |kind, _| kind == Kind::Linear)
+    }
+
+    /// Every graph of the ladder that the delegate takes, at most so many of them, each by a delegate of its own.
+    ///
+    /// # Errors
+    /// As [`Bench::open`], and the first that `body` finds, with the name of the graph.
+    pub fn each(
+        trial: &Trial<'_>,
+        [rows, columns]: [i64; 2],
+        most: usize,
+        mut body: impl FnMut(&Bench) -> Outcome,
+    ) -> Outcome {
+        let mut taken = 0;
+        let mut first = None;
+        for rung in LADDER {
+            let bench = match Bench::among(trial, [rows, columns], 1, |kind, dtype| (kind, dtype) == rung) {
+                Err(refused) if refused.verdict == Verdict::Skip => {
+                    first.get_or_insert(refused);
+                    continue;
+                }
+                other => other?,
+            };
+            body(&bench).map_err(|failure| Failure {
+                reason: format!(
+                    "{:?} of {} over [{rows}, {columns}]: {}",
+                    rung.0, rung.1, failure.reason
+                ),
+                ..failure
+            })?;
+            taken += 1;
+            if taken == most {
+                break;
+            }
+        }
+        match first {
+            Some(refused) if taken == 0 => Err(refused),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first graph of the ladder that is wanted and taken.
+    ///
+    /// # Errors
+    /// As [`Bench::open`].
+    pub fn among(
+        trial: &Trial<'_>,
+        [rows, columns]: [i64; 2],
+        nodes: u32,
+        wanted: impl Fn(Kind, DType) -> bool,
+    ) -> Result<Bench, Failure> {
         let library = Arc::new(Library::open(&trial.subject.library)?);
-        Bench::on(library, trial, &Script::default(), |_, _| true, (rows, columns, nodes))
+        Bench::on(library, trial, &Script::default(), wanted, (rows, columns, nodes))
     }
 
     /// The same with a library that is loaded, with calls as a script says, and of the kinds only that are asked for.
@@ -431,32 +491,73 @@ impl Bench {
     /// # Errors
     /// It refuses.
     pub fn load_as(&self, script: &Script) -> Result<Loaded, Failure> {
-        Ok(self.instance.load(&self.blob, &self.weights, self.device, script)?)
+        Ok(self.load_with(&self.weights, script)?)
     }
 
-    /// Tensors for a run: inputs made from a seed, with their bytes, and outputs that are not written.
+    /// Loads the blob with other weights, or a host that does something.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn load_with(&self, weights: &Arc<HostWeights>, script: &Script) -> Result<Loaded, Refused> {
+        self.instance.load(&self.blob, weights, self.device, script)
+    }
+
+    /// The graph's weights once more, somewhere else.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn weights_at(&self, place: Place, align: usize) -> Result<Arc<HostWeights>, Failure> {
+        let weights = self.workload.weights.iter().map(|(id, bytes)| (*id, bytes.as_slice()));
+        Ok(Arc::new(HostWeights::placed(weights, place, align)?))
+    }
+
+    /// Tensors for a run: inputs made from a seed, with their bytes, and outputs that are not written. They lie as the blob requires, and no
+    /// better: [`Place::Before`] makes that exact.
     ///
     /// # Errors
     /// There is no memory.
     pub fn tensors(&self, seed: u64, place: Place) -> Result<(Vec<Vec<u8>>, Vec<Tensor>, Vec<Tensor>), Failure> {
         let bytes = self.workload.input_bytes(seed);
-        let inputs = self.workload.inputs.iter().zip(&bytes);
-        let inputs: Result<Vec<Tensor>, String> = inputs
-            .map(|(spec, bytes)| self.fit(Tensor::input(spec.dtype, &spec.sizes, bytes, place)))
+        let inputs: Result<Vec<Tensor>, String> = bytes
+            .iter()
+            .enumerate()
+            .map(|(i, bytes)| self.room(false, i, place)?.holding(bytes, true))
             .collect();
-        let outputs = self.workload.outputs.iter();
-        let outputs: Result<Vec<Tensor>, String> = outputs
-            .map(|spec| self.fit(Tensor::output(spec.dtype, &spec.sizes, place)))
-            .collect();
-        Ok((bytes, inputs?, outputs?))
+        Ok((bytes, inputs?, self.outputs(place)?))
     }
 
-    /// Room for a tensor that has to lie in a certain way is the host's business: cases of memory see to it themselves.
-    fn fit(&self, tensor: Result<Tensor, String>) -> Result<Tensor, String> {
-        match self.blob.requirements.is_empty() {
-            true => tensor,
-            false => tensor.and_then(|tensor| tensor.aligned(4096)),
+    /// Outputs for a run, not written.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn outputs(&self, place: Place) -> Result<Vec<Tensor>, Failure> {
+        let outputs = 0..self.workload.outputs.len();
+        Ok(outputs
+            .map(|i| self.room(true, i, place))
+            .collect::<Result<_, String>>()?)
+    }
+
+    /// Room for an input or output, as the blob requires it.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn room(&self, output: bool, index: usize, place: Place) -> Result<Tensor, String> {
+        let specs = if output {
+            &self.workload.outputs
+        } else {
+            &self.workload.inputs
+        };
+        let spec = specs
+            .get(index)
+            .ok_or_else(|| format!("the graph has no tensor {index}"))?;
+        let (mut align, mut multiple) = (0, 0);
+        for requirement in &self.blob.requirements {
+            if (requirement.0, requirement.1 as usize) == (output, index) {
+                align = align.max(requirement.2 as usize);
+                multiple = multiple.max(requirement.3 as usize);
+            }
         }
+        Tensor::laid(spec.dtype, &spec.sizes, place, align, multiple)
     }
 
     /// One run with inputs of a seed, and a look at its result.

@@ -257,8 +257,9 @@
     for (const line of matrix.tBodies[0].rows) {
       for (const cell of Array.from(line.cells).slice(1)) {
         const letter = cell.querySelector(".g")?.textContent, part = cell.querySelector("small")?.textContent;
-        const amber = letter === "S" && cell.querySelector(".warn");
-        const says = letter ? LONG[letter] + (part ? ", " + part + " passed" : "") + (cell.classList.contains("k") ? ", taken beyond the claims" : amber ? ", claimed and not run" : "") : "no case";
+        const untested = (letter === "S" || letter === "P") && cell.querySelector(".warn");
+        const beyond = cell.classList.contains("k") ? ", taken beyond the claims" : "";
+        const says = letter ? LONG[letter] + (part ? ", " + part + " passed" : "") + beyond + (untested ? ", claimed cases were not run" : "") : "no case";
         cell.setAttribute("role", "gridcell");
         cell.setAttribute("tabindex", "-1");
         cell.setAttribute("aria-label", line.cells[0].textContent + ", " + names[cell.cellIndex] + ": " + says);

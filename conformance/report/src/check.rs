@@ -74,7 +74,10 @@ impl Checked {
     }
 
     fn wrong(&mut self, about: About, text: impl Into<String>) {
-        self.findings.push(Finding { about, text: text.into() });
+        self.findings.push(Finding {
+            about,
+            text: text.into(),
+        });
     }
 
     fn broken(&mut self, text: impl Into<String>) {
@@ -145,7 +148,9 @@ fn made_views(checked: &mut Checked, folder: &Path, truth: &Truth) {
         let path = folder.join(name);
         match read_bytes(&path, FILE_LIMIT) {
             Ok(bytes) if bytes == text.as_bytes() => None,
-            Ok(_) => Some(format!("{name}: it is not what cases.jsonl and run.json give; `delegraph conform report` makes it again")),
+            Ok(_) => Some(format!(
+                "{name}: it is not what cases.jsonl and run.json give; `delegraph conform report` makes it again"
+            )),
             Err(error) => Some(format!("{name}: {error}")),
         }
     });
@@ -168,15 +173,27 @@ fn plan(checked: &mut Checked, question: Question<'_>, truth: &Truth) {
         checked.broken(format!("{PLAN}: its hash is not that in run.json: it was changed"));
     }
     if ids.len() as u64 != run.cases {
-        checked.broken(format!("{PLAN}: it has {} cases, and run.json says {}", ids.len(), run.cases));
+        checked.broken(format!(
+            "{PLAN}: it has {} cases, and run.json says {}",
+            ids.len(),
+            run.cases
+        ));
     }
     let mine = run.shard.map_or_else(|| ids.clone(), |shard| share(&ids, shard));
     let wanted: BTreeSet<&str> = mine.iter().map(String::as_str).collect();
     let have: BTreeSet<&str> = truth.cases.iter().map(|case| case.id.as_str()).collect();
-    let missing = wanted.difference(&have).map(|id| format!("cases.jsonl: the case `{id}` has no record"));
-    let strange = have.difference(&wanted).map(|id| format!("cases.jsonl: `{id}` is no case of this run"));
+    let missing = wanted
+        .difference(&have)
+        .map(|id| format!("cases.jsonl: the case `{id}` has no record"));
+    let strange = have
+        .difference(&wanted)
+        .map(|id| format!("cases.jsonl: `{id}` is no case of this run"));
     let wrong = missing.chain(strange).collect();
-    checked.all(About::Integrity, wrong, format!("cases.jsonl: all {} cases of the run have a record", wanted.len()));
+    checked.all(
+        About::Integrity,
+        wrong,
+        format!("cases.jsonl: all {} cases of the run have a record", wanted.len()),
+    );
     if run.suite == "run" && run.lists.is_empty() {
         checked.wrong(About::Submission, "run.json: no list was run whole");
     }
@@ -190,8 +207,14 @@ fn plan(checked: &mut Checked, question: Question<'_>, truth: &Truth) {
             )),
             Some((_, ids)) => {
                 let missing = ids.iter().filter(|id| !planned.contains(id.as_str()));
-                let missing: Vec<String> = missing.map(|id| format!("{PLAN}: the case `{id}` of the list `{}` is missing", list.name)).collect();
-                checked.all(About::Integrity, missing, format!("the list `{}` was run whole: {} cases", list.name, ids.len()));
+                let missing: Vec<String> = missing
+                    .map(|id| format!("{PLAN}: the case `{id}` of the list `{}` is missing", list.name))
+                    .collect();
+                checked.all(
+                    About::Integrity,
+                    missing,
+                    format!("the list `{}` was run whole: {} cases", list.name, ids.len()),
+                );
             }
         }
     }
@@ -208,13 +231,21 @@ fn files(checked: &mut Checked, question: Question<'_>, library: &LibraryId) {
         None => checked.good(format!("{what}: not in the folder, so that its hash was not compared")),
         Some(path) => match sha256_of_file(&path) {
             Ok(hash) if hash == sha256 => checked.good(format!("{what}: it is the one that was run")),
-            Ok(hash) => checked.broken(format!("{what}: it is not the one that was run: its hash is {hash}, and run.json says {sha256}")),
+            Ok(hash) => checked.broken(format!(
+                "{what}: it is not the one that was run: its hash is {hash}, and run.json says {sha256}"
+            )),
             Err(error) => checked.broken(error.to_string()),
         },
     };
-    let path = question.library.map(Path::to_path_buf).or_else(|| within(&library.file));
+    let path = question
+        .library
+        .map(Path::to_path_buf)
+        .or_else(|| within(&library.file));
     let beside = |file: &str| {
-        let path = question.library.and_then(Path::parent).map(|folder| folder.join(Path::new(file).file_name().unwrap_or_default()));
+        let path = question
+            .library
+            .and_then(Path::parent)
+            .map(|folder| folder.join(Path::new(file).file_name().unwrap_or_default()));
         within(file).or(path.filter(|path| path.is_file()))
     };
     compare(&library.file, path, &library.sha256);
@@ -226,7 +257,10 @@ fn files(checked: &mut Checked, question: Question<'_>, library: &LibraryId) {
         Err(error) => return checked.broken(format!("cannot list `{}`: {error}", question.folder.display())),
     };
     if library.manifest_sha256.is_empty() {
-        return checked.wrong(About::Submission, "the library was run without a manifest, so that it claims nothing");
+        return checked.wrong(
+            About::Submission,
+            "the library was run without a manifest, so that it claims nothing",
+        );
     }
     if manifests.is_empty() {
         return checked.wrong(About::Submission, "the manifest is missing: a file *.delegate.toml");
@@ -260,10 +294,19 @@ fn records(checked: &mut Checked, truth: &Truth, library: &LibraryId) {
     let wrong = truth.cases.iter().filter_map(|case| {
         let version = &case.delegate_version;
         let other = !version.is_empty() && *version != library.version;
-        other.then(|| format!("cases.jsonl: `{}` is of version {version}, and the run of {}", case.id, library.version))
+        other.then(|| {
+            format!(
+                "cases.jsonl: `{}` is of version {version}, and the run of {}",
+                case.id, library.version
+            )
+        })
     });
     let wrong = wrong.collect();
-    checked.all(About::Integrity, wrong, "cases.jsonl: every record is of this library's version");
+    checked.all(
+        About::Integrity,
+        wrong,
+        "cases.jsonl: every record is of this library's version",
+    );
 }
 
 /// Evidence of each failure is there.
@@ -272,14 +315,25 @@ fn bundles(checked: &mut Checked, folder: &Path, truth: &Truth) {
     let count = named.clone().count();
     let wrong = named.filter_map(|case| {
         let path = format!("bundles/{}", bundle_name(&case.id));
-        match (case.bundle.trim_end_matches('/') == path, folder.join(&path).join("repro.sh").is_file()) {
-            (false, _) => Some(format!("cases.jsonl: the bundle of `{}` is `{}`, not `{path}`", case.id, crate::text::cut(&case.bundle, 100))),
+        match (
+            case.bundle.trim_end_matches('/') == path,
+            folder.join(&path).join("repro.sh").is_file(),
+        ) {
+            (false, _) => Some(format!(
+                "cases.jsonl: the bundle of `{}` is `{}`, not `{path}`",
+                case.id,
+                crate::text::cut(&case.bundle, 100)
+            )),
             (true, false) => Some(format!("{path}: the evidence of a failure is missing: no repro.sh")),
             (true, true) => None,
         }
     });
     let wrong = wrong.collect();
-    checked.all(About::Submission, wrong, format!("bundles: the evidence of {count} cases is there"));
+    checked.all(
+        About::Submission,
+        wrong,
+        format!("bundles: the evidence of {count} cases is there"),
+    );
 }
 
 fn written_statement(checked: &mut Checked, folder: &Path, truth: &Truth) {
@@ -287,7 +341,9 @@ fn written_statement(checked: &mut Checked, folder: &Path, truth: &Truth) {
     match read_text(&folder.join(STATEMENT), 1 << 20) {
         Err(_) => checked.wrong(About::Submission, format!("{STATEMENT}: it is missing; {hint}")),
         Ok(text) => {
-            let wrong = statement::problems(&text, truth).into_iter().map(|problem| format!("{STATEMENT}: {problem}"));
+            let wrong = statement::problems(&text, truth)
+                .into_iter()
+                .map(|problem| format!("{STATEMENT}: {problem}"));
             let wrong = wrong.collect();
             checked.all(About::Submission, wrong, format!("{STATEMENT}: it is filled in"));
         }
@@ -296,6 +352,8 @@ fn written_statement(checked: &mut Checked, folder: &Path, truth: &Truth) {
 
 /// The verdict lines of a checked folder, one a delegate.
 pub fn verdicts(truth: &Truth) -> Vec<String> {
-    let line = |standing: crate::standing::Standing| format!("{} {}: {}", standing.delegate, standing.version, standing.sentence);
+    let line = |standing: crate::standing::Standing| {
+        format!("{} {}: {}", standing.delegate, standing.version, standing.sentence)
+    };
     standings(truth).into_iter().map(line).collect()
 }

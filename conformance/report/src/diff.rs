@@ -136,7 +136,10 @@ pub fn difference(before: &Side, after: &Side) -> Difference {
         let mut cases: Vec<Only> = a
             .values()
             .filter(|case| !b.contains_key(case.id.as_str()))
-            .map(|case| Only { id: case.id.clone(), verdict: case.verdict })
+            .map(|case| Only {
+                id: case.id.clone(),
+                verdict: case.verdict,
+            })
             .collect();
         cases.sort_by_key(|case| (!case.verdict.is_failure(), case.id.clone()));
         cases
@@ -153,7 +156,10 @@ pub fn difference(before: &Side, after: &Side) -> Difference {
     regressions.sort_by(|a, b| {
         let key = |change: &Change| (change.rank, badness(change.before));
         let ratio = |change: &Change| change.p50_us.map_or(0.0, |(was, is)| is / was);
-        key(a).cmp(&key(b)).then(ratio(b).total_cmp(&ratio(a))).then(a.id.cmp(&b.id))
+        key(a)
+            .cmp(&key(b))
+            .then(ratio(b).total_cmp(&ratio(a)))
+            .then(a.id.cmp(&b.id))
     });
     Difference {
         schema: "delegraph.conform-diff/1".to_string(),
@@ -228,12 +234,30 @@ fn subject(before: Option<&RunInfo>, after: Option<&RunInfo>) -> Vec<SubjectDiff
     let facts = |run: Option<&RunInfo>| -> Vec<(&str, String)> {
         let Some(run) = run else { return Vec::new() };
         let library = run.library.clone().unwrap_or_default();
-        let device = run.devices.iter().find(|device| run.device.is_none_or(|id| id == device.id)).cloned().unwrap_or_default();
-        let dependents: Vec<String> = library.dependents.iter().map(|(file, hash)| format!("{file} {hash}")).collect();
-        let lists: Vec<String> = run.lists.iter().map(|list| format!("{} {}", list.name, list.sha256)).collect();
+        let device = run
+            .devices
+            .iter()
+            .find(|device| run.device.is_none_or(|id| id == device.id))
+            .cloned()
+            .unwrap_or_default();
+        let dependents: Vec<String> = library
+            .dependents
+            .iter()
+            .map(|(file, hash)| format!("{file} {hash}"))
+            .collect();
+        let lists: Vec<String> = run
+            .lists
+            .iter()
+            .map(|list| format!("{} {}", list.name, list.sha256))
+            .collect();
         vec![
             ("suite", run.suite.clone()),
-            ("delegate", format!("{} {} {}", library.name, library.version, library.build).trim().to_string()),
+            (
+                "delegate",
+                format!("{} {} {}", library.name, library.version, library.build)
+                    .trim()
+                    .to_string(),
+            ),
             ("library", library.sha256),
             ("manifest", library.manifest_sha256),
             ("dependents", dependents.join(", ")),
@@ -241,32 +265,52 @@ fn subject(before: Option<&RunInfo>, after: Option<&RunInfo>) -> Vec<SubjectDiff
             ("device", format!("{} {}", device.name, device.arch).trim().to_string()),
             ("driver", device.driver),
             ("host", run.host.clone()),
-            ("kit", format!("{} {}", run.kit.version, run.kit.commit).trim().to_string()),
+            (
+                "kit",
+                format!("{} {}", run.kit.version, run.kit.commit).trim().to_string(),
+            ),
             ("references", run.kit.references_sha256.clone()),
             ("lists", lists.join(", ")),
             ("cases", run.cases_sha256.clone()),
             ("mode", run.mode.clone()),
             ("seed", run.seed.to_string()),
             ("waivers", run.waivers_sha256.clone().unwrap_or_default()),
-            ("finished", if run.finished.is_some() { "yes" } else { "no" }.to_string()),
+            (
+                "finished",
+                if run.finished.is_some() { "yes" } else { "no" }.to_string(),
+            ),
         ]
     };
     let (a, b) = (facts(before), facts(after));
     if a.is_empty() != b.is_empty() {
         let known = |facts: &[(&str, String)]| if facts.is_empty() { "unknown" } else { "known" }.to_string();
-        return vec![SubjectDifference { what: "run.json".to_string(), before: known(&a), after: known(&b) }];
+        return vec![SubjectDifference {
+            what: "run.json".to_string(),
+            before: known(&a),
+            after: known(&b),
+        }];
     }
     a.into_iter()
         .zip(b)
         .filter(|((_, before), (_, after))| before != after)
-        .map(|((what, before), (_, after))| SubjectDifference { what: what.to_string(), before, after })
+        .map(|((what, before), (_, after))| SubjectDifference {
+            what: what.to_string(),
+            before,
+            after,
+        })
         .collect()
 }
 
 impl Difference {
     /// The lines that a person reads, without colour.
     pub fn lines(&self) -> Vec<String> {
-        let or_none = |text: &str| if text.is_empty() { "none".to_string() } else { text.to_string() };
+        let or_none = |text: &str| {
+            if text.is_empty() {
+                "none".to_string()
+            } else {
+                text.to_string()
+            }
+        };
         let mut lines: Vec<String> = self
             .subject
             .iter()
@@ -276,7 +320,12 @@ impl Difference {
             lines.push("the same subject".to_string());
         }
         let change = |change: &Change| match change.p50_us {
-            Some((was, is)) => format!("  {:<28} {}  p50 {was:.1} us -> {is:.1} us ({:+.1} %)", "time", change.id, 100.0 * (is / was - 1.0)),
+            Some((was, is)) => format!(
+                "  {:<28} {}  p50 {was:.1} us -> {is:.1} us ({:+.1} %)",
+                "time",
+                change.id,
+                100.0 * (is / was - 1.0)
+            ),
             None => {
                 let way = format!("{} -> {}", change.before.name(), change.after.name());
                 let reason = crate::text::cut(&crate::text::markdown_code(&change.reason), 160);
@@ -286,10 +335,22 @@ impl Difference {
         let only = |only: &Only| format!("  {:<28} {}", only.verdict.name(), only.id);
         let failing = self.new.iter().filter(|case| case.verdict.is_failure()).count();
         let sections: [(String, Vec<String>); 4] = [
-            (format!("{} regressions", self.regressions.len()), self.regressions.iter().map(change).collect()),
-            (format!("{} improvements", self.improvements.len()), self.improvements.iter().map(change).collect()),
-            (format!("{} new cases, {failing} of them failing", self.new.len()), self.new.iter().map(only).collect()),
-            (format!("{} cases gone", self.gone.len()), self.gone.iter().map(only).collect()),
+            (
+                format!("{} regressions", self.regressions.len()),
+                self.regressions.iter().map(change).collect(),
+            ),
+            (
+                format!("{} improvements", self.improvements.len()),
+                self.improvements.iter().map(change).collect(),
+            ),
+            (
+                format!("{} new cases, {failing} of them failing", self.new.len()),
+                self.new.iter().map(only).collect(),
+            ),
+            (
+                format!("{} cases gone", self.gone.len()),
+                self.gone.iter().map(only).collect(),
+            ),
         ];
         for (title, content) in sections {
             lines.push(title);
@@ -315,31 +376,89 @@ mod tests {
             case.p50_us = (*p50 > 0.0).then_some(*p50);
             case
         });
-        Side { run: None, cases: cases.collect() }
+        Side {
+            run: None,
+            cases: cases.collect(),
+        }
     }
 
     #[test]
     fn regressions_are_ranked() {
         use Verdict::*;
         let before = side(&[
-            ("performance/a", Pass, 100.0), ("performance/b", Pass, 100.0), ("performance/c", Pass, 100.0), ("performance/d", Pass, 100.0),
-            ("op/lost", Pass, 0.0), ("op/warn", Pass, 0.0), ("op/flaky", Pass, 0.0), ("op/fail", Pass, 0.0), ("op/crash", Pass, 0.0),
-            ("op/crash-from-fail", Fail, 0.0), ("op/refused", Pass, 0.0), ("op/mended", Crash, 0.0), ("op/better", Crash, 0.0), ("op/same", Fail, 0.0),
-            ("op/known-now", Skip, 0.0), ("op/not-known", Fail, 0.0), ("op/gone", Pass, 0.0),
+            ("performance/a", Pass, 100.0),
+            ("performance/b", Pass, 100.0),
+            ("performance/c", Pass, 100.0),
+            ("performance/d", Pass, 100.0),
+            ("op/lost", Pass, 0.0),
+            ("op/warn", Pass, 0.0),
+            ("op/flaky", Pass, 0.0),
+            ("op/fail", Pass, 0.0),
+            ("op/crash", Pass, 0.0),
+            ("op/crash-from-fail", Fail, 0.0),
+            ("op/refused", Pass, 0.0),
+            ("op/mended", Crash, 0.0),
+            ("op/better", Crash, 0.0),
+            ("op/same", Fail, 0.0),
+            ("op/known-now", Skip, 0.0),
+            ("op/not-known", Fail, 0.0),
+            ("op/gone", Pass, 0.0),
         ]);
         let after = side(&[
-            ("performance/a", Pass, 104.9), ("performance/b", Pass, 105.1), ("performance/c", Pass, 150.0), ("performance/d", Pass, 90.0),
-            ("op/lost", Skip, 0.0), ("op/warn", QualityWarning, 0.0), ("op/flaky", Flaky, 0.0), ("op/fail", Fail, 0.0), ("op/crash", Crash, 0.0),
-            ("op/crash-from-fail", Crash, 0.0), ("op/refused", FailClaimed, 0.0), ("op/mended", Pass, 0.0), ("op/better", Fail, 0.0), ("op/same", Fail, 0.0),
-            ("op/known-now", Fail, 0.0), ("op/not-known", Skip, 0.0), ("op/new", Pass, 0.0), ("op/new-bad", Hang, 0.0),
+            ("performance/a", Pass, 104.9),
+            ("performance/b", Pass, 105.1),
+            ("performance/c", Pass, 150.0),
+            ("performance/d", Pass, 90.0),
+            ("op/lost", Skip, 0.0),
+            ("op/warn", QualityWarning, 0.0),
+            ("op/flaky", Flaky, 0.0),
+            ("op/fail", Fail, 0.0),
+            ("op/crash", Crash, 0.0),
+            ("op/crash-from-fail", Crash, 0.0),
+            ("op/refused", FailClaimed, 0.0),
+            ("op/mended", Pass, 0.0),
+            ("op/better", Fail, 0.0),
+            ("op/same", Fail, 0.0),
+            ("op/known-now", Fail, 0.0),
+            ("op/not-known", Skip, 0.0),
+            ("op/new", Pass, 0.0),
+            ("op/new-bad", Hang, 0.0),
         ]);
         let got = difference(&before, &after);
         let ids: Vec<&str> = got.regressions.iter().map(|change| change.id.as_str()).collect();
-        assert_eq!(ids, ["op/crash", "op/crash-from-fail", "op/fail", "op/refused", "op/flaky", "op/warn", "op/lost", "performance/c", "performance/b"]);
+        assert_eq!(
+            ids,
+            [
+                "op/crash",
+                "op/crash-from-fail",
+                "op/fail",
+                "op/refused",
+                "op/flaky",
+                "op/warn",
+                "op/lost",
+                "performance/c",
+                "performance/b"
+            ]
+        );
         let ids: Vec<&str> = got.improvements.iter().map(|change| change.id.as_str()).collect();
-        assert_eq!(ids, ["op/better", "op/known-now", "op/mended", "op/not-known", "performance/d"]);
-        assert_eq!(got.new.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(), ["op/new-bad", "op/new"]);
-        assert_eq!(got.gone.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(), ["op/gone"]);
+        assert_eq!(
+            ids,
+            [
+                "op/better",
+                "op/known-now",
+                "op/mended",
+                "op/not-known",
+                "performance/d"
+            ]
+        );
+        assert_eq!(
+            got.new.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(),
+            ["op/new-bad", "op/new"]
+        );
+        assert_eq!(
+            got.gone.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(),
+            ["op/gone"]
+        );
         assert_eq!((got.same, got.exit_code), (2, 1));
         assert_eq!(difference(&before, &before).exit_code, 0);
     }
@@ -363,8 +482,14 @@ mod tests {
         run.seed = 7;
         after.run = Some(run);
         let lines = difference(&before, &after).lines();
-        assert!(lines[0].starts_with("kit") && lines[0].ends_with("none -> 0.2.0"), "{lines:?}");
-        assert!(lines[1].starts_with("seed") && lines[1].ends_with("0 -> 7"), "{lines:?}");
+        assert!(
+            lines[0].starts_with("kit") && lines[0].ends_with("none -> 0.2.0"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("seed") && lines[1].ends_with("0 -> 7"),
+            "{lines:?}"
+        );
         assert!(lines.contains(&"0 regressions".to_string()), "{lines:?}");
     }
 }

@@ -2,9 +2,10 @@
 //! the run was made of; every other file is made from these two and can be made again.
 //!
 //! Reading order: [`truth`] (what is read), [`standing`] (the answer to "may I ship on this?"), [`grid`], then the views: [`junit`],
-//! [`markdown`], [`badge`], [`html`]. [`diff`] compares two runs, [`index`] gathers many, [`check`] verifies a folder that somebody handed in.
+//! [`markdown`], [`badge`], [`html`], [`certificate`]. [`diff`] compares two runs, [`index`] gathers many, [`check`] verifies a folder that somebody handed in.
 
 pub mod badge;
+pub mod certificate;
 pub mod check;
 pub mod diff;
 pub mod grid;
@@ -20,4 +21,4 @@ pub mod truth;
 pub mod views;
 
 pub use truth::{ReportError, Truth};
-pub use views::{VIEWS, write_views};
+pub use views::{VIEWS, write_views, write_views_with};

@@ -52,7 +52,10 @@ pub(crate) fn problems(text: &str, truth: &Truth) -> Vec<String> {
             (_, None) => problems.push(format!("the field `{field}` is missing")),
             (_, Some("")) => problems.push(format!("the field `{field}` is empty")),
             ("Date", Some(date)) if days(date).is_none() => {
-                problems.push(format!("`Date` is no date such as 2026-11-22: `{}`", crate::text::cut(date, 40)));
+                problems.push(format!(
+                    "`Date` is no date such as 2026-11-22: `{}`",
+                    crate::text::cut(date, 40)
+                ));
             }
             _ => {}
         }

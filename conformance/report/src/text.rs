@@ -102,14 +102,6 @@ pub(crate) fn plural(count: u64, noun: &str) -> String {
     }
 }
 
-/// The first 12 digits of a hash, for people; what is no hash is shown whole.
-pub(crate) fn short_hash(hash: &str) -> &str {
-    match hash.len() == 64 && hash.is_ascii() {
-        true => &hash[..12],
-        false => hash,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -137,7 +137,10 @@ fn read_log(path: &Path, may_be_cut: bool) -> Result<Vec<CaseRecord>, ReportErro
         };
         let case: CaseRecord = serde_json::from_str(line).map_err(|error| {
             let cut = i + 1 == last && !text.ends_with('\n');
-            bad(format!("not a record of a case: {error}{}", if cut { "; the line is cut" } else { "" }))
+            bad(format!(
+                "not a record of a case: {error}{}",
+                if cut { "; the line is cut" } else { "" }
+            ))
         })?;
         if case.id.is_empty() {
             return Err(bad("the case has no id".to_string()));
@@ -303,14 +306,22 @@ mod tests {
     #[test]
     fn the_last_line_of_a_run_that_goes_on_may_be_cut() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = RunInfo { schema: RunInfo::SCHEMA.to_string(), ..RunInfo::default() };
+        let mut run = RunInfo {
+            schema: RunInfo::SCHEMA.to_string(),
+            ..RunInfo::default()
+        };
         let good = "{\"id\":\"abi/a\",\"verdict\":\"pass\"}\n";
         std::fs::write(folder.path().join(CASES), format!("{good}{{\"id\":\"b")).unwrap();
         std::fs::write(folder.path().join(RUN), serde_json::to_string(&run).unwrap()).unwrap();
         assert_eq!(Truth::read(folder.path()).unwrap().cases.len(), 1);
         run.finished = Some("2026-11-22T10:00:00Z".to_string());
         std::fs::write(folder.path().join(RUN), serde_json::to_string(&run).unwrap()).unwrap();
-        assert!(Truth::read(folder.path()).unwrap_err().to_string().contains("cases.jsonl:2:"));
+        assert!(
+            Truth::read(folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains("cases.jsonl:2:")
+        );
     }
 
     #[test]

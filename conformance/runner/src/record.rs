@@ -89,6 +89,19 @@ impl Claim {
     }
 }
 
+/// The waiver that let a case off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaivedBy {
+    /// Why.
+    pub reason: String,
+    /// Where it is followed up.
+    pub issue: String,
+    /// The last day, in UTC, on which it counts: `2027-06-30`.
+    pub expires: String,
+    /// Who let it off.
+    pub approver: String,
+}
+
 /// One line of the JSON Lines log. Names follow ExecuTorch's backend-suite report where one exists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseRecord {
@@ -129,6 +142,9 @@ pub struct CaseRecord {
     /// `test`, `perf` or `support`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mode: String,
+    /// The waiver that let it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiver: Option<WaivedBy>,
     /// Largest absolute difference over all steps and outputs; infinite where one is no number. JSON has no such number: `null` there.
     #[serde(default, deserialize_with = "or_infinite")]
     pub max_abs: f64,
@@ -200,6 +216,7 @@ impl CaseRecord {
             device: String::new(),
             driver: String::new(),
             claim: Claim::Unknown,
+            waiver: None,
             mode: "test".to_string(),
             max_abs: 0.0,
             max_rel: 0.0,

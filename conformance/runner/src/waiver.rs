@@ -14,7 +14,7 @@
 //! approver = "Jo Doe"
 //! ```
 
-use crate::record::{CaseRecord, Verdict};
+use crate::record::{CaseRecord, Verdict, WaivedBy};
 use crate::time::{Day, date, day};
 use serde::Deserialize;
 use toml::value::Datetime;
@@ -135,6 +135,12 @@ impl Waivers {
                 waiver.approver
             );
             record.verdict = Verdict::Waived;
+            record.waiver = Some(WaivedBy {
+                reason: waiver.reason.clone(),
+                issue: waiver.issue.clone(),
+                expires: date(waiver.expires),
+                approver: waiver.approver.clone(),
+            });
         } else if let Some(waiver) = found.first() {
             let ended = date(waiver.expires);
             record.reason = format!("{}; its waiver expired on {ended} ({})", record.reason, waiver.issue);
@@ -279,6 +285,7 @@ mod tests {
             assert_eq!(got.verdict, verdict, "{today}");
             match verdict {
                 Verdict::Waived => {
+                    assert_eq!(got.waiver.as_ref().unwrap().expires, "2026-06-30");
                     for part in ["off by 3", "2026-06-30", "r", "u", "a"] {
                         assert!(got.reason.contains(part), "{}", got.reason);
                     }

@@ -127,10 +127,10 @@ pub fn lists(root: &Path) -> Result<()> {
         "run",
         "--quiet",
         "--package",
-        "delegraph-kit",
-        "--example",
-        "lists",
+        "delegraph-cli",
         "--",
+        "conform",
+        "lists",
         "conformance/lists",
     ];
     crate::test::cargo(root, &make)

@@ -1,6 +1,7 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, gen, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, gen, dist, provision.
 
 mod check;
+mod dist;
 mod r#gen;
 mod layouts;
 mod mutants;
@@ -27,6 +28,8 @@ const USAGE: &str = "usage:
   cargo xtask gen coverage     writes vendor-docs/coverage.md from a run of the committed operator corpus
   cargo xtask gen lists        writes the lists of conformance cases that are not frozen, from conformance/lists/rules.toml
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
+  cargo xtask dist             makes target/dist/delegraph-conformance-VERSION-TRIPLE.tar.gz, the conformance kit for a device;
+                               `--target TRIPLE` for another machine, `--binaries FOLDER` of programs that are built already
   cargo xtask provision NAME   fetches an optional real component: clang, executorch";
 
 fn main() -> Result<()> {
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         ["check"] => check::run(&root()),
         ["sanitize"] => sanitize::run(&root()),
         ["sanitize", "threads"] => sanitize::threads(&root()),
+        ["dist", rest @ ..] => dist::run(&root(), rest),
         ["layouts"] => layouts::run(&root()),
         ["mutants", rest @ ..] => mutants::run(
             &root(),

@@ -43,6 +43,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec!["delegraph-host", "delegraph-threads", "delegraph-types"],
         ),
         ("delegraph-fault", vec!["delegraph-reference", "delegraph-sdk"]),
+        ("delegraph-double", vec!["delegraph-reference", "delegraph-sdk"]),
         ("delegraph-mutants", vec!["delegraph-reference", "delegraph-sdk"]),
         ("delegraph-pair-compiler", vec!["delegraph-sdk"]),
         ("delegraph-pair-runtime", vec!["delegraph-reference", "delegraph-sdk"]),
@@ -64,6 +65,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-null-plugin", vec!["delegraph-null", "delegraph-sdk"]),
         ("delegraph-runner", vec!["delegraph-types"]),
         ("delegraph-report", vec!["delegraph-runner"]),
+        // It calls the command, and links to nothing.
+        ("delegraph-nextest", vec![]),
         ("xtask", vec!["delegraph-opset"]),
     ]);
     for (i, name) in row.into_iter().enumerate() {

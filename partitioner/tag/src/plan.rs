@@ -217,6 +217,12 @@ mod tests {
             (tagging.regions.len(), reasons(&tagging, 1)),
             (0, vec!["its region only moves data"])
         );
+        let policy = Policy {
+            keep_moves: true,
+            ..loose()
+        };
+        let tagging = of(&graph, &[("a", takes("yyy"))], &policy);
+        assert_eq!(tagging.regions.len(), 1, "unless somebody asks for it");
     }
 
     #[test]

@@ -262,7 +262,7 @@ impl<'a> Planner<'a> {
             let plural = if count == 1 { "" } else { "s" };
             return Some(format!("an island of {count} node{plural}; `min_nodes` is {minimum}"));
         }
-        if group.iter().all(|n| self.moves_only[*n as usize]) {
+        if !self.policy.keep_moves && group.iter().all(|n| self.moves_only[*n as usize]) {
             return Some("its region only moves data".to_string());
         }
         let operations = group

@@ -17,6 +17,9 @@ pub struct Policy {
     /// for. The default, one in 16 bytes, keeps a lone `add` of f32 (12 bytes an element) and drops what mostly moves data.
     /// 0 turns it off.
     pub boundary_penalty: f64,
+    /// Forms regions that only move data, too. An app gains nothing from one, and so it is off; who tests a delegate has to see
+    /// each of its operators run.
+    pub keep_moves: bool,
     /// How often a backend's regions are formed again after nodes were taken out, and how often delegates are asked again.
     pub max_rounds: u32,
 }
@@ -27,6 +30,7 @@ impl Default for Policy {
             min_nodes: 3,
             rules: Vec::new(),
             boundary_penalty: 1.0 / 16.0,
+            keep_moves: false,
             max_rounds: 8,
         }
     }

@@ -382,6 +382,12 @@ pub struct DelegateProbeArgs {
     /// Run what was compiled into this folder
     #[arg(long, value_name = "DIR")]
     pub replay: Option<PathBuf>,
+    /// Stop when it has listed its devices
+    #[arg(long)]
+    pub devices: bool,
+    /// Options of the delegate (JSON), in place of the configuration's
+    #[arg(long, value_name = "JSON")]
+    pub options: Option<String>,
 }
 
 /// `delegate abi-diff`
@@ -461,18 +467,153 @@ pub enum ConfigCommand {
 /// `conform`
 #[derive(Debug, Subcommand)]
 pub enum ConformCommand {
+    /// Judge a delegate by its library alone
+    Run(KitArgs),
+    /// Join the folders of a run's shards, or of its single cases
+    Merge(MergeArgs),
     /// Run the cases of recorded models
     Models(ModelsArgs),
     /// Run recorded calls of operators
     Ops(OpsArgs),
     /// Print which operators of core ATen run, from a corpus, as a table in Markdown
     Coverage(CoverageArgs),
+    /// Make the views of a run's folder again, or check a folder that was handed in
+    Report(ReportArgs),
+    /// Make one page of many reports
+    Index(IndexArgs),
+    /// Compare two runs, the worst regression first
+    Diff(DiffArgs),
     /// One case in this process: the runner's child
     #[command(hide = true)]
     Case,
     /// A batch of calls in this process: the child of `ops`
     #[command(hide = true)]
     Calls,
+    /// Cases of the kit in this process: the child of `run`
+    #[command(hide = true)]
+    Kit,
+    /// Make the lists of cases that are not frozen anew: for `cargo xtask gen lists`
+    #[command(hide = true)]
+    Lists {
+        /// The folder of the lists
+        folder: PathBuf,
+    },
+}
+
+/// `conform run`
+#[derive(Debug, Args)]
+pub struct KitArgs {
+    /// A library, or a manifest
+    pub library: PathBuf,
+    /// The device, by its number within the delegate
+    #[arg(long, value_name = "N")]
+    pub device: Option<u32>,
+    /// Only the cases of these lists (core, quant, llm, async); without a name: print the chosen cases and stop
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
+    pub list: Vec<String>,
+    /// What is asked
+    #[arg(long, value_enum, default_value_t = ModeArg::Test)]
+    pub mode: ModeArg,
+    /// Only cases that match one of these globs
+    #[arg(long, value_name = "GLOB")]
+    pub case: Vec<String>,
+    /// Only cases of operators that match one of these globs (aten::add.*)
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub op: Vec<String>,
+    /// Only cases of these dtypes
+    #[arg(long, value_name = "DTYPE", value_delimiter = ',')]
+    pub dtype: Vec<String>,
+    /// Shard I of N, from 1; `conform merge` joins them
+    #[arg(long, value_name = "I/N", conflicts_with = "exact")]
+    pub shard: Option<String>,
+    /// Of the whole run only this case; `conform merge` joins the folders
+    #[arg(long, value_name = "ID")]
+    pub exact: Option<String>,
+    /// What random inputs are made from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Failures that are waived (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub waivers: Option<PathBuf>,
+    /// Times that a failed case is run again; if it then passes it is flaky
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub retries: u32,
+    /// Processes at the same time
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Seconds after which a case counts as a hang, in place of each case's own
+    #[arg(long, value_name = "S")]
+    pub limit: Option<u64>,
+    /// An option of the delegate; VALUE as in TOML, or a text
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub option: Vec<String>,
+    /// Folder for the records, the reports and what explains failures; a run that was interrupted goes on there
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Forget what the folder holds
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// `--mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Is it right?
+    Test,
+    /// How fast is it, and how much memory does it take?
+    Perf,
+    /// Which operators does it take?
+    Support,
+}
+
+/// `conform merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The folders of the parts
+    #[arg(required = true)]
+    pub folders: Vec<PathBuf>,
+    /// Folder for the whole
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// `conform report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The folder of a run, with run.json and cases.jsonl
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Write nothing: check that the files belong together and that nothing is missing
+    #[arg(long)]
+    pub check: bool,
+    /// The library that was run, where it is not in the folder
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub library: Option<PathBuf>,
+    /// Write a statement.md to fill in
+    #[arg(long, conflicts_with = "check")]
+    pub init_statement: bool,
+}
+
+/// `conform index`
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// The folder that has the reports, at any depth
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The page to write; index.json goes beside it [default: DIR/index.html]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `conform diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The run before: a folder, or a cases.jsonl
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The run after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
 }
 
 /// `conform coverage`
@@ -519,7 +660,7 @@ pub struct OpsArgs {
     /// Known failures (TOML), in place of the corpus's or the built-in ones
     #[arg(long, value_name = "FILE")]
     pub waivers: Option<PathBuf>,
-    /// Folder for cases.jsonl and report.json
+    /// Folder for the records and the reports
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
@@ -550,7 +691,7 @@ pub struct ModelsArgs {
     /// Times that a failed case is run again
     #[arg(long, default_value_t = 0)]
     pub retries: u32,
-    /// Folder for cases.jsonl and report.json
+    /// Folder for the records and the reports
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }

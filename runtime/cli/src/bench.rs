@@ -42,10 +42,10 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
             infos
                 .iter()
                 .map(|info| made_up(info, &args.shapes))
-                .collect::<anyhow::Result<Vec<_>>>()?
+                .collect::<Result<Vec<_>, _>>()?
         }
     };
-    let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    let values = inputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     session.run(&values).map_err(&named)?;
     let first_ms = started.elapsed().as_secs_f64() * 1e3;

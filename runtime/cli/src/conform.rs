@@ -1,16 +1,28 @@
 //! `delegraph conform`
 
+mod bundle;
+mod child;
+mod choice;
 mod coverage;
+mod diff;
 #[cfg(test)]
 mod dtypes;
+mod identity;
+mod index;
+mod lists;
+mod merge;
 mod ops;
+mod report;
+mod run;
+mod summary;
+mod support;
 
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};
 use crate::output::{Output, Tint, write_atomically};
 use crate::subject::DelegraphSubject;
 use delegraph_runner::child::Launcher;
 use delegraph_runner::models::{ModelCase, Source, list, run as run_case};
-use delegraph_runner::{CaseRecord, Report, Verdict};
+use delegraph_runner::{CaseRecord, Category, Report, RunInfo, Verdict, folder};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
@@ -45,8 +57,15 @@ pub fn run(command: &ConformCommand, global: &Global, output: &Output) -> anyhow
         ConformCommand::Models(args) => models(args, global, output),
         ConformCommand::Ops(args) => ops::run(args, global, output),
         ConformCommand::Coverage(args) => coverage::run(args, global, output),
+        ConformCommand::Run(args) => run::run(args, global, output),
+        ConformCommand::Merge(args) => merge::run(args, output),
+        ConformCommand::Report(args) => report::run(args, global, output),
+        ConformCommand::Index(args) => index::run(args, global, output),
+        ConformCommand::Diff(args) => diff::run(args, global, output),
         ConformCommand::Case => child(),
         ConformCommand::Calls => ops::child(),
+        ConformCommand::Kit => child::run(),
+        ConformCommand::Lists { folder } => lists::run(folder, output),
     }
 }
 
@@ -60,6 +79,7 @@ pub fn models(args: &ModelsArgs, global: &Global, output: &Output) -> anyhow::Re
     if let Some(glob) = &args.case {
         cases.retain(|case| delegraph_config::glob_match(glob, &case.id));
     }
+    let plan: Vec<String> = cases.iter().map(|case| case.id.clone()).collect();
     if let Some(shard) = &args.shard {
         let (index, count) = shard_of(shard)?;
         let mut position = 0;
@@ -75,15 +95,16 @@ pub fn models(args: &ModelsArgs, global: &Global, output: &Output) -> anyhow::Re
         return Ok(u8::from(cases.is_empty()));
     }
     let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
-    run_all(&cases, source, &config, args, global, output)
+    run_all(&cases, plan, source, &config, args, global, output)
 }
 
 /// Every case in a child, then the report.
 ///
 /// # Errors
 /// The report cannot be written.
-pub fn run_all(
+fn run_all(
     cases: &[ModelCase],
+    plan: Vec<String>,
     source: Source,
     config: &delegraph_config::Config,
     args: &ModelsArgs,
@@ -96,6 +117,7 @@ pub fn run_all(
         limit: Duration::from_secs(args.limit),
         retries: args.retries,
     };
+    let started = delegraph_runner::time::now();
     let mut records = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         output.progress(format!("{}/{} {}", i + 1, cases.len(), case.id));
@@ -111,6 +133,7 @@ pub fn run_all(
         } else {
             config.select.order.join(",")
         };
+        record.category = Category::Model.name().to_string();
         record.repro = repro(case, source, config, global);
         output.progress_done();
         line(&record, output);
@@ -118,7 +141,15 @@ pub fn run_all(
     }
     let report = Report::new(records);
     output.data(format!("{} cases: {}", report.summary.total, counts(&report)));
-    write(&report, args.output.as_deref(), output)
+    let suite = Suite {
+        name: "models",
+        config,
+        plan,
+        shard: args.shard.as_deref(),
+        waivers_sha256: None,
+        started,
+    };
+    write(&report, &suite, args.output.as_deref(), output)
 }
 
 /// Every count that is not 0.
@@ -136,16 +167,38 @@ fn counts(report: &Report) -> String {
     }
 }
 
-/// The report as files and as the one JSON object; its exit code.
-fn write(report: &Report, folder: Option<&Path>, output: &Output) -> anyhow::Result<u8> {
+/// The report as files and as the one JSON object; its exit code. The folder is that of `conform run`: what was run, the cases, and views.
+fn write(report: &Report, suite: &Suite<'_>, folder: Option<&Path>, output: &Output) -> anyhow::Result<u8> {
     let object = serde_json::to_value(report)?;
     if let Some(folder) = folder {
-        std::fs::create_dir_all(folder)?;
-        write_atomically(&folder.join("cases.jsonl"), report.json_lines().as_bytes())?;
-        write_atomically(&folder.join("report.json"), format!("{object:#}\n").as_bytes())?;
+        let plan = &suite.plan;
+        let info = RunInfo {
+            backends: suite.config.select.order.clone(),
+            cases_sha256: folder::plan_sha256(plan),
+            cases: plan.len() as u64,
+            shard: suite.shard.and_then(delegraph_runner::shard::parse),
+            waivers_sha256: suite.waivers_sha256.clone(),
+            started: suite.started.clone(),
+            finished: Some(delegraph_runner::time::now()),
+            ..identity::begin(suite.name, "test")
+        };
+        folder::write(folder, &info, plan, &report.cases).map_err(crate::usage)?;
+        delegraph_report::write_views(folder)?;
     }
     output.json(&object)?;
     Ok(report.exit_code)
+}
+
+/// What `ops` and `models` ran.
+struct Suite<'a> {
+    /// `ops` or `models`.
+    name: &'static str,
+    config: &'a delegraph_config::Config,
+    /// The ids of all shards' cases.
+    plan: Vec<String>,
+    shard: Option<&'a str>,
+    waivers_sha256: Option<String>,
+    started: String,
 }
 
 /// The child: one case, one line.

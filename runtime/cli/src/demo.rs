@@ -338,7 +338,7 @@ impl Demo<'_> {
                 .inputs
                 .iter()
                 .map(crate::inputs::value)
-                .collect::<anyhow::Result<Vec<_>>>()?;
+                .collect::<Result<Vec<_>, _>>()?;
             session.run(&values)?;
             for (i, want) in step.outputs.iter().enumerate() {
                 let got = crate::inputs::leaf(session.output(i)?);

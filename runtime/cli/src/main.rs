@@ -47,6 +47,15 @@ fn bad_input(message: impl Into<String>) -> anyhow::Error {
     .into()
 }
 
+/// A backend or a device that is absent: exit code 4.
+fn absent(message: impl Into<String>) -> anyhow::Error {
+    CommandError {
+        code: 4,
+        message: message.into(),
+    }
+    .into()
+}
+
 /// An error of a model with the model's file: passes and the emitter, which see only its graph, do not name it.
 fn of_model(path: &std::path::Path) -> impl Fn(delegraph::Error) -> anyhow::Error {
     let name = path.display().to_string();
@@ -167,7 +176,12 @@ fn classify(error: &anyhow::Error) -> (u8, &'static str) {
         return (error.exit_code(), error.kind());
     }
     if let Some(error) = error.downcast_ref::<CommandError>() {
-        return (error.code, if error.code == 2 { "usage" } else { "bad-input" });
+        let kind = match error.code {
+            2 => "usage",
+            4 => "absent",
+            _ => "bad-input",
+        };
+        return (error.code, kind);
     }
     if error.is::<delegraph_config::ConfigError>() {
         return (2, "usage");

@@ -44,7 +44,7 @@ pub fn run(args: &ReduceArgs, global: &Global, output: &Output) -> anyhow::Resul
     let source = Source::open(&args.model)?;
     let module = delegraph::import(&source).map_err(&named)?;
     let inputs = inputs(args, &source)?;
-    let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    let values = inputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     let folder = tempfile::tempdir()?;
     write_atomically(&folder.path().join(CONFIG), toml::to_string(&config)?.as_bytes())?;
     let mut prober = Prober {

@@ -35,7 +35,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options).map_err(&named)?;
     let loaded = started.elapsed().as_secs_f64();
     let inputs = arguments(&session, &args.input, args.inputs.as_deref())?;
-    let values = inputs.iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    let values = inputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     if args.trace.is_some() || args.etdump.is_some() {
         session.start_trace();
     }

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+/// Something that is done within a host function, by the name of the function.
+pub type Hook = Arc<dyn Fn(&'static str) + Send + Sync>;
+
 /// What the host does during a call.
 #[derive(Clone)]
 pub struct Script {
@@ -23,6 +26,8 @@ pub struct Script {
     pub correlation: u64,
     /// Which of the host's functions fail.
     pub fail: Fail,
+    /// Called at the beginning of each of the host's functions that are given a call or weights, on the thread that called it.
+    pub hook: Option<Hook>,
     /// Which form the host's structs have.
     pub structs: Structs,
     /// What is heard. Scripts that are cloned share it.
@@ -38,6 +43,7 @@ impl Default for Script {
             profile: false,
             correlation: 0,
             fail: Fail::default(),
+            hook: None,
             structs: Structs::default(),
             heard: Arc::default(),
         }
@@ -128,6 +134,26 @@ impl Script {
     /// The same with a deadline.
     pub fn until(mut self, deadline: Instant) -> Script {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// A host function was called.
+    pub(crate) fn entered(&self, function: &'static str) {
+        self.heard.called(function);
+        if let Some(hook) = &self.hook {
+            hook(function);
+        }
+    }
+
+    /// The same with something that is done within host functions.
+    pub fn hooked(mut self, hook: Hook) -> Script {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// The same with so many threads in `parallel_for`.
+    pub fn on(mut self, threads: u32) -> Script {
+        self.threads = threads;
         self
     }
 

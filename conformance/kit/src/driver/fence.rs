@@ -3,6 +3,7 @@
 use crate::driver::{lock, violation};
 use delegraph_abi::Status;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ pub struct FenceEnd {
     pub status: Status,
     /// The delegate's words.
     pub message: String,
+    /// When it was signalled.
+    pub at: Instant,
 }
 
 /// A fence of the host's.
@@ -26,23 +29,38 @@ pub(crate) struct Fence {
 struct State {
     end: Option<FenceEnd>,
     count: u64,
+    /// Address and size of each output.
+    outputs: Vec<(usize, usize)>,
+    /// Their bytes at the signal.
+    copies: Vec<Vec<u8>>,
+    call: Arc<AtomicBool>,
 }
 
 /// Every fence of the process, by the number that the delegate gets in place of an address. None is forgotten, so that a second
 /// signal is always found out.
 static FENCES: Mutex<BTreeMap<usize, Arc<Fence>>> = Mutex::new(BTreeMap::new());
 
-/// A new fence and its number.
-pub(crate) fn new_fence() -> (usize, Arc<Fence>) {
+/// A new fence and its number. The signal sets `call`, and copies what lies at `outputs`.
+pub(crate) fn new_fence(call: Arc<AtomicBool>, outputs: Vec<(usize, usize)>) -> (usize, Arc<Fence>) {
     let mut fences = lock(&FENCES);
     let number = fences.len() + 1;
     let fence = Arc::<Fence>::default();
+    {
+        let mut state = lock(&fence.state);
+        (state.call, state.outputs) = (call, outputs);
+    }
     fences.insert(number, fence.clone());
     (number, fence)
 }
 
+/// Address and size of the outputs of a run that has not ended.
+pub(crate) fn outputs(number: usize) -> Vec<(usize, usize)> {
+    let fence = lock(&FENCES).get(&number).cloned();
+    fence.map_or_else(Vec::new, |fence| std::mem::take(&mut lock(&fence.state).outputs))
+}
+
 /// What the host's `fence_signal` does.
-pub(crate) fn signal(number: usize, status: Status, message: String) -> Status {
+pub(crate) fn signal(number: usize, status: Status, message: String, copies: Vec<Vec<u8>>) -> Status {
     let Some(fence) = lock(&FENCES).get(&number).cloned() else {
         violation(format!(
             "`fence_signal` was given a fence that does not exist: {number:#x}"
@@ -55,12 +73,16 @@ pub(crate) fn signal(number: usize, status: Status, message: String) -> Status {
         violation(format!("a fence was signalled {} times", state.count));
         return Status::INVALID_ARGUMENT;
     }
-    state.end = Some(FenceEnd { status, message });
+    let at = Instant::now();
+    state.call.store(true, Ordering::SeqCst);
+    state.copies = copies;
+    state.end = Some(FenceEnd { status, message, at });
     fence.signalled.notify_all();
     Status::OK
 }
 
 /// A run that was submitted.
+#[derive(Clone)]
 pub struct Submitted {
     pub(crate) fence: Arc<Fence>,
 }
@@ -81,6 +103,11 @@ impl Submitted {
             let waited = self.fence.signalled.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// The bytes of each output when it was signalled, once.
+    pub fn at_signal(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut lock(&self.fence.state).copies)
     }
 
     /// How often it was signalled so far.

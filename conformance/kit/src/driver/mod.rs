@@ -14,10 +14,10 @@ mod sys;
 mod tensor;
 mod weights;
 
-pub use call::{Event, Fail, Heard, Refused, Script, Structs};
+pub use call::{Event, Fail, Heard, Hook, Refused, Script, Structs};
 pub use fence::{FenceEnd, Submitted};
 pub use sinks::NodeAnswer;
-pub use sys::instance::{Answers, Compiled, DeviceText, Flight, Instance, Loaded};
+pub use sys::instance::{Answers, Compiled, DeviceText, Extra, Flight, Imported, Instance, Loaded};
 pub use sys::library::{HostShape, InfoText, Library};
 pub use sys::memory::{Guarded, Place};
 pub use sys::process;

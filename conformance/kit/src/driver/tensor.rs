@@ -36,12 +36,27 @@ impl Tensor {
     /// # Errors
     /// There is no memory, or such a tensor does not fit it.
     pub fn output(dtype: DType, sizes: &[i64], place: Place) -> Result<Tensor, String> {
+        Tensor::laid(dtype, sizes, place, 0, 0)
+    }
+
+    /// The same at a multiple of `align`, with room for a multiple of so many bytes; 0: of an element's size. With [`Place::Before`] it lies
+    /// at no multiple of twice that.
+    ///
+    /// # Errors
+    /// As [`Tensor::output`].
+    pub fn laid(dtype: DType, sizes: &[i64], place: Place, align: usize, multiple: usize) -> Result<Tensor, String> {
         let element = dtype.size().ok_or_else(|| format!("{dtype} has no size"))?;
         let size = sizes
             .iter()
             .try_fold(element, |size, n| size.checked_mul(usize::try_from(*n).ok()?));
         let size = size.ok_or_else(|| format!("{dtype}{sizes:?} does not fit in memory"))?;
-        let mut memory = Guarded::new(size, place, element)?;
+        let align = align.max(element);
+        let size = size.next_multiple_of(multiple.max(1));
+        let (place, align) = match place {
+            Place::Before(_) => (Place::Before(align), 2 * align),
+            other => (other, align),
+        };
+        let mut memory = Guarded::new(size, place, align)?;
         memory.fill_with(UNWRITTEN);
         Ok(Tensor {
             dtype,
@@ -59,6 +74,26 @@ impl Tensor {
         let mut memory = Guarded::new(size.next_multiple_of(align), Place::End, align)?;
         memory.fill(self.memory.bytes());
         Ok(Tensor { memory, ..self })
+    }
+
+    /// The same with these elements, read-only if it is asked for.
+    ///
+    /// # Errors
+    /// The bytes are more than it holds, or the system refuses.
+    pub fn holding(mut self, bytes: &[u8], protect: bool) -> Result<Tensor, String> {
+        if self.memory.size() < bytes.len() {
+            return Err(format!(
+                "{} bytes are given for {}{:?}",
+                bytes.len(),
+                self.dtype,
+                self.sizes
+            ));
+        }
+        self.memory.fill(bytes);
+        if protect {
+            self.memory.protect()?;
+        }
+        Ok(self)
     }
 
     /// The bytes of the actual elements.

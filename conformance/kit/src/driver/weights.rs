@@ -20,8 +20,20 @@ impl HostWeights {
     /// # Errors
     /// There is not so much memory.
     pub fn new<'a>(items: impl IntoIterator<Item = (u32, &'a [u8])>) -> Result<HostWeights, String> {
+        HostWeights::placed(items, Place::End, 64)
+    }
+
+    /// The same somewhere else. The contract promises no alignment of weights.
+    ///
+    /// # Errors
+    /// As [`HostWeights::new`].
+    pub fn placed<'a>(
+        items: impl IntoIterator<Item = (u32, &'a [u8])>,
+        place: Place,
+        align: usize,
+    ) -> Result<HostWeights, String> {
         let items = items.into_iter().map(|(id, bytes)| {
-            let mut memory = Guarded::new(bytes.len(), Place::End, 64)?;
+            let mut memory = Guarded::new(bytes.len(), place, align)?;
             memory.fill(bytes);
             memory.protect()?;
             Ok((id, memory))
@@ -30,6 +42,14 @@ impl HostWeights {
             items: items.collect::<Result<_, String>>()?,
             ..HostWeights::default()
         })
+    }
+
+    /// Makes all of them untouchable, as memory that was given back is.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn close(&self) -> Result<(), String> {
+        self.items.values().try_for_each(Guarded::close_shared)
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&Guarded> {

@@ -119,6 +119,11 @@ fn call_of(line: &str) -> Result<Call, String> {
     })
 }
 
+/// Everything that was recorded, for a hash over it.
+pub fn recorded() -> Vec<&'static [u8]> {
+    vec![CALLS.as_bytes(), PROGRAMS.as_bytes(), CALL_TENSORS, PROGRAM_TENSORS]
+}
+
 /// Every recorded call.
 ///
 /// # Errors

@@ -4,12 +4,13 @@ use super::claim::claim_of;
 use crate::case::{Failure, Trial};
 use crate::leaf::{leaf, value};
 use crate::subject::Subject;
-use delegraph::{Compiled, LoadOptions, Session, Source};
+use delegraph::{LoadOptions, Session, Source};
 use delegraph_config::{Backend, Config};
-use delegraph_host::{Host, HostOptions, Isolation};
+use delegraph_host::{Delegate, Host, HostOptions, Isolation};
 use delegraph_ir::Module;
-use delegraph_lower::Lowered;
+use delegraph_lower::{LowerOptions, Lowered};
 use delegraph_runner::{Claim, Leaf};
+use delegraph_tag::Policy;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,6 +72,14 @@ impl Engine {
         })
     }
 
+    /// The delegate, loaded now if it is not yet: to be asked without a program.
+    ///
+    /// # Errors
+    /// The library cannot be loaded, or refuses to start.
+    pub fn delegate(&self) -> Result<Arc<Delegate>, String> {
+        self.host.delegate(&self.backend).map_err(|error| error.to_string())
+    }
+
     /// Compiles a module for the delegate. Fills in the claim, the nodes and the time, and keeps the images that were offered.
     ///
     /// # Errors
@@ -81,8 +90,7 @@ impl Engine {
         delegraph_ir::verify(&module).map_err(|error| bug(error.to_string()))?;
         let claimed = claim_of(trial.subject, &module, ops);
         let started = Instant::now();
-        let compiled = delegraph::compile(module, &self.config, &self.host, &mut |_| {});
-        let Compiled { bytes, report, .. } = compiled.map_err(|error| Failure::fail(error.to_string()))?;
+        let (bytes, report) = self.lower(module)?;
         trial.record.compile_ms = started.elapsed().as_secs_f64() * 1e3;
         let coverage = report.coverage();
         trial.record.delegated_nodes = coverage.delegated_nodes;
@@ -121,6 +129,35 @@ impl Engine {
             precision: precision.unwrap_or_default(),
             report,
         })
+    }
+
+    /// What `delegraph::compile` does, but for regions that only move data: an app leaves them to the portable kernels, and here each
+    /// operator has to be seen running.
+    fn lower(&self, mut module: Module) -> Result<(Vec<u8>, Lowered), Failure> {
+        let source = module.clone();
+        let options = LowerOptions {
+            backends: vec![self.backend.clone()],
+            policy: Policy {
+                min_nodes: 1,
+                boundary_penalty: 0.0,
+                keep_moves: true,
+                ..Policy::default()
+            },
+            ..LowerOptions::default()
+        };
+        let fail = |error: String| Failure::fail(error);
+        let report = delegraph_lower::lower(&mut module, &options, &self.host, &mut |_| {});
+        let report = report.map_err(|error| fail(error.to_string()))?;
+        delegraph_passes::to_portable(&mut module).map_err(|error| fail(error.to_string()))?;
+        let verified = delegraph_ir::verify(&module);
+        verified.map_err(|error| fail(format!("after the portable passes: {error}")))?;
+        let regions: Vec<_> = report.graphs.iter().map(|graph| graph.regions.clone()).collect();
+        let emitted = delegraph_emit::emit(delegraph_emit::Input {
+            module: &module,
+            regions: &regions,
+            source: Some(&source),
+        });
+        Ok((emitted.map_err(|error| fail(error.to_string()))?.bytes, report))
     }
 
     /// Loads a program.

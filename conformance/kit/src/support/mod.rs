@@ -3,8 +3,10 @@
 //! A [`Question`] is a graph of one node, made of a recorded call of an operator: as it was recorded, in other dtypes, with dynamic sizes, and
 //! with constants in place of inputs. Asking costs no run: `partition` sees types and arguments, never elements.
 //!
-//! [`ask_all`] puts the questions, [`table()`] shows the answers, [`propose()`] makes `[[op]]` tables of them.
+//! [`ask_all`] puts the questions, [`table()`] shows the answers, [`propose()`] makes `[[op]]` tables of them. [`cases`]
+//! are the questions as cases of `conform run --mode support`.
 
+pub mod cases;
 mod propose;
 mod question;
 mod table;

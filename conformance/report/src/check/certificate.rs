@@ -37,27 +37,63 @@ pub(super) fn check(checked: &mut Checked, folder: &Path, truth: &Truth) {
     let mut wrong = Vec::new();
     let mut compare = |what: &str, is: Option<&Value>, should: Value| {
         if is.unwrap_or(&Value::Null) != &should {
-            wrong.push(format!("{name}: its `{what}` is {}, and the run's {should}", is.unwrap_or(&Value::Null)));
+            wrong.push(format!(
+                "{name}: its `{what}` is {}, and the run's {should}",
+                is.unwrap_or(&Value::Null)
+            ));
         }
     };
     compare("schema", certificate.get("schema"), "delegraph.certificate/1".into());
-    for (key, value) in [("name", &library.name), ("vendor", &library.vendor), ("version", &library.version), ("sha256", &library.sha256)] {
-        compare(&format!("library.{key}"), certificate.pointer(&format!("/library/{key}")), value.as_str().into());
+    for (key, value) in [
+        ("name", &library.name),
+        ("vendor", &library.vendor),
+        ("version", &library.version),
+        ("sha256", &library.sha256),
+    ] {
+        compare(
+            &format!("library.{key}"),
+            certificate.pointer(&format!("/library/{key}")),
+            value.as_str().into(),
+        );
     }
     if !library.manifest_sha256.is_empty() {
-        compare("library.manifest_sha256", certificate.pointer("/library/manifest_sha256"), library.manifest_sha256.as_str().into());
+        compare(
+            "library.manifest_sha256",
+            certificate.pointer("/library/manifest_sha256"),
+            library.manifest_sha256.as_str().into(),
+        );
     }
     let kit = &truth.run.kit;
-    for (key, value) in [("version", &kit.version), ("commit", &kit.commit), ("references_sha256", &kit.references_sha256)] {
-        compare(&format!("kit.{key}"), certificate.pointer(&format!("/kit/{key}")), value.as_str().into());
+    for (key, value) in [
+        ("version", &kit.version),
+        ("commit", &kit.commit),
+        ("references_sha256", &kit.references_sha256),
+    ] {
+        compare(
+            &format!("kit.{key}"),
+            certificate.pointer(&format!("/kit/{key}")),
+            value.as_str().into(),
+        );
     }
     compare("log_sha256", certificate.get("log_sha256"), log.into());
     compare("claimed", certificate.get("claimed"), claimed.total.into());
-    compare("claimed_passed", certificate.get("claimed_passed"), claimed.passed.into());
+    compare(
+        "claimed_passed",
+        certificate.get("claimed_passed"),
+        claimed.passed.into(),
+    );
     for (verdict, n) in counts {
-        compare(&format!("counts.{verdict}"), certificate.pointer(&format!("/counts/{verdict}")), (*n).into());
+        compare(
+            &format!("counts.{verdict}"),
+            certificate.pointer(&format!("/counts/{verdict}")),
+            (*n).into(),
+        );
     }
-    let lists = certificate.get("lists").and_then(Value::as_array).cloned().unwrap_or_default();
+    let lists = certificate
+        .get("lists")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     for list in &truth.run.lists {
         let same = |value: &&Value| value["name"] == list.name.as_str() && value["sha256"] == list.sha256.as_str();
         if !lists.iter().any(|value| same(&value)) {

@@ -12,11 +12,18 @@ pub(crate) const WAIVERS: &str = "waivers.toml";
 
 /// `waivers.toml` is the file that the run used, and judges the waived cases as the log says.
 pub(super) fn check(checked: &mut Checked, question: Question<'_>, truth: &Truth) {
-    let waived: Vec<&CaseRecord> = truth.cases.iter().filter(|case| case.verdict == Verdict::Waived).collect();
+    let waived: Vec<&CaseRecord> = truth
+        .cases
+        .iter()
+        .filter(|case| case.verdict == Verdict::Waived)
+        .collect();
     let Some(hash) = &truth.run.waivers_sha256 else {
         // Recorded models and calls have known failures with a reason each, in the corpus itself.
         if truth.run.suite == "run" && !waived.is_empty() {
-            checked.broken(format!("run.json: {} cases are waived, and it names no waivers", waived.len()));
+            checked.broken(format!(
+                "run.json: {} cases are waived, and it names no waivers",
+                waived.len()
+            ));
         }
         return;
     };
@@ -29,23 +36,44 @@ pub(super) fn check(checked: &mut Checked, question: Question<'_>, truth: &Truth
         }
     };
     if sha256(&bytes) != *hash {
-        return checked.broken(format!("{WAIVERS}: it is not the file that the run used: run.json says {hash}"));
+        return checked.broken(format!(
+            "{WAIVERS}: it is not the file that the run used: run.json says {hash}"
+        ));
     }
     let waivers = match Waivers::parse(&String::from_utf8_lossy(&bytes)) {
         Ok(waivers) => waivers,
         Err(problem) => return checked.broken(format!("{WAIVERS}: {problem}")),
     };
     let run = &truth.run;
-    let dates: Vec<Day> = [Some(&run.started), run.finished.as_ref()].into_iter().flatten().filter_map(|text| days(text)).collect();
+    let dates: Vec<Day> = [Some(&run.started), run.finished.as_ref()]
+        .into_iter()
+        .flatten()
+        .filter_map(|text| days(text))
+        .collect();
     let vendor = run.library.as_ref().map_or("", |library| library.vendor.as_str());
     let wrong = waived.iter().filter(|case| {
         !dates.iter().any(|today| {
-            let of = Of { vendor, today: *today, matches: question.matches };
+            let of = Of {
+                vendor,
+                today: *today,
+                matches: question.matches,
+            };
             judged_again(case, &waivers, of)
         })
     });
-    let wrong = wrong.map(|case| format!("cases.jsonl: `{}` is waived, and no waiver of {WAIVERS} says so", case.id)).collect();
-    checked.all(About::Integrity, wrong, format!("{WAIVERS}: it covers all {} waived cases", waived.len()));
+    let wrong = wrong
+        .map(|case| {
+            format!(
+                "cases.jsonl: `{}` is waived, and no waiver of {WAIVERS} says so",
+                case.id
+            )
+        })
+        .collect();
+    checked.all(
+        About::Integrity,
+        wrong,
+        format!("{WAIVERS}: it covers all {} waived cases", waived.len()),
+    );
 }
 
 /// Whether the waivers make the record what it is of what it was.

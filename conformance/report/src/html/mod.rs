@@ -118,7 +118,7 @@ pub(crate) fn document(title: &str, style: &str, body: &str) -> String {
 }
 
 /// A text as part of a fragment or of a relative address: every byte that is not plain is written in hexadecimal.
-pub(crate) fn percent(text: &str) -> String {
+pub fn percent(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -54,7 +54,9 @@ pub(super) fn verdict(out: &mut String, standing: &Standing) {
         .iter()
         .filter_map(|waiver| waiver.expires.as_deref())
         .min();
-    let waived = until.map_or(String::new(), |day| format!(", first until {}", day.replace('-', "\u{2011}")));
+    let waived = until.map_or(String::new(), |day| {
+        format!(", first until {}", day.replace('-', "\u{2011}"))
+    });
     let failed = "v=fail,fail-claimed,crash,hang";
     for (label, count, filter, tone) in [
         ("failures", standing.failures(), failed, "bad"),
@@ -115,11 +117,18 @@ fn meter(percent: u64) -> String {
 pub(super) fn identity(out: &mut String, truth: &Truth) {
     out.push_str("<section id=\"identity\"><h2>What was run</h2><dl>");
     for (label, value) in crate::identity::identity(truth) {
-        let words = value.split(' ').map(|word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            true => format!("<code class=\"hash\">{word}</code>"),
-            false => html(word),
-        });
-        let _ = write!(out, "<div><dt>{label}</dt><dd>{}</dd></div>", words.collect::<Vec<_>>().join(" "));
+        let words =
+            value.split(' ').map(
+                |word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    true => format!("<code class=\"hash\">{word}</code>"),
+                    false => html(word),
+                },
+            );
+        let _ = write!(
+            out,
+            "<div><dt>{label}</dt><dd>{}</dd></div>",
+            words.collect::<Vec<_>>().join(" ")
+        );
     }
     out.push_str("</dl></section>");
 }
@@ -267,7 +276,7 @@ pub(super) fn grid(out: &mut String, grid: &Grid) {
             html(what)
         );
     }
-    out.push_str("<li><span class=\"g warn s\">S</span>amber: claimed, but not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>taken beyond what the manifest claims</li></ul>");
+    out.push_str("<li><span class=\"g warn s\">S</span><span class=\"g warn p\">P</span>dashed and amber: all or some of what is claimed was not run</li><li><span class=\"k\"><span class=\"g good p\">P</span></span>taken beyond what the manifest claims</li></ul>");
     out.push_str(
         "<p class=\"tools needs-script\"><label><input type=\"checkbox\" id=\"grid-bad\"> only operators with something to know</label> \
          <span class=\"hint\">Arrow keys move, Enter shows the cases of a cell.</span></p>\

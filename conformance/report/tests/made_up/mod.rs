@@ -1,5 +1,9 @@
 //! A made-up run: every verdict, every claim, odd characters, as many cases as wanted. The same each time.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
+use delegraph_report::Truth;
+use delegraph_report::truth::sha256;
+use delegraph_runner::folder::plan_sha256;
 use delegraph_runner::run_info::{DeviceId, KitId, LibraryId, ListId};
 use delegraph_runner::{CaseRecord, Category, Claim, RunInfo, Verdict};
 use std::path::Path;
@@ -119,7 +123,7 @@ pub fn cases(count: usize, failing: bool) -> Vec<CaseRecord> {
 
 fn case(i: usize, failing: bool) -> CaseRecord {
     // A step through all combinations in an order that looks mixed.
-    let mixed = i.wrapping_mul(2_654_435_761) >> 7;
+    let mixed = i * 37 + i / 211;
     let numeric = i % 10 < 8;
     let category = match numeric {
         true => [
@@ -213,14 +217,49 @@ fn reason(verdict: Verdict, unclaimed: bool, i: usize) -> String {
     }
 }
 
+/// The waiver that the waived cases are waived by.
+pub const WAIVERS: &str = r#"[[waiver]]
+vendor = "Acme*"
+cases = ["*"]
+reason = "the exponential of this driver has 8 bits"
+issue = "https://issues.example/1234"
+expires = "2027-01-31"
+approver = "Jo Doe"
+"#;
+
 /// Writes the truth of a run into a folder.
 pub fn write(folder: &Path, run: &RunInfo, cases: &[CaseRecord]) {
+    let plan: Vec<String> = cases.iter().map(|case| case.id.clone()).collect();
+    let mut run = run.clone();
+    run.cases_sha256 = plan_sha256(&plan);
+    run.cases = plan.len() as u64;
+    delegraph_runner::folder::write(folder, &run, &plan, cases).expect("the folder is written");
+}
+
+/// Writes all that a submission needs, but for the views: the run's hashes are those of the files.
+pub fn write_submission(folder: &Path, run: &RunInfo, cases: &[CaseRecord]) {
+    let mut run = run.clone();
     std::fs::create_dir_all(folder).expect("the folder is made");
-    let text = serde_json::to_string_pretty(run).expect("a run is JSON");
-    std::fs::write(folder.join("run.json"), text).expect("run.json is written");
-    let lines: String = cases
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).expect("a file is written");
+        sha256(text.as_bytes())
+    };
+    if let Some(library) = &mut run.library {
+        library.sha256 = file(&library.file, "not really a library");
+        library.dependents[0].1 = file("libacme_rt.so", "nor this");
+        library.manifest_sha256 = file("acme.delegate.toml", "name = \"acme-npu\"");
+    }
+    run.waivers_sha256 = Some(file("waivers.toml", WAIVERS));
+    for case in cases.iter().filter(|case| !case.bundle.is_empty()) {
+        std::fs::create_dir_all(folder.join(&case.bundle)).expect("a bundle is made");
+        file(&format!("{}/repro.sh", case.bundle), &case.repro);
+    }
+    write(folder, &run, cases);
+    let statement = delegraph_report::statement::template(&Truth::read(folder).expect("the run is read"));
+    let statement = ["Submitter", "Contact", "Product", "Signed"]
         .iter()
-        .map(|case| serde_json::to_string(case).expect("a case is JSON") + "\n")
-        .collect();
-    std::fs::write(folder.join("cases.jsonl"), lines).expect("cases.jsonl is written");
+        .fold(statement, |text, field| {
+            text.replace(&format!("{field}: "), &format!("{field}: somebody"))
+        });
+    file("statement.md", &statement.replace("Date: ", "Date: 2026-11-23"));
 }

@@ -1,9 +1,9 @@
 //! `delegraph conform coverage`: which operators of core ATen run here, as a table. Every cell is counted from cases that ran.
 
-use delegraph_kit::call::functional;
 use super::ops;
 use crate::args::{CoverageArgs, Global, OpsArgs};
 use crate::output::Output;
+use delegraph_kit::call::functional;
 use delegraph_opset::Op;
 use delegraph_runner::{CaseRecord, Verdict};
 use std::collections::{BTreeMap, BTreeSet};

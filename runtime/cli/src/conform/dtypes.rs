@@ -1,9 +1,9 @@
 //! The operator table says which dtypes an operator runs on. The kernels' own test asks the kernels; here the operators that only
 //! a decomposition computes are asked, each recorded call as a program of one node, with its first tensor in every dtype there is.
 
-use delegraph_kit::call::Caller;
 use delegraph_config::Config;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, Out, Scratch, Tensor, find};
+use delegraph_kit::call::Caller;
 use delegraph_opset::{BaseType, DTypes, Default, Op};
 use delegraph_runner::compare::Tolerance;
 use delegraph_runner::corpus::{Argument, Corpus, OpCase, Want};

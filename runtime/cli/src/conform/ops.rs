@@ -1,15 +1,16 @@
 //! `delegraph conform ops`: recorded calls of operators, each as a program of one node.
 
-use delegraph_kit::call::Caller;
 use super::{quote, shard_of};
 use crate::args::{Global, OpsArgs};
 use crate::output::{Output, Tint, duration};
 use delegraph_config::{Config, glob_match};
 use delegraph_host::Host;
+use delegraph_kit::call::Caller;
+use delegraph_kit::numerics::evidence;
 use delegraph_runner::batch::Batches;
 use delegraph_runner::corpus::Corpus;
 use delegraph_runner::known::Known;
-use delegraph_runner::{CaseRecord, Report, Verdict};
+use delegraph_runner::{CaseRecord, Category, Leaf, Report, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -46,9 +47,22 @@ pub fn run(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Result<u
     if let Some(folder) = &args.programs {
         return programs(args, folder, global, output);
     }
+    let began = delegraph_runner::time::now();
     let report = Report::new(records(args, global, output)?);
     show(&report, started.elapsed(), output);
-    super::write(&report, args.output.as_deref(), output)
+    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let suite = super::Suite {
+        name: "ops",
+        config: &config,
+        plan: match args.output {
+            Some(_) => plan(args)?,
+            None => Vec::new(),
+        },
+        shard: args.shard.as_deref(),
+        waivers_sha256: Some(delegraph_kit::lists::sha256(known_text(args)?.as_bytes())),
+        started: began,
+    };
+    super::write(&report, &suite, args.output.as_deref(), output)
 }
 
 /// Runs the cases that the flags ask for.
@@ -66,6 +80,7 @@ pub fn records(args: &OpsArgs, global: &Global, output: &Output) -> anyhow::Resu
     };
     for (record, &case) in records.iter_mut().zip(&chosen) {
         record.op = corpus.cases[case].op.clone();
+        record.category = Category::Op.name().to_string();
         record.delegate = delegate.clone();
         record.repro = repro(args, &record.id, &config, global);
         known.judge(record, glob_match);
@@ -114,6 +129,13 @@ fn programs(args: &OpsArgs, folder: &Path, global: &Global, output: &Output) -> 
     Ok(u8::from(written == 0))
 }
 
+/// The ids of all shards' cases.
+fn plan(args: &OpsArgs) -> anyhow::Result<Vec<String>> {
+    let mut corpus = Corpus::open(&args.corpus).map_err(|error| crate::bad_input(error.to_string()))?;
+    let chosen = choose(&mut corpus, args)?;
+    Ok(chosen.into_iter().map(|case| corpus.cases[case].id()).collect())
+}
+
 /// The corpus, and the cases of this shard that the flags ask for.
 fn chosen(args: &OpsArgs) -> anyhow::Result<(Corpus, Vec<usize>)> {
     let mut corpus = Corpus::open(&args.corpus).map_err(|error| crate::bad_input(error.to_string()))?;
@@ -134,14 +156,22 @@ pub fn child() -> anyhow::Result<u8> {
     std::io::stdin().read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
     let mut corpus = Corpus::open(&request.corpus)?;
-    let caller = Caller::new(request.config.clone(), crate::devices::discover(&request.config, request.no_load));
+    let caller = Caller::new(
+        request.config.clone(),
+        crate::devices::discover(&request.config, request.no_load),
+    );
     let mut stdout = std::io::stdout();
     for case in request.cases {
         let Some(call) = corpus.cases.get(case).cloned() else {
             anyhow::bail!("the corpus has no case {case}");
         };
         let record = match corpus.tensors(case) {
-            Ok(tensors) => caller.run(&call, tensors),
+            Ok(tensors) => {
+                let inputs: Vec<&Leaf> = call.inputs().into_iter().filter_map(|key| tensors.get(key)).collect();
+                let mut record = caller.run(&call, tensors);
+                record.shapes = evidence::shapes(&inputs);
+                record
+            }
             Err(error) => CaseRecord::new(call.id(), Verdict::Fail, error.to_string()),
         };
         writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
@@ -151,15 +181,25 @@ pub fn child() -> anyhow::Result<u8> {
 }
 
 fn known(args: &OpsArgs) -> anyhow::Result<Known> {
-    let beside = args.corpus.join("known.toml");
-    let file = args.waivers.clone().or_else(|| beside.is_file().then_some(beside));
+    let file = known_file(args);
+    let text = known_text(args)?;
     match file {
-        None => Known::parse(KNOWN).map_err(anyhow::Error::msg),
-        Some(file) => {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| crate::usage(format!("cannot read `{}`: {error}", file.display())))?;
-            Known::parse(&text).map_err(|problem| crate::usage(format!("`{}`: {problem}", file.display())))
-        }
+        None => Known::parse(&text).map_err(anyhow::Error::msg),
+        Some(file) => Known::parse(&text).map_err(|problem| crate::usage(format!("`{}`: {problem}", file.display()))),
+    }
+}
+
+/// The file of known failures; `None`: the built-in ones.
+fn known_file(args: &OpsArgs) -> Option<PathBuf> {
+    let beside = args.corpus.join("known.toml");
+    args.waivers.clone().or_else(|| beside.is_file().then_some(beside))
+}
+
+fn known_text(args: &OpsArgs) -> anyhow::Result<String> {
+    match known_file(args) {
+        None => Ok(KNOWN.to_string()),
+        Some(file) => std::fs::read_to_string(&file)
+            .map_err(|error| crate::usage(format!("cannot read `{}`: {error}", file.display()))),
     }
 }
 

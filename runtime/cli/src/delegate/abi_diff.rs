@@ -1,11 +1,11 @@
 //! `delegraph delegate abi-diff`: what of an old library a new one would break, for those who have it installed or have blobs of it.
 
 use super::cases::Verdict;
-use delegraph_kit::file::Library;
 use super::probe::{Looked, Subject, Task, probe};
 use crate::args::{DelegateAbiDiffArgs, Global};
 use crate::output::{Output, Tint};
 use delegraph_host::Manifest;
+use delegraph_kit::file::Library;
 use serde::Serialize;
 use std::path::Path;
 

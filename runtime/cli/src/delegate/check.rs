@@ -1,11 +1,11 @@
 //! `delegraph delegate check`: what a library's file says, then, in a child process, what the library says and does.
 
 use super::cases::Verdict;
-use delegraph_kit::file::Library;
 use super::probe::{Probe, Subject, Task, option_names, probe};
 use crate::args::{DelegateCheckArgs, Global};
 use crate::output::{Output, Tint, bytes};
 use delegraph_host::Manifest;
+use delegraph_kit::file::Library;
 use serde::Serialize;
 use std::path::Path;
 

@@ -6,7 +6,7 @@ mod certificate;
 mod check;
 mod lock;
 mod new;
-mod probe;
+pub mod probe;
 mod sign;
 mod verify;
 

@@ -177,6 +177,8 @@ pub enum Task<'a> {
     Keep(&'a Path),
     /// Runs what was compiled into a folder.
     Replay(&'a Path),
+    /// Who the library is, and its devices, with these options.
+    Devices(&'a serde_json::Map<String, serde_json::Value>),
 }
 
 /// Probes a library in a child process.
@@ -195,6 +197,12 @@ pub fn probe(file: &Path, task: Task<'_>, global: &Global) -> anyhow::Result<Pro
         Task::Look => _ = command.arg("--look"),
         Task::Keep(folder) => _ = command.arg("--keep").arg(folder),
         Task::Replay(folder) => _ = command.arg("--replay").arg(folder),
+        Task::Devices(options) => {
+            command.arg("--devices");
+            if !options.is_empty() {
+                command.args(["--options", &serde_json::to_string(options)?]);
+            }
+        }
     }
     if let Some(config) = &global.config {
         command.arg("--config").arg(config);
@@ -290,7 +298,10 @@ fn steps(args: &DelegateProbeArgs, global: &Global) -> anyhow::Result<Result<(),
     say(&Line::Next("start".to_string()))?;
     let config = crate::config::resolve(global, &[], &[])?;
     let options = config.backend.get(&backend).filter(|own| !own.options.is_empty());
-    let options = options.map(|own| serde_json::to_value(&own.options)).transpose()?;
+    let options = match &args.options {
+        Some(text) => Some(serde_json::from_str(text)?),
+        None => options.map(|own| serde_json::to_value(&own.options)).transpose()?,
+    };
     let pinned = subject.manifest.map_or(subject.library, |(path, _)| path);
     let host = Arc::new(Host::discover(HostOptions {
         pinned: vec![(backend.clone(), pinned)],
@@ -317,6 +328,9 @@ fn steps(args: &DelegateProbeArgs, global: &Global) -> anyhow::Result<Result<(),
             });
             say(&Line::Devices(passed.collect()))?;
         }
+    }
+    if args.devices {
+        return Ok(Ok(()));
     }
     if let Some(folder) = &args.keep {
         say(&Line::Next("compile the cases".to_string()))?;

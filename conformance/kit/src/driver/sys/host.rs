@@ -17,7 +17,8 @@ pub(crate) struct HostCall {
     public: c::Call,
     pub script: Script,
     pub error: Mutex<Option<Said>>,
-    pub ended: AtomicBool,
+    /// Set with the end of the call; for a submitted run, with the signal of its fence.
+    pub ended: Arc<AtomicBool>,
 }
 
 /// What a delegate gave to `call_set_error`.
@@ -49,7 +50,7 @@ impl HostCall {
             public,
             script: script.clone(),
             error: Mutex::default(),
-            ended: AtomicBool::new(false),
+            ended: Arc::default(),
         })
     }
 
@@ -60,13 +61,28 @@ impl HostCall {
 
 /// The weights of a call or session, as a delegate sees them.
 pub(crate) struct WeightsHandle {
-    pub weights: Arc<HostWeights>,
+    /// `None`: nobody may ask for them any more.
+    pub weights: Mutex<Option<Arc<HostWeights>>>,
     /// The call that it was given to is over.
     pub ended: AtomicBool,
     /// Whether `weight_retain` is granted.
     pub grant: bool,
     pub retained: AtomicI64,
     pub script: Script,
+}
+
+impl WeightsHandle {
+    /// What is kept of it from here on is the handle alone, unless they are still retained.
+    pub fn let_go(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        if self.retained.load(Ordering::SeqCst) <= 0 {
+            *lock(&self.weights) = None;
+        }
+    }
+
+    fn weights(&self) -> Option<Arc<HostWeights>> {
+        lock(&self.weights).clone()
+    }
 }
 
 /// Calls, sinks and handles that are over stay in memory for a while, so that a delegate that uses one is found out.
@@ -97,7 +113,7 @@ unsafe fn call_of<'a>(function: &'static str, call: *const c::Call) -> Option<&'
         violation(format!("`{function}` was called with a call that is over"));
         return None;
     }
-    call.script.heard.called(function);
+    call.script.entered(function);
     Some(call)
 }
 
@@ -187,7 +203,7 @@ unsafe fn weights_of<'a>(function: &'static str, weights: *const c::Weights) -> 
         ));
         return None;
     }
-    handle.script.heard.called(function);
+    handle.script.entered(function);
     Some(handle)
 }
 
@@ -202,11 +218,14 @@ unsafe extern "C" fn weight_map(
         let Some(handle) = weights_of("weight_map", weights) else {
             return Status::INVALID_ARGUMENT;
         };
-        let before = handle.weights.mapped.fetch_add(1, Ordering::SeqCst);
+        let Some(all) = handle.weights() else {
+            return Status::NOT_FOUND;
+        };
+        let before = all.mapped.fetch_add(1, Ordering::SeqCst);
         if handle.script.fail.weight_map.is_some_and(|after| before >= after) {
             return Status::NOT_FOUND;
         }
-        let Some(memory) = handle.weights.get(id) else {
+        let Some(memory) = all.get(id) else {
             return Status::NOT_FOUND;
         };
         if out_data.is_null() || out_size.is_null() {
@@ -229,7 +248,9 @@ unsafe extern "C" fn weight_retain(weights: *const c::Weights) -> Status {
         return Status::UNSUPPORTED;
     }
     handle.retained.fetch_add(1, Ordering::SeqCst);
-    handle.weights.retained.fetch_add(1, Ordering::SeqCst);
+    if let Some(all) = handle.weights() {
+        all.retained.fetch_add(1, Ordering::SeqCst);
+    }
     Status::OK
 }
 
@@ -238,7 +259,9 @@ unsafe extern "C" fn weight_release(weights: *const c::Weights) {
     let Some(handle) = (unsafe { weights_of("weight_release", weights) }) else {
         return;
     };
-    handle.weights.retained.fetch_sub(1, Ordering::SeqCst);
+    if let Some(all) = handle.weights() {
+        all.retained.fetch_sub(1, Ordering::SeqCst);
+    }
     if handle.retained.fetch_sub(1, Ordering::SeqCst) <= 0 {
         violation("`weight_release` was called more often than `weight_retain`");
     }
@@ -603,7 +626,10 @@ unsafe extern "C" fn weight_share_key(weights: *const c::Weights, id: u32, out_k
         let Some(handle) = weights_of("weight_share_key", weights) else {
             return Status::INVALID_ARGUMENT;
         };
-        let Some(memory) = handle.weights.get(id) else {
+        let Some(all) = handle.weights() else {
+            return Status::NOT_FOUND;
+        };
+        let Some(memory) = all.get(id) else {
             return Status::NOT_FOUND;
         };
         if out_key.is_null() {
@@ -624,7 +650,13 @@ unsafe extern "C" fn fence_signal(
 ) -> Status {
     // SAFETY: as the function says.
     let message = unsafe { text("fence_signal", message, message_size) };
-    fence::signal(fence.addr(), status, message)
+    let places = fence::outputs(fence.addr());
+    // SAFETY: the outputs are the host's from here on; whoever submitted the run keeps them until it has ended.
+    let copies = places.into_iter().map(|(data, size)| unsafe {
+        let data = std::ptr::with_exposed_provenance::<u8>(data);
+        std::slice::from_raw_parts(data, size).to_vec()
+    });
+    fence::signal(fence.addr(), status, message, copies.collect())
 }
 
 /// Every function of the newest minor.

@@ -1,7 +1,7 @@
 //! An initialized delegate, and its sessions.
 
 use crate::driver::call::{Refused, Script, Structs};
-use crate::driver::fence::{Submitted, new_fence};
+use crate::driver::fence::{FenceEnd, Submitted, new_fence};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
 use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{HostCall, WeightsHandle, keep_over};
@@ -12,8 +12,9 @@ use crate::driver::tensor::Tensor;
 use crate::driver::weights::HostWeights;
 use delegraph_abi::envelope::Meta;
 use delegraph_abi::{Status, c};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A device, as the delegate lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,7 +267,7 @@ impl Instance {
         });
         let parts = sink.end();
         keep_over(sink);
-        handle.ended.store(true, Ordering::SeqCst);
+        handle.let_go();
         keep_over(handle);
         called?;
         let [driver_min, driver_max] = parts.drivers;
@@ -368,6 +369,10 @@ impl Instance {
         // The sections are gone from here on: a session that kept a pointer to one faults. The weights stay while they are retained.
         drop(placed);
         if let Err(refused) = called {
+            if handle.retained.load(Ordering::SeqCst) > 0 {
+                crate::driver::violation("a load that failed did not release its weights");
+            }
+            handle.let_go();
             keep_over(handle);
             return Err(refused);
         }
@@ -379,8 +384,71 @@ impl Instance {
             session,
             kept: blob.states.clone(),
             weights: Some(handle),
+            flying: None,
             ended: false,
         })
+    }
+
+    /// `buffer_import`: `memory` begins at a multiple of 4096, and has a multiple of so many bytes.
+    ///
+    /// # Errors
+    /// It refuses. The memory is gone.
+    pub fn import(&self, memory: Guarded) -> Result<Imported, Refused> {
+        let size = memory.size() as u64;
+        let buffer = self.import_raw(c::HandleType::HOST_POINTER, memory.as_ptr(), size)?;
+        Ok(Imported {
+            memory: Some(memory),
+            buffer,
+            library: self.library.clone(),
+        })
+    }
+
+    /// Imports once more what is imported already. The result must not outlive `first`.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn import_again(&self, first: &Imported) -> Result<Imported, Refused> {
+        let size = first.memory.as_ref().map_or(0, Guarded::size) as u64;
+        let buffer = self.import_raw(c::HandleType::HOST_POINTER, first.pointer(), size)?;
+        Ok(Imported {
+            memory: None,
+            buffer,
+            library: self.library.clone(),
+        })
+    }
+
+    /// Asks to import what no host would ask for. What it takes all the same is released at once.
+    ///
+    /// # Errors
+    /// It refuses, as it should.
+    pub fn import_wrong(&self, handle_type: u32, memory: &Guarded, skip: usize, size: u64) -> Result<(), Refused> {
+        let pointer = memory.as_ptr().wrapping_add(skip);
+        let buffer = self.import_raw(c::HandleType(handle_type), pointer, size)?;
+        drop(Imported {
+            memory: None,
+            buffer,
+            library: self.library.clone(),
+        });
+        Ok(())
+    }
+
+    fn import_raw(&self, handle_type: c::HandleType, pointer: *mut u8, size: u64) -> Result<*mut c::Buffer, Refused> {
+        let desc = c::BufferDesc {
+            handle_type,
+            pointer: pointer.cast(),
+            size,
+            ..c::BufferDesc::new()
+        };
+        let mut buffer = std::ptr::null_mut();
+        // SAFETY: the description lives until the call returns; the memory until the buffer is released.
+        self.library
+            .call("buffer_import", &Script::default(), |api, call| unsafe {
+                api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
+            })?;
+        match buffer.is_null() {
+            true => Err(broken("buffer_import", "it succeeded and gave no buffer")),
+            false => Ok(buffer),
+        }
     }
 
     /// Ends the delegate.
@@ -389,7 +457,7 @@ impl Instance {
     }
 
     fn end(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
+        if !std::mem::replace(&mut self.ended, true) && !STUCK.load(Ordering::SeqCst) {
             // SAFETY: the handle is of this library, and not used again.
             let _ = self.library.call("shutdown", &Script::default(), |api, call| unsafe {
                 api.shutdown.map(|f| {
@@ -409,7 +477,7 @@ impl Drop for Instance {
 
 fn weights_handle(weights: &Arc<HostWeights>, grant: bool, script: &Script) -> Box<WeightsHandle> {
     Box::new(WeightsHandle {
-        weights: weights.clone(),
+        weights: Mutex::new(Some(weights.clone())),
         ended: AtomicBool::new(false),
         grant,
         retained: AtomicI64::new(0),
@@ -461,11 +529,24 @@ pub struct Loaded {
     /// States that it keeps.
     pub kept: Vec<u32>,
     weights: Option<Box<WeightsHandle>>,
+    /// The last run that was submitted.
+    flying: Option<Submitted>,
     ended: bool,
 }
 
 // SAFETY: the contract lets a session move between threads.
 unsafe impl Send for Loaded {}
+
+/// What is out of the ordinary about the tensors of a run. Positions count inputs first, then outputs.
+#[derive(Clone, Copy, Default)]
+pub struct Extra<'e> {
+    /// Tensors without bytes, since the session keeps the states that they are.
+    pub kept: &'e [usize],
+    /// Inputs that lie where another one does.
+    pub same: &'e [(usize, usize)],
+    /// Tensors that lie in imported memory, so many bytes from its beginning.
+    pub imported: &'e [(usize, &'e Imported, usize)],
+}
 
 /// The structs of a run. They point into the tensors and into each other.
 struct Run {
@@ -478,14 +559,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(inputs: &[Tensor], outputs: &mut [Tensor]) -> Run {
+    fn new(inputs: &[Tensor], outputs: &mut [Tensor], extra: &Extra<'_>) -> Run {
         let mut sizes: Vec<Vec<i64>> = inputs.iter().map(|tensor| tensor.sizes.clone()).collect();
         sizes.extend(outputs.iter().map(|tensor| tensor.sizes.clone()));
         let places = inputs.iter().chain(outputs.iter());
         let mut tensors: Vec<c::Tensor> = places
             .zip(&mut sizes)
             .map(|(tensor, sizes)| {
-                let size = tensor.memory.bytes().len();
+                let size = tensor.memory.size();
                 c::Tensor {
                     dtype: tensor.dtype,
                     rank: sizes.len() as u32,
@@ -496,6 +577,24 @@ impl Run {
                 }
             })
             .collect();
+        for &(position, other) in extra.same {
+            if let Some(place) = tensors.get(other).map(|tensor| (tensor.data, tensor.data_size))
+                && let Some(tensor) = tensors.get_mut(position)
+            {
+                (tensor.data, tensor.data_size) = place;
+            }
+        }
+        for &(position, imported, offset) in extra.imported {
+            if let Some(tensor) = tensors.get_mut(position) {
+                tensor.data = imported.pointer().wrapping_add(offset).cast();
+                (tensor.buffer, tensor.buffer_offset) = (imported.buffer, offset as u64);
+            }
+        }
+        for &position in extra.kept {
+            if let Some(tensor) = tensors.get_mut(position) {
+                (tensor.data, tensor.data_size) = (std::ptr::null_mut(), 0);
+            }
+        }
         let count = inputs.len();
         let first = tensors.as_mut_ptr();
         Run {
@@ -521,16 +620,6 @@ impl Run {
         Ok(self)
     }
 
-    /// The states that the session keeps itself: their tensors come without bytes.
-    fn without(mut self, positions: &[usize]) -> Run {
-        for &position in positions {
-            if let Some(tensor) = self.tensors.get_mut(position) {
-                (tensor.data, tensor.data_size) = (std::ptr::null_mut(), 0);
-            }
-        }
-        self
-    }
-
     fn finish(&self, inputs: usize, outputs: &mut [Tensor]) {
         for (tensor, sizes) in outputs.iter_mut().zip(&self.sizes[inputs..]) {
             tensor.sizes.clone_from(sizes);
@@ -543,35 +632,117 @@ pub struct Flight {
     /// Its end.
     pub submitted: Submitted,
     run: Run,
-    inputs: usize,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
     call: Option<Box<HostCall>>,
 }
 
-// SAFETY: the pointers are into memory that it owns, or that its caller keeps until the run has ended.
+// SAFETY: the pointers are into memory that it owns.
 unsafe impl Send for Flight {}
 
+/// How long a run that nobody waited for may take to end before all that it works on is given up.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Set once a run did not end: its session, its delegate and what it works on stay for ever.
+static STUCK: AtomicBool = AtomicBool::new(false);
+
 impl Flight {
-    /// The run has ended: its outputs' sizes.
-    pub fn finish(mut self, outputs: &mut [Tensor]) {
-        self.run.finish(self.inputs, outputs);
+    /// Waits; `None`: it has not ended until then.
+    pub fn wait(&self, time: Duration) -> Option<FenceEnd> {
+        self.submitted.wait(time)
+    }
+
+    /// The run has ended: its inputs and outputs, these with their sizes.
+    pub fn finish(mut self) -> (Vec<Tensor>, Vec<Tensor>) {
+        if self.submitted.wait(LAST_WAIT).is_none() {
+            // What is given back is not what the run works on.
+            return (Vec::new(), Vec::new());
+        }
+        self.run.finish(self.inputs.len(), &mut self.outputs);
         if let Some(call) = self.call.take() {
-            call.ended.store(true, Ordering::SeqCst);
             keep_over(call);
         }
+        (std::mem::take(&mut self.inputs), std::mem::take(&mut self.outputs))
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // A run that was not finished may still write: what it works on stays for ever.
-        if let Some(call) = self.call.take() {
-            std::mem::forget(call);
-            std::mem::forget(std::mem::take(&mut self.run.tensors));
-            std::mem::forget(std::mem::take(&mut self.run.sizes));
-            std::mem::forget(std::mem::take(&mut self.run.inputs));
-            std::mem::forget(std::mem::take(&mut self.run.outputs));
-            std::mem::forget(std::mem::take(&mut self.run.placed));
+        let Some(call) = self.call.take() else { return };
+        if self.submitted.wait(LAST_WAIT).is_some() {
+            return keep_over(call);
         }
+        // It may still write.
+        STUCK.store(true, Ordering::SeqCst);
+        std::mem::forget(call);
+        std::mem::forget(std::mem::take(&mut self.inputs));
+        std::mem::forget(std::mem::take(&mut self.outputs));
+        std::mem::forget(std::mem::take(&mut self.run.tensors));
+        std::mem::forget(std::mem::take(&mut self.run.sizes));
+        std::mem::forget(std::mem::take(&mut self.run.placed));
+        std::mem::forget(std::mem::take(&mut self.run.inputs));
+        std::mem::forget(std::mem::take(&mut self.run.outputs));
+    }
+}
+
+/// Memory of the host's that the delegate has taken notice of.
+pub struct Imported {
+    /// Pages, with a guard on both sides; `None` once they were given back.
+    memory: Option<Guarded>,
+    /// What the delegate gave for it.
+    buffer: *mut c::Buffer,
+    library: Arc<Library>,
+}
+
+// SAFETY: the contract lets the delegate's handle be used on any thread.
+unsafe impl Send for Imported {}
+// SAFETY: as above.
+unsafe impl Sync for Imported {}
+
+impl Imported {
+    fn pointer(&self) -> *mut u8 {
+        self.memory.as_ref().map_or(std::ptr::null_mut(), Guarded::as_ptr)
+    }
+
+    /// Writes bytes, so many from the beginning.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if let Some(memory) = &mut self.memory {
+            memory.fill_at(offset, bytes);
+        }
+    }
+
+    /// Bytes, so many from the beginning.
+    pub fn read(&self, offset: usize, size: usize) -> Vec<u8> {
+        let bytes = self.memory.as_ref().map_or(&[][..], Guarded::bytes);
+        bytes.get(offset..offset + size).unwrap_or_default().to_vec()
+    }
+
+    fn end(&mut self) {
+        let buffer = std::mem::replace(&mut self.buffer, std::ptr::null_mut());
+        if buffer.is_null() || STUCK.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: the handle is of this library, and not used again.
+        let _ = self
+            .library
+            .call("buffer_release", &Script::default(), |api, call| unsafe {
+                api.buffer_release.map(|f| {
+                    f(buffer, call);
+                    Status::OK
+                })
+            });
+    }
+
+    /// `buffer_release`; gives the memory back.
+    pub fn release(mut self) -> Option<Guarded> {
+        self.end();
+        self.memory.take()
+    }
+}
+
+impl Drop for Imported {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -595,7 +766,25 @@ impl Loaded {
         kept: &[usize],
         script: &Script,
     ) -> Result<(), Refused> {
-        let run = Run::new(inputs, outputs).without(kept).shaped(script.structs)?;
+        let extra = Extra {
+            kept,
+            ..Extra::default()
+        };
+        self.run_with(inputs, outputs, &extra, script)
+    }
+
+    /// Runs with tensors that are out of the ordinary.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        extra: &Extra<'_>,
+        script: &Script,
+    ) -> Result<(), Refused> {
+        let run = Run::new(inputs, outputs, extra).shaped(script.structs)?;
         // SAFETY: everything handed over lives until the call returns; outputs are borrowed exclusively.
         let called = self.library.call("session_execute", script, |api, call| unsafe {
             api.session_execute.map(|f| {
@@ -613,16 +802,35 @@ impl Loaded {
         called
     }
 
-    /// Begins a run. The tensors have to live, untouched, until it has ended.
+    /// Begins a run, which has the tensors until it has ended.
     ///
     /// # Errors
     /// It refuses: nothing was submitted.
-    pub fn submit(&mut self, inputs: &[Tensor], outputs: &mut [Tensor], script: &Script) -> Result<Flight, Refused> {
-        let run = Run::new(inputs, outputs).shaped(script.structs)?;
-        let (number, fence) = new_fence();
+    pub fn submit(&mut self, inputs: Vec<Tensor>, outputs: Vec<Tensor>, script: &Script) -> Result<Flight, Refused> {
+        self.submit_with(inputs, outputs, &Extra::default(), script)
+    }
+
+    /// Begins a run with tensors that are out of the ordinary. What is imported has to live until the run has ended.
+    ///
+    /// # Errors
+    /// As [`Loaded::submit`].
+    pub fn submit_with(
+        &mut self,
+        inputs: Vec<Tensor>,
+        mut outputs: Vec<Tensor>,
+        extra: &Extra<'_>,
+        script: &Script,
+    ) -> Result<Flight, Refused> {
+        let run = Run::new(&inputs, &mut outputs, extra).shaped(script.structs)?;
         let call = HostCall::new(self.library.host, script);
-        // SAFETY: the tensors live until the run has ended, as the caller vouches; the rest lives in what is returned.
+        let places = run.tensors[inputs.len()..]
+            .iter()
+            .filter(|tensor| !tensor.data.is_null());
+        let places = places.map(|tensor| (tensor.data.expose_provenance(), tensor.data_size as usize));
+        let (number, fence) = new_fence(call.ended.clone(), places.collect());
+        let serial = self.library.serial();
         let status = self.library.api.session_submit.map(|f| unsafe {
+            // SAFETY: tensors and call live in what is returned, until the run has ended.
             f(
                 self.session,
                 call.as_ptr(),
@@ -633,6 +841,7 @@ impl Loaded {
                 std::ptr::without_provenance_mut(number),
             )
         });
+        drop(serial);
         let submitted = Submitted { fence };
         if status != Some(Status::OK) {
             call.ended.store(true, Ordering::SeqCst);
@@ -646,10 +855,12 @@ impl Loaded {
                 Ok(()) => Err(broken("session_submit", "no status")),
             };
         }
+        self.flying = Some(submitted.clone());
         Ok(Flight {
             submitted,
             run,
-            inputs: inputs.len(),
+            inputs,
+            outputs,
             call: Some(call),
         })
     }
@@ -734,6 +945,12 @@ impl Loaded {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        // A session that still runs must not be ended.
+        if self.flying.take().is_some_and(|run| run.wait(LAST_WAIT).is_none()) {
+            STUCK.store(true, Ordering::SeqCst);
+            std::mem::forget(self.weights.take());
+            return;
+        }
         // SAFETY: the handle is of this library, and not used again.
         let _ = self
             .library
@@ -747,6 +964,7 @@ impl Loaded {
             if handle.retained.load(Ordering::SeqCst) > 0 {
                 crate::driver::violation("a session that was unloaded did not release its weights");
             }
+            handle.let_go();
             keep_over(handle);
         }
     }

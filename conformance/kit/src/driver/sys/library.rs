@@ -10,8 +10,8 @@ use crate::driver::sys::raw::{load, read, text};
 use delegraph_abi::{Status, c};
 use std::ffi::c_void;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Which host the library meets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,6 +115,12 @@ impl Library {
         self.api.features[0] & feature.0 != 0
     }
 
+    /// Held during every call into a delegate that asked for it.
+    pub(crate) fn serial(&self) -> Option<MutexGuard<'static, ()>> {
+        static SERIAL: Mutex<()> = Mutex::new(());
+        self.has(c::Feature::SERIALIZED).then(|| lock(&SERIAL))
+    }
+
     /// Calls a function of the table.
     pub(crate) fn call(
         &self,
@@ -123,7 +129,9 @@ impl Library {
         body: impl FnOnce(&c::DelegateApi, *const c::Call) -> Option<Status>,
     ) -> Result<(), Refused> {
         let call = HostCall::new(self.host, script);
+        let serial = self.serial();
         let status = body(&self.api, call.as_ptr());
+        drop(serial);
         call.ended.store(true, Ordering::SeqCst);
         let outcome = outcome(function, status, &call);
         keep_over(call);

@@ -86,11 +86,30 @@ impl Guarded {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.start), self.size) }
     }
 
+    /// The bytes, to write. Those that are protected fault.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.start), self.size) }
+    }
+
+    /// How many there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Writes the bytes, as many as are given and fit.
     pub fn fill(&mut self, bytes: &[u8]) {
         let count = bytes.len().min(self.size);
         // SAFETY: within the mapping; whoever protects it writes no more, which `protect` makes sure of by faulting.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.start), count) };
+    }
+
+    /// Writes bytes from an offset on, as many as are given and fit.
+    pub fn fill_at(&mut self, offset: usize, bytes: &[u8]) {
+        let offset = offset.min(self.size);
+        let count = bytes.len().min(self.size - offset);
+        // SAFETY: as in `fill`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.start + offset), count) };
     }
 
     /// Writes every byte.
@@ -123,7 +142,15 @@ impl Guarded {
         self.set(MprotectFlags::empty())
     }
 
-    fn set(&mut self, flags: MprotectFlags) -> Result<(), String> {
+    /// [`Guarded::close`] of what is shared: others must not call [`Guarded::bytes`] from here on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn close_shared(&self) -> Result<(), String> {
+        self.set(MprotectFlags::empty())
+    }
+
+    fn set(&self, flags: MprotectFlags) -> Result<(), String> {
         // SAFETY: the pages between the guards are this mapping's own.
         let set = unsafe { mprotect(self.base.as_ptr().add(PAGE).cast(), self.mapped - 2 * PAGE, flags) };
         set.map_err(|error| error.to_string())

@@ -1,0 +1,296 @@
+//! The double: a healthy delegate with every feature of the contract. What the conformance kit says of it has to be that nothing is wrong.
+//!
+//! It computes what the reference delegate computes, and adds what that one lacks:
+//!
+//! - submitted runs, done by a thread that stands for a device, one after another
+//! - imported memory, whose buffers it checks in each run
+//! - states that sessions keep, in the way of the fault delegate
+//! - the host's functions in each run: it looks at cancellation and deadline, logs, and borrows the host's threads
+//!
+//! Option `alignment`: its blobs require that tensors lie at such a multiple, with room for a multiple of so many bytes, and a run whose
+//! tensors do not fails.
+
+use delegraph_reference::Reference;
+use delegraph_sdk::image::ImageView;
+use delegraph_sdk::{
+    Blob, Compile, Compiled, Context, DType, Delegate, Device, Error, HostMemory, Import, Info, LogLevel, OptionValue,
+    Options, Partition, Requirement, Run, Session, Status, SubmittedRun, TensorOut, TensorPlace, TensorView, Weights,
+};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+// The states of the fault delegate: one way to keep them is enough.
+#[path = "../../fault/src/keep.rs"]
+mod keep;
+
+delegraph_sdk::export_delegate!(Double: compile, run, submit, import, state);
+
+/// What the device is given to do.
+enum Job {
+    Run(Arc<Mutex<Core>>, SubmittedRun),
+    Stop,
+}
+
+/// The delegate.
+pub struct Double {
+    inner: Reference,
+    alignment: u32,
+    jobs: Mutex<Sender<Job>>,
+    device: Option<JoinHandle<()>>,
+}
+
+impl Delegate for Double {
+    const INFO: Info = Info {
+        name: "double",
+        vendor: "Delegraph",
+        version: env!("CARGO_PKG_VERSION"),
+        build: "conformance double",
+        format: "delegraph.double",
+        format_version: 1,
+    };
+
+    const OPTIONS_SCHEMA: &'static str = r#"{
+        "type": "object",
+        "properties": { "alignment": {"type": "integer", "minimum": 0, "maximum": 4096} }
+    }"#;
+
+    fn new(options: &Options<'_>, context: &Context<'_>) -> Result<Double, Error> {
+        options.check(&["alignment"])?;
+        let alignment = match options.find("alignment") {
+            Some(OptionValue::Int(alignment)) => u32::try_from(alignment).unwrap_or(0).min(4096),
+            _ => 0,
+        };
+        let (sender, receiver) = channel();
+        let device = std::thread::Builder::new()
+            .name("double-device".to_string())
+            .spawn(move || {
+                while let Ok(Job::Run(core, run)) = receiver.recv() {
+                    run.complete(|inputs, outputs, context| locked(&core).execute(inputs, outputs, context));
+                }
+            })
+            .map_err(|error| Error::internal(format!("no thread for the device: {error}")))?;
+        Ok(Double {
+            inner: Reference::new(&Options::default(), context)?,
+            alignment,
+            jobs: Mutex::new(sender),
+            device: Some(device),
+        })
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.inner.devices()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        let _ = locked(&self.jobs).send(Job::Stop);
+        if let Some(device) = self.device.take() {
+            let _ = device.join();
+        }
+    }
+}
+
+impl Compile for Double {
+    fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
+        self.inner.partition(graph, context)
+    }
+
+    fn compile(
+        &self,
+        graph: &ImageView<'_>,
+        weights: &Weights<'_>,
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Compiled, Error> {
+        in_time(context)?;
+        // The weights have to be there: what is missing is said now, and not at the first run.
+        for weight in graph.weights() {
+            weights.bytes(weight.id())?;
+        }
+        let mut compiled = self.inner.compile(graph, weights, target, context)?;
+        if let Some((kept, section)) = keep::section(graph) {
+            compiled.kept_states = kept;
+            compiled.sections.push(section);
+        }
+        let inputs = (0..graph.inputs().len() as u32).map(TensorPlace::Input);
+        let outputs = (0..graph.outputs().len() as u32).map(TensorPlace::Output);
+        let (alignment, size_multiple) = (self.alignment, self.alignment);
+        let requirement = |tensor| Requirement {
+            tensor,
+            alignment,
+            size_multiple,
+        };
+        if alignment > 0 {
+            compiled.requirements = inputs.chain(outputs).map(requirement).collect();
+        }
+        Ok(compiled)
+    }
+}
+
+impl Run for Double {
+    fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
+        if let Some(device) = blob.device.filter(|device| *device > 0) {
+            return Err(Error::new(Status::NOT_FOUND, format!("there is no device {device}")));
+        }
+        let inner = self.inner.load(blob, weights, context)?;
+        let inner = match blob.section(keep::SECTION) {
+            Ok(section) => Box::new(keep::Keeping::new(inner, section)?),
+            Err(_) => inner,
+        };
+        Ok(Box::new(DoubleSession {
+            core: Arc::new(Mutex::new(Core {
+                inner,
+                alignment: self.alignment.max(1) as usize,
+            })),
+            jobs: locked(&self.jobs).clone(),
+        }))
+    }
+}
+
+/// What it remembers of imported memory.
+pub struct Registered {
+    base: usize,
+    size: usize,
+}
+
+impl Import for Double {
+    type Buffer = Registered;
+
+    fn import(&self, memory: HostMemory, _: &Context<'_>) -> Result<Registered, Error> {
+        Ok(Registered {
+            base: memory.as_ptr().addr(),
+            size: memory.size(),
+        })
+    }
+}
+
+/// What runs of a session work on.
+struct Core {
+    inner: Box<dyn Session>,
+    alignment: usize,
+}
+
+struct DoubleSession {
+    core: Arc<Mutex<Core>>,
+    jobs: Sender<Job>,
+}
+
+impl Session for DoubleSession {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        locked(&self.core).execute(inputs, outputs, context)
+    }
+
+    fn submit(&mut self, run: SubmittedRun) {
+        // A device that is gone drops the run, which ends it.
+        let _ = self.jobs.send(Job::Run(self.core.clone(), run));
+    }
+
+    fn state_commit(&mut self, accept: bool, context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_commit(accept, context)
+    }
+
+    fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_reset(state, context)
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_truncate(state, length, context)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_snapshot(state, out, context)
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
+        locked(&self.core).inner.state_restore(state, bytes, context)
+    }
+}
+
+impl Core {
+    fn execute(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        in_time(context)?;
+        if context.log_enabled(LogLevel::Trace) {
+            context.log(LogLevel::Trace, "the double runs");
+        }
+        self.places(inputs, outputs)?;
+        let (inputs, mut rooms) = elements_of(inputs, outputs);
+        self.inner.execute(&inputs, &mut rooms, context)?;
+        // It has nothing to share out; the host's threads are asked for all the same.
+        let sums: Vec<Mutex<u64>> = rooms.iter().map(|_| Mutex::new(0)).collect();
+        let bytes: Vec<&[u8]> = rooms.iter().map(|room| &*room.bytes).collect();
+        context.parallel_for(bytes.len(), |i| {
+            *locked(&sums[i]) = bytes[i].iter().map(|byte| u64::from(*byte)).sum();
+        });
+        in_time(context)
+    }
+
+    /// Whether tensors lie as required, and where their buffers say.
+    fn places(&self, inputs: &[TensorView<'_>], outputs: &[TensorOut<'_>]) -> Result<(), Error> {
+        let read = inputs.iter().map(|t| (t.bytes, &t.buffer));
+        let written = outputs.iter().map(|t| (&*t.bytes, &t.buffer));
+        // Tensors of states that are kept have no bytes.
+        for (bytes, buffer) in read.chain(written).filter(|(bytes, _)| !bytes.is_empty()) {
+            let address = bytes.as_ptr().addr();
+            if !address.is_multiple_of(self.alignment) || !bytes.len().is_multiple_of(self.alignment) {
+                return Err(Error::invalid("a tensor does not lie as it requires"));
+            }
+            let Some(buffer) = buffer else { continue };
+            let known = buffer
+                .buffer::<Registered>()
+                .ok_or_else(|| Error::invalid("the buffer is not one of this delegate's"))?;
+            let offset = buffer.offset() as usize;
+            if known.base + offset != address || offset + bytes.len() > known.size {
+                return Err(Error::invalid("a tensor does not lie where its buffer says"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody still waits.
+fn in_time(context: &Context<'_>) -> Result<(), Error> {
+    if context.is_cancelled() {
+        return Err(Error::new(Status::CANCELLED, "nobody waits for it any more"));
+    }
+    match context.time_left() {
+        Some(Duration::ZERO) => Err(Error::new(Status::TIMEOUT, "the deadline has passed")),
+        _ => Ok(()),
+    }
+}
+
+/// The elements alone, for a delegate that asked for no room behind them.
+fn elements_of<'a>(
+    inputs: &'a [TensorView<'_>],
+    outputs: &'a mut [TensorOut<'_>],
+) -> (Vec<TensorView<'a>>, Vec<TensorOut<'a>>) {
+    let size = |dtype: DType, sizes: &[i64]| {
+        let elements: i64 = sizes.iter().product();
+        elements as usize * dtype.size().unwrap_or(0)
+    };
+    let inputs = inputs
+        .iter()
+        .map(|t| TensorView::new(t.dtype, t.sizes, &t.bytes[..size(t.dtype, t.sizes).min(t.bytes.len())]));
+    let outputs = outputs.iter_mut().map(|t| {
+        let bytes = size(t.dtype, t.sizes).min(t.bytes.len());
+        TensorOut::new(t.dtype, &mut *t.sizes, &mut t.bytes[..bytes])
+    });
+    (inputs.collect(), outputs.collect())
+}
+
+/// A lock whose holder leaves nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
