@@ -212,7 +212,6 @@ fn manifest_text(root: &Path, defect: Option<&Defect>) -> Result<String> {
             .map(|defect| defect.name)
         {
             None => text,
-            Some("claims-absent-operator") => text + "\n[[op]]\nop = \"aten::transmogrify\"\ndtypes = [\"f32\"]\n",
             Some("claims-more-dtypes") => text + "\n[[op]]\nop = \"aten::add.Tensor\"\ndtypes = [\"u16\"]\n",
             Some("ignores-normal-form") => text.replace("passes = [", "passes = [\"nhwc\", "),
             Some(other) => bail!("nothing is known to do to the manifest of `{other}`"),
