@@ -30,8 +30,9 @@ const USAGE: &str = "usage:
   cargo xtask gen lists        writes the lists of conformance cases that are not frozen, from conformance/lists/rules.toml
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask dist             makes target/dist/delegraph-conformance-VERSION-TRIPLE.tar.gz, the conformance kit for a device;
-                               `--target TRIPLE` for another machine, `--binaries FOLDER` of programs that are built already
-  cargo xtask provision NAME   fetches an optional real component: clang, executorch";
+                               `--target TRIPLE` for another machine, `--profile NAME` of cargo's in place of `release`,
+                               `--binaries FOLDER` of programs that are built already
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch; chromium has to be here";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
