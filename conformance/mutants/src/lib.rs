@@ -101,8 +101,14 @@ impl Delegate for Mutant {
         })
     }
 
+    /// Two, so that there can be too little room for them.
     fn devices(&self) -> Vec<Device> {
-        self.inner.devices()
+        let first = self.inner.devices();
+        let second = first.iter().map(|device| Device {
+            name: format!("{}, again", device.name),
+            ..device.clone()
+        });
+        first.iter().cloned().chain(second).collect()
     }
 }
 

@@ -216,7 +216,8 @@ fn manifest_text(root: &Path, defect: Option<&Defect>) -> Result<String> {
             .map(|defect| defect.name)
         {
             None => text,
-            Some("claims-more-dtypes") => text + "\n[[op]]\nop = \"aten::add.Tensor\"\ndtypes = [\"u16\"]\n",
+            Some("claims-absent-operator") => text + "\n[[op]]\nop = \"aten::transmogrify\"\ndtypes = [\"f32\"]\n",
+        Some("claims-what-it-refuses") => text + "\n[[op]]\nop = \"aten::round.decimals\"\ndtypes = [\"f32\"]\n",
             Some("ignores-normal-form") => text.replace("passes = [", "passes = [\"nhwc\", "),
             Some(other) => bail!("nothing is known to do to the manifest of `{other}`"),
         },
@@ -302,7 +303,8 @@ fn judge(place: &Places, defect: &'static Defect, healthy: &BTreeSet<String>, op
                 .collect();
             // A case that fails the healthy double too tells nothing. One that is about the manifest's lie may be new.
             let known = |record: &&&Record| defect.place == Place::Manifest || healthy.contains(&record.id);
-            let tells = |record: &&Record| is_failure(&record.verdict) || defect.verdicts.contains(&record.verdict.as_str());
+            let tells =
+                |record: &&Record| is_failure(&record.verdict) || defect.verdicts.contains(&record.verdict.as_str());
             let failures = records.iter().filter(tells).count();
             let found = meant
                 .iter()
