@@ -191,8 +191,7 @@ impl Batch for Raw<'_> {
 
 fn numbers_list() -> Vec<CaseInfo> {
     let known = |info: &numerics::Info| {
-        let about = "numbers against recorded results or an oracle";
-        let case = CaseInfo::new(info.id.clone(), about)?;
+        let case = CaseInfo::new(info.id.clone(), numerics::about(info))?;
         Some(CaseInfo {
             op: info.op.clone(),
             dtype: info.dtype.clone(),

@@ -1,7 +1,6 @@
 //! Verdicts on nodes.
 
 mod answers;
-mod claims;
 mod shapes;
 mod taken;
 
@@ -38,17 +37,6 @@ pub const CASES: &[Case] = &[
         "A graph in which the delegate takes some nodes and not others is answered node by node, whatever stands beside them.",
         answers::whole_and_parts,
     ),
-    case(
-        "partition/claims-exist",
-        "The manifest's `[[op]]` tables claim operators, and name parameters, that there are.",
-        claims::exist,
-    ),
-    case(
-        "partition/claims",
-        "Each node that the manifest claims is taken: the calls of the kit's operator cases, and the same in other dtypes and forms.",
-        claims::kept,
-    )
-    .limit(120),
     case(
         "partition/empty",
         "A graph without nodes is answered with DG_OK and no verdicts.",
