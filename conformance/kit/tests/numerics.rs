@@ -14,7 +14,11 @@ fn library(name: &str) -> Option<PathBuf> {
 }
 
 fn subject(delegate: &str) -> Option<Subject> {
-    let file = format!("{}{delegate}_delegate{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let file = format!(
+        "{}{delegate}_delegate{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
     let library = library(&file)?;
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = tree.join(format!("delegates/{delegate}/{delegate}.delegate.toml"));
@@ -54,25 +58,44 @@ fn ids_are_unique_and_of_a_category() {
         assert!(info.id.starts_with(info.category.name()), "{}", info.id);
         assert!(!info.op.is_empty(), "{}", info.id);
     }
-    let operators: std::collections::BTreeSet<&str> =
-        infos().iter().filter(|info| info.id.starts_with("op/")).map(|info| info.op.as_str()).collect();
-    assert!(seen.len() > 2000 && operators.len() >= 120, "{} cases of {} operators", seen.len(), operators.len());
+    let operators: std::collections::BTreeSet<&str> = infos()
+        .iter()
+        .filter(|info| info.id.starts_with("op/"))
+        .map(|info| info.op.as_str())
+        .collect();
+    assert!(
+        seen.len() > 2000 && operators.len() >= 120,
+        "{} cases of {} operators",
+        seen.len(),
+        operators.len()
+    );
 }
 
 #[test]
 fn reference_is_right() {
     let Some(subject) = subject("reference") else {
-        println!("skipped: no library of the reference delegate is beside the tests; build `delegraph-reference-plugin` first");
+        println!(
+            "skipped: no library of the reference delegate is beside the tests; build `delegraph-reference-plugin` first"
+        );
         return;
     };
     let records = records(&subject);
     show(&records);
-    let wrong: Vec<&CaseRecord> =
-        records.iter().filter(|r| !matches!(r.verdict, Verdict::Pass | Verdict::Skip)).collect();
+    let wrong: Vec<&CaseRecord> = records
+        .iter()
+        .filter(|r| !matches!(r.verdict, Verdict::Pass | Verdict::Skip))
+        .collect();
     assert!(wrong.is_empty(), "{} cases, the first {:?}", wrong.len(), wrong.first());
     for record in &records {
-        assert_eq!(record.verdict == Verdict::Skip, record.claim == Claim::None, "{record:?}");
-        assert!(record.verdict == Verdict::Skip || record.delegated_nodes > 0, "{record:?}");
+        assert_eq!(
+            record.verdict == Verdict::Skip,
+            record.claim == Claim::None,
+            "{record:?}"
+        );
+        assert!(
+            record.verdict == Verdict::Skip || record.delegated_nodes > 0,
+            "{record:?}"
+        );
     }
 }
 
@@ -83,7 +106,11 @@ fn null_takes_nothing_and_is_asked_about_everything() {
         return;
     };
     for record in records(&subject) {
-        assert_eq!((record.verdict, record.claim), (Verdict::Skip, Claim::None), "{record:?}");
+        assert_eq!(
+            (record.verdict, record.claim),
+            (Verdict::Skip, Claim::None),
+            "{record:?}"
+        );
         assert!(!record.reason.is_empty(), "{record:?}");
     }
 }
