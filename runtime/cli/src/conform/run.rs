@@ -170,7 +170,9 @@ fn check_device(args: &KitArgs, identity: &Identity) -> anyhow::Result<()> {
                 false => format!("it has {}", ids.join(", ")),
             };
             let name = &identity.library.name;
-            Err(crate::absent(format!("`{name}` has no device {device}\n  hint: {have}")))
+            Err(crate::absent(format!(
+                "`{name}` has no device {device}\n  hint: {have}"
+            )))
         }
         _ => Ok(()),
     }
