@@ -1,25 +1,27 @@
 //! What the manifest claims beforehand: the one place that asks.
 
-use super::engine::options;
 use crate::subject::Subject;
 use delegraph_ir::Module;
-use delegraph_lower::{ClaimsBackend, Slot, lower_with};
+use delegraph_lower::{Backend, ClaimsBackend, LowerOptions, lower_with};
 
-/// Whether the manifest claims every one of these operators as the module has it, by dtype, rank and arguments: whether all of the module
-/// would be the delegate's if it took what it claims and no more. Composite operators may be claimed whole or by their parts, and a
-/// manifest that asks for passes is judged by what they make of the module.
-pub fn claim_of(subject: &Subject, module: &Module, ops: &[String]) -> bool {
-    let Some((_, manifest)) = &subject.manifest else {
+/// Whether the manifest's `[[op]]` tables cover the whole module, as Delegraph would offer it to the delegate: by dtype, rank, sizes,
+/// arguments and quantization. Composite operators may be claimed whole or by their parts. Without a library: the manifest alone is asked.
+pub fn claim_of(subject: &Subject, module: &Module, options: &LowerOptions) -> bool {
+    let Some((_, manifest)) = subject
+        .manifest
+        .as_ref()
+        .filter(|(_, manifest)| !manifest.claims.is_empty())
+    else {
         return false;
     };
-    if manifest.claims.is_empty() || ops.is_empty() {
-        return false;
+    let backend: Box<dyn Backend> = Box::new(ClaimsBackend::new(manifest));
+    let slots = vec![(manifest.name.clone(), Ok(backend))];
+    match lower_with(&mut module.clone(), options, slots, &mut |_| {}) {
+        Ok(report) => {
+            let coverage = report.coverage();
+            coverage.nodes > 0 && coverage.delegated_nodes == coverage.nodes
+        }
+        // What cannot be lowered at all is claimed by nobody.
+        Err(_) => false,
     }
-    let mut module = module.clone();
-    let slot: Slot = (manifest.name.clone(), Ok(Box::new(ClaimsBackend::new(manifest))));
-    let report = lower_with(&mut module, &options(&manifest.name), vec![slot], &mut |_| {});
-    report.is_ok_and(|report| {
-        let coverage = report.coverage();
-        coverage.nodes > 0 && coverage.delegated_nodes == coverage.nodes
-    })
 }

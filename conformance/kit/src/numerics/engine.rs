@@ -84,11 +84,11 @@ impl Engine {
     ///
     /// # Errors
     /// Skip, where the delegate neither claims nor takes any of it; a failure, where it claims it, or fails rather than refuses.
-    pub fn compile(&self, mut module: Module, ops: &[String], trial: &mut Trial<'_>) -> Result<Taken, Failure> {
+    pub fn compile(&self, mut module: Module, trial: &mut Trial<'_>) -> Result<Taken, Failure> {
         let bug = |error: String| Failure::fail(format!("the kit's own program is wrong: {error}"));
         delegraph_passes::simplify(&mut module).map_err(|error| bug(error.to_string()))?;
         delegraph_ir::verify(&module).map_err(|error| bug(error.to_string()))?;
-        let claimed = claim_of(trial.subject, &module, ops);
+        let claimed = claim_of(trial.subject, &module, &self.options());
         let started = Instant::now();
         let (bytes, report) = self.lower(module)?;
         trial.record.compile_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -131,13 +131,25 @@ impl Engine {
         })
     }
 
+    fn options(&self) -> LowerOptions {
+        LowerOptions {
+            backends: vec![self.backend.clone()],
+            policy: Policy {
+                min_nodes: 1,
+                boundary_penalty: 0.0,
+                keep_moves: true,
+                ..Policy::default()
+            },
+            ..LowerOptions::default()
+        }
+    }
+
     /// What `delegraph::compile` does, but for regions that only move data: an app leaves them to the portable kernels, and here each
     /// operator has to be seen running.
     fn lower(&self, mut module: Module) -> Result<(Vec<u8>, Lowered), Failure> {
         let source = module.clone();
-        let options = options(&self.backend);
         let fail = |error: String| Failure::fail(error);
-        let report = delegraph_lower::lower(&mut module, &options, &self.host, &mut |_| {});
+        let report = delegraph_lower::lower(&mut module, &self.options(), &self.host, &mut |_| {});
         let report = report.map_err(|error| fail(error.to_string()))?;
         delegraph_passes::to_portable(&mut module).map_err(|error| fail(error.to_string()))?;
         let verified = delegraph_ir::verify(&module);
@@ -166,20 +178,6 @@ impl Engine {
     /// Its name as a backend.
     pub fn backend(&self) -> &str {
         &self.backend
-    }
-}
-
-/// How modules are lowered for a backend under test: all that it takes is its own.
-pub fn options(backend: &str) -> LowerOptions {
-    LowerOptions {
-        backends: vec![backend.to_string()],
-        policy: Policy {
-            min_nodes: 1,
-            boundary_penalty: 0.0,
-            keep_moves: true,
-            ..Policy::default()
-        },
-        ..LowerOptions::default()
     }
 }
 
