@@ -18,7 +18,7 @@ mod summary;
 mod support;
 
 use crate::args::{ConformCommand, FromArg, Global, ModelsArgs};
-use crate::output::{Output, Tint, write_atomically};
+use crate::output::{Output, Tint};
 use crate::subject::DelegraphSubject;
 use delegraph_runner::child::Launcher;
 use delegraph_runner::models::{ModelCase, Source, list, run as run_case};

@@ -366,8 +366,11 @@ impl Instance {
                 .map(|f| f(self.handle, call, raw.as_ptr(), &mut session))
         });
         handle.ended.store(true, Ordering::SeqCst);
-        // The sections are gone from here on: a session that kept a pointer to one faults. The weights stay while they are retained.
-        drop(placed);
+        // The sections are gone from here on: a session that kept a pointer to one faults. Their addresses are kept, so that nothing else
+        // comes to lie there. The weights stay while they are retained.
+        for memory in &mut placed {
+            memory.close().map_err(|problem| broken("the kit", &problem))?;
+        }
         if let Err(refused) = called {
             if handle.retained.load(Ordering::SeqCst) > 0 {
                 crate::driver::violation("a load that failed did not release its weights");
@@ -384,6 +387,7 @@ impl Instance {
             session,
             kept: blob.states.clone(),
             weights: Some(handle),
+            _sections: placed,
             flying: None,
             ended: false,
         })
@@ -529,6 +533,8 @@ pub struct Loaded {
     /// States that it keeps.
     pub kept: Vec<u32>,
     weights: Option<Box<WeightsHandle>>,
+    /// Where the blob's sections were during the load.
+    _sections: Vec<Guarded>,
     /// The last run that was submitted.
     flying: Option<Submitted>,
     ended: bool,
