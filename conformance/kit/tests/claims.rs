@@ -145,7 +145,14 @@ fn a_module_is_claimed_where_all_of_it_is() {
     };
     let claimed = |subject: &Subject, ops: &[&str]| {
         let backends = vec![subject.name().to_string()];
-        claim_of(subject, &module(ops), &LowerOptions { backends, ..options.clone() })
+        claim_of(
+            subject,
+            &module(ops),
+            &LowerOptions {
+                backends,
+                ..options.clone()
+            },
+        )
     };
     let reference = subject("reference", &manifest("reference"));
     let both = ["aten::relu", "aten::tanh"];

@@ -73,7 +73,9 @@ fn wrapper(root: &Path, file: &str, zig: &Path, words: &str) -> Result<PathBuf> 
     let dist = root.join("target/dist");
     std::fs::create_dir_all(&dist)?;
     let path = dist.join(file);
-    let text = format!("#!/bin/sh\nexec '{}' {words} \"$@\"\n", zig.display());
+    // The crate `cc` adds the target by clang's name, which zig does not know.
+    let drop = "for word do shift; case $word in --target=*) ;; *) set -- \"$@\" \"$word\" ;; esac; done";
+    let text = format!("#!/bin/sh\n{drop}\nexec '{}' {words} \"$@\"\n", zig.display());
     std::fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))?;
     #[cfg(unix)]
     {
