@@ -350,12 +350,7 @@ fn model_explorer(report: &Lowered) -> serde_json::Value {
     serde_json::json!({ "delegraph": { "results": results } })
 }
 
-fn dump(
-    folder: &std::path::Path,
-    module: &Module,
-    report: &Lowered,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn dump(folder: &std::path::Path, module: &Module, report: &Lowered, output: &Output) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     for (graph, lowered) in module.graphs.iter().zip(&report.graphs) {
         for region in &lowered.regions {

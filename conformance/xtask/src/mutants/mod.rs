@@ -217,7 +217,7 @@ fn manifest_text(root: &Path, defect: Option<&Defect>) -> Result<String> {
         {
             None => text,
             Some("claims-absent-operator") => text + "\n[[op]]\nop = \"aten::transmogrify\"\ndtypes = [\"f32\"]\n",
-        Some("claims-what-it-refuses") => text + "\n[[op]]\nop = \"aten::round.decimals\"\ndtypes = [\"f32\"]\n",
+            Some("claims-what-it-refuses") => text + "\n[[op]]\nop = \"aten::round.decimals\"\ndtypes = [\"f32\"]\n",
             Some("ignores-normal-form") => text.replace("passes = [", "passes = [\"nhwc\", "),
             Some(other) => bail!("nothing is known to do to the manifest of `{other}`"),
         },
