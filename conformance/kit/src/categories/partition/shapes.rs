@@ -61,7 +61,7 @@ pub fn ten_thousand(trial: &mut Trial<'_>) -> Outcome {
                 wall: best.wall.min(took.wall),
                 work: best.work.min(took.work),
             }));
-            if took.wall > Duration::from_secs(5) {
+            if took.wall > Duration::from_secs(10) {
                 break;
             }
         }
