@@ -140,8 +140,8 @@ fn in_words(when: &str, failure: Failure) -> Failure {
     }
 }
 
-/// How often the worker is killed.
-const KILLS: u32 = 5;
+/// How often the worker is killed: once less than the host takes before it quarantines a blob.
+const KILLS: u32 = 2;
 
 /// The worker is killed in runs.
 pub fn killed(trial: &mut Trial<'_>) -> Outcome {
@@ -163,7 +163,7 @@ pub fn killed(trial: &mut Trial<'_>) -> Outcome {
             return Err(Failure::skip("the system does not say which process the worker is"));
         }
         // Before the run, at its beginning, and on its way.
-        let wait = length * kill / KILLS;
+        let wait = length * kill / 2;
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(wait);
