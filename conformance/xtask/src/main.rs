@@ -20,7 +20,8 @@ const USAGE: &str = "usage:
                                `sanitize threads` does the latter alone
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
   cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
-                               `--json` ends with one object, `--full` runs the whole category, NAMES are these alone
+                               `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
+                               last, NAMES are these alone
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
             &mutants::Options {
                 json: rest.contains(&"--json"),
                 full: rest.contains(&"--full"),
+                no_build: rest.contains(&"--no-build"),
                 names: rest
                     .iter()
                     .filter(|word| !word.starts_with("--"))

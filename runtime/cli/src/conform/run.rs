@@ -346,6 +346,7 @@ impl Bench<'_> {
     fn take(&self, case: &CaseInfo, mut record: CaseRecord, stderr: &[u8]) {
         let library = &self.identity.library;
         record.category = case.category.name().to_string();
+        case.soften(&mut record);
         for (own, known) in [(&mut record.op, &case.op), (&mut record.dtype, &case.dtype)] {
             if own.is_empty() {
                 own.clone_from(known);
