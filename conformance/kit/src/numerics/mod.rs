@@ -238,6 +238,12 @@ impl<'s> Numerics<'s> {
         if let Some(step) = steps.first() {
             note(found, rule, &taken, step, trial);
         }
+        let manifest = trial.subject.manifest.as_ref();
+        if found.flushed == Some(true) && manifest.is_some_and(|(_, manifest)| manifest.numeric.denormals) {
+            let reason =
+                "a denormal number came back as 0, and the manifest does not say `numeric.denormals = \"flush\"`";
+            return Err(Failure::claimed(reason));
+        }
         if stateful {
             session.reset();
         } else if let Some(step) = steps.first() {
