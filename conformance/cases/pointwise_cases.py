@@ -115,7 +115,8 @@ def unary(r):
         r.case(f"aten::{name}", "near-zero", near, kind="transcendental")
     steep = torch.tensor([-104.0, -90.0, -88.0, -20.0, -17.0, 17.0, 20.0, 88.0, 89.0, 104.0])
     for name in ("exp", "sigmoid", "tanh", "silu", "softplus", "log_sigmoid", "erf"):
-        r.case(f"aten::{name}", "saturation", steep, kind="transcendental", policy="denormal")
+        # `silu` multiplies what may be flushed by its argument: its values stay where the factor is a normal number.
+        r.case(f"aten::{name}", "saturation", steep.clamp(min=-86) if name == "silu" else steep, kind="transcendental", policy="denormal")
 
 
 ARITHMETIC = [

@@ -133,6 +133,9 @@ def quantized(p):
         # Move data alone: not one step may change.
         x = integers("x", [2, 3, 6, 6], s)
         for op, function in (("max_pool2d", lambda x: functional.max_pool2d(x, 2)), ("relu", functional.relu), ("permute", lambda x: x.permute(0, 2, 3, 1)), ("cat", None)):
+            if op == "relu" and s.zero == s.high:
+                # Nothing is above zero: every result would be the zero point.
+                continue
             if op == "cat":
                 add(op, scheme, "same-scale", Binary(lambda a, b: torch.cat([a, b], 1), [s, s], s), x, integers("y", [2, 2, 6, 6], s), kind="quantized-exact")
             else:
@@ -153,7 +156,8 @@ def quantized(p):
         add("mul", scheme, "two-scales", Binary(torch.mul, [s, other], out), x, y)
         add("sub", scheme, "two-scales", Binary(torch.sub, [s, other], out), x, y)
         add("add", scheme, "broadcast", Binary(torch.add, [s, other], out), x, integers("y", [3, 1, 1], s))
-        add("add", scheme, "saturation", Binary(torch.add, [s, other], Scheme(s.scale / 4, s.zero, s.low, s.high, s.dtype)), x, y)
+        # Half of the sums or so are beyond the range.
+        add("add", scheme, "saturation", Binary(torch.add, [s, other], Scheme(s.scale * (1.3 if s.zero == s.low else 0.25), s.zero, s.low, s.high, s.dtype)), x, y)
         add("requantize", scheme, "finer", Unary(lambda x: x, [s], Scheme(s.scale * 0.7, s.zero, s.low, s.high, s.dtype)), x)
         add("requantize", scheme, "coarser", Unary(lambda x: x, [s], Scheme(s.scale * 3.3, s.zero, s.low, s.high, s.dtype)), x)
         add("avg_pool2d", scheme, "kernel2", Unary(lambda x: functional.avg_pool2d(x, 2), [s], s), integers("x", [1, 5, 8, 6], s))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
 LIMIT = 1_000_000
-WAIT = 60
+WAIT = 120
 
 
 def browser():

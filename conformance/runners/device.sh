@@ -91,18 +91,29 @@ running() {
     [ -f pid ] && kill -0 "\$(cat pid)" 2>/dev/null && grep -q run-to-the-end "/proc/\$(cat pid)/cmdline" 2>/dev/null
 }
 if [ ! -f code ] && ! running; then
-    rm -f log
+    rm -f pid
+    : >log
     cat >run-to-the-end.sh <<'EOR'
+echo \$\$ >pid.new
+mv pid.new pid
 kit/bin/delegraph conform run delegate/$(quoted "$1") -o report$2
-echo \$? >code.new
+code=\$?
+# Ended by a signal, as a device does that runs out of memory: no answer.
+[ "\$code" -lt 128 ] || exit
+echo "\$code" >code.new
 mv code.new code
 EOR
-    if command -v nohup >/dev/null 2>&1; then
-        nohup sh run-to-the-end.sh >log 2>&1 </dev/null &
-    else
-        sh run-to-the-end.sh >log 2>&1 </dev/null &
-    fi
-    echo \$! >pid
+    # A session of its own: what ends the connection's processes does not end it.
+    apart=
+    for way in setsid nohup; do
+        if [ -z "\$apart" ] && command -v \$way >/dev/null 2>&1; then apart=\$way; fi
+    done
+    \$apart sh run-to-the-end.sh >log 2>&1 </dev/null &
+    waited=0
+    while [ ! -f pid ] && [ "\$waited" -lt 30 ]; do
+        sleep 1
+        waited=\$((waited + 1))
+    done
 fi
 seen=0
 while :; do

@@ -500,8 +500,18 @@ inline dg_status fail(const dg_call *raw, dg_status status, std::int64_t code, s
     return status;
 }
 
+/* Bytes of a struct up to a field, that field included: the size that the first minor had, for its last field there. */
+#define DG_DETAIL_SIZE_TO(Type, field) (offsetof(Type, field) + sizeof(Type::field))
+
+/* A struct of the host's, which is no smaller than that of the first minor. */
+template <class T> const T &sized(const T *raw, std::size_t least, const char *name) {
+    if (!raw || raw->struct_size < least) throw error(DG_E_BAD_STRUCT, std::string("`") + name + "` is NULL or too small");
+    return *raw;
+}
+
 /* Calls it, and turns what it throws into a status. */
 template <class F> dg_status guard(const dg_call *raw, F &&body) noexcept {
+    if (!raw || raw->struct_size < DG_DETAIL_SIZE_TO(dg_call, host)) return DG_E_BAD_STRUCT;
     try {
         body();
         return DG_OK;
@@ -562,6 +572,9 @@ template <class D> struct table {
 
     static dg_status initialize(const dg_call *raw, const dg_init *init, dg_delegate **out) noexcept {
         return guard(raw, [&] {
+            sized(init, DG_DETAIL_SIZE_TO(dg_init, option_count), "dg_init");
+            for (std::uint64_t i = 0; i < init->option_count; i++)
+                sized(init->options[i], DG_DETAIL_SIZE_TO(dg_kv, str_value_size), "dg_kv");
             auto held = std::make_unique<held_delegate>();
             held->self = std::make_unique<D>(options(*init), call(raw));
             held->devices = held->self->devices();
@@ -596,6 +609,7 @@ template <class D> struct table {
 
     static dg_status partition(dg_delegate *self, const dg_call *raw, const dg_graph *graph, dg_part_sink *sink) noexcept {
         return guard(raw, [&] {
+            sized(graph, DG_DETAIL_SIZE_TO(dg_graph, weights), "dg_graph");
             dg::partition answer(*raw->host, sink);
             of(self).self->partition(image(graph->image, graph->image_size), answer, call(raw));
         });
@@ -604,6 +618,8 @@ template <class D> struct table {
     static dg_status compile(dg_delegate *self, const dg_call *raw, const dg_graph *graph, const dg_target *target,
                              dg_blob_sink *sink) noexcept {
         return guard(raw, [&] {
+            sized(graph, DG_DETAIL_SIZE_TO(dg_graph, weights), "dg_graph");
+            sized(target, DG_DETAIL_SIZE_TO(dg_target, name_size), "dg_target");
             blob_writer out(*raw->host, sink);
             of(self).self->compile(image(graph->image, graph->image_size), weights(raw->host, graph->weights),
                                    text(target->name, target->name_size), out, call(raw));
@@ -612,6 +628,7 @@ template <class D> struct table {
 
     static dg_status blob_check(dg_delegate *self, const dg_call *raw, const dg_blob_meta *meta, dg_check_sink *sink) noexcept {
         return guard(raw, [&] {
+            sized(meta, DG_DETAIL_SIZE_TO(dg_blob_meta, payload_size), "dg_blob_meta");
             blob_verdict v = of(self).self->check_blob(blob_meta(*meta), D::info);
             check(raw->host->blob_set_verdict(sink, v.code, v.reason.data(), v.reason.size()), "blob_set_verdict");
         });
@@ -619,6 +636,10 @@ template <class D> struct table {
 
     static dg_status session_load(dg_delegate *self, const dg_call *raw, const dg_blob *raw_blob, dg_session **out) noexcept {
         return guard(raw, [&] {
+            sized(raw_blob, DG_DETAIL_SIZE_TO(dg_blob, weights), "dg_blob");
+            sized(raw_blob->meta, DG_DETAIL_SIZE_TO(dg_blob_meta, payload_size), "dg_blob_meta");
+            for (std::uint64_t i = 0; i < raw_blob->section_count; i++)
+                sized(raw_blob->sections[i], DG_DETAIL_SIZE_TO(dg_section, size), "dg_section");
             auto held = std::make_unique<held_session>();
             held->self = of(self).self->load(blob(*raw_blob), weights(raw->host, raw_blob->weights), call(raw));
             if (!held->self) throw error::internal("`load` gave no session");
@@ -636,8 +657,14 @@ template <class D> struct table {
             held_session &held = of(self);
             held.inputs.clear();
             held.outputs.clear();
-            for (std::uint64_t i = 0; i < input_count; i++) held.inputs.emplace_back(inputs[i]);
-            for (std::uint64_t i = 0; i < output_count; i++) held.outputs.emplace_back(outputs[i]);
+            for (std::uint64_t i = 0; i < input_count; i++) {
+                sized(inputs[i], DG_DETAIL_SIZE_TO(dg_tensor, data_size), "dg_tensor");
+                held.inputs.emplace_back(inputs[i]);
+            }
+            for (std::uint64_t i = 0; i < output_count; i++) {
+                sized(outputs[i], DG_DETAIL_SIZE_TO(dg_tensor, data_size), "dg_tensor");
+                held.outputs.emplace_back(outputs[i]);
+            }
             held.self->execute({held.inputs.data(), held.inputs.size()}, {held.outputs.data(), held.outputs.size()}, call(raw));
         });
     }

@@ -70,6 +70,7 @@ impl Delegate for Fault {
     }"#;
 
     fn new(options: &Options<'_>, context: &Context<'_>) -> Result<Fault, Error> {
+        options.check(&["at", "how", "only", "alignment"])?;
         let text = |key: &str| match options.find(key) {
             Some(OptionValue::Str(text)) => text.to_string(),
             _ => String::new(),

@@ -1,9 +1,12 @@
 //! Writes the claims of the reference delegate into its manifest: `cargo run -p delegraph-kit --example reference_claims`.
 //!
-//! They are what the delegate's own predicate takes of the recorded calls of `conformance/corpus`, in every dtype that an operator has.
+//! They are what the delegate's own predicate takes of the recorded calls of `conformance/corpus` and of the kit, in every dtype that an
+//! operator has.
 
 use delegraph_host::Claims;
-use delegraph_kit::support::{Asked, Proposal, ask_all, propose, questions_of};
+use delegraph_kit::support::{Asked, Proposal, Setting, ask_all, of_kit, propose, questions_of};
+use delegraph_lower::image::Form;
+use delegraph_opset::Versions;
 use delegraph_sdk::image::{NodeIndex, verify};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +36,14 @@ pub fn ask(image: &[u8]) -> Result<Result<(), String>, String> {
 /// # Errors
 /// The recorded calls cannot be read.
 pub fn asked(claims: &Claims) -> Result<Vec<Asked>, String> {
-    ask_all(questions_of(&in_repository("conformance/corpus"))?, claims, &mut ask)
+    let mut questions = questions_of(&in_repository("conformance/corpus"))?;
+    let versions = Versions::builtin();
+    let setting = Setting {
+        form: Form::newest(&versions),
+        quantized: true,
+    };
+    questions.extend(of_kit(None, setting)?);
+    ask_all(questions, claims, &mut ask)
 }
 
 /// The manifest as it should be, and what could not be claimed.

@@ -5,6 +5,7 @@ use crate::registry;
 use delegraph_runner::run_info::ListId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// The index.
@@ -133,6 +134,12 @@ pub fn find(name: &str) -> Result<List, String> {
     ))
 }
 
+/// The cases of a list that a run names. `None`: this kit has no such list, or another under its name.
+pub fn members(list: &ListId) -> Option<BTreeSet<String>> {
+    let found = all().ok()?.into_iter().find(|known| known.id() == *list)?;
+    Some(found.cases.into_iter().collect())
+}
+
 /// SHA-256 over what the kit compares with: the lists, and the recorded references of every source of cases.
 pub fn references_sha256() -> String {
     let mut hash = Sha256::new();
@@ -160,7 +167,6 @@ pub fn references_sha256() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn every_list_is_what_the_index_says_and_every_case_of_it_exists() {

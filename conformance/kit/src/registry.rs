@@ -25,6 +25,8 @@ pub struct CaseInfo {
     pub limit: u64,
     /// Whether many such cases may share a process.
     pub batch: bool,
+    /// See [`case::Case::hardening`].
+    pub hardening: bool,
 }
 
 impl CaseInfo {
@@ -39,7 +41,16 @@ impl CaseInfo {
             dtype: String::new(),
             limit: LIMIT,
             batch: false,
+            hardening: false,
         })
+    }
+
+    /// A crash or hang where nobody may be blamed for one is a quality warning.
+    pub fn soften(&self, record: &mut CaseRecord) {
+        if self.hardening && matches!(record.verdict, Verdict::Crash | Verdict::Hang) {
+            record.reason = format!("{}: {}", record.verdict.name(), record.reason);
+            record.verdict = Verdict::QualityWarning;
+        }
     }
 }
 
@@ -153,6 +164,7 @@ fn raw_list() -> Vec<CaseInfo> {
         let info = CaseInfo::new(case.id, case.about)?;
         Some(CaseInfo {
             limit: case.limit,
+            hardening: case.hardening,
             ..info
         })
     };
@@ -179,8 +191,7 @@ impl Batch for Raw<'_> {
 
 fn numbers_list() -> Vec<CaseInfo> {
     let known = |info: &numerics::Info| {
-        let about = "numbers against recorded results or an oracle";
-        let case = CaseInfo::new(info.id.clone(), about)?;
+        let case = CaseInfo::new(info.id.clone(), numerics::about(info))?;
         Some(CaseInfo {
             op: info.op.clone(),
             dtype: info.dtype.clone(),

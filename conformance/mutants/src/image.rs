@@ -85,15 +85,21 @@ impl Patch {
     }
 }
 
-/// The image as this mutant reads it.
+/// The image as this process's mutant reads it.
 ///
 /// # Errors
 /// The image is damaged.
 pub fn misread(image: &[u8]) -> Result<Vec<u8>, Error> {
+    misread_as(image, active())
+}
+
+fn misread_as(image: &[u8], defect: &str) -> Result<Vec<u8>, Error> {
     let view = verify(image).map_err(|e| Error::corrupt(format!("the graph image is damaged: {e}")))?;
     let mut patch = Patch { bytes: image.to_vec() };
-    let patched = match active() {
+    let patched = match defect {
         "ignores-negative-dim" => negative_dims(&view, &mut patch),
+        // Tensors are read with their channels second, as in the other form.
+        "ignores-normal-form" => patch.put(offset_of!(c::ImageHeader, normal_form), &0u32.to_le_bytes()),
         "ignores-zero-point" => zero_points(&view, &mut patch),
         "loses-quant-limits" => limits(&view, &mut patch),
         "loses-fused-relu" => relu(&view, &mut patch),
@@ -166,17 +172,10 @@ fn range(dtype: DType) -> Option<(i64, i64)> {
     }
 }
 
-/// A relu whose result is quantized is no more than its input.
+/// A relu after another node is no more than its input.
 fn relu(view: &ImageView<'_>, patch: &mut Patch) -> Option<()> {
     for node in view.nodes().filter(|node| node.op() == "aten::relu") {
-        let result = node.outputs().get(0)?;
-        let quantized = |index| {
-            let readers = view.nodes().filter(|other| other.inputs().any(|input| input == index));
-            readers
-                .into_iter()
-                .any(|other| other.op().starts_with("quantized_decomposed::quantize"))
-        };
-        if view.value(result).quant().is_some() || quantized(result) {
+        if !view.inputs().iter().any(|input| node.arg(0).value() == Some(input)) {
             patch.rename(node.index().0, "aten::alias")?;
         }
     }
@@ -222,4 +221,73 @@ fn gelu(view: &ImageView<'_>, patch: &mut Patch) -> Option<()> {
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delegraph_sdk::image::{Arg, ImageBuilder, Type};
+
+    /// A graph of a node and a relu over a quantized tensor.
+    fn graph(op: &str, args: &[Arg], quant_min: i64) -> Vec<u8> {
+        let mut image = ImageBuilder::new("forward");
+        let three = image.int(3);
+        let quant = Some(Quant::PerTensor {
+            scale: 0.5,
+            zero_point: 3,
+            quant_min,
+            quant_max: 127,
+        });
+        let ty = Type::Tensor {
+            dtype: DType::I8,
+            dims: vec![three],
+            quant,
+        };
+        let x = image.input("x", &ty);
+        let args: Vec<Arg> = [Arg::Value(x)].into_iter().chain(args.iter().cloned()).collect();
+        let y = image.node("n", op, &args, &[("y", &ty)], "")[0];
+        let y = image.node("last", "aten::relu", &[Arg::Value(y)], &[("z", &ty)], "")[0];
+        image.output(y);
+        image.finish().unwrap()
+    }
+
+    #[test]
+    fn each_patch_changes_what_it_should() {
+        let relu = graph("aten::relu", &[], -128);
+        let patched = misread_as(&relu, "loses-fused-relu").unwrap();
+        let view = verify(&patched).unwrap();
+        let names: Vec<&str> = view.nodes().map(|node| node.op()).collect();
+        assert_eq!(names, ["aten::relu", "aten::alias"]);
+
+        let patched = misread_as(&graph("aten::relu", &[], 3), "loses-quant-limits").unwrap();
+        let view = verify(&patched).unwrap();
+        let quant = view.value(view.outputs().get(0).unwrap()).quant();
+        assert!(
+            matches!(quant, Some(Quant::PerTensor { quant_min: -128, .. })),
+            "{quant:?}"
+        );
+
+        let patched = misread_as(&relu, "ignores-zero-point").unwrap();
+        let view = verify(&patched).unwrap();
+        let quant = view.value(view.outputs().get(0).unwrap()).quant();
+        assert!(
+            matches!(quant, Some(Quant::PerTensor { zero_point: 0, .. })),
+            "{quant:?}"
+        );
+
+        let patched = misread_as(&relu, "truncates-when-quantizing").unwrap();
+        let view = verify(&patched).unwrap();
+        assert_eq!(view.value(view.outputs().get(0).unwrap()).dtype(), Some(DType::F32));
+
+        let softmax = graph("aten::softmax.int", &[Arg::Int(-1), Arg::None], -128);
+        let patched = misread_as(&softmax, "ignores-negative-dim").unwrap();
+        assert_eq!(verify(&patched).unwrap().nodes().next().unwrap().arg(1).int(), Some(0));
+
+        let gelu = graph("aten::gelu", &[Arg::Str("tanh".to_string())], -128);
+        let patched = misread_as(&gelu, "ignores-gelu-tanh").unwrap();
+        let view = verify(&patched).unwrap();
+        assert!(matches!(view.nodes().next().unwrap().arg(1), ArgView::Str("none")));
+
+        assert_eq!(misread_as(&relu, "none").unwrap(), relu);
+    }
 }

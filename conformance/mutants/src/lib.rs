@@ -93,7 +93,7 @@ impl Delegate for Mutant {
                     }
                 });
             }
-            "leaks-start" => std::mem::forget(std::hint::black_box(vec![1u8; 1 << 20])),
+            "leaks-start" => std::mem::forget(std::hint::black_box(vec![1u8; 64 << 10])),
             _ => {}
         }
         Ok(Mutant {
@@ -101,8 +101,14 @@ impl Delegate for Mutant {
         })
     }
 
+    /// Two, so that there can be too little room for them.
     fn devices(&self) -> Vec<Device> {
-        self.inner.devices()
+        let first = self.inner.devices();
+        let second = first.iter().map(|device| Device {
+            name: format!("{}, again", device.name),
+            ..device.clone()
+        });
+        first.iter().cloned().chain(second).collect()
     }
 }
 
@@ -204,7 +210,15 @@ impl Run for Mutant {
             std::mem::forget(std::fs::File::open("/dev/null"));
         }
         match loaded {
-            Err(error) if error.code == Status::BLOB_CORRUPT && is("accepts-damaged-blob") => session::nothing(),
+            Err(error) if error.code == Status::BLOB_CORRUPT => match active() {
+                "accepts-damaged-blob" => session::nothing(),
+                "trusts-blob" => {
+                    // What the damaged bytes say is followed wherever it leads.
+                    sys::memory::fault();
+                    Err(error)
+                }
+                _ => Err(error),
+            },
             other => other,
         }
     }

@@ -3,8 +3,7 @@
 use crate::is;
 use crate::numbers::Scene;
 use delegraph_reference::tensor::Tensor;
-use delegraph_sdk::Error;
-use delegraph_sdk::image::{ImageView, NodeView};
+use delegraph_sdk::image::NodeView;
 
 /// Two numbers of an attribute: one stands for both.
 fn pair(node: &NodeView<'_>, argument: usize) -> Option<[usize; 2]> {
@@ -98,31 +97,4 @@ pub fn zero_padded_maximum(scene: &Scene<'_>, node: &NodeView<'_>, made: &Tensor
         }
     };
     Some(made.floats().ok()?.iter().enumerate().map(each).collect())
-}
-
-/// Tensors of four dimensions with their channels first, where the graph has them last.
-///
-/// # Errors
-/// A tensor that cannot be.
-pub fn contiguous(view: &ImageView<'_>, made: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-    let places = view.outputs();
-    let spatial = |at: usize| {
-        let maker = view.nodes().find(|node| node.outputs().get(0) == places.get(at));
-        maker.is_some_and(|node| {
-            node.op().contains("conv") || node.op().contains("pool") || node.op().contains("upsample")
-        })
-    };
-    let each = |(at, tensor): (usize, Tensor)| match tensor.sizes() {
-        &[images, height, width, channels] if spatial(at) => {
-            let position = move |n: usize| {
-                // Element `n` in the order of channels first, read from where it lies with them last.
-                let (image, rest) = (n / (height * width * channels), n % (height * width * channels));
-                let (channel, pixel) = (rest / (height * width), rest % (height * width));
-                ((image * height * width + pixel) * channels + channel) as isize
-            };
-            tensor.pick(vec![images, height, width, channels], (0..tensor.len()).map(position))
-        }
-        _ => Ok(tensor),
-    };
-    made.into_iter().enumerate().map(each).collect()
 }

@@ -7,6 +7,8 @@
 mod certificate;
 mod waivers;
 
+pub use waivers::WAIVERS;
+
 use crate::standing::standings;
 use crate::statement::{self, STATEMENT};
 use crate::truth::{FILE_LIMIT, Truth, read_bytes, read_text, sha256_of_file};
@@ -123,7 +125,7 @@ pub fn check(question: Question<'_>) -> Checked {
     }
     waivers::check(&mut checked, question, &truth);
     bundles(&mut checked, folder, &truth);
-    certificate::check(&mut checked, folder, &truth);
+    certificate::check(&mut checked, question, &truth);
     written_statement(&mut checked, folder, &truth);
     checked.truth = Some(truth);
     checked

@@ -291,20 +291,13 @@ fn answer(standing: &Standing, truth: &Truth) -> (Answer, String) {
 }
 
 fn waiver(case: &CaseRecord, started: &str) -> Waiver {
-    let expires = expiry(&case.reason);
+    let expires = case.waiver.as_ref().map(|waiver| waiver.expires.clone());
     let days_left = expires.as_deref().and_then(|day| Some(days(day)? - days(started)?));
     Waiver {
         id: case.id.clone(),
         expires,
         days_left,
     }
-}
-
-/// The day that follows `waived until` in a reason: so the runner writes it when it waives a failure.
-fn expiry(reason: &str) -> Option<String> {
-    let (_, rest) = reason.split_once("waived until ")?;
-    let day = rest.get(..10)?;
-    days(day).map(|_| day.to_string())
 }
 
 /// Days from 1970-01-01 to a date in the form `2026-11-22`, with or without a time behind it.
@@ -317,6 +310,7 @@ pub(crate) fn days(date: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use delegraph_runner::RunInfo;
+    use delegraph_runner::record::WaivedBy;
     use delegraph_runner::run_info::LibraryId;
 
     fn of(cases: &[(Verdict, Claim)]) -> Standing {
@@ -330,7 +324,11 @@ mod tests {
             ..RunInfo::default()
         };
         let cases = cases.iter().enumerate().map(|(i, (verdict, claim))| {
-            let mut case = CaseRecord::new(format!("op/{i}"), *verdict, "why; waived until 2027-01-31 (issue)");
+            let mut case = CaseRecord::new(format!("op/{i}"), *verdict, "why");
+            case.waiver = (*verdict == Verdict::Waived).then(|| WaivedBy {
+                expires: "2027-01-31".to_string(),
+                ..WaivedBy::default()
+            });
             case.claim = *claim;
             case
         });
@@ -404,7 +402,6 @@ mod tests {
         let standing = of(&[(Verdict::Waived, Claim::Claimed)]);
         assert_eq!(standing.waivers[0].expires.as_deref(), Some("2027-01-31"));
         assert_eq!(standing.waivers[0].days_left, Some(70));
-        assert_eq!(expiry("waived until someone mends it"), None);
         // From `date -u -d DAY +%s` / 86400.
         assert_eq!(days("1970-01-01"), Some(0));
         assert_eq!(days("2000-02-29"), Some(11016));

@@ -23,6 +23,8 @@ const README: &str = include_str!("../../runners/KIT.md");
 struct Wish {
     target: Option<String>,
     binaries: Option<PathBuf>,
+    /// Cargo's profile, for a try; `release` if absent.
+    profile: Option<String>,
 }
 
 /// Makes the archive of a target in `target/dist`.
@@ -36,7 +38,13 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let commit = commit(root);
     let folder = match wish.binaries {
         Some(folder) => folder,
-        None => build(root, &target, &host, &commit)?,
+        None => build(
+            root,
+            &target,
+            &host,
+            &commit,
+            wish.profile.as_deref().unwrap_or("release"),
+        )?,
     };
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("delegraph-conformance-{version}-{target}");
@@ -65,8 +73,9 @@ fn parse(arguments: &[&str]) -> Result<Wish> {
         let value = rest.next().with_context(|| format!("`{word}` needs a value"))?;
         match *word {
             "--target" => wish.target = Some(value.to_string()),
+            "--profile" => wish.profile = Some(value.to_string()),
             "--binaries" => wish.binaries = Some(PathBuf::from(value)),
-            _ => bail!("dist has no flag `{word}`; it has --target TRIPLE and --binaries FOLDER"),
+            _ => bail!("dist has no flag `{word}`; it has --target TRIPLE, --profile NAME and --binaries FOLDER"),
         }
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -104,9 +113,11 @@ fn commit(root: &Path) -> String {
 }
 
 /// Builds the programs, and gives the folder that they are in.
-fn build(root: &Path, target: &str, host: &str, commit: &str) -> Result<PathBuf> {
+fn build(root: &Path, target: &str, host: &str, commit: &str, profile: &str) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
-    command.current_dir(root).args(["build", "--release", "--locked"]);
+    command
+        .current_dir(root)
+        .args(["build", "--locked", "--profile", profile]);
     for (_, package) in PROGRAMS {
         command.args(["-p", package]);
     }
@@ -117,14 +128,23 @@ fn build(root: &Path, target: &str, host: &str, commit: &str) -> Result<PathBuf>
     flags.push(format!("--remap-path-prefix={}=.", root.display()));
     let variable = |what: &str| format!("CARGO_TARGET_{}_{what}", target.to_uppercase().replace(['-', '.'], "_"));
     if let Some(program) = linker.program {
+        // What the crate `cc` looks for, which assembles for some.
+        command.env(format!("CC_{}", target.replace('-', "_")), &program);
         command.env(variable("LINKER"), program);
+    }
+    if let Some(program) = linker.archiver {
+        command.env(format!("AR_{}", target.replace('-', "_")), program);
     }
     command.env(variable("RUSTFLAGS"), flags.join(" "));
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the programs do not build for {target}: see above{}", linker.hint);
     }
-    Ok(root.join("target").join(target).join("release"))
+    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    // The folder of the profile `dev` is `debug`, for reasons of cargo's history.
+    Ok(built
+        .join(target)
+        .join(if profile == "dev" { "debug" } else { profile }))
 }
 
 /// The files of the archive, by name.

@@ -20,7 +20,8 @@ const USAGE: &str = "usage:
                                `sanitize threads` does the latter alone
   cargo xtask layouts          reads delegraph.h with libclang and compares every number; compares layouts across libraries with abi_stable
   cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
-                               `--json` ends with one object, `--full` runs the whole category, NAMES are these alone
+                               `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
+                               last, NAMES are these alone
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -29,8 +30,9 @@ const USAGE: &str = "usage:
   cargo xtask gen lists        writes the lists of conformance cases that are not frozen, from conformance/lists/rules.toml
   cargo xtask gen golden vX.Y  writes what this release leaves to be replayed for ever; never over one that is there
   cargo xtask dist             makes target/dist/delegraph-conformance-VERSION-TRIPLE.tar.gz, the conformance kit for a device;
-                               `--target TRIPLE` for another machine, `--binaries FOLDER` of programs that are built already
-  cargo xtask provision NAME   fetches an optional real component: clang, executorch";
+                               `--target TRIPLE` for another machine, `--profile NAME` of cargo's in place of `release`,
+                               `--binaries FOLDER` of programs that are built already
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch; chromium has to be here";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +49,7 @@ fn main() -> Result<()> {
             &mutants::Options {
                 json: rest.contains(&"--json"),
                 full: rest.contains(&"--full"),
+                no_build: rest.contains(&"--no-build"),
                 names: rest
                     .iter()
                     .filter(|word| !word.starts_with("--"))

@@ -20,7 +20,14 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
     match name {
         "executorch" => executorch(root),
         "clang" => clang(root),
-        _ => bail!("there is no component `{name}`; known: clang, executorch"),
+        "chromium" => match chromium() {
+            Some(path) => {
+                println!("chromium is here already: {}", path.display());
+                Ok(())
+            }
+            None => bail!("a browser is a package of the system: install `chromium`, or set DELEGRAPH_CHROMIUM to one"),
+        },
+        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch"),
     }
 }
 
@@ -55,6 +62,21 @@ fn executorch(root: &Path) -> Result<()> {
     )?;
     println!("executorch is in {}", folder.display());
     Ok(())
+}
+
+/// A Chromium: `DELEGRAPH_CHROMIUM`, or one that the system has. It is never fetched: browsers come from the system's packages.
+pub fn chromium() -> Option<PathBuf> {
+    let given = std::env::var_os("DELEGRAPH_CHROMIUM").map(PathBuf::from);
+    let names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "chrome",
+    ];
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = || std::env::split_paths(&paths).flat_map(|folder| names.map(|name| folder.join(name)));
+    given.or_else(|| found().find(|path| path.is_file()))
 }
 
 /// The folder of the provisioned libclang.

@@ -44,6 +44,10 @@ pub fn run(root: &Path) -> Result<()> {
         super::provision::python(root).is_none(),
         "stock ExecuTorch as the referee: run `cargo xtask provision executorch`",
     );
+    skip(
+        super::provision::chromium().is_none(),
+        "the report's pages in a browser (`conformance/report/check_page.py`): Chromium is not here; install it, or set DELEGRAPH_CHROMIUM",
+    );
     if skipped == 0 {
         println!("  nothing");
     }

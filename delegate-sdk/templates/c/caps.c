@@ -40,6 +40,7 @@ dg_reason my_npu_verdict(const dg_image *graph, uint32_t node, char *text, size_
 dg_status my_npu_partition(dg_delegate *self, const dg_call *call, const dg_graph *graph, dg_part_sink *sink) {
     dg_image image;
     (void)self;
+    if (!MY_NPU_REACHES(graph, dg_graph, weights)) return my_npu_bad_struct(call, "dg_graph");
     if (dg_image_open(graph->image, graph->image_size, &image) != DG_OK)
         return my_npu_fail(call, DG_E_INVALID_ARGUMENT, DG_NO_NODE, "the graph image cannot be read");
     for (uint32_t node = 0; node < dg_image_node_count(&image); node++) {

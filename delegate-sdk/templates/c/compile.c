@@ -50,7 +50,9 @@ dg_status my_npu_compile(dg_delegate *self, const dg_call *call, const dg_graph 
     uint32_t *slots;
     dg_status status;
     (void)self;
-    (void)target; /* What the user asked for with `--target my-npu:NAME`; empty: anything. */
+    if (!MY_NPU_REACHES(graph, dg_graph, weights)) return my_npu_bad_struct(call, "dg_graph");
+    /* `target->name` is what the user asked for with `--target my-npu:NAME`; empty: anything. */
+    if (!MY_NPU_REACHES(target, dg_target, name_size)) return my_npu_bad_struct(call, "dg_target");
     if (dg_image_open(graph->image, graph->image_size, &image) != DG_OK)
         return my_npu_fail(call, DG_E_INVALID_ARGUMENT, DG_NO_NODE, "the graph image cannot be read");
     if (dg_image_value_count(&image) > MOST || dg_image_node_count(&image) == 0)

@@ -28,10 +28,13 @@ struct dg_session {
 };
 
 dg_status my_npu_blob_check(dg_delegate *self, const dg_call *call, const dg_blob_meta *meta, dg_check_sink *sink) {
-    dg_text delegate = {meta->delegate, meta->delegate_size}, format = {meta->format, meta->format_size};
+    dg_text delegate, format;
     dg_blob_verdict verdict = DG_BLOB_OPTIMAL;
     const char *reason = "";
     (void)self;
+    if (!MY_NPU_REACHES(meta, dg_blob_meta, payload_size)) return my_npu_bad_struct(call, "dg_blob_meta");
+    delegate.data = meta->delegate, delegate.size = meta->delegate_size;
+    format.data = meta->format, format.size = meta->format_size;
     if (!dg_text_is(delegate, MY_NPU_NAME) || !dg_text_is(format, MY_NPU_FORMAT)) {
         verdict = DG_BLOB_NOT_MINE;
         reason = "the blob is of another delegate";
@@ -74,9 +77,13 @@ static const char *read_steps(dg_session *self, const uint8_t *data, uint64_t si
 }
 
 dg_status my_npu_session_load(dg_delegate *self, const dg_call *call, const dg_blob *blob, dg_session **out) {
-    dg_session *session = calloc(1, sizeof *session);
+    dg_session *session;
     const char *problem = "the blob has no section `steps`";
     (void)self;
+    if (!MY_NPU_REACHES(blob, dg_blob, weights)) return my_npu_bad_struct(call, "dg_blob");
+    for (uint64_t i = 0; i < blob->section_count; i++)
+        if (!MY_NPU_REACHES(blob->sections[i], dg_section, size)) return my_npu_bad_struct(call, "dg_section");
+    session = calloc(1, sizeof *session);
     if (!session) return my_npu_fail(call, DG_E_OUT_OF_MEMORY, DG_NO_NODE, "out of memory");
     for (uint64_t i = 0; i < blob->section_count; i++) {
         const dg_section *section = blob->sections[i];
@@ -138,11 +145,14 @@ dg_status my_npu_session_execute(dg_session *session, const dg_call *call, const
         return my_npu_fail(call, DG_E_INVALID_ARGUMENT, DG_NO_NODE, "another number of tensors than was compiled for");
     for (uint32_t i = 0; i < session->inputs; i++) {
         slot *given = &session->slots[i];
+        if (!MY_NPU_REACHES(inputs[i], dg_tensor, data_size)) return my_npu_bad_struct(call, "dg_tensor");
         given->data = inputs[i]->data;
         given->count = elements(inputs[i]);
         given->origin = i;
         if (given->count == UINT64_MAX) return my_npu_fail(call, DG_E_INVALID_ARGUMENT, DG_NO_NODE, "an input is not f32");
     }
+    for (uint32_t i = 0; i < session->outputs; i++)
+        if (!MY_NPU_REACHES(outputs[i], dg_tensor, data_size)) return my_npu_bad_struct(call, "dg_tensor");
     for (uint32_t i = 0; i < session->steps; i++) {
         dg_status status = run_step(session, call, i);
         if (status != DG_OK) return status;

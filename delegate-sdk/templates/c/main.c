@@ -15,6 +15,12 @@ dg_status my_npu_fail(const dg_call *call, dg_status status, uint32_t node, cons
     return status;
 }
 
+dg_status my_npu_bad_struct(const dg_call *call, const char *name) {
+    char message[80];
+    snprintf(message, sizeof message, "`%s` is NULL or too small", name);
+    return my_npu_fail(call, DG_E_BAD_STRUCT, DG_NO_NODE, message);
+}
+
 static const dg_delegate_info info = {
     .struct_size = sizeof(dg_delegate_info),
     .struct_id = DG_STRUCT_DELEGATE_INFO,
@@ -43,6 +49,8 @@ static dg_status get_info(const dg_call *call, const dg_delegate_info **out) {
 
 static dg_status initialize(const dg_call *call, const dg_init *init, dg_delegate **out) {
     dg_delegate *self;
+    if (!MY_NPU_REACHES(call, dg_call, host)) return DG_E_BAD_STRUCT;
+    if (!MY_NPU_REACHES(init, dg_init, option_count)) return my_npu_bad_struct(call, "dg_init");
     if (init->option_count > 0) {
         /* A typing error in somebody's backends.toml must be found. */
         const dg_kv *option = init->options[0];

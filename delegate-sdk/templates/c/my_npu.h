@@ -52,7 +52,13 @@ dg_status my_npu_session_execute(dg_session *session, const dg_call *call, const
 dg_status my_npu_device_enumerate(dg_delegate *self, const dg_call *call, uint64_t capacity, const dg_device_info **out,
                                   uint64_t *count);
 
+/* 1 if a struct of the host's reaches as far as this field, the last one that it had in the first minor. A smaller one is DG_E_BAD_STRUCT; a
+ * larger one is fine. */
+#define MY_NPU_REACHES(at, type, field) ((at) && (at)->struct_size >= offsetof(type, field) + sizeof(((const type *)0)->field))
+
 /* main.c: says why a call fails, and returns the status. `node` may be DG_NO_NODE. */
 dg_status my_npu_fail(const dg_call *call, dg_status status, uint32_t node, const char *message);
+/* main.c: a struct that is too small. */
+dg_status my_npu_bad_struct(const dg_call *call, const char *name);
 
 #endif

@@ -186,7 +186,7 @@ fn fits(word: &str, arg: &ArgView<'_>) -> bool {
         "float[]" => matches!(arg, ArgView::Numbers(_)),
         "bool" => matches!(arg, ArgView::Bool(_)),
         "str" => matches!(arg, ArgView::Str(_)),
-        "dtype" => matches!(arg, ArgView::DType(_)),
+        "dtype" => matches!(arg, ArgView::DType(dtype) if is_known(*dtype)),
         "Tensor[]" => match arg {
             ArgView::Values(_) => true,
             ArgView::OptionalValues(list) => list.iter().all(|v| v.is_some()),

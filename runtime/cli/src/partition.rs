@@ -4,6 +4,9 @@ use crate::args::{CompileArgs, Global, PartitionArgs, PartitionFormat};
 use crate::output::{Output, Tint, bytes, duration, write_atomically};
 use anyhow::Context;
 use delegraph::{Compiled, Source};
+use delegraph_config::Config;
+use delegraph_host::{Host, Manifest};
+use delegraph_ir::Module;
 use delegraph_lower::{Lowered, LoweredGraph, NodeReport, Progress};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,8 +21,11 @@ pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyh
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
     let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
-    let report =
-        delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?;
+    let report = if global.no_load {
+        by_claims(&mut module, &config, &host, output).map_err(&named)?
+    } else {
+        delegraph::partition(&mut module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?
+    };
     output.progress_done();
     if let Some(folder) = &args.dump {
         dump(folder, &module, &report, output)?;
@@ -43,6 +49,14 @@ pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyh
         );
     }
     Ok(0)
+}
+
+/// Without libraries: what the manifests claim.
+fn by_claims(module: &mut Module, config: &Config, host: &Host, output: &Output) -> Result<Lowered, delegraph::Error> {
+    let candidates = host.candidates();
+    let manifests: Vec<&Manifest> = candidates.iter().filter_map(|found| found.manifest.as_ref()).collect();
+    output.talk("no library is loaded: what follows is what would be taken by the claims of the manifests");
+    delegraph::partition_by_claims(module, config, &manifests, &mut |step| progress(output, &step))
 }
 
 /// `delegraph compile`
@@ -283,7 +297,7 @@ pub fn json(report: &Lowered) -> serde_json::Value {
 }
 
 /// GraphViz: one cluster a region.
-fn dot(module: &delegraph_ir::Module, report: &Lowered) -> String {
+fn dot(module: &Module, report: &Lowered) -> String {
     let mut text = String::from("digraph delegraph {\n  node [shape=box, fontname=\"monospace\"];\n");
     for (g, (graph, lowered)) in module.graphs.iter().zip(&report.graphs).enumerate() {
         let mut clusters: BTreeMap<Option<u32>, Vec<String>> = BTreeMap::new();
@@ -336,12 +350,7 @@ fn model_explorer(report: &Lowered) -> serde_json::Value {
     serde_json::json!({ "delegraph": { "results": results } })
 }
 
-fn dump(
-    folder: &std::path::Path,
-    module: &delegraph_ir::Module,
-    report: &Lowered,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn dump(folder: &std::path::Path, module: &Module, report: &Lowered, output: &Output) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     for (graph, lowered) in module.graphs.iter().zip(&report.graphs) {
         for region in &lowered.regions {

@@ -55,6 +55,54 @@ fn closes(ended: &Ended) {
 }
 
 #[test]
+fn partition_without_libraries_goes_by_what_manifests_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = std::fs::read_to_string(root().join("delegates/reference/reference.delegate.toml")).unwrap();
+    // Another name, so that no library of this build is found.
+    let manifest = manifest
+        .replace("\"reference\"", "\"absent\"")
+        .replace("libreference_delegate", "libabsent_delegate");
+    std::fs::write(folder.path().join("absent.delegate.toml"), manifest).unwrap();
+    let variable = [("DELEGRAPH_ADD_DELEGATE_PATH", folder.path().to_str().unwrap())];
+    let arguments = ["partition", MODEL, "--no-load", "--json", "--backend"];
+    let of = |backend: &str| {
+        let ended = delegraph_with(&[&arguments[..], &[backend]].concat(), &variable);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        (report, ended.stderr)
+    };
+    let (claimed, said) = of("absent");
+    assert!(said.contains("by the claims of the manifests"), "{said}");
+    assert_eq!(claimed["backends"][0]["problem"], Value::Null, "{claimed}");
+    let owners = |report: &Value| -> Vec<Value> {
+        let nodes = report["graphs"][0]["nodes"].as_array().unwrap();
+        nodes.iter().map(|node| node["owner"].clone()).collect()
+    };
+    let owned = owners(&claimed).iter().filter(|owner| *owner == "absent").count();
+    // All that the library would take of this model is claimed.
+    let taken = json(&["partition", MODEL, "--backend", "reference", "--json"]);
+    let would = owners(&taken).iter().filter(|owner| *owner == "reference").count();
+    assert!(owned > 0 && owned == would, "{owned} of {would}: {claimed}");
+    // A manifest that claims nothing says so, and so does one that is not there.
+    let (null, _) = of("null");
+    assert!(
+        null["backends"][0]["problem"]
+            .as_str()
+            .unwrap()
+            .contains("claims nothing"),
+        "{null}"
+    );
+    let (nobody, _) = of("nobody");
+    assert!(
+        nobody["backends"][0]["problem"]
+            .as_str()
+            .unwrap()
+            .contains("no manifest"),
+        "{nobody}"
+    );
+}
+
+#[test]
 fn partition_says_who_owns_each_node_and_why() {
     let ended = delegraph(&["partition", MODEL, "--backend", "null,reference"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);

@@ -7,9 +7,9 @@ use crate::device_rules::DeviceRules;
 use crate::source::{Format, Source};
 use delegraph_config::{Config, Fallback};
 use delegraph_emit::{Emitted, Input, Purposes};
-use delegraph_host::Host;
+use delegraph_host::{Host, Manifest};
 use delegraph_ir::{Bytes, Module};
-use delegraph_lower::{Backend, LowerOptions, Lowered, Progress, Slot};
+use delegraph_lower::{Backend, ClaimsBackend, LowerOptions, Lowered, Progress, Slot};
 use delegraph_pte::Verified;
 use delegraph_pte::overlay::IR_KEY;
 use delegraph_tag::{Policy, Rule};
@@ -140,6 +140,40 @@ pub fn partition(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
     partition_over(module, config, host, None, progress)
+}
+
+/// Partitions a module in place by what manifests claim, without their libraries: what [`partition`] would give if the delegates took what
+/// they claim and no more. Every region's blob is empty.
+///
+/// # Errors
+/// A rule of the configuration is wrong.
+pub fn partition_by_claims(
+    module: &mut Module,
+    config: &Config,
+    manifests: &[&Manifest],
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Lowered, Error> {
+    check_config(config)?;
+    let options = LowerOptions {
+        strict: false,
+        ..lower_options(config)
+    };
+    let mut slots: Vec<Slot> = Vec::new();
+    for name in options.backends.iter().filter(|name| *name != "portable") {
+        if slots.iter().any(|(known, _)| known == name) {
+            continue;
+        }
+        let of_name: Vec<&&Manifest> = manifests.iter().filter(|manifest| manifest.name == *name).collect();
+        // Of a delegate in two libraries it is the one that compiles which claims.
+        let claiming = of_name.iter().find(|manifest| !manifest.claims.is_empty());
+        let slot = match (claiming, of_name.is_empty()) {
+            (Some(manifest), _) => Ok(Box::new(ClaimsBackend::new(manifest)) as Box<dyn Backend>),
+            (None, false) => Err("its manifest claims nothing: no `[[op]]`".to_string()),
+            (None, true) => Err("no manifest of it was found".to_string()),
+        };
+        slots.push((name.clone(), slot));
+    }
+    Ok(delegraph_lower::lower_with(module, &options, slots, progress)?)
 }
 
 /// What counts only where a model is compiled on the machine that runs it.

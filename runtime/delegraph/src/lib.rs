@@ -43,7 +43,7 @@ mod value;
 
 pub use blob::{blob_requirements, describe_blob};
 pub use cache::CacheReport;
-pub use compile::{Compiled, compile, import, partition};
+pub use compile::{Compiled, compile, import, partition, partition_by_claims};
 pub use delegates::{PORTABLE, check_config, demand, discover, wanted};
 pub use error::Error;
 pub use report::{RegionState, RunReport};

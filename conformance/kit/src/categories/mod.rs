@@ -5,6 +5,7 @@ pub mod asynchronous;
 pub mod bad_input;
 pub mod basis;
 pub mod blob;
+pub mod claims;
 pub mod endure;
 pub mod fault;
 pub mod images;
@@ -22,10 +23,11 @@ use crate::case::Case;
 
 /// The cases that talk to a library through the driver, in the order of reports.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    let categories: [&'static [Case]; 11] = [
+    let categories: [&'static [Case]; 12] = [
         abi::CASES,
         lifecycle::CASES,
         partition::CASES,
+        claims::CASES,
         blob::CASES,
         bad_input::CASES,
         state::CASES,

@@ -547,8 +547,7 @@ fn failed_run(trial: &mut Trial<'_>) -> Outcome {
     has.step(&mut session, &has.graph.numbers(1), &sum(&has, &[1]), true)?;
     let cancelled = Script::default();
     cancelled.cancel();
-    let mut late = Script::default();
-    late.deadline = Some(Instant::now());
+    let late = Script::default().until(Instant::now());
     let mut alone = Script::default();
     alone.fail.parallel_for = Some(0);
     let mut failed = 0;

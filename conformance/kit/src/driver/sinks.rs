@@ -3,6 +3,7 @@
 use crate::driver::call::Fail;
 use crate::driver::lock;
 use delegraph_abi::c;
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,6 +46,8 @@ pub struct NodeAnswer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PartAnswers {
     pub nodes: Vec<(u32, NodeAnswer)>,
+    /// Nodes among them: a graph may have very many.
+    pub seen: HashSet<u32>,
     pub sets: Vec<Vec<u32>>,
     pub count: u32,
     /// Verdicts from this one on are refused.

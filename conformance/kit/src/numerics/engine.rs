@@ -84,11 +84,11 @@ impl Engine {
     ///
     /// # Errors
     /// Skip, where the delegate neither claims nor takes any of it; a failure, where it claims it, or fails rather than refuses.
-    pub fn compile(&self, mut module: Module, ops: &[String], trial: &mut Trial<'_>) -> Result<Taken, Failure> {
+    pub fn compile(&self, mut module: Module, trial: &mut Trial<'_>) -> Result<Taken, Failure> {
         let bug = |error: String| Failure::fail(format!("the kit's own program is wrong: {error}"));
         delegraph_passes::simplify(&mut module).map_err(|error| bug(error.to_string()))?;
         delegraph_ir::verify(&module).map_err(|error| bug(error.to_string()))?;
-        let claimed = claim_of(trial.subject, &module, ops);
+        let claimed = claim_of(trial.subject, &module, &self.options());
         let started = Instant::now();
         let (bytes, report) = self.lower(module)?;
         trial.record.compile_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -131,11 +131,8 @@ impl Engine {
         })
     }
 
-    /// What `delegraph::compile` does, but for regions that only move data: an app leaves them to the portable kernels, and here each
-    /// operator has to be seen running.
-    fn lower(&self, mut module: Module) -> Result<(Vec<u8>, Lowered), Failure> {
-        let source = module.clone();
-        let options = LowerOptions {
+    fn options(&self) -> LowerOptions {
+        LowerOptions {
             backends: vec![self.backend.clone()],
             policy: Policy {
                 min_nodes: 1,
@@ -144,9 +141,15 @@ impl Engine {
                 ..Policy::default()
             },
             ..LowerOptions::default()
-        };
+        }
+    }
+
+    /// What `delegraph::compile` does, but for regions that only move data: an app leaves them to the portable kernels, and here each
+    /// operator has to be seen running.
+    fn lower(&self, mut module: Module) -> Result<(Vec<u8>, Lowered), Failure> {
+        let source = module.clone();
         let fail = |error: String| Failure::fail(error);
-        let report = delegraph_lower::lower(&mut module, &options, &self.host, &mut |_| {});
+        let report = delegraph_lower::lower(&mut module, &self.options(), &self.host, &mut |_| {});
         let report = report.map_err(|error| fail(error.to_string()))?;
         delegraph_passes::to_portable(&mut module).map_err(|error| fail(error.to_string()))?;
         let verified = delegraph_ir::verify(&module);

@@ -86,6 +86,23 @@ fn id_of(call: &Call) -> String {
     format!("op/{}/{}", call.case.op, call.case.key)
 }
 
+/// What a case makes sure of, in one line.
+pub fn about(info: &Info) -> String {
+    let edge = info.id.rsplit('/').next().unwrap_or_default();
+    let mut programs = data::programs().unwrap_or_default().iter();
+    if let Some(program) = programs.find(|program| program.id == info.id && !program.about.is_empty()) {
+        return format!("{}: {edge}, against PyTorch; {}", info.op, program.about);
+    }
+    match info.category {
+        Category::Op if edge.starts_with("random-") => {
+            format!("{} with random arguments, against double precision", info.op)
+        }
+        Category::Op => format!("{} of {}: {edge}, against PyTorch", info.op, info.dtype),
+        Category::Performance => format!("times and bytes of {}", info.op),
+        _ => format!("{}: {edge}, against PyTorch", info.op),
+    }
+}
+
 /// Runs cases of numbers over one library, which is loaded once.
 pub struct Numerics<'s> {
     subject: &'s Subject,
@@ -115,10 +132,7 @@ impl<'s> Numerics<'s> {
     pub fn run(&self, id: &str, seed: Option<u64>) -> (CaseRecord, BTreeMap<String, Vec<u8>>) {
         let seed = seed.unwrap_or(SEED);
         let (mut record, mut evidence) = crate::case::run(id, self.subject, seed, |trial| {
-            if let Some(info) = infos().iter().find(|info| info.id == id) {
-                trial.record.op.clone_from(&info.op);
-                trial.record.dtype.clone_from(&info.dtype);
-            }
+            file(trial, id);
             if let Some(&i) = self.calls.get(id) {
                 return self.call(&data::calls()?[i], trial);
             }
@@ -162,7 +176,7 @@ impl<'s> Numerics<'s> {
             });
         }
         let step = Run { inputs, wants };
-        self.judge(module, std::slice::from_ref(&call.case.op), &call.rule, &[step], trial)
+        self.judge(module, &call.rule, &[step], trial)
     }
 
     fn random(&self, case: random::Case, trial: &mut Trial<'_>) -> Outcome {
@@ -177,7 +191,7 @@ impl<'s> Numerics<'s> {
             inputs,
             wants: vec![want],
         };
-        self.judge(module, std::slice::from_ref(&case.call.op), &case.rule, &[step], trial)
+        self.judge(module, &case.rule, &[step], trial)
     }
 
     fn program(&self, program: &Program, trial: &mut Trial<'_>) -> Outcome {
@@ -189,20 +203,17 @@ impl<'s> Numerics<'s> {
             .iter()
             .map(|step| run_of(step, tensors))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut ops: Vec<String> = program.nodes.iter().map(|(op, _, _)| op.clone()).collect();
-        ops.sort();
-        ops.dedup();
-        self.judge(module, &ops, &rule, &steps, trial)?;
+        self.judge(module, &rule, &steps, trial)?;
         self.refuses(program, tensors, &steps, &rule, trial)
     }
 
     /// Compiles, runs every step, compares, and runs again: the same inputs give the same bits, whatever ran in between.
-    fn judge(&self, module: Module, ops: &[String], rule: &Rule, steps: &[Run<'_>], trial: &mut Trial<'_>) -> Outcome {
+    fn judge(&self, module: Module, rule: &Rule, steps: &[Run<'_>], trial: &mut Trial<'_>) -> Outcome {
         if let Some(first) = steps.first() {
             trial.record.shapes = evidence::shapes(&first.inputs);
         }
         let stateful = !module.states.is_empty();
-        let taken = self.engine.compile(module, ops, trial)?;
+        let taken = self.engine.compile(module, trial)?;
         let mut session = self.engine.open(&taken, "case", trial)?;
         let mut found = Measure::default();
         let mut given = Vec::new();
@@ -213,7 +224,7 @@ impl<'s> Numerics<'s> {
             };
             let got = engine::run(&mut session, &step.inputs).map_err(|error| failed(trial, step, at(error)))?;
             engine::ran_all(&session)?;
-            let compared = compare(rule, &taken, &got, &step.wants, trial);
+            let compared = compare(rule, &taken, &got, &step.wants);
             let (measure, result) = compared;
             found = found.join(measure);
             if let Err(reason) = result {
@@ -226,6 +237,12 @@ impl<'s> Numerics<'s> {
         }
         if let Some(step) = steps.first() {
             note(found, rule, &taken, step, trial);
+        }
+        let manifest = trial.subject.manifest.as_ref();
+        if found.flushed == Some(true) && manifest.is_some_and(|(_, manifest)| manifest.numeric.denormals) {
+            let reason =
+                "a denormal number came back as 0, and the manifest does not say `numeric.denormals = \"flush\"`";
+            return Err(Failure::claimed(reason));
         }
         if stateful {
             session.reset();
@@ -270,7 +287,7 @@ impl<'s> Numerics<'s> {
         };
         let taken = self
             .engine
-            .compile(program::build(program, tensors)?, &[], &mut aside(trial))?;
+            .compile(program::build(program, tensors)?, &mut aside(trial))?;
         let mut session = self.engine.open(&taken, "case", &mut aside(trial))?;
         for keys in &program.refused {
             let inputs = find_all(keys, tensors)?;
@@ -281,10 +298,18 @@ impl<'s> Numerics<'s> {
                 )));
             }
             let got = engine::run(&mut session, &first.inputs)?;
-            let (_, result) = compare(rule, &taken, &got, &first.wants, trial);
+            let (_, result) = compare(rule, &taken, &got, &first.wants);
             result.map_err(|reason| format!("after inputs that are out of bounds: {reason}"))?;
         }
         Ok(())
+    }
+}
+
+/// Files a record under the operator and the dtype that the list has.
+fn file(trial: &mut Trial<'_>, id: &str) {
+    if let Some(info) = infos().iter().find(|info| info.id == id) {
+        trial.record.op.clone_from(&info.op);
+        trial.record.dtype.clone_from(&info.dtype);
     }
 }
 
@@ -328,13 +353,7 @@ fn run_of<'t>(step: &Step, tensors: &'t Tensors) -> Result<Run<'t>, String> {
 }
 
 /// Every output; the first that is wrong is named.
-fn compare(
-    rule: &Rule,
-    taken: &Taken,
-    got: &[Leaf],
-    wants: &[Want<'_>],
-    _: &Trial<'_>,
-) -> (Measure, Result<(), String>) {
+fn compare(rule: &Rule, taken: &Taken, got: &[Leaf], wants: &[Want<'_>]) -> (Measure, Result<(), String>) {
     if got.len() != wants.len() {
         let reason = format!("got {} outputs, want {}", got.len(), wants.len());
         return (Measure::default(), Err(reason));

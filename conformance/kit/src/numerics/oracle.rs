@@ -307,7 +307,7 @@ impl Call<'_> {
         let length = *x.shape.get(dim)?;
         let step: usize = x.shape[dim + 1..].iter().product();
         let (mut value, mut scale) = (x.data.clone(), vec![0.0; x.data.len()]);
-        for start in (0..x.data.len()).filter(|flat| (flat / step.max(1)) % length.max(1) == 0) {
+        for start in (0..x.data.len()).filter(|flat| (flat / step.max(1)).is_multiple_of(length.max(1))) {
             let row: Vec<f64> = (0..length).map(|i| x.data[start + i * step]).collect();
             let (made, sizes) = f(&row);
             for i in 0..length {

@@ -43,7 +43,7 @@ pub enum Workload {
 /// Ids, and what stands for an operator.
 pub fn ids() -> impl Iterator<Item = (String, String)> {
     let made = MADE.iter().map(|(name, _)| name.to_string());
-    let recorded = networks().map(|program| name_of(program));
+    let recorded = networks().map(name_of);
     made.chain(recorded)
         .map(|name| (format!("performance/{name}/latency"), name))
 }
@@ -76,16 +76,8 @@ pub fn workload(id: &str) -> Option<Result<Workload, String>> {
 pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcome {
     trial.record.mode = "perf".to_string();
     let tensors = data::program_tensors()?;
-    let (module, inputs, ops) = match workload {
-        Workload::Made(module, inputs) => {
-            let ops = module
-                .graphs
-                .iter()
-                .flat_map(|graph| &graph.nodes)
-                .map(|node| node.op.name().to_string());
-            let ops: Vec<String> = ops.collect();
-            (*module, inputs, ops)
-        }
+    let (module, inputs) = match workload {
+        Workload::Made(module, inputs) => (*module, inputs),
         Workload::Recorded(recorded) => {
             let module = program::build(recorded, tensors)?;
             let keys = recorded
@@ -94,16 +86,12 @@ pub fn run(engine: &Engine, workload: Workload, trial: &mut Trial<'_>) -> Outcom
                 .map(|step| step.inputs.as_slice())
                 .unwrap_or_default();
             let inputs = super::find_all(keys, tensors)?.into_iter().cloned().collect();
-            (
-                module,
-                inputs,
-                recorded.nodes.iter().map(|(op, _, _)| op.clone()).collect(),
-            )
+            (module, inputs)
         }
     };
     let inputs: Vec<&Leaf> = inputs.iter().collect();
     trial.record.shapes = evidence::shapes(&inputs);
-    let taken = engine.compile(module, &ops, trial)?;
+    let taken = engine.compile(module, trial)?;
     let mut session = engine.open(&taken, "workload", trial)?;
     let cold = trial.record.load_ms;
     let started = Instant::now();

@@ -43,7 +43,8 @@ pub enum Policy {
     NonFinite,
     /// Denormal numbers are among the values: they, and results in their range, may be flushed to zero. What happened is reported.
     Denormal,
-    /// Values near the ends of the range: results below the smallest normal number may be flushed.
+    /// Values near the ends of the range: results below the smallest normal number may be flushed, and infinity will do for those within a
+    /// factor of 8 of the largest number.
     Range,
     /// Zeros with a sign are among the values. Whether it is kept is reported.
     NegativeZero,
@@ -81,6 +82,8 @@ const STEP_APART: f64 = 5.0;
 const STEP_APART_ROUNDING: f64 = 1.0;
 /// Steps that 99 of 100 elements may be away, where steps add up over layers or a precision of 8 bits is declared.
 const FAR: f64 = 4.0;
+/// How much larger than a result what leads to it may be: `x * relu6(x + 3) / 6` is six times `hardswish`, and overflows in PyTorch, too.
+const OVERFLOW: f64 = 8.0;
 /// Below this cosine between result and want a declared lower precision is worth a warning.
 const LOW_COSINE: f64 = 0.999;
 
@@ -345,7 +348,10 @@ fn each(
             return got.is_sign_negative() == want.is_sign_negative();
         }
         // What is too large for the dtype is an infinity of it, and so may be what is nearly.
-        let edge = largest(dtype) - allowed(i);
+        let edge = match policy {
+            Policy::Range => largest(dtype) / OVERFLOW,
+            _ => largest(dtype) - allowed(i),
+        };
         if got.is_infinite() || rounded[i].is_infinite() {
             return got == rounded[i]
                 || (rounded[i].is_finite() && got.signum() == want.signum() && want.abs() >= edge)
@@ -616,6 +622,10 @@ mod tests {
             (0.0, -0.0, "negative-zero", true),
             (0.0, -0.0, "bits", false),
             (f32::MAX, inf, "", false),
+            (inf, 3e38, "range", true),
+            (inf, 3e38, "", false),
+            (-inf, 3e38, "range", false),
+            (inf, 3e37, "range", false),
         ] {
             let found = passes("elementwise", 1, policy, "", &f32s(&[got]), &f32s(&[want]), None);
             assert_eq!(found, pass, "{got} for {want}, {policy}");

@@ -1,13 +1,14 @@
 //! The questions as cases, an operator and dtype each: `partition/support/aten::add.Tensor/f32`. They ask what is taken and compute nothing.
 
-use super::{Asked, Proposal, Question, ask_all, propose, questions, table};
+use super::{Asked, Proposal, Setting, ask_all, of_kit, propose, setting_of, table};
 use crate::case;
-use crate::numerics::data;
 use crate::numerics::engine::Engine;
 use crate::registry::{CaseInfo, Ran};
 use crate::subject::Subject;
 use delegraph_host::{Claims, Delegate, NodeVerdict};
-use delegraph_runner::{Claim, Leaf};
+use delegraph_lower::image::Form;
+use delegraph_opset::Versions;
+use delegraph_runner::Claim;
 use delegraph_types::DType;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,23 +16,15 @@ use std::sync::Arc;
 /// What every id begins with.
 const PREFIX: &str = "partition/support/";
 
-/// The questions about an operator that recorded calls lead to; about every operator for `None`.
-fn of(op: Option<&str>) -> Result<Vec<Question>, String> {
-    let tensors = data::call_tensors()?;
-    let type_of = |key: &str| match tensors.get(key) {
-        Some(Leaf::Tensor { dtype, shape, .. }) => Some((*dtype, shape.clone())),
-        _ => None,
-    };
-    let calls = data::calls()?
-        .iter()
-        .filter(|call| op.is_none_or(|op| op == call.case.op));
-    Ok(calls.flat_map(|call| questions(&call.case, &type_of)).collect())
-}
-
 /// Every operator and dtype that there is a question about, in the order of their names.
 pub fn infos() -> Vec<CaseInfo> {
     // What is embedded is well formed: a test reads it.
-    let all = of(None).unwrap_or_default();
+    let versions = Versions::builtin();
+    let setting = Setting {
+        form: Form::newest(&versions),
+        quantized: true,
+    };
+    let all = of_kit(None, setting).unwrap_or_default();
     let pairs: BTreeSet<(String, &'static str)> = all.into_iter().map(|q| (q.op, q.dtype.name())).collect();
     let info = |(op, dtype): (String, &str)| {
         let info = CaseInfo::new(format!("{PREFIX}{op}/{dtype}"), "which calls of an operator are taken")?;
@@ -72,9 +65,13 @@ impl<'s> Asker<'s> {
             let dtype = DType::from_name(dtype).ok_or_else(|| format!("there is no dtype `{dtype}`"))?;
             trial.record.op = op.to_string();
             trial.record.dtype = dtype.name().to_string();
-            let mut wanted = of(Some(op))?;
-            wanted.retain(|question| question.dtype == dtype);
-            let asked = self.ask(wanted)?;
+            let asked = self.ask(Some((op, dtype)))?;
+            if asked.is_empty() {
+                return Err(case::Failure::skip(format!(
+                    "there is no `{op}` in {dtype} in the operator table that the delegate was built for, or in the graphs that its \
+                     manifest asks for"
+                )));
+            }
             let total = table(&asked).total();
             for (name, count) in [
                 ("asked", total.asked),
@@ -106,10 +103,11 @@ impl<'s> Asker<'s> {
     /// # Errors
     /// The library does not answer.
     pub fn propose(&mut self) -> Result<Proposal, String> {
-        Ok(propose(&self.ask(of(None)?)?))
+        Ok(propose(&self.ask(None)?))
     }
 
-    fn ask(&mut self, questions: Vec<Question>) -> Result<Vec<Asked>, String> {
+    /// The answers for an operator and dtype, or for all.
+    fn ask(&mut self, about: Option<(&str, DType)>) -> Result<Vec<Asked>, String> {
         let delegate = match &self.delegate {
             Some(delegate) => Arc::clone(delegate),
             None => {
@@ -117,6 +115,10 @@ impl<'s> Asker<'s> {
                 Arc::clone(self.delegate.insert(delegate))
             }
         };
+        let versions = Versions::builtin();
+        let setting = setting_of(self.subject, &versions, &delegate.info().opset);
+        let mut questions = of_kit(about.map(|(op, _)| op), setting)?;
+        questions.retain(|question| about.is_none_or(|(_, dtype)| question.dtype == dtype));
         let none = Claims::default();
         let claims = self
             .subject
@@ -138,6 +140,7 @@ impl<'s> Asker<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numerics::data;
 
     #[test]
     fn there_is_a_question_for_every_operator_that_was_recorded() {

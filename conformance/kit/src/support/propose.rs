@@ -6,7 +6,7 @@ use super::Asked;
 use delegraph_abi::DType;
 use delegraph_abi::image::{ArgView, ImageView, NodeIndex, NodeView, ValueIndex, verify};
 use delegraph_host::Claims;
-use delegraph_host::claims::{Claim, Condition, Dynamic, Literal, OperatorTable, WeightRule, Word, literal};
+use delegraph_host::claims::{Claim, Condition, Dynamic, Literal, OperatorTable, QuantKind, WeightRule, Word, literal};
 use delegraph_lower::Operators;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,9 @@ struct Fact<'a> {
     dynamic: bool,
     /// The dtype that the node is about.
     main: DType,
+    /// Kinds and element types of quantized tensors.
+    quant: BTreeSet<QuantKind>,
+    storage: BTreeSet<DType>,
     /// dtypes of the tensors at each parameter that has some.
     params: BTreeMap<String, BTreeSet<DType>>,
     outputs: BTreeSet<DType>,
@@ -41,8 +44,12 @@ impl<'a> Fact<'a> {
         let dtype = |value: ValueIndex| image.value(value).dtype();
         let outputs: Vec<DType> = node.outputs().iter().filter_map(dtype).collect();
         let inputs: Vec<DType> = node.inputs().filter_map(dtype).collect();
-        let first = outputs.first().copied();
-        let alike = inputs.iter().copied().find(|dtype| Some(*dtype) == first);
+        let result = outputs.first().copied();
+        let main = match inputs.first() {
+            Some(&DType::BOOL) => result.filter(|dtype| inputs.contains(dtype)).unwrap_or(DType::BOOL),
+            Some(first) => *first,
+            None => result?,
+        };
         let mut params: BTreeMap<String, BTreeSet<DType>> = BTreeMap::new();
         for (arg, name) in node.args().zip(names) {
             let found: BTreeSet<DType> = tensors(&arg).into_iter().filter_map(dtype).collect();
@@ -50,10 +57,23 @@ impl<'a> Fact<'a> {
                 params.insert(name.clone(), found);
             }
         }
+        let (mut quant, mut storage) = (BTreeSet::new(), BTreeSet::new());
+        for value in node
+            .inputs()
+            .chain(node.outputs().iter())
+            .map(|value| image.value(value))
+        {
+            if let Some(kind) = value.quant() {
+                quant.insert(QuantKind::of(&kind));
+                storage.extend(value.dtype());
+            }
+        }
         Some(Fact {
+            quant,
+            storage,
             taken: asked.taken.is_ok(),
             dynamic: asked.question.variant == "dynamic",
-            main: alike.or(inputs.first().copied()).or(first)?,
+            main,
             outputs: outputs.into_iter().collect(),
             params,
             image,
@@ -99,7 +119,7 @@ pub fn propose(asked: &[Asked]) -> Proposal {
             .map(|parameter| parameter.name)
             .collect();
         let facts: Vec<Fact<'_>> = asked.iter().filter_map(|one| Fact::new(one, &names)).collect();
-        for claim in of_operator(op, &facts, &names, &mut proposal.left) {
+        for claim in of_operator(op, facts, &names, &mut proposal.left) {
             let same = |other: &&mut Claim| {
                 let mut body = (*other).clone();
                 body.ops.clone_from(&claim.ops);
@@ -115,41 +135,160 @@ pub fn propose(asked: &[Asked]) -> Proposal {
     proposal
 }
 
-/// The claims of one operator: by dtype first, then those put together that may be.
-fn of_operator(op: &str, facts: &[Fact<'_>], names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+/// The claims of one operator. Outputs of the same dtype as the inputs and others are claimed apart, unless one claim can say it as well.
+fn of_operator(op: &str, facts: Vec<Fact<'_>>, names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+    let (quantized, facts): (Vec<Fact<'_>>, Vec<Fact<'_>>) = facts.into_iter().partition(|fact| !fact.quant.is_empty());
+    let mut claims = of_numbers(op, &facts, names, left);
+    if quantized.iter().any(|fact| fact.taken) && !of_quantized(op, &mut claims, &quantized, &facts, names) {
+        left.push(format!(
+            "`{op}`: {} of {} nodes of quantized types are taken, and nothing that a claim can say tells which",
+            quantized.iter().filter(|fact| fact.taken).count(),
+            quantized.len()
+        ));
+    }
+    claims
+}
+
+/// Adds what is taken of quantized types: to the claim of f32, whose numbers they stand for, or in one of its own. False: not possible.
+fn of_quantized(
+    op: &str,
+    claims: &mut Vec<Claim>,
+    quantized: &[Fact<'_>],
+    plain: &[Fact<'_>],
+    names: &[String],
+) -> bool {
+    let core: Vec<&Fact<'_>> = quantized.iter().filter(|fact| fact.taken).collect();
+    let refused: Vec<&Fact<'_>> = quantized.iter().chain(plain).filter(|fact| !fact.taken).collect();
+    let with = |claim: &Claim| Claim {
+        quant: core
+            .iter()
+            .flat_map(|fact| fact.quant.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        storage: core
+            .iter()
+            .flat_map(|fact| fact.storage.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        ..claim.clone()
+    };
+    for claim in claims.iter_mut().filter(|claim| claim.dtypes.contains(&DType::F32)) {
+        let both = with(claim);
+        // As of numbers: nodes whose other tensors are of odd dtypes may stay out.
+        let covers = core.iter().any(|fact| fact.is_covered(&both));
+        if covers && !refused.iter().any(|fact| fact.is_covered(&both)) {
+            *claim = both;
+            return true;
+        }
+    }
+    let others: BTreeSet<DType> = core
+        .iter()
+        .flat_map(|fact| fact.params.values().flatten().chain(&fact.outputs))
+        .copied()
+        .filter(|dtype| !core.iter().any(|fact| fact.storage.contains(dtype)))
+        .collect();
+    let alone = with(&Claim {
+        ops: vec![op.to_string()],
+        dtypes: others.into_iter().collect(),
+        mixed: true,
+        ..Claim::default()
+    });
+    let alone = Claim {
+        mixed: alone.dtypes.len() > 1,
+        ..alone
+    };
+    match narrowed(alone, &core, &refused, names).filter(|claim| is_true(claim, &[&core], &refused)) {
+        None => false,
+        Some(claim) => {
+            claims.push(claim);
+            true
+        }
+    }
+}
+
+/// The claims of numbers that stand for themselves.
+fn of_numbers(op: &str, facts: &[Fact<'_>], names: &[String], left: &mut Vec<String>) -> Vec<Claim> {
+    let own = own_params(facts);
+    let mut failed = Vec::new();
+    let mut apart = of_outputs(op, facts, names, &own, Some(true), &mut failed);
+    apart.extend(of_outputs(op, facts, names, &own, Some(false), &mut failed));
+    let mut failed_together = Vec::new();
+    let together = of_outputs(op, facts, names, &own, None, &mut failed_together);
+    let one_output = matches!(together.as_slice(), [one] if one.outputs.len() < 2);
+    let better = one_output || apart.len() > 2 && together.len() < apart.len();
+    match better && failed_together.len() <= failed.len() {
+        true => {
+            left.extend(failed_together);
+            together
+        }
+        false => {
+            left.extend(failed);
+            apart
+        }
+    }
+}
+
+/// Parameters whose tensors have dtypes of their own, whatever the dtype that the node is about, and which: indices, masks. Those of
+/// the others are the node's, but for nodes that PyTorch promotes.
+fn own_params(facts: &[Fact<'_>]) -> BTreeMap<String, Vec<DType>> {
+    // By parameter: the dtypes that it has, the nodes' dtypes where it has another, and where it has that.
+    let mut seen: BTreeMap<&String, (BTreeSet<DType>, BTreeSet<DType>, BTreeSet<DType>)> = BTreeMap::new();
+    for fact in facts.iter().filter(|fact| fact.taken) {
+        for (name, dtypes) in &fact.params {
+            let (all, other, same) = seen.entry(name).or_default();
+            all.extend(dtypes);
+            match dtypes.contains(&fact.main) {
+                true => same.insert(fact.main),
+                false => other.insert(fact.main),
+            };
+        }
+    }
+    seen.into_iter()
+        .filter(|(_, (_, other, same))| other.len() > same.len() || same.is_empty())
+        .map(|(name, (all, ..))| (name.clone(), all.into_iter().collect()))
+        .collect()
+}
+
+/// The claims of one operator whose outputs keep the dtype, or do not, or both: by dtype first, then those put together that may be.
+fn of_outputs(
+    op: &str,
+    facts: &[Fact<'_>],
+    names: &[String],
+    own: &BTreeMap<String, Vec<DType>>,
+    keeps: Option<bool>,
+    left: &mut Vec<String>,
+) -> Vec<Claim> {
     let refused: Vec<&Fact<'_>> = facts.iter().filter(|fact| !fact.taken).collect();
     let dtypes: BTreeSet<DType> = facts.iter().filter(|fact| fact.taken).map(|fact| fact.main).collect();
     let mut groups: Vec<(Claim, Vec<&Fact<'_>>)> = Vec::new();
-    for keeps in [true, false] {
-        let first = groups.len();
-        for dtype in &dtypes {
-            let of_dtype = |fact: &&Fact<'_>| fact.main == *dtype && fact.keeps_dtype() == keeps;
-            let here: Vec<&Fact<'_>> = facts.iter().filter(of_dtype).collect();
-            let Some((claim, core)) = basis(op, *dtype, keeps, &here) else {
-                continue;
-            };
-            match narrowed(claim, &core, &refused, names) {
-                None => left.push(format!(
-                    "`{op}` in {dtype}: {} of {} nodes are taken, and nothing that a claim can say tells which",
-                    here.iter().filter(|fact| fact.taken).count(),
-                    here.len()
-                )),
-                Some(claim) => {
-                    let joined = groups[first..].iter_mut().any(|(group, cores)| {
-                        match joined(group, &claim).filter(|both| is_true(both, &[cores, &core], &refused)) {
-                            None => false,
-                            Some(both) => {
-                                *group = both;
-                                cores.extend(&core);
-                                true
-                            }
-                        }
-                    });
-                    if !joined {
-                        groups.push((claim, core));
-                    }
+    for dtype in dtypes {
+        let of_dtype = |fact: &&Fact<'_>| fact.main == dtype && keeps.is_none_or(|keeps| fact.keeps_dtype() == keeps);
+        let here: Vec<&Fact<'_>> = facts.iter().filter(of_dtype).collect();
+        let Some((claim, core)) = basis(op, dtype, own, &here) else {
+            continue;
+        };
+        let Some(claim) = narrowed(claim, &core, &refused, names) else {
+            left.push(format!(
+                "`{op}` in {dtype}: {} of {} nodes are taken, and nothing that a claim can say tells which",
+                here.iter().filter(|fact| fact.taken).count(),
+                here.len()
+            ));
+            continue;
+        };
+        let joined = groups.iter_mut().any(|(group, cores)| {
+            match joined(group, &claim).filter(|both| is_true(both, &[cores, &core], &refused)) {
+                None => false,
+                Some(both) => {
+                    *group = both;
+                    cores.extend(&core);
+                    true
                 }
             }
+        });
+        if !joined {
+            groups.push((claim, core));
         }
     }
     groups.into_iter().map(|(claim, _)| claim).collect()
@@ -162,38 +301,34 @@ fn is_true(claim: &Claim, cores: &[&Vec<&Fact<'_>>], refused: &[&Fact<'_>]) -> b
 }
 
 /// The claim of an operator in one dtype without any condition, and the nodes that it is made for. Nodes of several dtypes that PyTorch
-/// promotes are not among them: what is claimed is one dtype, and others at parameters that never have it.
-fn basis<'f, 'a>(op: &str, dtype: DType, keeps: bool, facts: &[&'f Fact<'a>]) -> Option<(Claim, Vec<&'f Fact<'a>>)> {
-    let taken: Vec<&Fact<'_>> = facts.iter().copied().filter(|fact| fact.taken).collect();
-    let mut seen: BTreeMap<&String, BTreeSet<DType>> = BTreeMap::new();
-    for (name, dtypes) in taken.iter().flat_map(|fact| &fact.params) {
-        seen.entry(name).or_default().extend(dtypes);
-    }
-    let params: BTreeMap<String, Vec<DType>> = seen
-        .into_iter()
-        .filter(|(_, dtypes)| !dtypes.contains(&dtype))
-        .map(|(name, dtypes)| (name.clone(), dtypes.into_iter().collect()))
-        .collect();
-    let is_core = |fact: &Fact<'_>| {
-        let plain = |(name, dtypes): (&String, &BTreeSet<DType>)| {
-            params.contains_key(name) || dtypes.iter().all(|found| *found == dtype)
-        };
-        fact.taken && fact.params.iter().all(plain)
+/// promotes are not among them.
+fn basis<'f, 'a>(
+    op: &str,
+    dtype: DType,
+    own: &BTreeMap<String, Vec<DType>>,
+    facts: &[&'f Fact<'a>],
+) -> Option<(Claim, Vec<&'f Fact<'a>>)> {
+    let follows = |(name, dtypes): (&String, &BTreeSet<DType>)| {
+        own.contains_key(name) || dtypes.iter().all(|found| *found == dtype)
     };
-    let moving: Vec<&&Fact<'_>> = facts.iter().filter(|fact| fact.dynamic).collect();
-    let dynamic = match !moving.is_empty() && moving.iter().all(|fact| fact.taken) {
+    let plain: Vec<&Fact<'_>> = facts
+        .iter()
+        .copied()
+        .filter(|fact| fact.params.iter().all(follows))
+        .collect();
+    let mut moving = plain.iter().filter(|fact| fact.dynamic).peekable();
+    let dynamic = match moving.peek().is_some() && moving.all(|fact| fact.taken) {
         true => Dynamic::Bounded,
         false => Dynamic::Static,
     };
-    let core: Vec<&Fact<'_>> = facts
-        .iter()
-        .copied()
-        .filter(|fact| is_core(fact) && (!fact.dynamic || dynamic == Dynamic::Bounded))
-        .collect();
+    let is_core = |fact: &&Fact<'_>| fact.taken && (!fact.dynamic || dynamic == Dynamic::Bounded);
+    let core: Vec<&Fact<'_>> = plain.into_iter().filter(is_core).collect();
     if !core.iter().any(|fact| !fact.dynamic) {
         return None;
     }
     let outputs: BTreeSet<DType> = core.iter().flat_map(|fact| fact.outputs.iter().copied()).collect();
+    let keeps = core.iter().all(|fact| fact.keeps_dtype());
+    let used = |name: &String| core.iter().any(|fact| fact.params.contains_key(name));
     let claim = Claim {
         ops: vec![op.to_string()],
         dtypes: vec![dtype],
@@ -202,7 +337,11 @@ fn basis<'f, 'a>(op: &str, dtype: DType, keeps: bool, facts: &[&'f Fact<'a>]) ->
         } else {
             outputs.into_iter().collect()
         },
-        params,
+        params: own
+            .iter()
+            .filter(|(name, _)| used(name))
+            .map(|(name, dtypes)| (name.clone(), dtypes.clone()))
+            .collect(),
         dynamic,
         ..Claim::default()
     };
@@ -231,9 +370,12 @@ fn narrowed(mut claim: Claim, core: &[&Fact<'_>], refused: &[&Fact<'_>], names: 
     Some(claim)
 }
 
+/// Adds a condition to a claim.
+type Narrow = Box<dyn Fn(&mut Claim)>;
+
 /// What can be said of all nodes that a claim is made for.
-fn candidates(claim: &Claim, core: &[&Fact<'_>], names: &[String]) -> Vec<Box<dyn Fn(&mut Claim)>> {
-    let mut all: Vec<Box<dyn Fn(&mut Claim)>> = vec![
+fn candidates(claim: &Claim, core: &[&Fact<'_>], names: &[String]) -> Vec<Narrow> {
+    let mut all: Vec<Narrow> = vec![
         Box::new(|claim| claim.equal_shapes = true),
         Box::new(|claim| claim.weights = WeightRule::None),
     ];
@@ -265,10 +407,21 @@ fn candidates(claim: &Claim, core: &[&Fact<'_>], names: &[String]) -> Vec<Box<dy
                 allowed.push(condition);
             }
         }
+        let words = allowed.iter().all(|one| {
+            matches!(
+                one,
+                Condition::Equal(Literal::Text(_) | Literal::Bool(_)) | Condition::Word(_)
+            )
+        });
         if allowed.len() <= MOST_VALUES && !allowed.is_empty() {
-            all.push(Box::new(move |claim| {
+            let condition: Narrow = Box::new(move |claim| {
                 claim.conditions.insert(name.clone(), allowed.clone());
-            }));
+            });
+            // Of two that do as well the first is taken: words and flags tell more than numbers that happened to be.
+            match words {
+                true => all.insert(0, condition),
+                false => all.push(condition),
+            }
         }
     }
     let mut ranks = BTreeSet::new();
@@ -298,7 +451,15 @@ fn joined(a: &Claim, b: &Claim) -> Option<Claim> {
     }
     let mut both = a.clone();
     both.dtypes = united(&a.dtypes, &b.dtypes);
-    both.outputs = united(&a.outputs, &b.outputs);
+    // Without a rule of their own, outputs have the dtype of the inputs.
+    let outputs = |claim: &Claim| match claim.outputs.is_empty() {
+        true => claim.dtypes.clone(),
+        false => claim.outputs.clone(),
+    };
+    both.outputs = match a.outputs.is_empty() && b.outputs.is_empty() {
+        true => Vec::new(),
+        false => united(&outputs(a), &outputs(b)),
+    };
     both.ranks = united(&a.ranks, &b.ranks);
     for (name, dtypes) in &b.params {
         let known = both.params.entry(name.clone()).or_default();

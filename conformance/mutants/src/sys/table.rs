@@ -26,7 +26,7 @@ pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
             "ignores-capacity" | "unknown-device-kind" => api.device_enumerate = Some(device_enumerate),
             "any-extension" => api.get_extension = Some(get_extension),
             "refuses-extensions" => api.initialize = Some(initialize),
-            "two-verdicts" | "ignores-verdict-sink" | "crashes-on-damaged-image" | "accepts-damaged-image" => {
+            "two-verdicts" | "ignores-verdict-sink" | "crashes-on-damaged-image" | "accepts-newer-image" => {
                 api.partition = Some(partition);
             }
             "ignores-blob-sink" | "calls-absent-function" => api.compile = Some(compile),
@@ -143,7 +143,7 @@ unsafe extern "C" fn partition(
             Status::OK
         }
         "ignores-verdict-sink" => Status::OK,
-        "accepts-damaged-image" if status == Status::INVALID_ARGUMENT => Status::OK,
+        "accepts-newer-image" if status == Status::INVALID_ARGUMENT => Status::OK,
         "crashes-on-damaged-image" if status == Status::INVALID_ARGUMENT => {
             memory::fault();
             status

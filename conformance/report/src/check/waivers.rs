@@ -8,7 +8,7 @@ use delegraph_runner::waiver::{Of, Waivers};
 use delegraph_runner::{CaseRecord, Verdict};
 
 /// The file that a run's waivers are handed in as.
-pub(crate) const WAIVERS: &str = "waivers.toml";
+pub const WAIVERS: &str = "waivers.toml";
 
 /// `waivers.toml` is the file that the run used, and judges the waived cases as the log says.
 pub(super) fn check(checked: &mut Checked, question: Question<'_>, truth: &Truth) {
@@ -17,9 +17,12 @@ pub(super) fn check(checked: &mut Checked, question: Question<'_>, truth: &Truth
         .iter()
         .filter(|case| case.verdict == Verdict::Waived)
         .collect();
+    // Recorded models and calls have known failures with a reason each, in the corpus itself.
+    if truth.run.suite != "run" {
+        return;
+    }
     let Some(hash) = &truth.run.waivers_sha256 else {
-        // Recorded models and calls have known failures with a reason each, in the corpus itself.
-        if truth.run.suite == "run" && !waived.is_empty() {
+        if !waived.is_empty() {
             checked.broken(format!(
                 "run.json: {} cases are waived, and it names no waivers",
                 waived.len()
@@ -90,6 +93,7 @@ fn judged_again(case: &CaseRecord, waivers: &Waivers, of: Of<'_>) -> bool {
     let mut again = (*case).clone();
     again.verdict = verdict;
     again.reason = reason.to_string();
+    again.waiver = None;
     waivers.judge(&mut again, of);
-    again.verdict == Verdict::Waived && again.reason == case.reason
+    again.verdict == Verdict::Waived && again.reason == case.reason && again.waiver == case.waiver
 }

@@ -1,6 +1,7 @@
 //! The sections of `report.html` that need no script.
 
 use super::percent;
+use crate::certificate::{file_name, why_none};
 use crate::grid::{Grid, LETTERS, Tone};
 use crate::standing::{Answer, Standing, Tally};
 use crate::text::{cut, html, number, plural};
@@ -16,12 +17,22 @@ pub(super) fn header(out: &mut String, title: &str, truth: &Truth) {
         out,
         "<a class=\"jump\" href=\"#main\">To the verdict</a><header><div><p class=\"over\">Delegraph conformance report</p><h1>{}</h1>\
          <p class=\"sub\">kit {} · {} · {}</p></div><nav aria-label=\"Other forms of this report\"><a href=\"report.json\">JSON</a>\
-         <a href=\"junit.xml\">JUnit</a><a href=\"report.md\">Markdown</a><a href=\"cases.jsonl\">Log</a></nav></header>",
+         <a href=\"junit.xml\">JUnit</a><a href=\"report.md\">Markdown</a><a href=\"cases.jsonl\">Log</a>{}</nav></header>",
         html(title),
         html(&truth.run.kit.version),
         html(&truth.run.host),
         html(truth.run.started.get(..10).unwrap_or(&truth.run.started)),
+        certificate_link(truth),
     );
+}
+
+/// A link to the certificate, where the run has one.
+fn certificate_link(truth: &Truth) -> String {
+    let library = truth.run.library.as_ref().filter(|_| why_none(truth).is_none());
+    let name = library.and_then(|library| file_name(&library.name));
+    name.map_or(String::new(), |name| {
+        format!("<a href=\"{}\">Certificate</a>", percent(&name))
+    })
 }
 
 pub(super) fn verdict(out: &mut String, standing: &Standing) {

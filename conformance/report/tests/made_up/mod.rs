@@ -4,6 +4,7 @@
 use delegraph_report::Truth;
 use delegraph_report::truth::sha256;
 use delegraph_runner::folder::plan_sha256;
+use delegraph_runner::record::WaivedBy;
 use delegraph_runner::run_info::{DeviceId, KitId, LibraryId, ListId};
 use delegraph_runner::{CaseRecord, Category, Claim, RunInfo, Verdict};
 use std::path::Path;
@@ -165,6 +166,14 @@ fn case(i: usize, failing: bool) -> CaseRecord {
         (true, false) if mixed % 5 == 0 => Claim::Taken,
         (true, false) => Claim::Claimed,
     };
+    if verdict == Verdict::Waived {
+        case.waiver = Some(WaivedBy {
+            reason: "the exponential of this driver has 8 bits".to_string(),
+            issue: "https://issues.example/1234".to_string(),
+            expires: "2027-01-31".to_string(),
+            approver: "Jo Doe".to_string(),
+        });
+    }
     if verdict == Verdict::FailClaimed {
         case.claim = Claim::Claimed;
     }

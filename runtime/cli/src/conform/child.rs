@@ -105,7 +105,7 @@ fn keep(folder: &Path, evidence: &BTreeMap<String, Vec<u8>>) -> std::io::Result<
 
 /// Ends this process when the one that started it ends, however: a case that hangs would stay for ever.
 fn end_with_parent(parent: u32) {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -114,7 +114,7 @@ fn end_with_parent(parent: u32) {
             std::process::exit(1);
         }
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = parent;
 }
 
@@ -141,7 +141,7 @@ fn peak_bytes() -> Option<u64> {
 
 /// Begins to count the most memory anew, where the system can: each case has its own.
 fn reset_peak() {
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
     }
 }

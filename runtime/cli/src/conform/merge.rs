@@ -3,6 +3,7 @@
 use super::summary;
 use crate::args::MergeArgs;
 use crate::output::Output;
+use delegraph_report::check::WAIVERS;
 use delegraph_runner::folder;
 use delegraph_runner::merge::merge;
 use std::time::Instant;
@@ -19,7 +20,16 @@ pub fn run(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
     }
     let merged = merge(&parts).map_err(crate::bad_input)?;
     merged.write(&args.output).map_err(crate::usage)?;
-    let report = delegraph_report::write_views(&args.output)?;
+    // All parts used the same waivers: the merge was refused else.
+    let waivers = args
+        .folders
+        .iter()
+        .map(|part| part.join(WAIVERS))
+        .find(|path| path.is_file());
+    if let Some(path) = waivers {
+        crate::output::write_atomically(&args.output.join(WAIVERS), &std::fs::read(path)?)?;
+    }
+    let report = delegraph_report::write_views_with(&args.output, &delegraph_kit::lists::members)?;
     summary::table(&report, output);
     for lack in &merged.lacks {
         output.data(format!("not finished: {lack}"));

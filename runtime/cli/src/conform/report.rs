@@ -4,7 +4,7 @@ use crate::args::{Global, ReportArgs};
 use crate::output::{Output, Tint, write_atomically};
 use delegraph_report::check::{About, Checked, Question, check, verdicts};
 use delegraph_report::statement::{STATEMENT, template};
-use delegraph_report::{ReportError, Truth, VIEWS, write_views};
+use delegraph_report::{ReportError, Truth, VIEWS, write_views_with};
 use delegraph_runner::run_info::ListId;
 use serde_json::json;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn run(args: &ReportArgs, global: &Global, output: &Output) -> anyhow::Resul
     if args.init_statement {
         return init_statement(&args.folder, output);
     }
-    let report = write_views(&args.folder).map_err(error)?;
+    let report = write_views_with(&args.folder, &delegraph_kit::lists::members).map_err(error)?;
     let truth = Truth::read(&args.folder).map_err(error)?;
     for line in verdicts(&truth) {
         output.data(line);

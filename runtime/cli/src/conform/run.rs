@@ -4,11 +4,12 @@ use super::choice::{Choice, choose};
 use super::identity::{self, Identity};
 use super::{bundle, child, summary, support};
 use crate::args::{Global, KitArgs, ModeArg};
-use crate::output::Output;
+use crate::output::{Output, write_atomically};
 use delegraph_config::glob_match;
 use delegraph_kit::lists;
 use delegraph_kit::registry::CaseInfo;
 use delegraph_kit::subject::{Subject, SubjectRequest};
+use delegraph_report::check::WAIVERS;
 use delegraph_runner::batch::{Item, Pool};
 use delegraph_runner::folder::{BUNDLES, Folder, bundle_name, plan_sha256};
 use delegraph_runner::waiver::{Of, Waivers};
@@ -57,6 +58,10 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
     let info = info(args, &choice, &plan, &request, &identity, waivers.sha256.clone());
     let place = Place::open(args)?;
     let (folder, had) = Folder::begin(place.path(), info, plan, args.fresh).map_err(crate::usage)?;
+    if let Some(text) = &waivers.text {
+        // A submission has them beside the log.
+        write_atomically(&place.path().join(WAIVERS), text.as_bytes())?;
+    }
     let done: BTreeSet<&str> = had.iter().map(|record| record.id.as_str()).collect();
     let todo: Vec<&CaseInfo> = choice
         .cases
@@ -88,7 +93,7 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
     };
     let folder = bench.run(&todo)?;
     let kept = folder.finish(delegraph_runner::time::now()).map_err(crate::usage)?;
-    let mut report = delegraph_report::write_views(place.path())?;
+    let mut report = delegraph_report::write_views_with(place.path(), &lists::members)?;
     if args.exact.is_some() {
         // Of the whole run this is a part, and the answer is about the part.
         report.exit_code = Report::new(report.cases.clone()).exit_code;
@@ -157,12 +162,16 @@ fn options(given: &[String]) -> anyhow::Result<serde_json::Map<String, serde_jso
 
 fn check_device(args: &KitArgs, identity: &Identity) -> anyhow::Result<()> {
     match args.device {
-        Some(device) if !identity.devices.is_empty() && device_of(args, identity).is_none() => {
+        // A library that fails before it lists its devices is for the cases to judge.
+        Some(device) if identity.problem.is_none() && device_of(args, identity).is_none() => {
             let ids: Vec<String> = identity.devices.iter().map(|device| device.id.to_string()).collect();
+            let have = match ids.is_empty() {
+                true => "it lists none".to_string(),
+                false => format!("it has {}", ids.join(", ")),
+            };
+            let name = &identity.library.name;
             Err(crate::absent(format!(
-                "`{}` has no device {device}\n  hint: it has {}",
-                identity.library.name,
-                ids.join(", ")
+                "`{name}` has no device {device}\n  hint: {have}"
             )))
         }
         _ => Ok(()),
@@ -206,6 +215,7 @@ fn info(
 /// The waivers of a run, and the hash of their file.
 struct Kept {
     waivers: Waivers,
+    text: Option<String>,
     sha256: Option<String>,
 }
 
@@ -214,6 +224,7 @@ impl Kept {
         let Some(file) = &args.waivers else {
             return Ok(Kept {
                 waivers: Waivers::default(),
+                text: None,
                 sha256: None,
             });
         };
@@ -223,6 +234,7 @@ impl Kept {
         Ok(Kept {
             waivers: Waivers::parse(&text).map_err(|problem| crate::bad_input(format!("`{shown}`: {problem}")))?,
             sha256: Some(lists::sha256(text.as_bytes())),
+            text: Some(text),
         })
     }
 }
@@ -334,6 +346,7 @@ impl Bench<'_> {
     fn take(&self, case: &CaseInfo, mut record: CaseRecord, stderr: &[u8]) {
         let library = &self.identity.library;
         record.category = case.category.name().to_string();
+        case.soften(&mut record);
         for (own, known) in [(&mut record.op, &case.op), (&mut record.dtype, &case.dtype)] {
             if own.is_empty() {
                 own.clone_from(known);

@@ -3,7 +3,7 @@
 use crate::output::{Output, Tint};
 use anyhow::Context;
 use delegraph_host::Candidate;
-use delegraph_host::trust::{Certificate, CertificateFile, CheckedLibrary, Demand, Keys, ListName};
+use delegraph_host::trust::{Certificate, CertificateFile, CertifiedList, CheckedLibrary, Demand, Keys, ListName};
 use std::path::{Path, PathBuf};
 
 /// Whether a file is named as certificates are.
@@ -142,7 +142,10 @@ fn checks(question: &Question<'_>, file: &CertificateFile) -> Vec<(String, Resul
     for wanted in wanted(question.demand, certificate) {
         let result = wanted.and_then(|wanted| certificate.covers(&wanted));
         let (name, result) = match result {
-            Ok(list) => (list.name.clone(), Ok(format!("{}, {} cases", list.verdict, list.cases))),
+            Ok(list) => (
+                list.name.clone(),
+                Ok(format!("{}, {} cases; {}", list.verdict, list.cases, known(list))),
+            ),
             Err(problem) => (String::new(), Err(format!("it {problem}"))),
         };
         checks.push((format!("list {name}").trim_end().to_string(), result));
@@ -158,6 +161,16 @@ fn checks(question: &Question<'_>, file: &CertificateFile) -> Vec<(String, Resul
             .map_err(|problem| format!("it {problem}")),
     ));
     checks
+}
+
+/// Whether the list is one that this version has. That it is not is no fault of a certificate: an older or newer kit has others.
+fn known(list: &CertifiedList) -> &'static str {
+    let lists = delegraph_kit::lists::all().unwrap_or_default();
+    match lists.iter().find(|known| known.entry.name == list.name) {
+        Some(known) if known.entry.sha256 == list.sha256.to_string() => "the list that this version has",
+        Some(_) => "another list of that name than this version has",
+        None => "this version has no list of that name",
+    }
 }
 
 /// The lists that have to be passed: those that are asked for, or all of the certificate.

@@ -125,6 +125,17 @@ pub enum QuantKind {
     PerBlock,
 }
 
+impl QuantKind {
+    /// The kind of a quantized type of an image.
+    pub fn of(quant: &Quant) -> QuantKind {
+        match quant {
+            Quant::PerTensor { .. } => QuantKind::PerTensor,
+            Quant::PerAxis { .. } => QuantKind::PerAxis,
+            Quant::PerBlock { .. } => QuantKind::PerBlock,
+        }
+    }
+}
+
 /// Why the manifest does not claim a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unclaimed {
@@ -313,11 +324,7 @@ impl Claim {
             );
         };
         if let Some(quant) = value.quant() {
-            let kind = match quant {
-                Quant::PerTensor { .. } => QuantKind::PerTensor,
-                Quant::PerAxis { .. } => QuantKind::PerAxis,
-                Quant::PerBlock { .. } => QuantKind::PerBlock,
-            };
+            let kind = QuantKind::of(&quant);
             return match self.quant.contains(&kind) && self.storage.contains(&dtype) {
                 true => Ok(()),
                 false => miss(

@@ -459,3 +459,15 @@ fn what_is_written_is_read_again() {
     assert_eq!(claims(&written), many);
     assert!(written.lines().all(|line| line.len() <= 144), "{written}");
 }
+
+#[test]
+fn the_manifest_of_the_documentation_is_read() {
+    let page = include_str!("../../../../vendor-docs/claims.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let manifest = Manifest::parse(text).unwrap();
+    assert_eq!(manifest.claims.entries.len(), 4);
+    assert_eq!(claims(&manifest.claims.to_string()), manifest.claims);
+    assert!(!manifest.numeric.denormals && manifest.numeric.nan);
+    assert_eq!(judged(&manifest.claims, &add([F32_2; 3])), "");
+}

@@ -133,7 +133,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "abi/options-type",
-        "`initialize` refuses values whose type is not that of its schema, or no type of the contract.",
+        "`initialize` refuses an option of its own whose `dg_kv_type` is none of the contract's: DG_E_INVALID_ARGUMENT.",
         options::types,
     ),
     case(

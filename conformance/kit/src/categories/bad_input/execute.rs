@@ -187,12 +187,10 @@ pub fn wrong(trial: &mut Trial<'_>) -> Outcome {
     let bench = Bench::open(trial)?;
     let mut session = bench.load()?;
     let script = Script::default();
-    let mut accepted = Vec::new();
     let mut offer = |what: &str, inputs: Vec<Tensor>, mut outputs: Vec<Tensor>, kept: &[usize]| -> Outcome {
         trial.step(what);
-        if session.run_without(&inputs, &mut outputs, kept, &script).is_ok() {
-            accepted.push(format!("`session_execute` gave {} for {what}", Status::OK));
-        }
+        // Any status is in order.
+        let _ = session.run_without(&inputs, &mut outputs, kept, &script);
         stray(&outputs).map_err(|text| Failure::fail(format!("{what}: {text}")))
     };
     let fresh = || {
@@ -243,6 +241,5 @@ pub fn wrong(trial: &mut Trial<'_>) -> Outcome {
     offer("an input without bytes", inputs, outputs, &[0])?;
     let (inputs, outputs) = fresh()?;
     let behind = inputs.len();
-    offer("an output without bytes", inputs, outputs, &[behind])?;
-    warn(&accepted)
+    offer("an output without bytes", inputs, outputs, &[behind])
 }

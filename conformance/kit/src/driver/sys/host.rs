@@ -289,7 +289,7 @@ unsafe extern "C" fn part_node_verdict(
                 answers.failed += 1;
                 return Status::INVALID_ARGUMENT;
             }
-            let again = answers.nodes.iter().any(|(other, _)| *other == node);
+            let again = !answers.seen.insert(node);
             answers.nodes.push((
                 node,
                 NodeAnswer {

@@ -181,12 +181,12 @@ impl Instance {
             0 => std::ptr::null_mut(),
             _ => records.as_mut_ptr(),
         };
+        let script = Script::default();
         // SAFETY: the outputs are valid for the call.
-        self.library
-            .call("device_enumerate", &Script::default(), |api, call| unsafe {
-                api.device_enumerate
-                    .map(|f| f(self.handle, call, room as u64, place, &mut count))
-            })?;
+        self.library.call("device_enumerate", &script, |api, call| unsafe {
+            api.device_enumerate
+                .map(|f| f(self.handle, call, room as u64, place, &mut count))
+        })?;
         if records[room..].iter().any(|record| *record != untouched) {
             let text = format!("it wrote more than the {room} records that there was room for");
             return Err(broken("device_enumerate", &text));
@@ -366,8 +366,11 @@ impl Instance {
                 .map(|f| f(self.handle, call, raw.as_ptr(), &mut session))
         });
         handle.ended.store(true, Ordering::SeqCst);
-        // The sections are gone from here on: a session that kept a pointer to one faults. The weights stay while they are retained.
-        drop(placed);
+        // The sections are gone from here on: a session that kept a pointer to one faults. Their addresses are kept, so that nothing else
+        // comes to lie there. The weights stay while they are retained.
+        for memory in &mut placed {
+            memory.close().map_err(|problem| broken("the kit", &problem))?;
+        }
         if let Err(refused) = called {
             if handle.retained.load(Ordering::SeqCst) > 0 {
                 crate::driver::violation("a load that failed did not release its weights");
@@ -384,6 +387,7 @@ impl Instance {
             session,
             kept: blob.states.clone(),
             weights: Some(handle),
+            _sections: placed,
             flying: None,
             ended: false,
         })
@@ -440,11 +444,11 @@ impl Instance {
             ..c::BufferDesc::new()
         };
         let mut buffer = std::ptr::null_mut();
+        let script = Script::default();
         // SAFETY: the description lives until the call returns; the memory until the buffer is released.
-        self.library
-            .call("buffer_import", &Script::default(), |api, call| unsafe {
-                api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
-            })?;
+        self.library.call("buffer_import", &script, |api, call| unsafe {
+            api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
+        })?;
         match buffer.is_null() {
             true => Err(broken("buffer_import", "it succeeded and gave no buffer")),
             false => Ok(buffer),
@@ -529,6 +533,8 @@ pub struct Loaded {
     /// States that it keeps.
     pub kept: Vec<u32>,
     weights: Option<Box<WeightsHandle>>,
+    /// Where the blob's sections were during the load.
+    _sections: Vec<Guarded>,
     /// The last run that was submitted.
     flying: Option<Submitted>,
     ended: bool,
@@ -905,12 +911,12 @@ impl Loaded {
     /// It refuses.
     pub fn snapshot(&mut self, state: u32, size: usize, script: &Script) -> Result<Vec<u8>, Refused> {
         let memory = Guarded::new(size, Place::End, 16).map_err(|problem| broken("the kit", &problem))?;
+        let library = &self.library;
         // SAFETY: the room lives until the call returns.
-        self.library
-            .call("session_state_snapshot", script, |api, call| unsafe {
-                api.session_state_snapshot
-                    .map(|f| f(self.session, call, state, memory.as_ptr().cast(), size as u64))
-            })?;
+        library.call("session_state_snapshot", script, |api, call| unsafe {
+            api.session_state_snapshot
+                .map(|f| f(self.session, call, state, memory.as_ptr().cast(), size as u64))
+        })?;
         Ok(memory.bytes().to_vec())
     }
 
