@@ -140,7 +140,7 @@ fn in_words(when: &str, failure: Failure) -> Failure {
     }
 }
 
-/// How often the worker is killed: once less than the host takes before it quarantines a blob.
+/// How often the worker is killed. The host lays a blob aside on which its worker has died three times.
 const KILLS: u32 = 2;
 
 /// The worker is killed in runs.
@@ -163,7 +163,7 @@ pub fn killed(trial: &mut Trial<'_>) -> Outcome {
             return Err(Failure::skip("the system does not say which process the worker is"));
         }
         // Before the run, at its beginning, and on its way.
-        let wait = length * kill / 2;
+        let wait = length * kill / KILLS;
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(wait);
