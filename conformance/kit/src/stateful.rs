@@ -336,7 +336,10 @@ impl Kept {
         if got.len() != want.len() {
             return Err(format!("{} elements, where {} are right", got.len(), want.len()));
         }
-        let wrong = |(got, want): (&f64, &f64)| !((got - want).abs() <= tolerance);
+        let wrong = |(got, want): (&f64, &f64)| {
+            let difference = (got - want).abs();
+            difference.is_nan() || difference > tolerance
+        };
         match got.iter().zip(want).position(wrong) {
             Some(i) => Err(format!("element {i} is {}, where {} is right", got[i], want[i])),
             None => Ok(()),

@@ -239,8 +239,6 @@ fn fault_passes_until_it_is_told_to_fail() {
     assert_eq!(verdict, Verdict::Crash, "{reason}");
     let (verdict, reason) = fail("new", "exit", "abi/devices");
     assert_eq!(verdict, Verdict::Crash, "{reason}");
-    let (verdict, reason) = fail("check", "error", "blob/check-own");
-    println!("check: {verdict:?} {reason}");
 }
 
 /// Builds a template in C with what is beside it; `None` where there is no compiler.

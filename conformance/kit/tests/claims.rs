@@ -5,7 +5,9 @@ use delegraph_kit::case::run;
 use delegraph_kit::categories::claims::CASES;
 use delegraph_kit::numerics::claim::claim_of;
 use delegraph_kit::subject::{Subject, SubjectRequest};
+use delegraph_lower::LowerOptions;
 use delegraph_runner::{CaseRecord, Verdict};
+use delegraph_tag::Policy;
 use std::path::{Path, PathBuf};
 
 /// A plugin of this build under a manifest of this text.
@@ -133,19 +135,33 @@ fn a_module_is_claimed_where_all_of_it_is() {
             ..Module::default()
         }
     };
-    let names = |ops: &[&str]| ops.iter().map(|op| (*op).to_string()).collect::<Vec<_>>();
+    let options = LowerOptions {
+        policy: Policy {
+            min_nodes: 1,
+            boundary_penalty: 0.0,
+            ..Policy::default()
+        },
+        ..LowerOptions::default()
+    };
+    let claimed = |subject: &Subject, ops: &[&str]| {
+        let backends = vec![subject.name().to_string()];
+        claim_of(
+            subject,
+            &module(ops),
+            &LowerOptions {
+                backends,
+                ..options.clone()
+            },
+        )
+    };
     let reference = subject("reference", &manifest("reference"));
     let both = ["aten::relu", "aten::tanh"];
-    assert!(claim_of(&reference, &module(&both), &names(&both)));
+    assert!(claimed(&reference, &both));
     let one = subject(
         "null",
         &format!("{}\n[[op]]\nop = 'aten::relu'\ndtypes = ['f32']\n", manifest("null")),
     );
-    assert!(claim_of(&one, &module(&both[..1]), &names(&both[..1])));
-    assert!(!claim_of(&one, &module(&both), &names(&both)));
-    assert!(!claim_of(
-        &subject("null", &manifest("null")),
-        &module(&both),
-        &names(&both)
-    ));
+    assert!(claimed(&one, &both[..1]));
+    assert!(!claimed(&one, &both));
+    assert!(!claimed(&subject("null", &manifest("null")), &both));
 }

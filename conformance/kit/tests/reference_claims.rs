@@ -3,7 +3,6 @@
 #[path = "../examples/reference_claims.rs"]
 mod written;
 
-use delegraph_host::claims::OperatorTable;
 use delegraph_host::{Claims, Manifest};
 use delegraph_kit::support::{propose, table};
 use delegraph_lower::Operators;

@@ -128,7 +128,12 @@ fn build(root: &Path, target: &str, host: &str, commit: &str, profile: &str) -> 
     flags.push(format!("--remap-path-prefix={}=.", root.display()));
     let variable = |what: &str| format!("CARGO_TARGET_{}_{what}", target.to_uppercase().replace(['-', '.'], "_"));
     if let Some(program) = linker.program {
+        // What the crate `cc` looks for, which assembles for some.
+        command.env(format!("CC_{}", target.replace('-', "_")), &program);
         command.env(variable("LINKER"), program);
+    }
+    if let Some(program) = linker.archiver {
+        command.env(format!("AR_{}", target.replace('-', "_")), program);
     }
     command.env(variable("RUSTFLAGS"), flags.join(" "));
     let status = command.status().context("cannot start cargo")?;

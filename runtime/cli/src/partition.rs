@@ -297,7 +297,7 @@ pub fn json(report: &Lowered) -> serde_json::Value {
 }
 
 /// GraphViz: one cluster a region.
-fn dot(module: &delegraph_ir::Module, report: &Lowered) -> String {
+fn dot(module: &Module, report: &Lowered) -> String {
     let mut text = String::from("digraph delegraph {\n  node [shape=box, fontname=\"monospace\"];\n");
     for (g, (graph, lowered)) in module.graphs.iter().zip(&report.graphs).enumerate() {
         let mut clusters: BTreeMap<Option<u32>, Vec<String>> = BTreeMap::new();
@@ -350,12 +350,7 @@ fn model_explorer(report: &Lowered) -> serde_json::Value {
     serde_json::json!({ "delegraph": { "results": results } })
 }
 
-fn dump(
-    folder: &std::path::Path,
-    module: &delegraph_ir::Module,
-    report: &Lowered,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn dump(folder: &std::path::Path, module: &Module, report: &Lowered, output: &Output) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     for (graph, lowered) in module.graphs.iter().zip(&report.graphs) {
         for region in &lowered.regions {

@@ -205,3 +205,101 @@ fn the_page_holds_in_rust() {
         follow("rust");
     }
 }
+
+/// What the README of a new delegate tells to do, done in its folder: built, looked at, shown a model, and judged by the conformance kit.
+fn follow_readme(language: &str) {
+    let folder = tempfile::Builder::new().prefix("vendor-").tempdir().unwrap();
+    let command = Path::new(env!("CARGO_BIN_EXE_delegraph"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = [command.parent().unwrap().to_path_buf()];
+    let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let sdk = root().join("delegate-sdk/sdk").display().to_string();
+    let mut new = Command::new(command);
+    new.args(["delegate", "new", "my-npu", "--lang", language])
+        .current_dir(folder.path());
+    if language == "rust" {
+        new.args(["--sdk", &sdk]);
+    }
+    assert!(new.status().unwrap().success());
+    let place = folder.path().join("my-npu");
+    let readme = std::fs::read_to_string(place.join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(
+        blocks
+            .last()
+            .unwrap()
+            .contains("delegraph conform run my-npu.delegate.toml"),
+        "{readme}"
+    );
+    let model = root()
+        .join("conformance/fixtures/arch-mlp-dynamic-batch/model.pt2")
+        .display()
+        .to_string();
+    let mut printed = String::new();
+    for block in blocks {
+        let script = block.replace("MODEL.pt2", &model);
+        let output = Command::new("sh")
+            .args(["-e", "-c", &script])
+            .current_dir(&place)
+            .env("PATH", &path)
+            .env("CARGO_NET_OFFLINE", "true")
+            .env("CARGO_BUILD_JOBS", "1")
+            .env("NO_COLOR", "1")
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("DELEGRAPH_CONFIG")
+            .output()
+            .unwrap();
+        printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{language}: {script}\n{printed}");
+    }
+    // What the README says of the first report.
+    assert!(printed.contains("claimed 0 of 0 pass"), "{language}: {printed}");
+    let report = std::fs::read_to_string(place.join("report/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let count = |verdict: &str| report["summary"][verdict].as_u64().unwrap();
+    assert!(
+        count("pass") > 20 && count("skip") > count("pass"),
+        "{language}: {}",
+        report["summary"]
+    );
+    let reasons = report["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|case| case["category"] == "op")
+        .map(|case| &case["reason"]);
+    assert!(
+        reasons.clone().count() > 100
+            && reasons
+                .clone()
+                .all(|reason| reason.as_str().is_some_and(|r| !r.is_empty()))
+    );
+    for file in ["report.html", "report.md", "junit.xml", "run.json", "cases.jsonl"] {
+        assert!(place.join("report").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn the_readme_holds_in_c() {
+    if cfg!(unix) && has("c", "cc") && has("c", "make") {
+        follow_readme("c");
+    }
+}
+
+#[test]
+fn the_readme_holds_in_cpp() {
+    if cfg!(unix) && has("cpp", "c++") && has("cpp", "make") {
+        follow_readme("cpp");
+    }
+}
+
+#[test]
+fn the_readme_holds_in_rust() {
+    if cfg!(unix) && has("rust", "cargo") {
+        follow_readme("rust");
+    }
+}

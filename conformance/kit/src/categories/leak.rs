@@ -398,7 +398,7 @@ fn soak(trial: &mut Trial<'_>) -> Outcome {
         while begun.elapsed() < time * part / 10 {
             session.run(&inputs, &mut outputs, &Script::default())?;
             count += 1;
-            if count % 16 == 0 {
+            if count.is_multiple_of(16) {
                 session.unload();
                 session = bench.load()?;
             }

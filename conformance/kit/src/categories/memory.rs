@@ -108,7 +108,8 @@ pub const CASES: &[Case] = &[
         "memory/import-misaligned",
         "dg_buffer_desc: an address or size that is no multiple of 4096 is refused",
         import::misaligned,
-    ),
+    )
+    .hardening(),
     case(
         "memory/import-unknown-type",
         "dg_handle_type: a type that the delegate does not know is refused with DG_E_UNSUPPORTED",

@@ -77,12 +77,14 @@ pub const CASES: &[Case] = &[
         "state/wrong-size",
         "session_state_snapshot, session_state_restore: `size` is that of the elements; another is refused and changes nothing",
         wrong_size,
-    ),
+    )
+    .hardening(),
     case(
         "state/unknown",
         "session_state_*: a state that the session does not keep is refused, and nothing has changed",
         unknown,
-    ),
+    )
+    .hardening(),
     case(
         "state/isolated",
         "session_state_commit: states of one session are seen by no other",
@@ -468,12 +470,12 @@ fn wrong_size(trial: &mut Trial<'_>) -> Outcome {
     let right = has.graph.bytes_of(0);
     for size in [0, 1, right - 1, right + 1, 2 * right] {
         if session.snapshot(0, size, &Script::default()).is_ok() {
-            return Err(Failure::fail(format!(
+            return Err(Failure::warning(format!(
                 "`session_state_snapshot` gave DG_OK for {size} bytes, where the state has {right}"
             )));
         }
         if session.restore(0, &vec![0; size], &Script::default()).is_ok() {
-            return Err(Failure::fail(format!(
+            return Err(Failure::warning(format!(
                 "`session_state_restore` gave DG_OK for {size} bytes, where the state has {right}"
             )));
         }
@@ -500,7 +502,7 @@ fn unknown(trial: &mut Trial<'_>) -> Outcome {
             ("session_state_restore", session.restore(state, &vec![0; size], &script)),
         ];
         if let Some((name, _)) = outcomes.iter().find(|(_, outcome)| outcome.is_ok()) {
-            return Err(Failure::fail(format!(
+            return Err(Failure::warning(format!(
                 "`{name}` gave DG_OK for state {state}, which there is not"
             )));
         }
@@ -545,8 +547,7 @@ fn failed_run(trial: &mut Trial<'_>) -> Outcome {
     has.step(&mut session, &has.graph.numbers(1), &sum(&has, &[1]), true)?;
     let cancelled = Script::default();
     cancelled.cancel();
-    let mut late = Script::default();
-    late.deadline = Some(Instant::now());
+    let late = Script::default().until(Instant::now());
     let mut alone = Script::default();
     alone.fail.parallel_for = Some(0);
     let mut failed = 0;

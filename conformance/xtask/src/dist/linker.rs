@@ -19,6 +19,8 @@ const BY_ZIG: [(&str, &str); 5] = [
 pub struct Linker {
     /// The program; `None`: cargo knows.
     pub program: Option<PathBuf>,
+    /// What packs objects for crates that bring assembly; `None`: they look for it themselves.
+    pub archiver: Option<PathBuf>,
     /// Flags for rustc.
     pub flags: Vec<String>,
     /// What to say if it fails.
@@ -48,7 +50,14 @@ pub fn of(root: &Path, target: &str, host: &str) -> Result<Linker> {
             if musl {
                 linker.flags.push("-Clink-self-contained=no".to_string());
             }
-            linker.program = Some(wrapper(root, target, name, &zig)?);
+            let dynamic = if musl { " -dynamic" } else { "" };
+            linker.program = Some(wrapper(
+                root,
+                &format!("link-{target}.sh"),
+                &zig,
+                &format!("cc -target {name}{dynamic}"),
+            )?);
+            linker.archiver = Some(wrapper(root, &format!("ar-{target}.sh"), &zig, "ar")?);
             Ok(linker)
         }
         None if target == host => Ok(linker),
@@ -59,16 +68,14 @@ pub fn of(root: &Path, target: &str, host: &str) -> Result<Linker> {
     }
 }
 
-/// A program that calls `zig cc` for a target, as rustc calls a linker.
-fn wrapper(root: &Path, target: &str, name: &str, zig: &Path) -> Result<PathBuf> {
+/// A program that calls zig with these words before all others: cargo and the crates that bring assembly take one path.
+fn wrapper(root: &Path, file: &str, zig: &Path, words: &str) -> Result<PathBuf> {
     let dist = root.join("target/dist");
     std::fs::create_dir_all(&dist)?;
-    let path = dist.join(format!("link-{target}.sh"));
-    let dynamic = if name.contains("musl") { " -dynamic" } else { "" };
-    let text = format!(
-        "#!/bin/sh\nexec '{}' cc -target {name}{dynamic} \"$@\"\n",
-        zig.display()
-    );
+    let path = dist.join(file);
+    // The crate `cc` adds the target by clang's name, which zig does not know.
+    let drop = "for word do shift; case $word in --target=*) ;; *) set -- \"$@\" \"$word\" ;; esac; done";
+    let text = format!("#!/bin/sh\n{drop}\nexec '{}' {words} \"$@\"\n", zig.display());
     std::fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))?;
     #[cfg(unix)]
     {

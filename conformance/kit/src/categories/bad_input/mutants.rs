@@ -69,7 +69,7 @@ fn mutate(parts: &Parts, random: &mut Random) -> Parts {
             continue;
         }
         let at = random.below(words) * 4;
-        let wide = at % 8 == 0 && at + 8 <= table.len() && random.below(2) == 0;
+        let wide = at.is_multiple_of(8) && at + 8 <= table.len() && random.below(2) == 0;
         let size = if wide { 8 } else { 4 };
         let mut old = [0; 8];
         old[..size].copy_from_slice(&table[at..at + size]);

@@ -7,6 +7,7 @@ use crate::categories::small::{Small, bytes, graphs};
 use crate::driver::{HostWeights, Instance, Place, Script, Tensor};
 use crate::workload::normal_form;
 use delegraph_abi::c;
+use delegraph_runner::Verdict;
 use std::sync::Arc;
 
 /// Compiles, loads and runs a graph that was taken. What is wrong with it, and how much.
@@ -76,12 +77,13 @@ pub fn compiles(trial: &mut Trial<'_>) -> Outcome {
         trial.step(&format!("a graph of {}", small.name));
         match follow(trial, &instance, &small) {
             Ok(()) => {}
-            Err(warning) if warning.verdict == delegraph_runner::Verdict::QualityWarning => {
+            // A graph that is refused with the node's name is tried again without it; an operator that there is not was never worth a try.
+            Err(warning) if warning.verdict == Verdict::QualityWarning && !small.is_absent() => {
                 warnings.push(warning.reason)
             }
             Err(failure) => {
                 trial.keep("graph.dgg", small.image);
-                return Err(failure);
+                return Err(Failure::fail(failure.reason));
             }
         }
     }

@@ -181,12 +181,12 @@ impl Instance {
             0 => std::ptr::null_mut(),
             _ => records.as_mut_ptr(),
         };
+        let script = Script::default();
         // SAFETY: the outputs are valid for the call.
-        self.library
-            .call("device_enumerate", &Script::default(), |api, call| unsafe {
-                api.device_enumerate
-                    .map(|f| f(self.handle, call, room as u64, place, &mut count))
-            })?;
+        self.library.call("device_enumerate", &script, |api, call| unsafe {
+            api.device_enumerate
+                .map(|f| f(self.handle, call, room as u64, place, &mut count))
+        })?;
         if records[room..].iter().any(|record| *record != untouched) {
             let text = format!("it wrote more than the {room} records that there was room for");
             return Err(broken("device_enumerate", &text));
@@ -444,11 +444,11 @@ impl Instance {
             ..c::BufferDesc::new()
         };
         let mut buffer = std::ptr::null_mut();
+        let script = Script::default();
         // SAFETY: the description lives until the call returns; the memory until the buffer is released.
-        self.library
-            .call("buffer_import", &Script::default(), |api, call| unsafe {
-                api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
-            })?;
+        self.library.call("buffer_import", &script, |api, call| unsafe {
+            api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
+        })?;
         match buffer.is_null() {
             true => Err(broken("buffer_import", "it succeeded and gave no buffer")),
             false => Ok(buffer),
@@ -911,12 +911,12 @@ impl Loaded {
     /// It refuses.
     pub fn snapshot(&mut self, state: u32, size: usize, script: &Script) -> Result<Vec<u8>, Refused> {
         let memory = Guarded::new(size, Place::End, 16).map_err(|problem| broken("the kit", &problem))?;
+        let library = &self.library;
         // SAFETY: the room lives until the call returns.
-        self.library
-            .call("session_state_snapshot", script, |api, call| unsafe {
-                api.session_state_snapshot
-                    .map(|f| f(self.session, call, state, memory.as_ptr().cast(), size as u64))
-            })?;
+        library.call("session_state_snapshot", script, |api, call| unsafe {
+            api.session_state_snapshot
+                .map(|f| f(self.session, call, state, memory.as_ptr().cast(), size as u64))
+        })?;
         Ok(memory.bytes().to_vec())
     }
 
