@@ -114,3 +114,77 @@ fn null_takes_nothing_and_is_asked_about_everything() {
         assert!(!record.reason.is_empty(), "{record:?}");
     }
 }
+
+/// The delegate's own manifest with claims behind it, in a folder of its own.
+fn claiming(delegate: &str, claims: &str) -> Option<(Subject, tempfile::TempDir)> {
+    let mut subject = subject(delegate)?;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = subject.manifest.take().unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    // Whatever it claims by itself is left out.
+    let own = text.split("[[op]]").next().unwrap();
+    let path = folder.path().join(format!("{delegate}.delegate.toml"));
+    std::fs::write(&path, format!("{own}\n{claims}")).unwrap();
+    let manifest = delegraph_host::Manifest::read(&path).unwrap();
+    subject.manifest = Some((path, manifest));
+    Some((subject, folder))
+}
+
+const ADD: &str = "[[op]]\nop = \"aten::add.Tensor\"\ndtypes = [\"f32\"]\nranks = [3]\n";
+
+#[test]
+fn what_is_claimed_has_to_be_taken() {
+    let Some((honest, _kept)) = claiming("reference", ADD) else {
+        println!("skipped: no library of the reference delegate is beside the tests");
+        return;
+    };
+    let numerics = Numerics::new(&honest).unwrap();
+    for (id, claim) in [
+        ("op/aten::add.Tensor/f32/rank3", Claim::Claimed),
+        ("op/aten::add.Tensor/f32/rank4", Claim::Taken),
+        ("op/aten::add.Tensor/f16/rank3", Claim::Taken),
+        ("op/aten::sub.Tensor/f32/rank3", Claim::Taken),
+    ] {
+        let (record, evidence) = numerics.run(id, None);
+        assert_eq!((record.verdict, record.claim), (Verdict::Pass, claim), "{record:?}");
+        assert!(evidence.is_empty());
+    }
+    let Some((boasting, _kept)) = claiming("null", ADD) else {
+        println!("skipped: no library of the null delegate is beside the tests");
+        return;
+    };
+    let numerics = Numerics::new(&boasting).unwrap();
+    for (id, verdict) in [
+        ("op/aten::add.Tensor/f32/rank3", Verdict::FailClaimed),
+        ("op/aten::add.Tensor/f32/rank4", Verdict::Skip),
+    ] {
+        let record = numerics.run(id, None).0;
+        assert_eq!(record.verdict, verdict, "{record:?}");
+        assert!(
+            record.reason.contains("aten::add.Tensor"),
+            "the delegate's own reason: {record:?}"
+        );
+    }
+}
+
+#[test]
+fn a_library_without_a_manifest_is_judged_too() {
+    let Some(mut subject) = subject("reference") else {
+        println!("skipped: no library of the reference delegate is beside the tests");
+        return;
+    };
+    subject.manifest = None;
+    let numerics = Numerics::new(&subject).unwrap();
+    let record = numerics.run("op/aten::linear/f32/rank3", None).0;
+    assert_eq!(
+        (record.verdict, record.claim),
+        (Verdict::Pass, Claim::Taken),
+        "{record:?}"
+    );
+    assert!(
+        record.shapes.contains("[2,3,16]") && record.tolerance.contains("ULP"),
+        "{record:?}"
+    );
+    let record = numerics.run("op/aten::linear/f32/nothing", None).0;
+    assert_eq!(record.verdict, Verdict::Fail);
+}

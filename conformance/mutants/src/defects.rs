@@ -99,7 +99,7 @@ pub const DEFECTS: &[Defect] = &[
     at(Place::Manifest, code("claims-what-it-refuses", "the manifest claims an operator that is refused", "partition/claims-taken", CLAIMED)),
     // Numbers.
     code("loses-tail", "elements after the last whole vector of 8 are 0", "op/aten::add.Tensor/f32/odd-sizes", FAIL),
-    code("flushes-denormals", "small numbers become 0, and the manifest does not say so", "op/aten::add.Tensor/f32/denormal", CLAIMED),
+    code("flushes-denormals", "small numbers become 0, and the manifest does not say so", "op/aten::relu/f32/denormal", CLAIMED),
     code("casts-by-truncation", "casts to f16 and bf16 cut bits off instead of rounding", "op/aten::_to_copy/f32/rounding-to-f16", FAIL),
     code("repeats-instead-of-broadcasting", "a size of 1 in the middle is read as if it were the first", "op/aten::add.Tensor/f32/broadcast-both", FAIL),
     code("softmax-overflows", "softmax does not take off the largest value first", "op/aten::softmax.int/f32/large-magnitude", FAIL),
@@ -176,8 +176,7 @@ pub const DEFECTS: &[Defect] = &[
     code("aborts-on-error", "an error of a load or run ends the process", "fault/damaged-blob", CRASH),
     code("hangs", "a run never ends", "lifecycle/again", FAIL_OR_HANG),
     // Images that no host would give.
-    // No host in order hands one over: a hardening case, in which a crash is a warning.
-    code("crashes-on-damaged-image", "a damaged image crashes it", "bad-input/broken-images", WARNING),
+    code("crashes-on-damaged-image", "a damaged image crashes it; no host in order hands one over, so that this is a warning", "bad-input/broken-images", WARNING),
     code("accepts-newer-image", "an image of a newer major is answered as if it had been read", "bad-input/newer-major", FAIL),
     code("counts-elements", "time grows with the number of elements that sizes claim", "partition/huge-sizes", FAIL_OR_HANG),
     code("crashes-on-empty", "a tensor without elements crashes it", "memory/no-elements", CRASH),

@@ -43,7 +43,7 @@
     if (typeof value !== "number") return String(value);
     if (value === 0) return "0";
     const size = Math.abs(value);
-    return size >= 1e-3 && size < 1e6 ? String(+value.toPrecision(3)) : value.toExponential(2);
+    return size >= 1e-3 && size < 1e6 ? String(+value.toPrecision(3)) : value.toExponential(2).replace("e+", "e");
   };
   const size = (value) => (typeof value === "number" ? value : Infinity);
 
@@ -162,7 +162,8 @@
     }
     if (text("shapes", i)) fact("shapes", text("shapes", i));
     fact("claim", CLAIM_WORDS[claim(i)]);
-    for (const [key, name] of [["snr_db", "snr dB"], ["p50_us", "p50 µs"], ["p95_us", "p95 µs"], ["peak_bytes", "peak bytes"]]) if (key in more) fact(name, number(more[key]));
+    for (const [key, name] of [["snr_db", "snr dB"], ["p50_us", "p50 µs"], ["p95_us", "p95 µs"]]) if (key in more) fact(name, number(more[key]));
+    if (typeof more.peak_bytes === "number") fact("peak", (more.peak_bytes / 1e6).toFixed(1) + " MB");
     for (const [name, value] of Object.entries(more.measured || {})) fact(name, number(value));
     const link = bundle(more.bundle);
     if (link) facts.push(" · ", make("a", { href: link }, "bundle"));

@@ -4,7 +4,7 @@
 
 mod page;
 
-use crate::check::{Checked, Question, check};
+use crate::check::{About, Checked, Question, check};
 use crate::diff::{Change, Side, difference};
 use crate::standing::{Standing, standings};
 use crate::truth::{ReportError, Truth};
@@ -132,7 +132,12 @@ pub fn gather(what: Gather<'_>) -> Result<Index, ReportError> {
             (true, Some(truth)) => reports.push(entry(name, truth, &checked)),
             _ => unsound.push(Unsound {
                 folder: name,
-                findings: checked.findings.into_iter().map(|finding| finding.text).collect(),
+                findings: checked
+                    .findings
+                    .into_iter()
+                    .filter(|finding| finding.about == About::Integrity)
+                    .map(|finding| finding.text)
+                    .collect(),
             }),
         }
     }

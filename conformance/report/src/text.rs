@@ -80,7 +80,7 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
 /// Three significant digits: `0.0312`, `1.25e-7`, `12.5`, `4120`, `infinite`.
 pub(crate) fn number(value: f64) -> String {
     match value {
-        v if v == 0.0 => "0".to_string(),
+        0.0 => "0".to_string(),
         v if !v.is_finite() => "infinite".to_string(),
         v if (1e-3..1e6).contains(&v.abs()) => {
             let digits = (2 - v.abs().log10().floor() as i32).clamp(0, 6) as usize;

@@ -79,7 +79,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     // The kit's numbers go through all of Delegraph, as an app's would.
     table.insert(
         "delegraph-kit",
-        with(&[&row[..], &["delegraph", "delegraph-runner"]].concat()),
+        with(&[&row[..], &["delegraph", "delegraph-runner", "delegraph-threads"]].concat()),
     );
     let command = [
         "delegraph-executor",

@@ -140,8 +140,8 @@ fn in_words(when: &str, failure: Failure) -> Failure {
     }
 }
 
-/// How often the worker is killed.
-const KILLS: u32 = 5;
+/// How often the worker is killed. The host lays a blob aside on which its worker has died three times.
+const KILLS: u32 = 2;
 
 /// The worker is killed in runs.
 pub fn killed(trial: &mut Trial<'_>) -> Outcome {

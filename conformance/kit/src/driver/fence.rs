@@ -2,7 +2,6 @@
 
 use crate::driver::{lock, violation};
 use delegraph_abi::Status;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,36 +35,57 @@ struct State {
     call: Arc<AtomicBool>,
 }
 
-/// Every fence of the process, by the number that the delegate gets in place of an address. None is forgotten, so that a second
-/// signal is always found out.
-static FENCES: Mutex<BTreeMap<usize, Arc<Fence>>> = Mutex::new(BTreeMap::new());
+/// Every fence of the process, at the number, less one, that the delegate gets in place of an address. A number is never used again, so that
+/// a second signal is always found out; what is behind it is forgotten once its run has ended and so many others were begun.
+static FENCES: Mutex<Vec<Option<Arc<Fence>>>> = Mutex::new(Vec::new());
+
+/// How many fences stay.
+const KEPT: usize = 256;
 
 /// A new fence and its number. The signal sets `call`, and copies what lies at `outputs`.
 pub(crate) fn new_fence(call: Arc<AtomicBool>, outputs: Vec<(usize, usize)>) -> (usize, Arc<Fence>) {
     let mut fences = lock(&FENCES);
-    let number = fences.len() + 1;
     let fence = Arc::<Fence>::default();
     {
         let mut state = lock(&fence.state);
         (state.call, state.outputs) = (call, outputs);
     }
-    fences.insert(number, fence.clone());
-    (number, fence)
+    if let Some(old) = fences.len().checked_sub(KEPT)
+        && fences[old]
+            .as_ref()
+            .is_some_and(|fence| lock(&fence.state).end.is_some())
+    {
+        fences[old] = None;
+    }
+    fences.push(Some(fence.clone()));
+    (fences.len(), fence)
+}
+
+/// The fence of a number. `None`: there was none; `Some(None)`: it is forgotten.
+fn find(number: usize) -> Option<Option<Arc<Fence>>> {
+    lock(&FENCES).get(number.checked_sub(1)?).cloned()
 }
 
 /// Address and size of the outputs of a run that has not ended.
 pub(crate) fn outputs(number: usize) -> Vec<(usize, usize)> {
-    let fence = lock(&FENCES).get(&number).cloned();
+    let fence = find(number).flatten();
     fence.map_or_else(Vec::new, |fence| std::mem::take(&mut lock(&fence.state).outputs))
 }
 
 /// What the host's `fence_signal` does.
 pub(crate) fn signal(number: usize, status: Status, message: String, copies: Vec<Vec<u8>>) -> Status {
-    let Some(fence) = lock(&FENCES).get(&number).cloned() else {
-        violation(format!(
-            "`fence_signal` was given a fence that does not exist: {number:#x}"
-        ));
-        return Status::INVALID_ARGUMENT;
+    let fence = match find(number) {
+        Some(Some(fence)) => fence,
+        Some(None) => {
+            violation("a fence was signalled again, long after its run");
+            return Status::INVALID_ARGUMENT;
+        }
+        None => {
+            violation(format!(
+                "`fence_signal` was given a fence that does not exist: {number:#x}"
+            ));
+            return Status::INVALID_ARGUMENT;
+        }
     };
     let mut state = lock(&fence.state);
     state.count += 1;

@@ -35,12 +35,17 @@ pub struct Taken {
 }
 
 impl Engine {
-    /// Finds the library and its manifest; loads nothing yet.
+    /// Finds the library and its manifest; loads nothing yet, but where there is no manifest.
     ///
     /// # Errors
-    /// The manifest cannot be written where it has to be changed to name this library.
+    /// The manifest cannot be written where it has to be changed to name this library; or a library without a manifest does not say
+    /// who it is.
     pub fn new(subject: &Subject) -> Result<Engine, String> {
-        let backend = subject.name().to_string();
+        // Without a manifest the library alone says what it is called, and the host holds it to that.
+        let backend = match &subject.manifest {
+            Some(_) => subject.name().to_string(),
+            None => delegraph_host::look(&subject.library, None)?.info.name,
+        };
         let (file, folder) = pinned(subject)?;
         let mut config = Config::default();
         config.select.order = vec![backend.clone()];

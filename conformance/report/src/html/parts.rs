@@ -128,13 +128,14 @@ fn meter(percent: u64) -> String {
 pub(super) fn identity(out: &mut String, truth: &Truth) {
     out.push_str("<section id=\"identity\"><h2>What was run</h2><dl>");
     for (label, value) in crate::identity::identity(truth) {
-        let words =
-            value.split(' ').map(
-                |word| match word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    true => format!("<code class=\"hash\">{word}</code>"),
-                    false => html(word),
-                },
-            );
+        let words = value.split(' ').map(|word| {
+            match [40, 64].contains(&word.trim_end_matches(',').len())
+                && word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b',')
+            {
+                true => format!("<code class=\"hash\">{}</code>", html(word)),
+                false => html(word),
+            }
+        });
         let _ = write!(
             out,
             "<div><dt>{label}</dt><dd>{}</dd></div>",

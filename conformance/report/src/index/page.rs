@@ -136,7 +136,9 @@ fn matrix(out: &mut String, reports: &[Entry], base: &str) {
                     );
                 }
                 if newest.is_empty() {
-                    out.push_str("<span class=\"none\">not run</span>");
+                    out.push_str(
+                        "<span class=\"none\" aria-hidden=\"true\">–</span><span class=\"off\">not run</span>",
+                    );
                 }
                 out.push_str("</td>");
             }

@@ -142,7 +142,7 @@ fn case(i: usize, failing: bool) -> CaseRecord {
         true => format!("{}/aten::{op}/{dtype}/{edge}-{i}", category.name()),
         false => format!("{}/{edge}-{i}", category.name()),
     };
-    let unclaimed = numeric && (dtype == "bf16" || (dtype == "i32" && (i / 6) % 3 == 0));
+    let unclaimed = numeric && (dtype == "bf16" || (dtype == "i32" && (i / 6).is_multiple_of(3)));
     let verdict = match (failing, unclaimed) {
         (_, true) => Verdict::Skip,
         (false, false) => Verdict::Pass,
@@ -163,7 +163,7 @@ fn case(i: usize, failing: bool) -> CaseRecord {
     case.claim = match (numeric, unclaimed) {
         (false, _) => Claim::Unknown,
         (true, true) => Claim::None,
-        (true, false) if mixed % 5 == 0 => Claim::Taken,
+        (true, false) if mixed.is_multiple_of(5) => Claim::Taken,
         (true, false) => Claim::Claimed,
     };
     if verdict == Verdict::Waived {

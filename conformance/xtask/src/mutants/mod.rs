@@ -138,7 +138,7 @@ cargo xtask mutants --full          # the whole category of the meant case: how 
 
 One library is all of them: `DELEGRAPH_MUTANT` says which defect it has. Without one it is the healthy double, which computes what the reference
 delegate computes. A case tells something about a mutant only where the healthy double passes it: that is checked first, and a mutant is
-caught only by such a case. A mutant's manifest claims what the reference delegate's claims.
+caught only by such a case. A mutant's manifest is the reference delegate's, with few claims.
 
 To add one: a row in [defects.rs](src/defects.rs), the defect where it belongs in `src/`, `cargo xtask gen mutants`.
 
@@ -199,11 +199,21 @@ fn prepare(place: &Places, name: &str, defect: Option<&Defect>) -> Result<PathBu
     Ok(manifest)
 }
 
-/// The reference delegate's manifest under another name: the mutants claim what it claims.
+/// What the mutants claim: a few of the operators that the reference delegate does, so that all claims are asked about in a moment.
+const CLAIMS: &str = "
+[[op]]
+op = [\"aten::add.Tensor\", \"aten::mul.Tensor\", \"aten::relu\", \"aten::mm\", \"aten::conv2d\", \"aten::softmax.int\"]
+dtypes = [\"f32\"]
+dynamic = \"bounded\"
+";
+
+/// The reference delegate's manifest under another name, with claims of their own.
 fn manifest_text(root: &Path, defect: Option<&Defect>) -> Result<String> {
     let path = root.join("delegates/reference/reference.delegate.toml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let text = text
+    let head = text.split("\n# What it takes").next().unwrap_or_default();
+    let head = head.split("\n[[op]]").next().unwrap_or_default();
+    let text = format!("{head}\n{CLAIMS}")
         .replace("name = \"reference\"", "name = \"mutant\"")
         .replace("reference_delegate", "mutant_delegate")
         .replace(
