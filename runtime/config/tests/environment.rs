@@ -7,8 +7,13 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
-        let skipped = ["target", "tests", "examples", "benches", "fuzz"];
-        if path.is_dir() && !skipped.iter().any(|s| name == *s) {
+        // A build script runs where the library is built, and in no app.
+        let skipped = ["target", "tests", "examples", "benches", "fuzz", "build.rs"];
+        let is_skipped = skipped.iter().any(|s| name == *s);
+        if is_skipped {
+            continue;
+        }
+        if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);

@@ -450,14 +450,14 @@ mod tests {
             device: None,
             options: Default::default(),
         };
-        let judge = |step: &mut dyn FnMut(u64) -> Outcome| {
-            let body = |trial: &mut Trial<'_>| steady(trial, "it", |i| step(i));
+        let judge = |mut step: &mut dyn FnMut(u64) -> Outcome| {
+            let body = |trial: &mut Trial<'_>| steady(trial, "it", &mut step);
             crate::case::run("leak/x", &subject, 1, body).0.verdict
         };
         // 4 KiB a repetition, of which some take as long as a slow run.
         let mut leak = |i: u64| {
             std::mem::forget(std::hint::black_box(vec![1u8; 4096]));
-            if i % 64 == 0 {
+            if i.is_multiple_of(64) {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Ok(())

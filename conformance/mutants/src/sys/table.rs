@@ -260,11 +260,12 @@ unsafe extern "C" fn session_submit(
         output_count,
         fence
     ));
-    if status == Status::OK && is("fence-twice") {
-        if let Some(signal) = signal {
-            // SAFETY: there is none; the run has ended, and its fence with it (`session` ends it before it returns).
-            unsafe { signal(fence, Status::OK, std::ptr::null(), 0) };
-        }
+    if status == Status::OK
+        && is("fence-twice")
+        && let Some(signal) = signal
+    {
+        // SAFETY: there is none; the run has ended, and its fence with it (`session` ends it before it returns).
+        unsafe { signal(fence, Status::OK, std::ptr::null(), 0) };
     }
     match active() {
         "fence-and-error" => Status::INTERNAL,

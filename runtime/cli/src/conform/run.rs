@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn every_case_is_in_one_process_and_those_that_share_are_spread() {
         let case = |i: usize| CaseInfo {
-            batch: i % 3 != 0,
+            batch: !i.is_multiple_of(3),
             ..CaseInfo::new(format!("op/{i}"), "").unwrap()
         };
         let cases: Vec<CaseInfo> = (0..300).map(case).collect();
