@@ -17,10 +17,11 @@ mod weights;
 pub use call::{Event, Fail, Heard, Hook, Refused, Script, Structs};
 pub use fence::{FenceEnd, Submitted};
 pub use sinks::NodeAnswer;
-pub use sys::instance::{Answers, Compiled, DeviceText, Extra, Flight, Imported, Instance, Loaded};
+pub use sys::instance::{Answers, Compiled, DeviceText, Imported, Instance};
 pub use sys::library::{HostShape, InfoText, Library};
 pub use sys::memory::{Guarded, Place};
 pub use sys::process;
+pub use sys::session::{Extra, Flight, Loaded};
 pub use tensor::{Tensor, UNWRITTEN};
 pub use weights::HostWeights;
 

@@ -7,3 +7,4 @@ pub(crate) mod library;
 pub(crate) mod memory;
 pub mod process;
 pub(crate) mod raw;
+pub(crate) mod session;
