@@ -433,11 +433,9 @@ mod tests {
         assert_eq!(names.len(), DEFECTS.len());
         assert!(names.len() >= 45 && !names.contains(HEALTHY));
         for defect in DEFECTS {
-            assert!(
-                defect.verdicts.iter().all(|verdict| is_failure(verdict)),
-                "{}",
-                defect.name
-            );
+            // Some rules of the contract are advice: what breaks them is a warning, and never a pass.
+            let noticed = |verdict: &&str| is_failure(verdict) || *verdict == "quality-warning";
+            assert!(defect.verdicts.iter().all(noticed), "{}", defect.name);
         }
     }
 }
