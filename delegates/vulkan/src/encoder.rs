@@ -11,10 +11,12 @@ use crate::facts::Facts;
 use crate::kernels::Kernel;
 use crate::node::Node;
 use crate::operators::movement;
-use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Schedule, Source, Storage};
+use crate::packing::{Key, Packing};
+use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
 use delegraph_sdk::{DType, Error};
+use std::collections::HashMap;
 
 /// A tensor as an operand of a dispatch.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,10 @@ pub struct Encoder<'a> {
     schedule: Schedule,
     /// For each value, the tensors that hold it: one a layout.
     values: Vec<Vec<Tensor>>,
+    /// Storages of packed constants.
+    packed: HashMap<Key, usize>,
+    /// Storages of weights, by id.
+    weights: HashMap<u32, usize>,
     node: u32,
 }
 
@@ -100,6 +106,8 @@ impl<'a> Encoder<'a> {
             facts,
             schedule: Schedule::default(),
             values: vec![Vec::new(); image.value_count() as usize],
+            packed: HashMap::new(),
+            weights: HashMap::new(),
             node: 0,
         };
         for (position, value) in image.inputs().iter().enumerate() {
@@ -264,10 +272,63 @@ impl<'a> Encoder<'a> {
             let weight = self.image.weight(weight);
             let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
             let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
-            let tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+            let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+            // Two values of one weight share its bytes.
+            tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
             self.set(value, tensor);
         }
         Ok(())
+    }
+
+    /// A constant in another form: a tensor of this dtype and these sizes, whose bytes `packing` makes. Values that are no constants have none:
+    /// see [`Encoder::is_constant`].
+    ///
+    /// # Errors
+    /// The value is no constant, or as [`Encoder::make`].
+    pub fn packed(
+        &mut self,
+        value: ValueIndex,
+        packing: &'static Packing,
+        arguments: &[u32],
+        dtype: DType,
+        dims: &[u32],
+    ) -> Result<Tensor, Error> {
+        let Origin::Weight(weight) = self.image.value(value).source() else {
+            return Err(Error::internal(format!("value {} is no constant", value.0)));
+        };
+        let weight = self.image.weight(weight);
+        let key = Key {
+            weight: weight.id(),
+            packing: packing.name.to_string(),
+            arguments: arguments.to_vec(),
+        };
+        let of: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
+        let of = of.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+        if let Some(storage) = self.packed.get(&key) {
+            checked_count(dims)?;
+            return Ok(Tensor {
+                storage: *storage,
+                offset: 0,
+                dtype,
+                dims: dims.to_vec(),
+                layout: Layout::RowMajor,
+            });
+        }
+        let source = Source::Packed(self.schedule.packed.len());
+        let tensor = self.place(dtype, dims, Layout::RowMajor, source)?;
+        self.packed.insert(key.clone(), tensor.storage);
+        self.schedule.packed.push(Packed {
+            key,
+            packing,
+            dtype: weight.dtype(),
+            dims: of,
+        });
+        Ok(tensor)
+    }
+
+    /// True if a value is a constant of the graph.
+    pub fn is_constant(&self, value: ValueIndex) -> bool {
+        matches!(self.image.value(value).source(), Origin::Weight(_))
     }
 
     /// Adds a dispatch. `operands` are the kernel's buffers in order; one that no tensor is for gets any other tensor.

@@ -1,6 +1,8 @@
 //! What a region becomes: commands over storages, as plain data. A schedule is made for one set of sizes and is all that recording needs.
 
 use crate::kernels::Kernel;
+use crate::packing::{Key, Packing};
+use delegraph_sdk::DType;
 
 /// Where the bytes of a storage come from and go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +13,7 @@ pub enum Source {
     Input(u32),
     /// A constant of the graph, as the host has it.
     Weight(u32),
-    /// A constant that was packed: its place in the blob's packed constants.
+    /// A constant in another form: the index in [`Schedule::packed`].
     Packed(usize),
     /// Bytes that lowering made.
     Bytes(Vec<u8>),
@@ -52,6 +54,19 @@ pub struct Dispatch {
     pub node: u32,
 }
 
+/// A constant in another form than the host's.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// What tells it from others.
+    pub key: Key,
+    /// Its form.
+    pub packing: &'static Packing,
+    /// The constant's element type and sizes.
+    pub dtype: DType,
+    /// As above.
+    pub dims: Vec<u32>,
+}
+
 /// Words that each block of parameters begins at a multiple of: 256 bytes, the largest alignment that a device may ask for.
 pub const PARAMS_ALIGN: usize = 64;
 
@@ -66,6 +81,8 @@ pub struct Schedule {
     pub params: Vec<u32>,
     /// One an output of the session, in order: where it lies, and its sizes.
     pub outputs: Vec<(Binding, Vec<i64>)>,
+    /// Constants in other forms, each once.
+    pub packed: Vec<Packed>,
     /// Dispatches that only change a layout.
     pub transfers: u32,
 }

@@ -1,8 +1,10 @@
 //! Sessions: a blob on a device. Commands are recorded once for each set of input sizes, and the last few recordings are kept.
 
-use crate::compile::IMAGE;
+use crate::compile::{IMAGE, PACKED, PLAN, pack};
 use crate::encoder::Encoder;
+use crate::packing::Key;
 use crate::placement::{ALIGN, place};
+use crate::program::Plan;
 use crate::schedule::{Binding, Schedule, Source};
 use crate::sys::{Buffer, Command, Gpu, Place, Recording};
 use delegraph_sdk::image::{ImageView, Sizes, verify};
@@ -21,6 +23,16 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     let image = blob.section(IMAGE)?.to_vec();
     let view = verified(&image)?;
     let sizes = Sizes::new(&view);
+    let bytes = blob.section(PACKED).unwrap_or_default();
+    let plan = Plan::read(blob.section(PLAN)?, view.node_count(), bytes.len() as u64)?;
+    let mut packed = HashMap::new();
+    for (key, place) in &plan.constants {
+        let range = place.offset as usize..(place.offset + place.bytes) as usize;
+        let bytes = bytes
+            .get(range)
+            .ok_or_else(|| Error::corrupt("a packed constant ends beyond its section"))?;
+        packed.insert(key.clone(), upload(&gpu, place.bytes, bytes)?);
+    }
     let kept = match view.weight_count() {
         0 => None,
         _ => Some(weights.keep()?),
@@ -31,6 +43,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
         kept,
         image,
         constants: HashMap::new(),
+        packed,
         recorded: Vec::new(),
     }))
 }
@@ -46,6 +59,8 @@ struct Loaded {
     kept: Option<KeptWeights>,
     /// Weights on the device, by id.
     constants: HashMap<u32, Arc<Buffer>>,
+    /// Packed constants on the device.
+    packed: HashMap<Key, Arc<Buffer>>,
     /// The last used is last.
     recorded: Vec<Recorded>,
 }
@@ -140,7 +155,26 @@ impl Loaded {
             constants.push(match &storage.source {
                 Source::Scratch | Source::Input(_) => None,
                 Source::Bytes(bytes) => Some(upload(gpu, storage.bytes, bytes)?),
-                Source::Packed(_) => return Err(Error::internal("packed constants come later")),
+                Source::Packed(index) => {
+                    let constant = schedule
+                        .packed
+                        .get(*index)
+                        .ok_or_else(|| Error::internal("no such constant"))?;
+                    Some(match self.packed.get(&constant.key) {
+                        Some(buffer) => Arc::clone(buffer),
+                        None => {
+                            // This device lowers otherwise than the compiler expected.
+                            let id = constant.key.weight;
+                            let kept = self
+                                .kept
+                                .as_ref()
+                                .ok_or_else(|| Error::internal(format!("weight {id} was not kept")))?;
+                            let buffer = upload(gpu, storage.bytes, &pack(constant, kept.bytes(id)?)?)?;
+                            self.packed.insert(constant.key.clone(), Arc::clone(&buffer));
+                            buffer
+                        }
+                    })
+                }
                 Source::Weight(id) => Some(match self.constants.get(id) {
                     Some(buffer) => Arc::clone(buffer),
                     None => {
