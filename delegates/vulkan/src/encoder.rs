@@ -7,11 +7,15 @@
 //! ```
 
 use crate::caps;
+use crate::chain::Operand;
+use crate::codes;
 use crate::facts::Facts;
+use crate::fuse;
 use crate::kernels::Kernel;
 use crate::node::Node;
 use crate::operators::movement;
 use crate::packing::{Key, Packing};
+use crate::program::Plan;
 use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
@@ -91,6 +95,9 @@ pub struct Encoder<'a> {
     packed: HashMap<Key, usize>,
     /// Storages of weights, by id.
     weights: HashMap<u32, usize>,
+    nothing: Option<Tensor>,
+    /// Nodes that are fused behind the one that is being lowered.
+    behind: Vec<u32>,
     node: u32,
 }
 
@@ -99,7 +106,7 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// A node that is not taken, a size that no input tells, or what the device cannot; the error names the node.
-    pub fn encode(image: ImageView<'a>, sizes: &'a Sizes, facts: &'a Facts) -> Result<Schedule, Error> {
+    pub fn encode(image: ImageView<'a>, plan: &Plan, sizes: &'a Sizes, facts: &'a Facts) -> Result<Schedule, Error> {
         let mut encoder = Encoder {
             image,
             sizes,
@@ -108,6 +115,8 @@ impl<'a> Encoder<'a> {
             values: vec![Vec::new(); image.value_count() as usize],
             packed: HashMap::new(),
             weights: HashMap::new(),
+            nothing: None,
+            behind: Vec::new(),
             node: 0,
         };
         for (position, value) in image.inputs().iter().enumerate() {
@@ -116,14 +125,32 @@ impl<'a> Encoder<'a> {
             let tensor = encoder.place(dtype, &dims, Layout::RowMajor, Source::Input(position as u32))?;
             encoder.set(value, tensor);
         }
+        // For each node: the group that ends with it, or that it is a part of.
+        let mut group_of: Vec<Option<&[u32]>> = vec![None; image.node_count() as usize];
+        for group in &plan.groups {
+            for node in group {
+                if let Some(slot) = group_of.get_mut(*node as usize) {
+                    *slot = Some(group);
+                }
+            }
+        }
         for index in 0..image.node_count() {
-            let view = image.node(NodeIndex(index));
-            encoder.node = index;
+            let group = group_of[index as usize].unwrap_or_default();
+            if group.last().is_some_and(|last| *last != index) {
+                continue;
+            }
+            // A group runs where its last node stands.
+            encoder.behind = group.get(1..).unwrap_or_default().to_vec();
+            encoder.node = group.first().copied().unwrap_or(index);
+            let view = image.node(NodeIndex(encoder.node));
             let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
             (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(|e| match e.node {
                 None => e.at(view.index()),
                 Some(_) => e,
             })?;
+            if !encoder.behind.is_empty() {
+                return Err(Error::internal(format!("`{}` was not finished", view.op())).at(view.index()));
+            }
         }
         for value in image.outputs().iter() {
             let tensor = encoder.tensor(value, Layout::RowMajor)?;
@@ -209,18 +236,61 @@ impl<'a> Encoder<'a> {
         Ok(tensor)
     }
 
-    /// The output of a node whose kernel ends with `finish()`.
+    /// The output of a node whose kernel ends with `finish()`: with the nodes that are fused to it, if any.
     ///
     /// # Errors
     /// As [`Encoder::output`].
     pub fn finish(&mut self, node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
-        let out = self.output(node, 0, layout)?;
+        let behind = std::mem::take(&mut self.behind);
+        let mut links = vec![behind.len() as u32];
+        let mut extra = Vec::new();
+        let mut result = node.output(0)?;
+        for index in behind {
+            let view = self.image.node(NodeIndex(index));
+            let link = fuse::link_of(&view, result);
+            let (_, link) = link.ok_or_else(|| Error::internal(format!("`{}` is no link", view.op())))?;
+            let (slot, code, number) = match link.operand {
+                Operand::Number(number) => (0, 0, number),
+                Operand::Value(value) => {
+                    let tensor = self.tensor(value, layout)?;
+                    let code = codes::code(tensor.dtype).ok_or_else(|| Error::internal("no kernel reads this type"))?;
+                    extra.push(tensor);
+                    (extra.len() as u32, code, 0.0)
+                }
+            };
+            links.extend([
+                link.op | slot << 8 | code << 16,
+                number.to_bits(),
+                link.a.to_bits(),
+                link.b.to_bits(),
+            ]);
+            result = view
+                .outputs()
+                .get(0)
+                .ok_or_else(|| Error::internal("a link makes nothing"))?;
+        }
+        let (dtype, dims) = (self.dtype(result)?, self.dims(result)?);
+        let out = self.make(dtype, &dims, layout)?;
+        self.set(result, out.clone());
+        if extra.len() < 2 {
+            let nothing = self.nothing()?;
+            extra.resize(2, nothing);
+        }
+        let extra = <[Tensor; 2]>::try_from(extra).map_err(|_| Error::internal("more operands than buffers"))?;
+        Ok(Finish { out, links, extra })
+    }
+
+    /// A tensor for buffers that nothing is read from.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn nothing(&mut self) -> Result<Tensor, Error> {
+        if let Some(nothing) = &self.nothing {
+            return Ok(nothing.clone());
+        }
         let nothing = self.bytes(DType::U8, &[16], vec![0; 16])?;
-        Ok(Finish {
-            out,
-            links: vec![0],
-            extra: [nothing.clone(), nothing],
-        })
+        self.nothing = Some(nothing.clone());
+        Ok(nothing)
     }
 
     /// Says that a value is this tensor: for outputs that are views, or that were made by hand.

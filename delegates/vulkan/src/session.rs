@@ -2,6 +2,7 @@
 
 use crate::compile::{IMAGE, PACKED, PLAN, pack};
 use crate::encoder::Encoder;
+use crate::fuse;
 use crate::packing::Key;
 use crate::placement::{ALIGN, place};
 use crate::program::Plan;
@@ -25,6 +26,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     let sizes = Sizes::new(&view);
     let bytes = blob.section(PACKED).unwrap_or_default();
     let plan = Plan::read(blob.section(PLAN)?, view.node_count(), bytes.len() as u64)?;
+    fuse::verify(&view, &plan.groups)?;
     let mut packed = HashMap::new();
     for (key, place) in &plan.constants {
         let range = place.offset as usize..(place.offset + place.bytes) as usize;
@@ -40,6 +42,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     Ok(Box::new(Loaded {
         gpu,
         sizes,
+        plan,
         kept,
         image,
         constants: HashMap::new(),
@@ -56,6 +59,7 @@ struct Loaded {
     gpu: Arc<Gpu>,
     image: Vec<u8>,
     sizes: Sizes,
+    plan: Plan,
     kept: Option<KeptWeights>,
     /// Weights on the device, by id.
     constants: HashMap<u32, Arc<Buffer>>,
@@ -142,7 +146,7 @@ impl Loaded {
         self.sizes
             .bind(&view, inputs.iter().map(|i| i.sizes))
             .map_err(|e| Error::invalid(e.to_string()))?;
-        let schedule = Encoder::encode(view, &self.sizes, self.gpu.facts())?;
+        let schedule = Encoder::encode(view, &self.plan, &self.sizes, self.gpu.facts())?;
         let placement = place(&schedule);
         let gpu = &self.gpu;
         let arena = Arc::new(Buffer::new(gpu, placement.arena, Place::Device)?);
