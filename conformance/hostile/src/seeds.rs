@@ -333,6 +333,7 @@ fn vulkan_plan() -> Vec<u8> {
     });
     let plan = delegraph_vulkan::program::Plan {
         groups: vec![vec![0, 1, 3], vec![2, 4]],
+        states: Vec::new(),
         constants: constants.collect(),
     };
     plan.write()

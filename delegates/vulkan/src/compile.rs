@@ -33,6 +33,7 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     }
     let mut plan = Plan {
         groups: fuse::plan(graph),
+        states: Vec::new(),
         constants: Vec::new(),
     };
     let schedule = lower_largest(graph, &plan)?;

@@ -11,12 +11,12 @@ use crate::chain::Operand;
 use crate::codes;
 use crate::facts::Facts;
 use crate::fuse;
-use crate::kernels::Kernel;
+use crate::kernels::{self, Kernel};
 use crate::node::Node;
 use crate::operators::movement;
 use crate::packing::{Key, Packing};
 use crate::program::Plan;
-use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
+use crate::schedule::{Binding, Dispatch, Output, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
 use delegraph_sdk::{DType, Error};
@@ -96,6 +96,7 @@ pub struct Encoder<'a> {
     /// Storages of weights, by id.
     weights: HashMap<u32, usize>,
     nothing: Option<Tensor>,
+    flag: Option<Tensor>,
     /// Nodes that are fused behind the one that is being lowered.
     behind: Vec<u32>,
     node: u32,
@@ -116,13 +117,16 @@ impl<'a> Encoder<'a> {
             packed: HashMap::new(),
             weights: HashMap::new(),
             nothing: None,
+            flag: None,
             behind: Vec::new(),
             node: 0,
         };
         for (position, value) in image.inputs().iter().enumerate() {
             let dims = encoder.dims(value)?;
             let dtype = encoder.dtype(value)?;
-            let tensor = encoder.place(dtype, &dims, Layout::RowMajor, Source::Input(position as u32))?;
+            let state = plan.states.iter().find(|state| state.input == position as u32);
+            let source = state.map_or(Source::Input(position as u32), |state| Source::State(state.index));
+            let tensor = encoder.place(dtype, &dims, Layout::RowMajor, source)?;
             encoder.set(value, tensor);
         }
         // For each node: the group that ends with it, or that it is a part of.
@@ -152,10 +156,18 @@ impl<'a> Encoder<'a> {
                 return Err(Error::internal(format!("`{}` was not finished", view.op())).at(view.index()));
             }
         }
-        for value in image.outputs().iter() {
-            let tensor = encoder.tensor(value, Layout::RowMajor)?;
-            let dims = tensor.dims.iter().map(|d| i64::from(*d)).collect();
-            encoder.schedule.outputs.push((binding(&tensor), dims));
+        for (position, value) in image.outputs().iter().enumerate() {
+            let mut tensor = encoder.tensor(value, Layout::RowMajor)?;
+            let state = plan.states.iter().find(|state| state.output == position as u32);
+            let state = state.map(|state| state.index);
+            if let Some(state) = state {
+                tensor = encoder.next_state(&tensor, state)?;
+            }
+            encoder.schedule.outputs.push(Output {
+                binding: binding(&tensor),
+                sizes: tensor.dims.iter().map(|d| i64::from(*d)).collect(),
+                state,
+            });
         }
         Ok(encoder.schedule)
     }
@@ -312,6 +324,42 @@ impl<'a> Encoder<'a> {
     /// As [`Encoder::make`].
     pub fn bytes(&mut self, dtype: DType, dims: &[u32], bytes: Vec<u8>) -> Result<Tensor, Error> {
         self.place(dtype, dims, Layout::RowMajor, Source::Bytes(bytes))
+    }
+
+    /// Makes a tensor the value of a state after the run: where it is memory of its own, that memory is the state's from the start.
+    fn next_state(&mut self, tensor: &Tensor, state: u32) -> Result<Tensor, Error> {
+        let storage = &mut self.schedule.storages[tensor.storage];
+        if storage.source == Source::Scratch && tensor.offset == 0 && storage.bytes == binding(tensor).bytes {
+            storage.source = Source::NextState(state);
+            return Ok(tensor.clone());
+        }
+        let next = self.place(tensor.dtype, &tensor.dims, Layout::RowMajor, Source::NextState(state))?;
+        let words = tensor.bytes().div_ceil(4) as u32;
+        self.dispatch(
+            &kernels::WORDS,
+            &[read(tensor), write(&next)],
+            &[words, 0, 0],
+            grid(words, 64),
+        )?;
+        Ok(next)
+    }
+
+    /// Words that a kernel sets where a value is not allowed, an index out of range for example: `atomicOr(flag[0], 1)`. They are 0 at the
+    /// start of a run; if one is not at the end, the run fails with `INVALID_ARGUMENT`, and the host runs the region portably, which names
+    /// the value.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn flag(&mut self) -> Result<Tensor, Error> {
+        if let Some(flag) = &self.flag {
+            return Ok(flag.clone());
+        }
+        let flag = self.make(DType::I32, &[4], Layout::RowMajor)?;
+        let nothing = self.nothing()?;
+        self.dispatch(&kernels::WORDS, &[read(&nothing), write(&flag)], &[4, 1, 0], [1, 1, 1])?;
+        self.schedule.flag = Some(binding(&flag));
+        self.flag = Some(flag.clone());
+        Ok(flag)
     }
 
     fn place(&mut self, dtype: DType, dims: &[u32], layout: Layout, source: Source) -> Result<Tensor, Error> {

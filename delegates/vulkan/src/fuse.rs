@@ -169,7 +169,8 @@ fn same_type(image: &ImageView<'_>, a: ValueIndex, b: ValueIndex) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{plan, verify as verify_groups};
+    use delegraph_sdk::DType;
     use delegraph_sdk::image::{Arg, ImageBuilder, Type, verify};
 
     /// `y = relu(mm(a, b) + c)`, and, if asked, `mm(a, b)` as an output too.
@@ -192,18 +193,18 @@ mod tests {
     #[test]
     fn what_follows_a_product_runs_with_it() {
         let bytes = image(false);
-        let image = super::tests::verify(&bytes).unwrap();
+        let image = verify(&bytes).unwrap();
         assert_eq!(plan(&image), [[0, 1, 2]]);
-        assert!(super::verify(&image, &plan(&image)).is_ok());
+        assert!(verify_groups(&image, &plan(&image)).is_ok());
     }
 
     #[test]
     fn what_others_read_ends_a_group() {
         let bytes = image(true);
-        let image = super::tests::verify(&bytes).unwrap();
+        let image = verify(&bytes).unwrap();
         assert_eq!(plan(&image), [[0, 1]]);
         // A blob that says otherwise is refused.
-        assert!(super::verify(&image, &[vec![0, 1, 2]]).is_err());
-        assert!(super::verify(&image, &[vec![1, 2]]).is_err());
+        assert!(verify_groups(&image, &[vec![0, 1, 2]]).is_err());
+        assert!(verify_groups(&image, &[vec![1, 2]]).is_err());
     }
 }

@@ -47,7 +47,12 @@ fn lives(schedule: &Schedule, barriers: &[bool]) -> Vec<Option<(usize, usize)>> 
         step += usize::from(*barrier);
         dispatch.bindings.iter().for_each(|b| touch(b.storage, step));
     }
-    for (binding, _) in &schedule.outputs {
+    for binding in schedule
+        .outputs
+        .iter()
+        .map(|output| &output.binding)
+        .chain(&schedule.flag)
+    {
         touch(binding.storage, step + 1);
     }
     for (life, storage) in lives.iter_mut().zip(&schedule.storages) {
@@ -205,7 +210,7 @@ fn barriers(schedule: &Schedule) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::kernels;
-    use crate::schedule::{Binding, Dispatch, Storage};
+    use crate::schedule::{Binding, Dispatch, Output, Storage};
 
     fn chain(count: usize) -> Schedule {
         let storage = |source| Storage { bytes: 1000, source };
@@ -227,7 +232,11 @@ mod tests {
                     node: 0,
                 })
                 .collect(),
-            outputs: vec![(binding(count), vec![250])],
+            outputs: vec![Output {
+                binding: binding(count),
+                sizes: vec![250],
+                state: None,
+            }],
             ..Schedule::default()
         }
     }

@@ -27,6 +27,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     let bytes = blob.section(PACKED).unwrap_or_default();
     let plan = Plan::read(blob.section(PLAN)?, view.node_count(), bytes.len() as u64)?;
     fuse::verify(&view, &plan.groups)?;
+    plan.check_states(&view)?;
     let mut packed = HashMap::new();
     for (key, place) in &plan.constants {
         let range = place.offset as usize..(place.offset + place.bytes) as usize;
@@ -157,7 +158,7 @@ impl Loaded {
         let mut constants: Vec<Option<Arc<Buffer>>> = Vec::with_capacity(schedule.storages.len());
         for storage in &schedule.storages {
             constants.push(match &storage.source {
-                Source::Scratch | Source::Input(_) => None,
+                Source::Scratch | Source::Input(_) | Source::State(_) | Source::NextState(_) => None,
                 Source::Bytes(bytes) => Some(upload(gpu, storage.bytes, bytes)?),
                 Source::Packed(index) => {
                     let constant = schedule
@@ -217,7 +218,7 @@ impl Loaded {
             .outputs
             .iter()
             .enumerate()
-            .map(|(at, (_, sizes))| readback.add(tensor_bytes(sizes, element(at))))
+            .map(|(at, output)| readback.add(tensor_bytes(&output.sizes, element(at))))
             .collect();
         let upload_buffer = Arc::new(Buffer::new(gpu, upload.end, Place::Upload)?);
         let readback_buffer = Arc::new(Buffer::new(gpu, readback.end, Place::Readback)?);
@@ -252,9 +253,9 @@ impl Loaded {
             });
         }
         commands.push(Command::Barrier);
-        for ((binding, _), (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
+        for (output, (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
             if *bytes > 0 {
-                let (buffer, from, _) = part(binding)?;
+                let (buffer, from, _) = part(&output.binding)?;
                 let bytes = bytes.next_multiple_of(4);
                 commands.push(Command::Copy {
                     from: (buffer, from, bytes),
@@ -281,7 +282,7 @@ impl Loaded {
                 buffer: readback_buffer,
                 places: readback_places,
             },
-            outputs: schedule.outputs.into_iter().map(|(_, sizes)| sizes).collect(),
+            outputs: schedule.outputs.into_iter().map(|output| output.sizes).collect(),
         })
     }
 }
