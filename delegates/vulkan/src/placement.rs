@@ -113,12 +113,12 @@ impl Holes {
             return offset;
         }
         // The last hole grows, if it ends where the arena does.
-        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s)) {
-            if offset + have == self.end {
-                self.remove(offset, have);
-                self.end = offset + size;
-                return offset;
-            }
+        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s))
+            && offset + have == self.end
+        {
+            self.remove(offset, have);
+            self.end = offset + size;
+            return offset;
         }
         let offset = self.end;
         self.end += size;
@@ -126,11 +126,11 @@ impl Holes {
     }
 
     fn free(&mut self, mut offset: u64, mut size: u64) {
-        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s)) {
-            if before + have == offset {
-                self.remove(before, have);
-                (offset, size) = (before, have + size);
-            }
+        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + have == offset
+        {
+            self.remove(before, have);
+            (offset, size) = (before, have + size);
         }
         if let Some(have) = self.by_offset.get(&(offset + size)).copied() {
             self.remove(offset + size, have);
