@@ -1,5 +1,5 @@
-//! The component `vulkan`: two software drivers (Mesa's lavapipe and SwiftShader), the loader, the validation layers, `spirv-val` and `vulkaninfo`,
-//! out of Debian's archive.
+//! The component `vulkan`: two software drivers (Mesa's lavapipe and SwiftShader), the loader and its headers, the validation layers, `spirv-val` and
+//! `vulkaninfo`, out of Debian's archive.
 //!
 //! apt-get resolves, downloads and verifies the packages, with sources, lists, cache and package status of its own under `target/provision/vulkan`;
 //! `dpkg-deb` unpacks them there. Nothing is installed, no root is needed, and the system's packages are neither read nor changed. Installing the
@@ -23,6 +23,8 @@ const PACKAGES: [&str; 5] = [
     "libvulkan1",
     "vulkan-tools",
 ];
+/// What is unpacked whole, alone: the headers.
+const HEADERS: &str = "libvulkan-dev";
 /// What SwiftShader is in, and where. The package's dependencies, a browser's, are not wanted.
 const SWIFTSHADER: (&str, &str) = ("chromium-common", "./usr/lib/chromium/");
 
@@ -149,7 +151,9 @@ fn fetch(folder: &Path) -> Result<()> {
     let mut arguments = vec!["install", "--download-only", "--yes", "-t", "bookworm-backports"];
     arguments.extend(PACKAGES);
     apt.run(&arguments)?;
-    for package in packages_in(&apt.archives())? {
+    apt.run(&["download", HEADERS])?;
+    let whole = [packages_in(&apt.archives())?, packages_in(&apt.folder)?].concat();
+    for package in whole {
         run_program(
             Command::new("dpkg-deb")
                 .arg("-x")
