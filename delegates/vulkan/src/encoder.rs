@@ -1,0 +1,321 @@
+//! Lowers a region for one set of sizes: operators ask it for tensors and give it dispatches.
+//!
+//! ```text
+//! let x = e.input(&node, 0)?;                        // the tensor of argument 0, row-major
+//! let y = e.output(&node, 0, Layout::RowMajor)?;     // a new tensor for output 0
+//! e.dispatch(kernel, &[read(&x), write(&y)], &[y.count()], grid(y.count(), 64))?;
+//! ```
+
+use crate::caps;
+use crate::facts::Facts;
+use crate::kernels::Kernel;
+use crate::node::Node;
+use crate::operators::movement;
+use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Schedule, Source, Storage};
+use crate::tensor::{Layout, Tensor, checked_count};
+use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
+use delegraph_sdk::{DType, Error};
+
+/// A tensor as an operand of a dispatch.
+#[derive(Debug, Clone, Copy)]
+pub struct Bind {
+    binding: Binding,
+    writes: bool,
+}
+
+impl Bind {
+    /// A part of the tensor's bytes: `offset` is a multiple of 256 from its start.
+    #[must_use]
+    pub fn part(mut self, offset: u64, bytes: u64) -> Bind {
+        self.binding.offset += offset;
+        self.binding.bytes = bytes.next_multiple_of(16);
+        self
+    }
+}
+
+/// The kernel reads it.
+pub fn read(tensor: &Tensor) -> Bind {
+    Bind {
+        binding: binding(tensor),
+        writes: false,
+    }
+}
+
+/// The kernel writes it, or reads and writes it.
+pub fn write(tensor: &Tensor) -> Bind {
+    Bind {
+        binding: binding(tensor),
+        writes: true,
+    }
+}
+
+fn binding(tensor: &Tensor) -> Binding {
+    Binding {
+        storage: tensor.storage,
+        offset: tensor.offset,
+        bytes: tensor.bytes().next_multiple_of(16).max(16),
+    }
+}
+
+/// Workgroups for `count` invocations in a row, `size` in each: kernels find their place by `linear()` of `include/index.wgsl`.
+pub fn grid(count: u32, size: u32) -> [u32; 3] {
+    let groups = count.div_ceil(size).max(1);
+    match groups <= 32768 {
+        true => [groups, 1, 1],
+        false => [32768, groups.div_ceil(32768), 1],
+    }
+}
+
+/// What a kernel that ends with `finish()` of `include/finish.wgsl` needs: where it writes, and what is applied before.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The output: that of the node, or of the last node that was fused to it.
+    pub out: Tensor,
+    /// The parameters that `finish()` reads: put them at the end of the kernel's.
+    pub links: Vec<u32>,
+    /// The operands `extra0` and `extra1`.
+    pub extra: [Tensor; 2],
+}
+
+/// The state of one lowering.
+pub struct Encoder<'a> {
+    image: ImageView<'a>,
+    sizes: &'a Sizes,
+    facts: &'a Facts,
+    schedule: Schedule,
+    /// For each value, the tensors that hold it: one a layout.
+    values: Vec<Vec<Tensor>>,
+    node: u32,
+}
+
+impl<'a> Encoder<'a> {
+    /// Lowers the region.
+    ///
+    /// # Errors
+    /// A node that is not taken, a size that no input tells, or what the device cannot; the error names the node.
+    pub fn encode(image: ImageView<'a>, sizes: &'a Sizes, facts: &'a Facts) -> Result<Schedule, Error> {
+        let mut encoder = Encoder {
+            image,
+            sizes,
+            facts,
+            schedule: Schedule::default(),
+            values: vec![Vec::new(); image.value_count() as usize],
+            node: 0,
+        };
+        for (position, value) in image.inputs().iter().enumerate() {
+            let dims = encoder.dims(value)?;
+            let dtype = encoder.dtype(value)?;
+            let tensor = encoder.place(dtype, &dims, Layout::RowMajor, Source::Input(position as u32))?;
+            encoder.set(value, tensor);
+        }
+        for index in 0..image.node_count() {
+            let view = image.node(NodeIndex(index));
+            encoder.node = index;
+            let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
+            (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(|e| match e.node {
+                None => e.at(view.index()),
+                Some(_) => e,
+            })?;
+        }
+        for value in image.outputs().iter() {
+            let tensor = encoder.tensor(value, Layout::RowMajor)?;
+            let dims = tensor.dims.iter().map(|d| i64::from(*d)).collect();
+            encoder.schedule.outputs.push((binding(&tensor), dims));
+        }
+        Ok(encoder.schedule)
+    }
+
+    /// The device, or the weakest one while a region is compiled.
+    pub fn facts(&self) -> &'a Facts {
+        self.facts
+    }
+
+    /// The sizes of a value.
+    ///
+    /// # Errors
+    /// One is not known, or too large.
+    pub fn dims(&self, value: ValueIndex) -> Result<Vec<u32>, Error> {
+        let dims = self.sizes.dims(&self.image, value);
+        let dims = dims.ok_or_else(|| Error::invalid("a size is not known from the sizes of the inputs"))?;
+        let dims: Option<Vec<u32>> = dims.iter().map(|d| u32::try_from(*d).ok()).collect();
+        let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+        checked_count(&dims)?;
+        Ok(dims)
+    }
+
+    /// The element type of a value.
+    ///
+    /// # Errors
+    /// It is no tensor.
+    pub fn dtype(&self, value: ValueIndex) -> Result<DType, Error> {
+        match self.image.value(value).kind() {
+            Kind::Tensor(dtype) => Ok(dtype),
+            _ => Err(Error::unsupported("a number that is read at run time")),
+        }
+    }
+
+    /// The tensor that a value is, in a layout; a transfer is made where it lies in another.
+    ///
+    /// # Errors
+    /// It was not made yet, or does not fit the layout.
+    pub fn tensor(&mut self, value: ValueIndex, layout: Layout) -> Result<Tensor, Error> {
+        let at = value.0 as usize;
+        if self.values[at].is_empty() {
+            self.weigh(value)?;
+        }
+        if let Some(tensor) = self.values[at].iter().find(|t| t.layout == layout) {
+            return Ok(tensor.clone());
+        }
+        let have = self.values[at].first().cloned();
+        let have = have.ok_or_else(|| Error::internal(format!("value {at} is read before it is made")))?;
+        let moved = movement::to_layout(self, &have, layout)?;
+        self.schedule.transfers += 1;
+        self.values[at].push(moved.clone());
+        Ok(moved)
+    }
+
+    /// The layout that a value lies in by now; [`Layout::RowMajor`] for constants.
+    pub fn layout(&self, value: ValueIndex) -> Layout {
+        self.values[value.0 as usize]
+            .first()
+            .map_or(Layout::RowMajor, |t| t.layout)
+    }
+
+    /// The tensor at an argument of a node, row-major.
+    ///
+    /// # Errors
+    /// The argument is no tensor, or as [`Encoder::tensor`].
+    pub fn input(&mut self, node: &Node<'_>, argument: usize) -> Result<Tensor, Error> {
+        self.tensor(node.value(argument)?, Layout::RowMajor)
+    }
+
+    /// A new tensor for an output of a node, of the dtype and sizes that the graph declares.
+    ///
+    /// # Errors
+    /// There is no such output, or it is too large.
+    pub fn output(&mut self, node: &Node<'_>, output: usize, layout: Layout) -> Result<Tensor, Error> {
+        let value = node.output(output)?;
+        let (dtype, dims) = (self.dtype(value)?, self.dims(value)?);
+        let tensor = self.make(dtype, &dims, layout)?;
+        self.set(value, tensor.clone());
+        Ok(tensor)
+    }
+
+    /// The output of a node whose kernel ends with `finish()`.
+    ///
+    /// # Errors
+    /// As [`Encoder::output`].
+    pub fn finish(&mut self, node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
+        let out = self.output(node, 0, layout)?;
+        let nothing = self.bytes(DType::U8, &[16], vec![0; 16])?;
+        Ok(Finish {
+            out,
+            links: vec![0],
+            extra: [nothing.clone(), nothing],
+        })
+    }
+
+    /// Says that a value is this tensor: for outputs that are views, or that were made by hand.
+    pub fn set(&mut self, value: ValueIndex, tensor: Tensor) {
+        self.values[value.0 as usize] = vec![tensor];
+    }
+
+    /// A new tensor of unspecified content that lives as long as something uses it.
+    ///
+    /// # Errors
+    /// It is too large, or does not fit the layout.
+    pub fn make(&mut self, dtype: DType, dims: &[u32], layout: Layout) -> Result<Tensor, Error> {
+        self.place(dtype, dims, layout, Source::Scratch)
+    }
+
+    /// A tensor of given bytes: small tables.
+    ///
+    /// # Errors
+    /// As [`Encoder::make`].
+    pub fn bytes(&mut self, dtype: DType, dims: &[u32], bytes: Vec<u8>) -> Result<Tensor, Error> {
+        self.place(dtype, dims, Layout::RowMajor, Source::Bytes(bytes))
+    }
+
+    fn place(&mut self, dtype: DType, dims: &[u32], layout: Layout, source: Source) -> Result<Tensor, Error> {
+        checked_count(dims)?;
+        if layout == Layout::Nhwc4 {
+            match dims {
+                [n, c, h, w] => checked_count(&[*n, c.next_multiple_of(4), *h, *w])?,
+                _ => return Err(Error::internal("only tensors of four dimensions lie channels last")),
+            };
+        }
+        let tensor = Tensor {
+            storage: self.schedule.storages.len(),
+            offset: 0,
+            dtype,
+            dims: dims.to_vec(),
+            layout,
+        };
+        self.schedule.storages.push(Storage {
+            bytes: tensor.bytes().next_multiple_of(16).max(16),
+            source,
+        });
+        Ok(tensor)
+    }
+
+    /// Makes a tensor of a constant.
+    fn weigh(&mut self, value: ValueIndex) -> Result<(), Error> {
+        if let Origin::Weight(weight) = self.image.value(value).source() {
+            let weight = self.image.weight(weight);
+            let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
+            let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+            let tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+            self.set(value, tensor);
+        }
+        Ok(())
+    }
+
+    /// Adds a dispatch. `operands` are the kernel's buffers in order; one that no tensor is for gets any other tensor.
+    ///
+    /// # Errors
+    /// A binding or a grid beyond the device's limits, or operands that do not fit the kernel.
+    pub fn dispatch(
+        &mut self,
+        kernel: &'static Kernel,
+        operands: &[Bind],
+        params: &[u32],
+        groups: [u32; 3],
+    ) -> Result<(), Error> {
+        let limits = &self.facts.limits;
+        if operands.len() != kernel.writes.len() || operands.iter().zip(kernel.writes).any(|(o, w)| o.writes && !w) {
+            return Err(Error::internal(format!(
+                "operands do not fit the kernel `{}`",
+                kernel.name
+            )));
+        }
+        if let Some(large) = operands.iter().find(|o| o.binding.bytes > limits.storage_range) {
+            return Err(Error::unsupported(format!(
+                "a tensor of {} bytes is more than the {} that `{}` binds at once",
+                large.binding.bytes, limits.storage_range, self.facts.name
+            )));
+        }
+        if groups.iter().zip(limits.groups).any(|(have, most)| *have > most) {
+            return Err(Error::unsupported(format!(
+                "`{}` would need {groups:?} workgroups",
+                kernel.name
+            )));
+        }
+        if groups.contains(&0) {
+            return Ok(());
+        }
+        let all = &mut self.schedule.params;
+        all.resize(all.len().next_multiple_of(PARAMS_ALIGN), 0);
+        let start = all.len();
+        all.extend_from_slice(params);
+        let params = start..all.len().max(start + 1);
+        all.resize(params.end, 0);
+        self.schedule.dispatches.push(Dispatch {
+            kernel,
+            bindings: operands.iter().map(|o| o.binding).collect(),
+            params,
+            groups,
+            node: self.node,
+        });
+        Ok(())
+    }
+}
