@@ -177,7 +177,10 @@ pub fn extreme(
         return Err(Error::invalid("rows without elements have no largest or smallest one"));
     }
     let wanted = u32::from(values.is_some()) | u32::from(indices.is_some()) << 1;
-    let (values, indices) = (values.unwrap_or(&x.tensor).clone(), indices.unwrap_or(&x.tensor).clone());
+    let (values, indices) = (
+        values.unwrap_or(&x.tensor).clone(),
+        indices.unwrap_or(&x.tensor).clone(),
+    );
     let plan = rows.plan();
     if plan.segments == 1 {
         let candidates = (rows.length, 0, &x.tensor);
@@ -247,7 +250,11 @@ fn encode_fold(node: &Node<'_>, e: &mut Encoder<'_>, dims: Option<usize>, map: M
     if is_float(out.dtype) {
         return fold(e, (&x, &rows), (map, combine, Last::Itself), None, &out);
     }
-    let how = if combine == Combine::Product { Whole::Product } else { Whole::Sum };
+    let how = if combine == Combine::Product {
+        Whole::Product
+    } else {
+        Whole::Sum
+    };
     fold_whole(e, &x, &rows, how, &out)
 }
 
@@ -342,7 +349,11 @@ fn encode_spread(node: &Node<'_>, e: &mut Encoder<'_>, spread: &Spread) -> Encod
     let average = (Map::Itself, Combine::Sum, Last::Over(count as f32));
     fold(e, (&x, &rows), average, None, &mean)?;
     let by = (count - correction).max(0.0) as f32;
-    let last = if spread.root { Last::RootOver(by) } else { Last::Over(by) };
+    let last = if spread.root {
+        Last::RootOver(by)
+    } else {
+        Last::Over(by)
+    };
     fold(e, (&x, &rows), (Map::SquareFrom, Combine::Sum, last), Some(&mean), &out)?;
     if spread.mean {
         let out = e.output(node, 1, Layout::RowMajor)?;
@@ -355,8 +366,20 @@ fn encode_log_sum_exp(node: &Node<'_>, e: &mut Encoder<'_>) -> Encoded {
     let along = chosen(node, e, Some(1))?;
     let (x, rows, out) = reduced(node, e, &along)?;
     let top = e.make(DType::F32, &[rows.count], Layout::RowMajor)?;
-    fold(e, (&x, &rows), (Map::Itself, Combine::Max, Last::InfiniteAsZero), None, &top)?;
-    fold(e, (&x, &rows), (Map::ExpFrom, Combine::Sum, Last::LogPlus), Some(&top), &out)
+    fold(
+        e,
+        (&x, &rows),
+        (Map::Itself, Combine::Max, Last::InfiniteAsZero),
+        None,
+        &top,
+    )?;
+    fold(
+        e,
+        (&x, &rows),
+        (Map::ExpFrom, Combine::Sum, Last::LogPlus),
+        Some(&top),
+        &out,
+    )
 }
 
 fn encode_norm(node: &Node<'_>, e: &mut Encoder<'_>) -> Encoded {
@@ -365,7 +388,11 @@ fn encode_norm(node: &Node<'_>, e: &mut Encoder<'_>) -> Encoded {
     let order = node.optional_scalar(1)?.map_or(2.0, |p| p.float());
     let steps = steps_of_norm(order).ok_or_else(|| Error::unsupported(format!("a norm of order {order}")))?;
     // The largest of nothing is 0 here.
-    let steps = if rows.length == 0 && order == f64::INFINITY { steps_of_norm(1.0).unwrap_or(steps) } else { steps };
+    let steps = if rows.length == 0 && order == f64::INFINITY {
+        steps_of_norm(1.0).unwrap_or(steps)
+    } else {
+        steps
+    };
     if order == f64::NEG_INFINITY && rows.length == 0 && rows.count > 0 {
         return Err(Error::invalid("rows without elements have no smallest one"));
     }
@@ -406,7 +433,10 @@ fn dtypes(node: &NodeView<'_>) -> Result<(DType, DType), Refusal> {
     }
     match (caps::dtype(node, 0), caps::output_dtype(node)) {
         (Some(x), Some(out)) => Ok((x, out)),
-        _ => Err(Refusal::dtype(format!("`{}` of something else than a tensor", node.op()))),
+        _ => Err(Refusal::dtype(format!(
+            "`{}` of something else than a tensor",
+            node.op()
+        ))),
     }
 }
 
@@ -478,7 +508,9 @@ const fn row(
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
-    row("aten::sum", accept_sum, |n, e| encode_fold(n, e, None, Map::Itself, Combine::Sum)),
+    row("aten::sum", accept_sum, |n, e| {
+        encode_fold(n, e, None, Map::Itself, Combine::Sum)
+    }),
     row("aten::sum.dim_IntList", accept_sum, |n, e| {
         encode_fold(n, e, Some(1), Map::Itself, Combine::Sum)
     }),
@@ -503,12 +535,16 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::argmax", accept_any, |n, e| encode_place(n, e, false)),
     row("aten::argmin", accept_any, |n, e| encode_place(n, e, true)),
     row("aten::any", accept_any, |n, e| encode_truth(n, e, None, Combine::Max)),
-    row("aten::any.dim", accept_any, |n, e| encode_truth(n, e, Some(1), Combine::Max)),
+    row("aten::any.dim", accept_any, |n, e| {
+        encode_truth(n, e, Some(1), Combine::Max)
+    }),
     row("aten::any.dims", accept_any, |n, e| {
         encode_truth(n, e, Some(1), Combine::Max)
     }),
     row("aten::all", accept_any, |n, e| encode_truth(n, e, None, Combine::Min)),
-    row("aten::all.dim", accept_any, |n, e| encode_truth(n, e, Some(1), Combine::Min)),
+    row("aten::all.dim", accept_any, |n, e| {
+        encode_truth(n, e, Some(1), Combine::Min)
+    }),
     row("aten::all.dims", accept_any, |n, e| {
         encode_truth(n, e, Some(1), Combine::Min)
     }),
@@ -518,14 +554,18 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::logsumexp", accept_to_float, encode_log_sum_exp),
     row("aten::linalg_vector_norm", accept_norm, encode_norm),
     row("aten::norm.ScalarOpt_dim", accept_norm, encode_norm),
-    row("aten::var", accept_floats, |n, e| encode_spread(n, e, &spread(None, 1, false, false))),
+    row("aten::var", accept_floats, |n, e| {
+        encode_spread(n, e, &spread(None, 1, false, false))
+    }),
     row("aten::var.dim", accept_floats, |n, e| {
         encode_spread(n, e, &spread(Some(1), 2, false, false))
     }),
     row("aten::var.correction", accept_floats, |n, e| {
         encode_spread(n, e, &spread(Some(1), 2, false, false))
     }),
-    row("aten::std", accept_floats, |n, e| encode_spread(n, e, &spread(None, 1, true, false))),
+    row("aten::std", accept_floats, |n, e| {
+        encode_spread(n, e, &spread(None, 1, true, false))
+    }),
     row("aten::std.dim", accept_floats, |n, e| {
         encode_spread(n, e, &spread(Some(1), 2, true, false))
     }),

@@ -165,7 +165,9 @@ impl Rows {
 
 /// A list of dimensions as parameters.
 pub fn listed(dims: &Dims) -> Vec<u32> {
-    std::iter::once(dims.len() as u32).chain(dims.iter().flatten().copied()).collect()
+    std::iter::once(dims.len() as u32)
+        .chain(dims.iter().flatten().copied())
+        .collect()
 }
 
 /// Dimensions from the outermost to the innermost, as a list for kernels: those of size 1 left out, those that lie as one joined.

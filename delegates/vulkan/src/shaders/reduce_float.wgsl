@@ -70,7 +70,7 @@ fn finished(value: f32, row: u32) -> f32 {
 }
 
 fn bits_of(value: f32, code: u32) -> u32 {
-    if code == BOOL { return select(0u, 1u, value > 0.0); }
+    if code == BOOL || code == U8 { return select(0u, 1u, value > 0.0); } // a truth value
     return bits_of_float(value, code);
 }
 

@@ -21,7 +21,14 @@ fn strided(i: u32, at: u32) -> u32 {
 fn element(i: u32, code: u32) -> f32 {
     if code == F32 { return bitcast<f32>(x[i]); }
     if code == I64 {
-        return f32(bitcast<i32>(x[2u * i + 1u])) * 4294967296.0 + f32(x[2u * i]);
+        let low = x[2u * i];
+        let high = x[2u * i + 1u];
+        // A small number is exact; of a large negative one the size is converted, so that nothing cancels.
+        if high == select(0u, 0xffffffffu, bitcast<i32>(low) < 0) { return f32(bitcast<i32>(low)); }
+        if bitcast<i32>(high) < 0 {
+            return -(f32(~high + select(0u, 1u, low == 0u)) * 4294967296.0 + f32(~low + 1u));
+        }
+        return f32(high) * 4294967296.0 + f32(low);
     }
     return float_from(x[word_of(i, code)], i, code);
 }
