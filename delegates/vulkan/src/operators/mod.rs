@@ -2,8 +2,10 @@
 
 pub mod elementwise;
 pub mod movement;
+pub mod reduce;
+pub mod reduce_rows;
 
 use crate::caps::Operator;
 
 /// The families.
-pub const FAMILIES: &[&[Operator]] = &[elementwise::OPERATORS, movement::OPERATORS];
+pub const FAMILIES: &[&[Operator]] = &[elementwise::OPERATORS, movement::OPERATORS, reduce::OPERATORS];
