@@ -1,9 +1,17 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
+pub mod create;
 pub mod elementwise;
 pub mod movement;
 
 use crate::caps::Operator;
 
 /// The families.
-pub const FAMILIES: &[&[Operator]] = &[elementwise::OPERATORS, movement::OPERATORS];
+pub const FAMILIES: &[&[Operator]] = &[
+    elementwise::OPERATORS,
+    create::OPERATORS,
+    movement::views::OPERATORS,
+    movement::edges::OPERATORS,
+    movement::join::OPERATORS,
+    movement::parts::OPERATORS,
+];
