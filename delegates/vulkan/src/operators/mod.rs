@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod elementwise;
+pub mod index;
 pub mod movement;
 
 use crate::caps::Operator;
@@ -14,4 +15,6 @@ pub const FAMILIES: &[&[Operator]] = &[
     movement::edges::OPERATORS,
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
+    index::gather::OPERATORS,
+    index::scatter::OPERATORS,
 ];
