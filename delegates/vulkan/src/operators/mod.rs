@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod elementwise;
+pub mod index;
 pub mod movement;
 pub mod reduce;
 pub mod reduce_rows;
@@ -17,4 +18,6 @@ pub const FAMILIES: &[&[Operator]] = &[
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
     reduce::OPERATORS,
+    index::gather::OPERATORS,
+    index::scatter::OPERATORS,
 ];
