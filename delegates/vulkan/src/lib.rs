@@ -11,14 +11,18 @@
 //! A device is not needed to partition or compile.
 
 pub mod caps;
+pub mod chain;
 pub mod codes;
 mod compile;
 pub mod encoder;
 pub mod facts;
+pub mod fuse;
 pub mod kernels;
 pub mod node;
 pub mod operators;
+pub mod packing;
 pub mod placement;
+pub mod program;
 pub mod schedule;
 mod session;
 pub mod sys;
@@ -49,7 +53,7 @@ impl Delegate for Vulkan {
         version: env!("CARGO_PKG_VERSION"),
         build: "",
         format: "delegraph.vulkan",
-        format_version: 1,
+        format_version: program::VERSION,
     };
 
     const OPTIONS_SCHEMA: &'static str = r#"{
@@ -126,11 +130,11 @@ impl Compile for Vulkan {
     fn compile(
         &self,
         graph: &ImageView<'_>,
-        _: &Weights<'_>,
+        weights: &Weights<'_>,
         _: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
-        compile::compile(graph, context)
+        compile::compile(graph, weights, context)
     }
 }
 

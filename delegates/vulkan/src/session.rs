@@ -1,8 +1,11 @@
 //! Sessions: a blob on a device. Commands are recorded once for each set of input sizes, and the last few recordings are kept.
 
-use crate::compile::IMAGE;
+use crate::compile::{IMAGE, PACKED, PLAN, pack};
 use crate::encoder::Encoder;
+use crate::fuse;
+use crate::packing::Key;
 use crate::placement::{ALIGN, place};
+use crate::program::Plan;
 use crate::schedule::{Binding, Schedule, Source};
 use crate::sys::{Buffer, Command, Gpu, Place, Recording};
 use delegraph_sdk::image::{ImageView, Sizes, verify};
@@ -21,6 +24,18 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     let image = blob.section(IMAGE)?.to_vec();
     let view = verified(&image)?;
     let sizes = Sizes::new(&view);
+    let bytes = blob.section(PACKED).unwrap_or_default();
+    let plan = Plan::read(blob.section(PLAN)?, view.node_count(), bytes.len() as u64)?;
+    fuse::verify(&view, &plan.groups)?;
+    plan.check_states(&view)?;
+    let mut packed = HashMap::new();
+    for (key, place) in &plan.constants {
+        let range = place.offset as usize..(place.offset + place.bytes) as usize;
+        let bytes = bytes
+            .get(range)
+            .ok_or_else(|| Error::corrupt("a packed constant ends beyond its section"))?;
+        packed.insert(key.clone(), upload(&gpu, place.bytes, bytes)?);
+    }
     let kept = match view.weight_count() {
         0 => None,
         _ => Some(weights.keep()?),
@@ -28,9 +43,11 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     Ok(Box::new(Loaded {
         gpu,
         sizes,
+        plan,
         kept,
         image,
         constants: HashMap::new(),
+        packed,
         recorded: Vec::new(),
     }))
 }
@@ -43,9 +60,12 @@ struct Loaded {
     gpu: Arc<Gpu>,
     image: Vec<u8>,
     sizes: Sizes,
+    plan: Plan,
     kept: Option<KeptWeights>,
     /// Weights on the device, by id.
     constants: HashMap<u32, Arc<Buffer>>,
+    /// Packed constants on the device.
+    packed: HashMap<Key, Arc<Buffer>>,
     /// The last used is last.
     recorded: Vec<Recorded>,
 }
@@ -127,7 +147,7 @@ impl Loaded {
         self.sizes
             .bind(&view, inputs.iter().map(|i| i.sizes))
             .map_err(|e| Error::invalid(e.to_string()))?;
-        let schedule = Encoder::encode(view, &self.sizes, self.gpu.facts())?;
+        let schedule = Encoder::encode(view, &self.plan, &self.sizes, self.gpu.facts())?;
         let placement = place(&schedule);
         let gpu = &self.gpu;
         let arena = Arc::new(Buffer::new(gpu, placement.arena, Place::Device)?);
@@ -138,9 +158,28 @@ impl Loaded {
         let mut constants: Vec<Option<Arc<Buffer>>> = Vec::with_capacity(schedule.storages.len());
         for storage in &schedule.storages {
             constants.push(match &storage.source {
-                Source::Scratch | Source::Input(_) => None,
+                Source::Scratch | Source::Input(_) | Source::State(_) | Source::NextState(_) => None,
                 Source::Bytes(bytes) => Some(upload(gpu, storage.bytes, bytes)?),
-                Source::Packed(_) => return Err(Error::internal("packed constants come later")),
+                Source::Packed(index) => {
+                    let constant = schedule
+                        .packed
+                        .get(*index)
+                        .ok_or_else(|| Error::internal("no such constant"))?;
+                    Some(match self.packed.get(&constant.key) {
+                        Some(buffer) => Arc::clone(buffer),
+                        None => {
+                            // This device lowers otherwise than the compiler expected.
+                            let id = constant.key.weight;
+                            let kept = self
+                                .kept
+                                .as_ref()
+                                .ok_or_else(|| Error::internal(format!("weight {id} was not kept")))?;
+                            let buffer = upload(gpu, storage.bytes, &pack(constant, kept.bytes(id)?)?)?;
+                            self.packed.insert(constant.key.clone(), Arc::clone(&buffer));
+                            buffer
+                        }
+                    })
+                }
                 Source::Weight(id) => Some(match self.constants.get(id) {
                     Some(buffer) => Arc::clone(buffer),
                     None => {
@@ -179,7 +218,7 @@ impl Loaded {
             .outputs
             .iter()
             .enumerate()
-            .map(|(at, (_, sizes))| readback.add(tensor_bytes(sizes, element(at))))
+            .map(|(at, output)| readback.add(tensor_bytes(&output.sizes, element(at))))
             .collect();
         let upload_buffer = Arc::new(Buffer::new(gpu, upload.end, Place::Upload)?);
         let readback_buffer = Arc::new(Buffer::new(gpu, readback.end, Place::Readback)?);
@@ -214,9 +253,9 @@ impl Loaded {
             });
         }
         commands.push(Command::Barrier);
-        for ((binding, _), (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
+        for (output, (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
             if *bytes > 0 {
-                let (buffer, from, _) = part(binding)?;
+                let (buffer, from, _) = part(&output.binding)?;
                 let bytes = bytes.next_multiple_of(4);
                 commands.push(Command::Copy {
                     from: (buffer, from, bytes),
@@ -243,7 +282,7 @@ impl Loaded {
                 buffer: readback_buffer,
                 places: readback_places,
             },
-            outputs: schedule.outputs.into_iter().map(|(_, sizes)| sizes).collect(),
+            outputs: schedule.outputs.into_iter().map(|output| output.sizes).collect(),
         })
     }
 }

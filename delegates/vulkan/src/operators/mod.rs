@@ -1,5 +1,6 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
+pub mod create;
 pub mod elementwise;
 pub mod movement;
 pub mod norm;
@@ -12,7 +13,11 @@ use crate::caps::Operator;
 /// The families.
 pub const FAMILIES: &[&[Operator]] = &[
     elementwise::OPERATORS,
-    movement::OPERATORS,
+    create::OPERATORS,
+    movement::views::OPERATORS,
+    movement::edges::OPERATORS,
+    movement::join::OPERATORS,
+    movement::parts::OPERATORS,
     reduce::OPERATORS,
     softmax::OPERATORS,
     norm::OPERATORS,

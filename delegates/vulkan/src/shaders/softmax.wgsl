@@ -23,7 +23,7 @@ fn nothing() -> Sum {
     return Sum(-infinity(), 0.0);
 }
 
-fn with(state: Sum, value: f32) -> Sum {
+fn including(state: Sum, value: f32) -> Sum {
     if is_nan(value) { return Sum(state.top, value); }
     // Equal infinities have no difference.
     if value == state.top { return Sum(state.top, state.sum + 1.0); }
@@ -44,7 +44,7 @@ fn gathered(base: u32, first: u32, step: u32) -> Sum {
     while j < length {
         var block = nothing();
         for (var k = 0u; k < 32u && j < length; k++) {
-            block = with(block, element(base + j * params[5], params[1]));
+            block = including(block, element(base + j * params[5], params[1]));
             j += step;
         }
         total = joined(total, block);
