@@ -100,8 +100,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: v
 //@ if GROUP
     total = gathered_by_all(total, local);
 //@ end
-    // The distance of infinity from itself is NaN, and so is every sum that has it.
-    if total.top == infinity() { total.sum = nan(); }
+    // The distance of infinity from itself is NaN, and so is every sum that has it. Not all drivers' `exp` hands NaN on.
+    if total.top == infinity() || (total.top == -infinity() && params[4] != 2u) { total.sum = nan(); }
     var logarithm = 0.0;
     if params[4] == 1u { logarithm = log(total.sum); }
     if params[6] == 1u {
