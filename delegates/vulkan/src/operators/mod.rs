@@ -6,7 +6,9 @@ pub mod movement;
 pub mod norm;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod scan;
 pub mod softmax;
+pub mod sort;
 
 use crate::caps::Operator;
 
@@ -21,4 +23,6 @@ pub const FAMILIES: &[&[Operator]] = &[
     reduce::OPERATORS,
     softmax::OPERATORS,
     norm::OPERATORS,
+    scan::OPERATORS,
+    sort::OPERATORS,
 ];
