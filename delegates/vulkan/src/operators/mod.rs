@@ -4,8 +4,12 @@ pub mod create;
 pub mod elementwise;
 pub mod index;
 pub mod movement;
+pub mod norm;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod scan;
+pub mod softmax;
+pub mod sort;
 
 use crate::caps::Operator;
 
@@ -20,4 +24,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     reduce::OPERATORS,
     index::gather::OPERATORS,
     index::scatter::OPERATORS,
+    softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    sort::OPERATORS,
 ];
