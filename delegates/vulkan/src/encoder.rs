@@ -215,6 +215,14 @@ impl<'a> Encoder<'a> {
     /// As [`Encoder::output`].
     pub fn finish(&mut self, node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
         let out = self.output(node, 0, layout)?;
+        self.unfinished(out)
+    }
+
+    /// A tensor that is no node's output, for a kernel that ends with `finish()`: nothing is applied.
+    ///
+    /// # Errors
+    /// As [`Encoder::output`].
+    pub fn unfinished(&mut self, out: Tensor) -> Result<Finish, Error> {
         let nothing = self.bytes(DType::U8, &[16], vec![0; 16])?;
         Ok(Finish {
             out,

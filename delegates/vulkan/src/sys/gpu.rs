@@ -300,6 +300,8 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         name: text(&properties.device_name),
         vendor: vendor(properties.vendor_id),
         kind: match properties.device_type {
+            // Kernels for graphics processors are tested on drivers that compute on the processor.
+            _ if std::env::var_os("DELEGRAPH_VULKAN_AS_DISCRETE").is_some_and(|v| v == "1") => Kind::Discrete,
             vk::PhysicalDeviceType::DISCRETE_GPU => Kind::Discrete,
             vk::PhysicalDeviceType::INTEGRATED_GPU => Kind::Integrated,
             vk::PhysicalDeviceType::VIRTUAL_GPU => Kind::Virtual,
