@@ -1,10 +1,14 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
+pub mod attention;
 pub mod create;
 pub mod elementwise;
 pub mod index;
+pub mod linear;
+pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod product;
 pub mod reduce;
 pub mod reduce_rows;
 pub mod scan;
@@ -28,4 +32,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    matmul::OPERATORS,
+    linear::OPERATORS,
+    attention::OPERATORS,
 ];
