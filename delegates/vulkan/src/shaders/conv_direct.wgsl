@@ -25,13 +25,6 @@
 // 14 outputs, 15 code of bias; down: 16 multiple, 17 offset, 18 step, 19 gap, 20 lift; across: 21 to 25; 26 the finish.
 // Weights: kernel element, input block of a group, input, output block, and four outputs.
 
-//@ if LAST
-fn store(v: vec4<f32>, row: u32, across: u32, block: u32) {
-    if across >= params[9] { return; }
-    let at = (row * params[9] + across) * params[4] + block;
-    out[at] = pack4(finish4(v, 4u * at, 4u * block, params[14], 26u));
-}
-//@ end
 @compute @workgroup_size(WX)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = linear(id, groups);
@@ -54,72 +47,83 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let stored = params[6];
     let height = params[10];
     let width = params[11];
+    let code = params[15];
+    let kernel_height = params[12];
+    let kernel_width = params[13];
+    let gap_down = params[19];
+    let lift_down = params[20];
     let gap = params[24];
+    let lift = params[25];
     // Pixels of a tile are `gap` apart: they meet the same kernel elements.
     let first = across % gap + (across / gap) * 4u * gap;
     let advance = params[21];
 
-    var a0 = bias4(4u * block, outputs, params[15]);
+    var a0 = vec4<f32>(0.0);
     var a1 = a0;
     var a2 = a0;
     var a3 = a0;
-    var b0 = bias4(4u * other, outputs, params[15]);
+    var b0 = a0;
     var b1 = b0;
     var b2 = b0;
     var b3 = b0;
-    for (var ky = 0u; ky < params[12]; ky++) {
-        let over = down * params[16] + params[17] + ky * params[18] + params[19] * params[20];
-        let y = over / params[19] - params[20];
-        if over % params[19] != 0u || y >= height { continue; }
+    let start_down = down * params[16] + params[17] + gap_down * lift_down;
+    let step_down = params[18];
+    let start_across = first * advance + params[22] + gap * lift;
+    let step_across = params[23];
+    let base = group * inner;
+    for (var ky = 0u; ky < kernel_height; ky++) {
+        let over = start_down + ky * step_down;
+        let y = over / gap_down - lift_down;
+        if over % gap_down != 0u || y >= height { continue; }
         let line = (n * height + y) * width;
-        for (var kx = 0u; kx < params[13]; kx++) {
-            let beside = first * params[21] + params[22] + kx * params[23] + gap * params[25];
+        for (var kx = 0u; kx < kernel_width; kx++) {
+            let beside = start_across + kx * step_across;
             if beside % gap != 0u { continue; }
-            let z0 = beside / gap - params[25];
+            let z0 = beside / gap - lift;
             let z1 = z0 + advance;
             let z2 = z1 + advance;
             let z3 = z2 + advance;
-            let base = group * inner;
             let p0 = (line + select(0u, z0, z0 < width)) * stored + base;
             let p1 = (line + select(0u, z1, z1 < width)) * stored + base;
             let p2 = (line + select(0u, z2, z2 < width)) * stored + base;
             let p3 = (line + select(0u, z3, z3 < width)) * stored + base;
-            var at = (ky * params[13] + kx) * inner * 4u * blocks;
+            var at = (ky * kernel_width + kx) * inner * 4u * blocks;
             for (var k = 0u; k < inner; k++) {
                 let x0 = select(vec4<f32>(0.0), unpack4(x[p0 + k]), z0 < width);
                 let x1 = select(vec4<f32>(0.0), unpack4(x[p1 + k]), z1 < width);
                 let x2 = select(vec4<f32>(0.0), unpack4(x[p2 + k]), z2 < width);
                 let x3 = select(vec4<f32>(0.0), unpack4(x[p3 + k]), z3 < width);
-                for (var c = 0u; c < 4u; c++) {
-                    let u = unpack4(w[at + block]);
-                    let v = unpack4(w[at + other]);
-                    a0 += x0[c] * u;
-                    a1 += x1[c] * u;
-                    a2 += x2[c] * u;
-                    a3 += x3[c] * u;
-                    b0 += x0[c] * v;
-                    b1 += x1[c] * v;
-                    b2 += x2[c] * v;
-                    b3 += x3[c] * v;
-                    at += blocks;
-                }
+                let u = mat4x4<f32>(unpack4(w[at + block]), unpack4(w[at + blocks + block]), unpack4(w[at + 2u * blocks + block]), unpack4(w[at + 3u * blocks + block]));
+                let v = mat4x4<f32>(unpack4(w[at + other]), unpack4(w[at + blocks + other]), unpack4(w[at + 2u * blocks + other]), unpack4(w[at + 3u * blocks + other]));
+                a0 += u * x0;
+                a1 += u * x1;
+                a2 += u * x2;
+                a3 += u * x3;
+                b0 += v * x0;
+                b1 += v * x1;
+                b2 += v * x2;
+                b3 += v * x3;
+                at += 4u * blocks;
             }
         }
     }
 //@ if LAST
-    store(a0, row, first, block);
-    store(a1, row, first + gap, block);
-    store(a2, row, first + 2u * gap, block);
-    store(a3, row, first + 3u * gap, block);
-    if second {
-        store(b0, row, first, other);
-        store(b1, row, first + gap, other);
-        store(b2, row, first + 2u * gap, other);
-        store(b3, row, first + 3u * gap, other);
+    for (var r = 0u; r < 8u; r++) {
+        let place = first + (r % 4u) * gap;
+        if place >= params[9] || (r >= 4u && !second) { continue; }
+        let to = select(block, other, r >= 4u);
+        let at = (row * params[9] + place) * blocks + to;
+        let sum = eighth(r, a0, a1, a2, a3, b0, b1, b2, b3) + bias4(4u * to, outputs, code);
+        out[at] = pack4(finish4(sum, 4u * at, 4u * to, outputs, 26u));
     }
 //@ end
 //@ if ROWS
-    store_rows(a0, a1, a2, a3, row, first, gap, block, params[14], params[8], params[9], 26u);
-    if second { store_rows(b0, b1, b2, b3, row, first, gap, other, params[14], params[8], params[9], 26u); }
+    for (var r = 0u; r < 8u; r += 4u) {
+        if r == 4u && !second { continue; }
+        let to = select(block, other, r == 4u);
+        let b = bias4(4u * to, outputs, code);
+        let sums = mat4x4<f32>(select(a0, b0, r == 4u), select(a1, b1, r == 4u), select(a2, b2, r == 4u), select(a3, b3, r == 4u));
+        store_rows(sums[0] + b, sums[1] + b, sums[2] + b, sums[3] + b, row, first, gap, to, outputs, params[8], params[9], 26u);
+    }
 //@ end
 }

@@ -17,11 +17,6 @@
 // params: 0 invocations, 1 tiles of outputs, 2 blocks of outputs, 3 blocks of inputs, 4 tiles of pixels, 5 pixels, 6 outputs,
 // 7 code of bias; 8 the finish. Weights: input block, input, output block, and four outputs.
 
-fn store(v: vec4<f32>, pixel: u32, block: u32, base: u32) {
-    let at = base + pixel * params[2] + block;
-    out[at] = pack4(finish4(v, 4u * at, 4u * block, params[6], 8u));
-}
-
 @compute @workgroup_size(WX)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = linear(id, groups);
@@ -44,11 +39,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     var p2 = (start + min(first + 2u, pixels - 1u)) * inner;
     var p3 = (start + min(first + 3u, pixels - 1u)) * inner;
     var at = batch * inner * 4u * blocks;
-    var a0 = bias4(4u * tile, params[6], params[7]);
+    var a0 = vec4<f32>(0.0);
     var a1 = a0;
     var a2 = a0;
     var a3 = a0;
-    var b0 = bias4(4u * other, params[6], params[7]);
+    var b0 = a0;
     var b1 = b0;
     var b2 = b0;
     var b3 = b0;
@@ -57,33 +52,26 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let x1 = unpack4(x[p1 + k]);
         let x2 = unpack4(x[p2 + k]);
         let x3 = unpack4(x[p3 + k]);
-        for (var c = 0u; c < 4u; c++) {
-            let u = unpack4(w[at + tile]);
-            let v = unpack4(w[at + other]);
-            a0 += x0[c] * u;
-            a1 += x1[c] * u;
-            a2 += x2[c] * u;
-            a3 += x3[c] * u;
-            b0 += x0[c] * v;
-            b1 += x1[c] * v;
-            b2 += x2[c] * v;
-            b3 += x3[c] * v;
-            at += blocks;
-        }
+        let u = mat4x4<f32>(unpack4(w[at + tile]), unpack4(w[at + blocks + tile]), unpack4(w[at + 2u * blocks + tile]), unpack4(w[at + 3u * blocks + tile]));
+        let v = mat4x4<f32>(unpack4(w[at + other]), unpack4(w[at + blocks + other]), unpack4(w[at + 2u * blocks + other]), unpack4(w[at + 3u * blocks + other]));
+        a0 += u * x0;
+        a1 += u * x1;
+        a2 += u * x2;
+        a3 += u * x3;
+        b0 += v * x0;
+        b1 += v * x1;
+        b2 += v * x2;
+        b3 += v * x3;
+        at += 4u * blocks;
     }
-    let base = start * blocks;
-    store(a0, first, tile, base);
-    if second { store(b0, first, other, base); }
-    if first + 1u < pixels {
-        store(a1, first + 1u, tile, base);
-        if second { store(b1, first + 1u, other, base); }
-    }
-    if first + 2u < pixels {
-        store(a2, first + 2u, tile, base);
-        if second { store(b2, first + 2u, other, base); }
-    }
-    if first + 3u < pixels {
-        store(a3, first + 3u, tile, base);
-        if second { store(b3, first + 3u, other, base); }
+    let outputs = params[6];
+    let code = params[7];
+    for (var r = 0u; r < 8u; r++) {
+        let pixel = first + r % 4u;
+        if pixel >= pixels || (r >= 4u && !second) { continue; }
+        let block = select(tile, other, r >= 4u);
+        let at = (start + pixel) * blocks + block;
+        let sum = eighth(r, a0, a1, a2, a3, b0, b1, b2, b3) + bias4(4u * block, outputs, code);
+        out[at] = pack4(finish4(sum, 4u * at, 4u * block, outputs, 8u));
     }
 }

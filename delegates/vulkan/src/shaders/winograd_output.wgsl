@@ -19,12 +19,6 @@ fn line(at: u32, apart: u32) -> mat4x4<f32> {
     return mat4x4<f32>(m[at], m[at + apart], m[at + 2u * apart], m[at + 3u * apart]);
 }
 
-fn store(v: vec4<f32>, n: u32, y: u32, z: u32, block: u32) {
-    if y >= params[4] || z >= params[5] { return; }
-    let at = ((n * params[4] + y) * params[5] + z) * params[1] + block;
-    out[at] = pack4(finish4(v, 4u * at, 4u * block, params[6], 9u));
-}
-
 @compute @workgroup_size(WX)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = linear(id, groups);
@@ -44,8 +38,15 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let upper = m0 + m1 + m2;
     let lower = m1 - m2 - m3;
     let b = bias4(4u * block, params[6], params[7]);
-    store(b + upper[0] + upper[1] + upper[2], n, y, z, block);
-    store(b + upper[1] - upper[2] - upper[3], n, y, z + 1u, block);
-    store(b + lower[0] + lower[1] + lower[2], n, y + 1u, z, block);
-    store(b + lower[1] - lower[2] - lower[3], n, y + 1u, z + 1u, block);
+    let y0 = upper[0] + upper[1] + upper[2];
+    let y1 = upper[1] - upper[2] - upper[3];
+    let y2 = lower[0] + lower[1] + lower[2];
+    let y3 = lower[1] - lower[2] - lower[3];
+    for (var r = 0u; r < 4u; r++) {
+        let down = y + r / 2u;
+        let across = z + r % 2u;
+        if down >= params[4] || across >= params[5] { continue; }
+        let at = ((n * params[4] + down) * params[5] + across) * blocks + block;
+        out[at] = pack4(finish4(fourth(r, y0, y1, y2, y3) + b, 4u * at, 4u * block, params[6], 9u));
+    }
 }
