@@ -1,6 +1,7 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
 pub mod attention;
+pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod index;
@@ -35,4 +36,5 @@ pub const FAMILIES: &[&[Operator]] = &[
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
+    conv::OPERATORS,
 ];
