@@ -3,8 +3,8 @@
 //! Storages whose lives do not overlap share bytes. Dispatches between two barriers may run at the same time, so a barrier stands before a
 //! dispatch that touches bytes which one since the last barrier writes, or writes bytes which one touches.
 
-use crate::schedule::{Binding, Schedule, Source};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::schedule::{Schedule, Source};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What offsets in the arena are multiples of: the largest alignment that a device may ask for.
 pub const ALIGN: u64 = 256;
@@ -21,10 +21,21 @@ pub struct Placement {
 }
 
 /// Places the storages of a schedule. Takes n log n of its length.
+///
+/// Time is counted in steps between barriers: what dies in one gives its bytes to the next, so that sharing bytes needs no barrier that the
+/// data did not need.
 pub fn place(schedule: &Schedule) -> Placement {
-    let lives = lives(schedule);
+    place_beside(schedule, &[])
+}
+
+/// As [`place`], where some storages lie elsewhere: those whose flag is set.
+pub fn place_beside(schedule: &Schedule, elsewhere: &[bool]) -> Placement {
+    let barriers = barriers(schedule);
+    let mut lives = lives(schedule, &barriers);
+    for (life, _) in lives.iter_mut().zip(elsewhere).filter(|(_, elsewhere)| **elsewhere) {
+        *life = None;
+    }
     let (offsets, arena) = offsets(schedule, &lives);
-    let barriers = barriers(schedule, &offsets);
     Placement {
         arena,
         offsets,
@@ -32,18 +43,25 @@ pub fn place(schedule: &Schedule) -> Placement {
     }
 }
 
-/// First and last moment at which a storage is used. Moment 0 is before the first dispatch, `n + 1` after the last.
-fn lives(schedule: &Schedule) -> Vec<Option<(usize, usize)>> {
+/// First and last step in which a storage is used. Step 0 is before the first dispatch.
+fn lives(schedule: &Schedule, barriers: &[bool]) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; schedule.storages.len()];
-    let mut touch = |storage: usize, moment: usize| {
-        let life = lives[storage].get_or_insert((moment, moment));
-        *life = (life.0.min(moment), life.1.max(moment));
+    let mut touch = |storage: usize, step: usize| {
+        let life = lives[storage].get_or_insert((step, step));
+        *life = (life.0.min(step), life.1.max(step));
     };
-    for (at, dispatch) in schedule.dispatches.iter().enumerate() {
-        dispatch.bindings.iter().for_each(|b| touch(b.storage, at + 1));
+    let mut step = 1;
+    for (dispatch, barrier) in schedule.dispatches.iter().zip(barriers) {
+        step += usize::from(*barrier);
+        dispatch.bindings.iter().for_each(|b| touch(b.storage, step));
     }
-    for (binding, _) in &schedule.outputs {
-        touch(binding.storage, schedule.dispatches.len() + 1);
+    for binding in schedule
+        .outputs
+        .iter()
+        .map(|output| &output.binding)
+        .chain(&schedule.flag)
+    {
+        touch(binding.storage, step + 1);
     }
     for (life, storage) in lives.iter_mut().zip(&schedule.storages) {
         match (&storage.source, life.as_mut()) {
@@ -103,12 +121,12 @@ impl Holes {
             return offset;
         }
         // The last hole grows, if it ends where the arena does.
-        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s)) {
-            if offset + have == self.end {
-                self.remove(offset, have);
-                self.end = offset + size;
-                return offset;
-            }
+        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s))
+            && offset + have == self.end
+        {
+            self.remove(offset, have);
+            self.end = offset + size;
+            return offset;
         }
         let offset = self.end;
         self.end += size;
@@ -116,11 +134,11 @@ impl Holes {
     }
 
     fn free(&mut self, mut offset: u64, mut size: u64) {
-        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s)) {
-            if before + have == offset {
-                self.remove(before, have);
-                (offset, size) = (before, have + size);
-            }
+        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + have == offset
+        {
+            self.remove(before, have);
+            (offset, size) = (before, have + size);
         }
         if let Some(have) = self.by_offset.get(&(offset + size)).copied() {
             self.remove(offset + size, have);
@@ -164,12 +182,9 @@ impl Ranges {
     }
 }
 
-fn barriers(schedule: &Schedule, offsets: &[Option<u64>]) -> Vec<bool> {
-    let (mut written, mut touched) = (Ranges::default(), Ranges::default());
-    let range = |binding: &Binding| {
-        let start = offsets.get(binding.storage).copied().flatten()? + binding.offset;
-        Some((start, start + binding.bytes))
-    };
+fn barriers(schedule: &Schedule) -> Vec<bool> {
+    // By storage: what was written and what was touched since the last barrier.
+    let mut since: HashMap<usize, (Ranges, Ranges)> = HashMap::new();
     let mut barriers = Vec::with_capacity(schedule.dispatches.len());
     for dispatch in &schedule.dispatches {
         let used = || {
@@ -177,15 +192,19 @@ fn barriers(schedule: &Schedule, offsets: &[Option<u64>]) -> Vec<bool> {
                 .bindings
                 .iter()
                 .zip(dispatch.kernel.writes)
-                .filter_map(|(b, writes)| Some((range(b)?, *writes)))
+                .map(|(b, writes)| (b.storage, b.offset, b.offset + b.bytes, *writes))
         };
-        let meets =
-            used().any(|((start, end), writes)| written.overlap(start, end) || (writes && touched.overlap(start, end)));
+        let meets = used().any(|(storage, start, end, writes)| {
+            since.get(&storage).is_some_and(|(written, touched)| {
+                written.overlap(start, end) || (writes && touched.overlap(start, end))
+            })
+        });
         if meets {
-            (written, touched) = (Ranges::default(), Ranges::default());
+            since.clear();
         }
         barriers.push(meets);
-        for ((start, end), writes) in used() {
+        for (storage, start, end, writes) in used() {
+            let (written, touched) = since.entry(storage).or_default();
             touched.add(start, end);
             if writes {
                 written.add(start, end);
@@ -199,7 +218,7 @@ fn barriers(schedule: &Schedule, offsets: &[Option<u64>]) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::kernels;
-    use crate::schedule::{Dispatch, Storage};
+    use crate::schedule::{Binding, Dispatch, Output, Storage};
 
     fn chain(count: usize) -> Schedule {
         let storage = |source| Storage { bytes: 1000, source };
@@ -221,7 +240,11 @@ mod tests {
                     node: 0,
                 })
                 .collect(),
-            outputs: vec![(binding(count), vec![250])],
+            outputs: vec![Output {
+                binding: binding(count),
+                sizes: vec![250],
+                state: None,
+            }],
             ..Schedule::default()
         }
     }
@@ -241,7 +264,7 @@ mod tests {
             schedule.dispatches[i + 3].bindings[0].storage = i - 2;
         }
         let placement = place(&schedule);
-        let lives = lives(&schedule);
+        let lives = lives(&schedule, &placement.barriers);
         for a in 0..lives.len() {
             for b in 0..a {
                 let (Some(first), Some(second)) = (lives[a], lives[b]) else {

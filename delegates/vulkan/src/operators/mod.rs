@@ -1,9 +1,40 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
+pub mod attention;
+pub mod conv;
+pub mod create;
 pub mod elementwise;
+pub mod index;
+pub mod linear;
+pub mod matmul;
 pub mod movement;
+pub mod norm;
+pub mod product;
+pub mod reduce;
+pub mod reduce_rows;
+pub mod scan;
+pub mod softmax;
+pub mod sort;
 
 use crate::caps::Operator;
 
 /// The families.
-pub const FAMILIES: &[&[Operator]] = &[elementwise::OPERATORS, movement::OPERATORS];
+pub const FAMILIES: &[&[Operator]] = &[
+    elementwise::OPERATORS,
+    create::OPERATORS,
+    movement::views::OPERATORS,
+    movement::edges::OPERATORS,
+    movement::join::OPERATORS,
+    movement::parts::OPERATORS,
+    reduce::OPERATORS,
+    index::gather::OPERATORS,
+    index::scatter::OPERATORS,
+    softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    sort::OPERATORS,
+    matmul::OPERATORS,
+    linear::OPERATORS,
+    attention::OPERATORS,
+    conv::OPERATORS,
+];
