@@ -228,6 +228,7 @@ impl Apt {
             ("APT::Install-Recommends", "false".to_string()),
             ("Acquire::Languages", "none".to_string()),
             ("Acquire::Retries", "3".to_string()),
+            ("APT::Update::Error-Mode", "any".to_string()),
         ] {
             let _ = writeln!(text, "{name} \"{value}\";");
         }
