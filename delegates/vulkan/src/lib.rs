@@ -11,6 +11,7 @@
 //! A device is not needed to partition or compile.
 
 pub mod caps;
+pub mod chain;
 pub mod codes;
 mod compile;
 pub mod encoder;
