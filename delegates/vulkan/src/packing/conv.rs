@@ -46,10 +46,16 @@ fn sizes(dtype: DType, dims: &[u32], bytes: &[u8]) -> Result<Sizes, Error> {
         DType::F16 => 2,
         _ => return Err(Error::unsupported(format!("weights of a convolution in {dtype}"))),
     };
-    let count = sizes.first.checked_mul(sizes.second).and_then(|n| n.checked_mul(volume));
+    let count = sizes
+        .first
+        .checked_mul(sizes.second)
+        .and_then(|n| n.checked_mul(volume));
     match count.and_then(|n| n.checked_mul(element)) == Some(bytes.len()) {
         true => Ok(sizes),
-        false => Err(Error::invalid(format!("{} bytes are not weights of {dims:?}", bytes.len()))),
+        false => Err(Error::invalid(format!(
+            "{} bytes are not weights of {dims:?}",
+            bytes.len()
+        ))),
     }
 }
 
@@ -172,7 +178,10 @@ mod tests {
         let made = blocks(DType::F32, &[2, 3, 2], &bytes(0..12), &[1, 0]).unwrap();
         let made = floats(&made);
         assert_eq!(made.len(), 2 * 4 * 4);
-        assert_eq!(made[..12], [0.0, 6.0, 0.0, 0.0, 2.0, 8.0, 0.0, 0.0, 4.0, 10.0, 0.0, 0.0]);
+        assert_eq!(
+            made[..12],
+            [0.0, 6.0, 0.0, 0.0, 2.0, 8.0, 0.0, 0.0, 4.0, 10.0, 0.0, 0.0]
+        );
         assert_eq!(made[12..16], [0.0; 4]);
         assert_eq!(made[16..18], [1.0, 7.0]);
     }
@@ -195,7 +204,13 @@ mod tests {
 
     #[test]
     fn winograd_of_a_line() {
-        let made = winograd(DType::F32, &[1, 1, 3, 3], &bytes([1, 0, 0, 0, 0, 0, 0, 0, 0].into_iter()), &[]).unwrap();
+        let made = winograd(
+            DType::F32,
+            &[1, 1, 3, 3],
+            &bytes([1, 0, 0, 0, 0, 0, 0, 0, 0].into_iter()),
+            &[],
+        )
+        .unwrap();
         let made = floats(&made);
         let firsts: Vec<f32> = (0..16).map(|product| made[product * 16]).collect();
         let row = [1.0, 0.5, 0.5, 0.0];

@@ -99,7 +99,18 @@ pub fn point(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), E
     let [_, down, across] = &g.axes;
     let pixels = invocations(&[g.batch, down.output, across.output])?;
     let kernel = by_dtype(x.dtype, &kernels::CONV_POINT_F32, &kernels::CONV_POINT_F16);
-    product(e, kernel, &Product { g, pixels, batch: 1, bias_code }, &[&x, &w, &bias], &finish)
+    product(
+        e,
+        kernel,
+        &Product {
+            g,
+            pixels,
+            batch: 1,
+            bias_code,
+        },
+        &[&x, &w, &bias],
+        &finish,
+    )
 }
 
 /// One product of matrices, or several.
@@ -123,7 +134,14 @@ fn product(
     let mut params = vec![count, tiles, blocks, inner, rows, of.pixels, of.g.outputs, of.bias_code];
     params.extend(&finish.links);
     let [first, second] = &finish.extra;
-    let operands = [read(x), read(w), read(bias), read(first), read(second), write(&finish.out)];
+    let operands = [
+        read(x),
+        read(w),
+        read(bias),
+        read(first),
+        read(second),
+        write(&finish.out),
+    ];
     e.dispatch(kernel, &operands, &params, grid(count, GROUP))
 }
 
@@ -163,11 +181,24 @@ pub fn direct(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
         bias_code,
     ];
     for axis in [down, across] {
-        params.extend([axis.multiple, axis.offset as u32, axis.step as u32, axis.gap, axis.lift()]);
+        params.extend([
+            axis.multiple,
+            axis.offset as u32,
+            axis.step as u32,
+            axis.gap,
+            axis.lift(),
+        ]);
     }
     params.extend(&finish.links);
     let [first, second] = &finish.extra;
-    let operands = [read(&x), read(&w), read(&bias), read(first), read(second), write(&finish.out)];
+    let operands = [
+        read(&x),
+        read(&w),
+        read(&bias),
+        read(first),
+        read(second),
+        write(&finish.out),
+    ];
     e.dispatch(kernel, &operands, &params, grid(count, GROUP))
 }
 
@@ -204,7 +235,14 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
     }
     params.extend(&finish.links);
     let [first, second] = &finish.extra;
-    let operands = [read(&x), read(&w), read(&bias), read(first), read(second), write(&finish.out)];
+    let operands = [
+        read(&x),
+        read(&w),
+        read(&bias),
+        read(first),
+        read(second),
+        write(&finish.out),
+    ];
     e.dispatch(kernel, &operands, &params, grid(count, GROUP))
 }
 
@@ -212,7 +250,13 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
 pub fn winograd(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), Error> {
     let x = input(node, e, g)?;
     let (inner, blocks) = (g.channels.div_ceil(4), g.outputs.div_ceil(4));
-    let w = e.packed(node.value(1)?, &conv::WINOGRAD, &[], DType::F32, &[16, 4 * inner, 4 * blocks])?;
+    let w = e.packed(
+        node.value(1)?,
+        &conv::WINOGRAD,
+        &[],
+        DType::F32,
+        &[16, 4 * inner, 4 * blocks],
+    )?;
     let [_, down, across] = &g.axes;
     let (row, column) = (across.output.div_ceil(2), down.output.div_ceil(2));
     let tiles = invocations(&[g.batch, row, column])?;
@@ -220,7 +264,17 @@ pub fn winograd(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<()
     let spread = e.make(DType::F32, &[16, tiles, 4 * inner], Layout::RowMajor)?;
     let count = invocations(&[tiles, inner])?;
     let padding = [down, across].map(|axis| axis.offset.wrapping_neg() as u32);
-    let params = [count, inner, row, column, down.input, across.input, padding[0], padding[1], tiles];
+    let params = [
+        count,
+        inner,
+        row,
+        column,
+        down.input,
+        across.input,
+        padding[0],
+        padding[1],
+        tiles,
+    ];
     let kernel = by_dtype(x.dtype, &kernels::WINOGRAD_INPUT_F32, &kernels::WINOGRAD_INPUT_F16);
     e.dispatch(kernel, &[read(&x), write(&spread)], &params, grid(count, GROUP))?;
 
@@ -230,16 +284,37 @@ pub fn winograd(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<()
         links: vec![0],
         extra: [w.clone(), w.clone()],
     };
-    let of = Product { g, pixels: tiles, batch: 16, bias_code: NO_BIAS };
+    let of = Product {
+        g,
+        pixels: tiles,
+        batch: 16,
+        bias_code: NO_BIAS,
+    };
     product(e, &kernels::CONV_POINT_F32, &of, &[&spread, &w, &w], &nothing)?;
 
     let (bias, bias_code) = bias(node, e, &w, g)?;
     let finish = e.finish(node, Layout::Nhwc4)?;
     let count = invocations(&[tiles, blocks])?;
-    let mut params = vec![count, blocks, row, column, down.output, across.output, g.outputs, bias_code, tiles];
+    let mut params = vec![
+        count,
+        blocks,
+        row,
+        column,
+        down.output,
+        across.output,
+        g.outputs,
+        bias_code,
+        tiles,
+    ];
     params.extend(&finish.links);
     let kernel = by_dtype(x.dtype, &kernels::WINOGRAD_OUTPUT_F32, &kernels::WINOGRAD_OUTPUT_F16);
     let [first, second] = &finish.extra;
-    let operands = [read(&products), read(&bias), read(first), read(second), write(&finish.out)];
+    let operands = [
+        read(&products),
+        read(&bias),
+        read(first),
+        read(second),
+        write(&finish.out),
+    ];
     e.dispatch(kernel, &operands, &params, grid(count, GROUP))
 }

@@ -69,7 +69,11 @@ impl Axis {
     fn transposed(input: u32, kernel: u32, stride: i64, dilation: i64, padding: i64, extra: i64) -> Option<Axis> {
         let reach = dilation.checked_mul(i64::from(kernel) - 1)?;
         let spread = (i64::from(input) - 1).checked_mul(stride)?;
-        let output = spread.checked_add(reach)?.checked_add(extra)?.checked_sub(padding.checked_mul(2)?)? + 1;
+        let output = spread
+            .checked_add(reach)?
+            .checked_add(extra)?
+            .checked_sub(padding.checked_mul(2)?)?
+            + 1;
         let small = |n: i64| i32::try_from(n).ok();
         Some(Axis {
             input,
@@ -157,11 +161,6 @@ impl Geometry {
     pub fn input4(&self) -> [u32; 4] {
         [self.batch, self.channels, self.axes[1].input, self.axes[2].input]
     }
-
-    /// Sizes of the output as four dimensions, for what has no depth.
-    pub fn output4(&self) -> [u32; 4] {
-        [self.batch, self.outputs, self.axes[1].output, self.axes[2].output]
-    }
 }
 
 /// One number for each dimension; one number stands for all.
@@ -204,7 +203,9 @@ impl Parts {
         };
         let outputs = outputs.filter(|o| inputs == Some(channels) && o % groups == 0 && channels % groups == 0);
         let outputs = outputs.ok_or_else(|| {
-            Error::invalid(format!("{channels} channels do not fit weights of {w:?} in {groups} groups"))
+            Error::invalid(format!(
+                "{channels} channels do not fit weights of {w:?} in {groups} groups"
+            ))
         })?;
         let mut axes = [Axis::POINT; 3];
         for d in 0..space {
@@ -260,7 +261,7 @@ mod tests {
         let geometry = plain.fit(&[1, 3, 8], &[5, 3, 3]).unwrap();
         let axis = geometry.axes[2];
         assert_eq!((axis.output, axis.offset, axis.lift()), (4, -1, 1));
-        assert_eq!(geometry.output4(), [1, 5, 1, 4]);
+        assert_eq!((geometry.outputs, geometry.input4()), (5, [1, 3, 1, 8]));
         assert!(plain.fit(&[1, 2, 8], &[5, 3, 3]).is_err());
         assert!(plain.fit(&[1, 3, 8], &[5, 3, 11]).is_err());
         // Without a batch.
@@ -276,7 +277,9 @@ mod tests {
 
     #[test]
     fn a_transposed_line() {
-        let geometry = parts(2, Padding::Each(vec![1]), 1, true, 1).fit(&[1, 3, 4], &[3, 2, 3]).unwrap();
+        let geometry = parts(2, Padding::Each(vec![1]), 1, true, 1)
+            .fit(&[1, 3, 4], &[3, 2, 3])
+            .unwrap();
         let axis = geometry.axes[2];
         assert_eq!((axis.output, axis.gap, axis.step, axis.lift()), (8, 2, -1, 1));
         assert_eq!(geometry.outputs, 2);

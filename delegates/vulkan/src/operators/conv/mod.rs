@@ -151,7 +151,11 @@ fn bias(node: &Node<'_>, e: &mut Encoder<'_>, other: &Tensor, g: &Geometry) -> R
     };
     let bias = e.tensor(value, Layout::RowMajor)?;
     if bias.count() != g.outputs {
-        return Err(Error::invalid(format!("{} biases for {} channels", bias.count(), g.outputs)));
+        return Err(Error::invalid(format!(
+            "{} biases for {} channels",
+            bias.count(),
+            g.outputs
+        )));
     }
     Ok((bias.clone(), float_code(bias.dtype)?))
 }
