@@ -9,9 +9,11 @@ pub mod linear;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod pool;
 pub mod product;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
@@ -37,4 +39,6 @@ pub const FAMILIES: &[&[Operator]] = &[
     linear::OPERATORS,
     attention::OPERATORS,
     conv::OPERATORS,
+    pool::OPERATORS,
+    resample::OPERATORS,
 ];

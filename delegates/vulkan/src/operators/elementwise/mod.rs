@@ -105,6 +105,14 @@ fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
 
 fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let chain = describe(&node.view(), Some(node.sizes())).map_err(|refusal| Error::unsupported(refusal.text))?;
+    encode_chain(&chain, node, e)
+}
+
+/// Runs a chain whose result is the output of this node: one node, or the last of several that were fused.
+///
+/// # Errors
+/// A tensor that is too large, or what the device cannot.
+pub fn encode_chain(chain: &Chain, node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let value = node.output(0)?;
     let (dtype, dims) = (e.dtype(value)?, e.dims(value)?);
     let mut tensors: Vec<Tensor> = Vec::new();
@@ -128,5 +136,5 @@ fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         false => Layout::RowMajor,
     };
     let out = e.output(node, 0, layout)?;
-    chain::dispatch(e, &chain, &tensors, &out)
+    chain::dispatch(e, chain, &tensors, &out)
 }
