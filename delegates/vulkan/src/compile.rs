@@ -33,7 +33,10 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     }
     let mut plan = Plan {
         groups: fuse::plan(graph),
-        states: Plan::states_of(graph),
+        states: match context.takes_states() {
+            true => Plan::states_of(graph),
+            false => Vec::new(),
+        },
         constants: Vec::new(),
     };
     let schedule = lower_largest(graph, &plan)?;
@@ -71,6 +74,7 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
         requirements: inputs
             .map(TensorPlace::Input)
             .chain(outputs.map(TensorPlace::Output))
+            .filter(|_| context.takes_requirements())
             .map(in_place)
             .collect(),
         kept_states: plan.states.iter().map(|state| state.index).collect(),

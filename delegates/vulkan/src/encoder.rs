@@ -292,6 +292,19 @@ impl<'a> Encoder<'a> {
         Ok(Finish { out, links, extra })
     }
 
+    /// A tensor that is no node's output, for a kernel that ends with `finish()`: nothing is applied.
+    ///
+    /// # Errors
+    /// As [`Encoder::output`].
+    pub fn unfinished(&mut self, out: Tensor) -> Result<Finish, Error> {
+        let nothing = self.nothing()?;
+        Ok(Finish {
+            out,
+            links: vec![0],
+            extra: [nothing.clone(), nothing],
+        })
+    }
+
     /// A tensor for buffers that nothing is read from.
     ///
     /// # Errors

@@ -1,10 +1,15 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
+pub mod attention;
+pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod index;
+pub mod linear;
+pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod product;
 pub mod reduce;
 pub mod reduce_rows;
 pub mod scan;
@@ -28,4 +33,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    matmul::OPERATORS,
+    linear::OPERATORS,
+    attention::OPERATORS,
+    conv::OPERATORS,
 ];

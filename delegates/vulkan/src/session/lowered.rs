@@ -250,7 +250,10 @@ impl Lowered {
         let mut commands = Vec::with_capacity(2 * self.schedule.dispatches.len() + 8);
         let mut rooms_in = Vec::with_capacity(inputs.len());
         for ((border, landing), staged) in self.inputs.iter().zip(inputs).zip(staged_in) {
-            let used = border.storage.filter(|_| landing.is_none() && border.bytes > 0);
+            let is_placed = |storage: &usize| placement.offsets.get(*storage).is_some_and(Option::is_some);
+            let used = border
+                .storage
+                .filter(|s| landing.is_none() && border.bytes > 0 && is_placed(s));
             let Some(storage) = used else {
                 rooms_in.push(None);
                 continue;

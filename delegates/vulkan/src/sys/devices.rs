@@ -178,6 +178,8 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
     let limits = properties.limits;
     let has_timestamps = families.get(queues.compute).is_some_and(|f| f.timestamp_bits > 0);
     let kind = match properties.device_type {
+        // Kernels for graphics processors are tested on drivers that compute on the processor.
+        _ if std::env::var_os("DELEGRAPH_VULKAN_AS_DISCRETE").is_some_and(|v| v == "1") => Kind::Discrete,
         vk::PhysicalDeviceType::DISCRETE_GPU => Kind::Discrete,
         vk::PhysicalDeviceType::INTEGRATED_GPU => Kind::Integrated,
         vk::PhysicalDeviceType::VIRTUAL_GPU => Kind::Virtual,
