@@ -1,0 +1,309 @@
+//! Scaled dot-product attention: a product of queries and keys, a softmax behind masks, a product with the values.
+
+use super::matmul::{FLOATS, spread_steps};
+use super::product::{Batch, Product, Side, encode, is_wide, join};
+use crate::caps::{self, Operator, Refusal, dtype, rank};
+use crate::codes::code;
+use crate::encoder::{Encoder, grid, read, write};
+use crate::kernels;
+use crate::node::Node;
+use crate::tensor::{Layout, Tensor, strides};
+use delegraph_sdk::image::{ArgView, NodeView};
+use delegraph_sdk::{DType, Error};
+
+/// The operators of this family.
+pub const OPERATORS: &[Operator] = &[
+    Operator {
+        name: "aten::scaled_dot_product_attention",
+        accept: |node| accept(node, &PLAIN),
+        encode: |node, e| lower(node, e, &PLAIN),
+    },
+    Operator {
+        name: "aten::_scaled_dot_product_flash_attention_for_cpu",
+        accept: |node| accept(node, &FLASH),
+        encode: |node, e| lower(node, e, &FLASH),
+    },
+];
+
+/// Places of arguments.
+struct Arguments {
+    mask: usize,
+    dropout: usize,
+    causal: usize,
+    scale: usize,
+    grouped: Option<usize>,
+    /// The second output has the logarithms of the sums of exponentials.
+    logs: bool,
+}
+
+const PLAIN: Arguments = Arguments {
+    mask: 3,
+    dropout: 4,
+    causal: 5,
+    scale: 6,
+    grouped: Some(7),
+    logs: false,
+};
+
+const FLASH: Arguments = Arguments {
+    mask: 5,
+    dropout: 3,
+    causal: 4,
+    scale: 6,
+    grouped: None,
+    logs: true,
+};
+
+fn accept(node: &NodeView<'_>, arguments: &Arguments) -> Result<(), Refusal> {
+    for i in 0..3 {
+        match (dtype(node, i), rank(node, i)) {
+            (Some(dtype), Some(2..=4)) if FLOATS.contains(&dtype) => {}
+            (Some(dtype), Some(rank)) => {
+                return Err(Refusal::dtype(format!("attention of {dtype} tensors of rank {rank}")));
+            }
+            _ => return Err(Refusal::attribute("attention needs three tensors")),
+        }
+    }
+    if dtype(node, arguments.mask).is_some_and(|mask| mask != DType::BOOL && !FLOATS.contains(&mask)) {
+        return Err(Refusal::dtype("a mask is bool or of floats up to 32 bits"));
+    }
+    let outputs = if arguments.logs { 2 } else { 1 };
+    if node.outputs().len() != outputs {
+        return Err(Refusal::attribute(format!("`{}` with other outputs", node.op())));
+    }
+    let logs = node.outputs().iter().nth(1);
+    if logs.is_some_and(|logs| caps::dtype_of(node, logs) != Some(DType::F32)) {
+        return Err(Refusal::dtype("logarithms of sums in another type than f32"));
+    }
+    match node.arg(arguments.dropout) {
+        ArgView::Float(0.0) | ArgView::Int(0) | ArgView::None => Ok(()),
+        _ => Err(Refusal::attribute("attention with dropout is random")),
+    }
+}
+
+/// Queries, keys and values, as the products see them.
+struct Shapes {
+    /// Batch dimensions: their sizes, and steps of query, key and value.
+    batch: Vec<(u32, [u32; 3])>,
+    rows: u32,
+    columns: u32,
+    width: u32,
+    /// Width of the values.
+    depth: u32,
+    /// How many heads of the query share one of the keys.
+    shared: u32,
+}
+
+impl Shapes {
+    fn of(query: &Tensor, key: &Tensor, value: &Tensor, grouped: bool) -> Result<Shapes, Error> {
+        let misfit = || {
+            Error::invalid(format!(
+                "attention of {:?} over {:?} and {:?}",
+                query.dims, key.dims, value.dims
+            ))
+        };
+        let ([q @ .., rows, width], [k @ .., columns, key_width], [v @ .., value_columns, depth]) =
+            (&query.dims[..], &key.dims[..], &value.dims[..])
+        else {
+            return Err(misfit());
+        };
+        if width != key_width || columns != value_columns {
+            return Err(misfit());
+        }
+        let heads = |dims: &[u32]| dims.last().copied().unwrap_or(1);
+        let shared = match grouped && heads(k) != heads(q) {
+            true if heads(k) > 0 && heads(q) % heads(k) == 0 && heads(k) == heads(v) => heads(q) / heads(k),
+            true => return Err(misfit()),
+            false => 1,
+        };
+        // Where heads are shared, the query has one dimension more.
+        let split = |dims: &[u32], by: u32| -> Vec<u32> {
+            let mut dims = dims.to_vec();
+            if shared > 1
+                && let Some(heads) = dims.last_mut()
+            {
+                *heads /= by;
+                dims.push(by);
+            }
+            dims
+        };
+        let (q, k, v) = (split(q, shared), split(k, 1), split(v, 1));
+        let rank = q.len().max(k.len()).max(v.len());
+        let sizes: Vec<u32> = (0..rank)
+            .map(|i| {
+                let at = |dims: &[u32]| (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i]);
+                let all = [at(&q), at(&k), at(&v)];
+                all.into_iter().find(|size| *size != 1).unwrap_or(1)
+            })
+            .collect();
+        let steps = |dims: &[u32], matrix: u32| -> Result<Vec<u32>, Error> {
+            let spread = spread_steps(dims, &sizes)?;
+            Ok(spread.into_iter().map(|step| step * matrix).collect())
+        };
+        let (q, k, v) = (
+            steps(&q, rows * width)?,
+            steps(&k, columns * width)?,
+            steps(&v, columns * depth)?,
+        );
+        Ok(Shapes {
+            batch: (0..rank).map(|i| (sizes[i], [q[i], k[i], v[i]])).collect(),
+            rows: *rows,
+            columns: *columns,
+            width: *width,
+            depth: *depth,
+            shared,
+        })
+    }
+
+    /// Steps of scores or results, whose batches lie one after the other.
+    fn dense(&self, matrix: u32) -> Vec<u32> {
+        let sizes: Vec<u32> = self.batch.iter().map(|(size, _)| *size).collect();
+        strides(&sizes).into_iter().map(|step| step * matrix).collect()
+    }
+}
+
+fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<(), Error> {
+    let (query, key, value) = (e.input(node, 0)?, e.input(node, 1)?, e.input(node, 2)?);
+    let mask = node.optional(arguments.mask)?;
+    let mask = mask.map(|mask| e.tensor(mask, Layout::RowMajor)).transpose()?;
+    let causal = node.bool(arguments.causal)?;
+    let grouped = arguments.grouped.map_or(Ok(false), |i| node.bool(i))?;
+    let shapes = Shapes::of(&query, &key, &value, grouped)?;
+    let scale = match node.optional_scalar(arguments.scale)? {
+        Some(scale) => scale.float(),
+        None => 1.0 / f64::from(shapes.width).sqrt(),
+    };
+    let finish = e.finish(node, Layout::RowMajor)?;
+    let logs = match arguments.logs {
+        true => Some(e.output(node, 1, Layout::RowMajor)?),
+        false => None,
+    };
+    let count: u32 = shapes.batch.iter().map(|(size, _)| *size).product();
+    let scores = e.make(DType::F32, &[count, shapes.rows, shapes.columns], Layout::RowMajor)?;
+    let side = |tensor: &Tensor, row, column| Side {
+        tensor: tensor.clone(),
+        base: 0,
+        row,
+        column,
+    };
+    let batch = |steps: &dyn Fn(usize, &[u32; 3]) -> [u32; 2]| -> Vec<Batch> {
+        let dims = shapes.batch.iter().enumerate();
+        dims.map(|(i, (size, of))| {
+            let [a, b] = steps(i, of);
+            Batch {
+                size: *size,
+                steps: [a, b, 0],
+            }
+        })
+        .collect()
+    };
+    let products = Product {
+        m: shapes.rows,
+        n: shapes.columns,
+        k: shapes.width,
+        batch: batch(&|_, [q, k, _]| [*q, *k]),
+        a: side(&query, shapes.width, 1),
+        b: side(&key, 1, shapes.width),
+        alpha: scale as f32,
+        addend: None,
+    };
+    let plain = e.unfinished(scores.clone())?;
+    encode(e, products, &plain)?;
+    shares(e, &shapes, &scores, mask.as_ref(), causal, logs.as_ref())?;
+    let dense = shapes.dense(shapes.rows * shapes.columns);
+    let sums = Product {
+        m: shapes.rows,
+        n: shapes.depth,
+        k: shapes.columns,
+        batch: batch(&|i, [_, _, v]| [dense[i], *v]),
+        a: side(&scores, shapes.columns, 1),
+        b: side(&value, shapes.depth, 1),
+        alpha: 1.0,
+        addend: None,
+    };
+    encode(e, sums, &finish)
+}
+
+/// Scores become shares.
+fn shares(
+    e: &mut Encoder<'_>,
+    shapes: &Shapes,
+    scores: &Tensor,
+    mask: Option<&Tensor>,
+    causal: bool,
+    logs: Option<&Tensor>,
+) -> Result<(), Error> {
+    let rows = scores.dims[0] * scores.dims[1];
+    if rows == 0 || (scores.count() == 0 && logs.is_none()) {
+        return Ok(());
+    }
+    let mut steps = vec![0; shapes.batch.len()];
+    let (mut row, mut column) = (0, 0);
+    if let Some(mask) = mask {
+        // The sizes of the scores as the mask sees them: heads are one dimension.
+        let mut sizes: Vec<u32> = shapes.batch.iter().map(|(size, _)| *size).collect();
+        if shapes.shared > 1
+            && let Some(group) = sizes.pop()
+            && let Some(heads) = sizes.last_mut()
+        {
+            *heads *= group;
+        }
+        sizes.extend([shapes.rows, shapes.columns]);
+        let mut all = spread_steps(&mask.dims, &sizes)?;
+        column = all.pop().unwrap_or(0);
+        row = all.pop().unwrap_or(0);
+        if shapes.shared > 1 {
+            let head = all.last().copied().unwrap_or(0);
+            if let Some(last) = all.last_mut() {
+                *last = head * shapes.shared;
+            }
+            all.push(head);
+        }
+        steps = all;
+    }
+    let dims = shapes.batch.iter().zip(steps).map(|((size, _), step)| Batch {
+        size: *size,
+        steps: [step, 0, 0],
+    });
+    let dims = join(&dims.collect::<Vec<_>>());
+    if dims.len() > 3 {
+        return Err(Error::unsupported("a mask over more than three batch dimensions"));
+    }
+    let mut sizes = [1; 3];
+    let mut batch = [0; 3];
+    for (i, dim) in dims.iter().rev().enumerate() {
+        (sizes[2 - i], batch[2 - i]) = (dim.size, dim.steps[0]);
+    }
+    let flags = u32::from(mask.is_some()) | u32::from(causal) << 1 | u32::from(logs.is_some()) << 2;
+    let of = mask.map_or(Some(0), |mask| code(mask.dtype));
+    let of = of.ok_or_else(|| Error::internal("a mask of a type without a code"))?;
+    let mut params = vec![
+        rows,
+        shapes.columns,
+        shapes.rows,
+        sizes[1],
+        sizes[2],
+        flags,
+        of,
+        0,
+        0,
+        0,
+    ];
+    params.extend([0, row, column, batch[0], batch[1], batch[2]]);
+    let nothing = e.bytes(DType::U8, &[16], vec![0; 16])?;
+    let logs = match logs {
+        Some(logs) => logs.clone(),
+        None => e.make(DType::F32, &[4], Layout::RowMajor)?,
+    };
+    let operands = [read(mask.unwrap_or(&nothing)), write(scores), write(&logs)];
+    // A row is long enough for a workgroup, where barriers cost little.
+    match is_wide(e.facts()) && shapes.columns >= 64 {
+        true => e.dispatch(
+            &kernels::ATTENTION_SOFTMAX_GROUP,
+            &operands,
+            &params,
+            grid(super::product::checked(&[rows, 64])?, 64),
+        ),
+        false => e.dispatch(&kernels::ATTENTION_SOFTMAX_LINE, &operands, &params, grid(rows, 64)),
+    }
+}
