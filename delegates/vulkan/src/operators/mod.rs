@@ -4,6 +4,7 @@ pub mod attention;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod fold;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -41,4 +42,5 @@ pub const FAMILIES: &[&[Operator]] = &[
     conv::OPERATORS,
     pool::OPERATORS,
     resample::OPERATORS,
+    fold::OPERATORS,
 ];
