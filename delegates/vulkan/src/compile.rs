@@ -3,10 +3,11 @@
 use crate::caps;
 use crate::encoder::Encoder;
 use crate::facts::Facts;
+use crate::fuse;
 use crate::program::{ALIGN, Place, Plan};
 use crate::schedule::{Packed, Schedule};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, SymbolIndex};
-use delegraph_sdk::{Compiled, Context, Error, Section, Status, Weights};
+use delegraph_sdk::{Compiled, Context, Error, Requirement, Section, Status, TensorPlace, Weights};
 
 /// The section that holds the graph image.
 pub const IMAGE: &str = "image";
@@ -30,7 +31,11 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
         let node = graph.node(NodeIndex(index));
         caps::accept(&node).map_err(|refusal| Error::unsupported(refusal.text).at(node.index()))?;
     }
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        groups: fuse::plan(graph),
+        states: Plan::states_of(graph),
+        constants: Vec::new(),
+    };
     let schedule = lower_largest(graph, &plan)?;
     let mut packed = Vec::new();
     for (at, constant) in schedule.packed.iter().enumerate() {
@@ -61,8 +66,34 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     }
     Ok(Compiled {
         sections,
+        requirements: match context.now_ns() {
+            // A host of the first minor knows none, and never has memory that is used in place.
+            0 => Vec::new(),
+            _ => requirements(graph, &plan),
+        },
+        kept_states: plan.states.iter().map(|state| state.index).collect(),
         ..Compiled::default()
     })
+}
+
+/// What tensors need to be used where the host has them.
+fn requirements(graph: &ImageView<'_>, plan: &Plan) -> Vec<Requirement> {
+    let kept = |place: TensorPlace| {
+        plan.states
+            .iter()
+            .any(|state| [TensorPlace::Input(state.input), TensorPlace::Output(state.output)].contains(&place))
+    };
+    let inputs = (0..graph.inputs().len() as u32).map(TensorPlace::Input);
+    let outputs = (0..graph.outputs().len() as u32).map(TensorPlace::Output);
+    inputs
+        .chain(outputs)
+        .filter(|place| !kept(*place))
+        .map(|tensor| Requirement {
+            tensor,
+            alignment: ALIGN as u32,
+            size_multiple: 16,
+        })
+        .collect()
 }
 
 /// A packed constant's bytes.
@@ -89,7 +120,6 @@ pub fn pack(constant: &Packed, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 /// Lowers a graph at its largest sizes (at the smallest where there is no largest), for a device without limits on sizes: what cannot be
 /// lowered is refused now, and the constants that are wanted become known.
 fn lower_largest(graph: &ImageView<'_>, plan: &Plan) -> Result<Schedule, Error> {
-    let _ = plan;
     let mut sizes = Sizes::new(graph);
     for index in 0..graph.symbol_count() {
         let symbol = graph.symbol(SymbolIndex(index));
@@ -98,5 +128,5 @@ fn lower_largest(graph: &ImageView<'_>, plan: &Plan) -> Result<Schedule, Error> 
     let mut facts = Facts::weakest();
     facts.limits.storage_range = u64::MAX;
     facts.limits.groups = [u32::MAX; 3];
-    Encoder::encode(*graph, &sizes, &facts)
+    Encoder::encode(*graph, plan, &sizes, &facts)
 }

@@ -15,11 +15,13 @@
 
 pub mod cache;
 pub mod caps;
+pub mod chain;
 pub mod choice;
 pub mod codes;
 mod compile;
 pub mod encoder;
 pub mod facts;
+pub mod fuse;
 pub mod kernels;
 pub mod memory;
 pub mod node;

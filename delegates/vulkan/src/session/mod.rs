@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! load       constants.rs   weights and packed constants go to the device, once for all sessions
+//!            states.rs      states that stay there between runs
 //!            lowered.rs     one set of input sizes: the schedule, its parameters, its commands where tensors lie so
 //! run        run.rs         inputs in, submit, wait, outputs out
 //!            waiter.rs      the same for runs that end later
@@ -13,6 +14,7 @@ mod import;
 mod lowered;
 mod profile;
 mod run;
+mod states;
 mod upload;
 mod waiter;
 
@@ -22,6 +24,7 @@ pub use waiter::Waiter;
 
 use crate::compile::{IMAGE, PACKED, PLAN};
 use crate::encoder::Encoder;
+use crate::fuse;
 use crate::program::Plan;
 use crate::schedule::Schedule;
 use crate::sys::{Buffer, Gpu, Timeline, lock};
@@ -31,7 +34,8 @@ use delegraph_sdk::{Blob, Context, Error, LogLevel, Session, SubmittedRun, Tenso
 use import::Landing;
 use lowered::Lowered;
 use run::{Started, wait};
-use std::sync::{Arc, Mutex};
+use states::States;
+use std::sync::{Arc, Mutex, MutexGuard};
 use waiter::Job;
 
 /// How many sets of sizes stay lowered.
@@ -69,6 +73,8 @@ pub fn load(
     let view = verified(&image)?;
     let section = blob.section(PACKED).unwrap_or_default();
     let plan = Plan::read(blob.section(PLAN)?, view.node_count(), section.len() as u64)?;
+    fuse::verify(&view, &plan.groups)?;
+    plan.check_states(&view)?;
     let mut core = Core {
         timeline: Arc::new(Timeline::new(&device.gpu)?),
         constants: Constants::new(&device),
@@ -76,17 +82,20 @@ pub fn load(
         device,
         settings,
         rooms: Rooms::default(),
+        states: States::default(),
         lowered: Vec::new(),
         image: Vec::new(),
+        plan,
     };
+    core.states = States::new(&core.device.gpu, &view, &core.plan)?;
     let host = Host::Call(weights);
-    let packed = Packed { plan: &plan, section };
+    let packed = Packed { plan: &core.plan, section };
     let known = view.values().all(|value| core.sizes.dims(&view, value.index()).is_some());
     if known {
         // All sizes are known: what the device cannot is refused now, and nothing of the host's is needed later.
         let sizes: Option<Vec<Vec<i64>>> = view.inputs().iter().map(|v| core.sizes.dims(&view, v)).collect();
         let sizes = sizes.ok_or_else(|| Error::internal("a size of an input is not known"))?;
-        let schedule = Encoder::encode(view, &core.sizes, core.device.gpu.facts())?;
+        let schedule = Encoder::encode(view, &core.plan, &core.sizes, core.device.gpu.facts())?;
         core.constants.bring(&schedule, &host, &packed, context)?;
         core.prepare(&schedule)?;
         let lowered = Lowered::new(&core.device.gpu, &core.constants, &view, schedule, sizes)?;
@@ -127,8 +136,10 @@ struct Core {
     settings: Settings,
     timeline: Arc<Timeline>,
     image: Vec<u8>,
+    plan: Plan,
     sizes: Sizes,
     constants: Constants,
+    states: States,
     rooms: Rooms,
     /// The last used is last.
     lowered: Vec<Lowered>,
@@ -183,6 +194,41 @@ impl Session for Loaded {
             Err(error) => run.finish(Err(error)),
         }
     }
+
+    fn state_commit(&mut self, accept: bool, _: &Context<'_>) -> Result<(), Error> {
+        lock(&self.core).states.commit(accept);
+        Ok(())
+    }
+
+    fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
+        let core = self.at_rest(context)?;
+        core.states.reset(&core.device.gpu, state)
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
+        let core = self.at_rest(context)?;
+        core.states.truncate(&core.device.gpu, state, length)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
+        let core = self.at_rest(context)?;
+        core.states.snapshot(&core.device.gpu, state, out)
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
+        let core = self.at_rest(context)?;
+        core.states.restore(&core.device.gpu, state, bytes)
+    }
+}
+
+impl Loaded {
+    /// The session when nothing of it runs.
+    fn at_rest(&self, context: &Context<'_>) -> Result<MutexGuard<'_, Core>, Error> {
+        let core = lock(&self.core);
+        core.device.gpu.alive()?;
+        wait(&core.timeline, context, false)?;
+        Ok(core)
+    }
 }
 
 impl Core {
@@ -198,7 +244,7 @@ impl Core {
             let symbol = view.symbol(SymbolIndex(index));
             sizes.set(&view, SymbolIndex(index), symbol.max.unwrap_or(symbol.min));
         }
-        Encoder::encode(view, &sizes, self.device.gpu.facts())
+        Encoder::encode(view, &self.plan, &sizes, self.device.gpu.facts())
     }
 
     /// Makes the lowered region for these sizes the last of the list.
@@ -215,7 +261,7 @@ impl Core {
         self.sizes
             .bind(&view, inputs.iter().map(|i| i.sizes))
             .map_err(|e| Error::invalid(e.to_string()))?;
-        let schedule = Encoder::encode(view, &self.sizes, self.device.gpu.facts())?;
+        let schedule = Encoder::encode(view, &self.plan, &self.sizes, self.device.gpu.facts())?;
         self.constants.bring_kept(&schedule, context)?;
         self.prepare(&schedule)?;
         let sizes = inputs.iter().map(|i| i.sizes.to_vec()).collect();

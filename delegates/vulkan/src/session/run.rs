@@ -67,6 +67,13 @@ impl Started {
         if outputs.len() != recorded.outputs.len() {
             return Err(Error::invalid(format!("{} outputs, not {}", outputs.len(), recorded.outputs.len())));
         }
+        if let Some(flag) = &recorded.flag {
+            let mut words = [0; 16];
+            flag.buffer.read(flag.offset, &mut words)?;
+            if words != [0; 16] {
+                return Err(Error::invalid("a kernel met a value that is not allowed, an index out of range for example"));
+            }
+        }
         for ((out, room), sizes) in outputs.iter_mut().zip(&recorded.outputs).zip(&recorded.sizes) {
             out.set_sizes(sizes)?;
             let Some(room) = room else { continue };

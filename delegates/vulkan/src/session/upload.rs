@@ -37,9 +37,17 @@ impl<'a> Upload<'a> {
     /// There is no memory, or what the driver says.
     pub fn buffer(&mut self, size: u64, bytes: &[u8]) -> Result<Arc<Buffer>, Error> {
         let target = Arc::new(Buffer::new(self.gpu, size.max(bytes.len() as u64), Use::Device)?);
+        self.put(&target, bytes)?;
+        Ok(target)
+    }
+
+    /// Puts bytes at the start of a buffer that the device is not using.
+    ///
+    /// # Errors
+    /// As [`Upload::buffer`].
+    pub fn put(&mut self, target: &Arc<Buffer>, bytes: &[u8]) -> Result<(), Error> {
         if target.is_mapped() {
-            target.write(0, bytes)?;
-            return Ok(target);
+            return target.write(0, bytes);
         }
         let mut done = 0;
         while done < bytes.len() {
@@ -52,11 +60,11 @@ impl<'a> Upload<'a> {
             let end = bytes.len().min(done.saturating_add(room as usize));
             let part = bytes.get(done..end).unwrap_or_default();
             staging.write(self.used, part)?;
-            self.copies.push((Arc::clone(&target), done as u64, self.used, part.len() as u64));
+            self.copies.push((Arc::clone(target), done as u64, self.used, part.len() as u64));
             self.used = (self.used + part.len() as u64).next_multiple_of(16).min(staging.size());
             done = end;
         }
-        Ok(target)
+        Ok(())
     }
 
     fn staging(&mut self) -> Result<(Arc<Buffer>, Arc<Timeline>), Error> {
@@ -99,4 +107,26 @@ impl<'a> Upload<'a> {
     pub fn finish(mut self) -> Result<(), Error> {
         self.flush()
     }
+}
+
+/// Reads the start of a buffer that the device is not using.
+pub fn read(gpu: &Arc<Gpu>, from: &Arc<Buffer>, out: &mut [u8]) -> Result<(), Error> {
+    if from.reads_fast() || out.is_empty() {
+        return from.read(0, out);
+    }
+    let size = (out.len() as u64).min(STAGING);
+    let staging = Arc::new(Buffer::new(gpu, size, Use::Readback)?);
+    let timeline = Arc::new(Timeline::new(gpu)?);
+    for (at, part) in out.chunks_mut(size as usize).enumerate() {
+        let bytes = part.len() as u64;
+        let copy = Command::Copy {
+            from: (from, at as u64 * size, bytes),
+            to: (&staging, 0, bytes),
+        };
+        let recording = Recording::new(&timeline, &[copy, Command::Barrier], false)?;
+        recording.submit()?;
+        timeline.wait(None)?;
+        staging.read(0, part)?;
+    }
+    Ok(())
 }
