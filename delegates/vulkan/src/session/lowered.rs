@@ -254,9 +254,14 @@ impl Lowered {
         let mut commands = Vec::with_capacity(2 * self.schedule.dispatches.len() + 8);
         let mut rooms_in = Vec::with_capacity(inputs.len());
         for ((border, landing), staged) in self.inputs.iter().zip(inputs).zip(staged_in) {
+            // What nothing reads lies nowhere.
+            let is_used = |storage: &usize| {
+                let lies = |places: &[Option<u64>]| places.get(*storage).is_some_and(Option::is_some);
+                lies(&placement.offsets) || elsewhere.get(*storage).is_some_and(Option::is_some)
+            };
             let used = border
                 .storage
-                .filter(|_| border.bytes > 0 && (landing.is_none() || !unified));
+                .filter(|s| is_used(s) && border.bytes > 0 && (landing.is_none() || !unified));
             let Some(storage) = used else {
                 rooms_in.push(None);
                 continue;

@@ -52,7 +52,6 @@ pub const OPERATORS: &[Operator] = &[
         accept: movable,
         encode: reinterpret,
     },
-    row("aten::alias", same),
     row("aten::alias_copy", same),
     row("aten::detach", same),
     row("aten::detach_copy", same),
