@@ -100,7 +100,7 @@ fn run(
         }
     }
     for (name, want) in &case.buffers_after {
-        let got = session.state(name).with_context(|| format!("no buffer `{name}`"))?;
+        let got = session.state(name)?.with_context(|| format!("no buffer `{name}`"))?;
         compare(&leaf(&got), want, fixture.tolerance).map_err(|reason| anyhow::anyhow!("buffer `{name}`: {reason}"))?;
     }
     let report = session.report();

@@ -63,6 +63,7 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
             .collect(),
         "graph_image" => COMPILED.iter().flat_map(|name| images(name)).collect(),
         "envelope" => vec![("envelope".to_string(), envelope())],
+        "vulkan_plan" => vec![("plan".to_string(), vulkan_plan())],
         "manifest" => vec![
             named("delegates/null/null.delegate.toml"),
             ("every-key".to_string(), MANIFEST.into()),
@@ -315,4 +316,25 @@ mod tests {
         let names = delegraph_host::trust::needed_libraries(&super::elf()).unwrap();
         assert_eq!(names, ["libone.so", "libtwo.so"]);
     }
+}
+
+fn vulkan_plan() -> Vec<u8> {
+    let constants = delegraph_vulkan::packing::ALL.iter().take(2).enumerate().map(|(at, packing)| {
+        let key = delegraph_vulkan::packing::Key {
+            weight: at as u32,
+            packing: packing.name.to_string(),
+            arguments: vec![1, 2],
+        };
+        let place = delegraph_vulkan::program::Place {
+            offset: 1024 * at as u64,
+            bytes: 1000,
+        };
+        (key, place)
+    });
+    let plan = delegraph_vulkan::program::Plan {
+        groups: vec![vec![0, 1, 3], vec![2, 4]],
+        states: Vec::new(),
+        constants: constants.collect(),
+    };
+    plan.write()
 }

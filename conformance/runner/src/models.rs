@@ -85,7 +85,10 @@ pub trait Instance {
     fn run(&mut self, inputs: &[Leaf]) -> Result<StepResult, String>;
 
     /// A mutable buffer by name; `None` where the file has no such name.
-    fn buffer(&self, name: &str) -> Option<Leaf>;
+    ///
+    /// # Errors
+    /// It is kept where it cannot be had: a sentence for the report.
+    fn buffer(&mut self, name: &str) -> Result<Option<Leaf>, String>;
 
     /// Counts so far.
     fn counters(&self) -> Counters;
@@ -206,10 +209,14 @@ fn judge(
     if problem.is_none() {
         for (name, want) in &steps.buffers_after {
             let got = match instance.buffer(name) {
-                Some(got) => got,
+                Ok(Some(got)) => got,
+                Err(reason) => {
+                    problem = Some(format!("buffer `{name}`: {reason}"));
+                    break;
+                }
                 // Programs of others name their buffers or do not; everything else has the names.
-                None if source == Source::Pte => continue,
-                None => {
+                Ok(None) if source == Source::Pte => continue,
+                Ok(None) => {
                     problem = Some(format!("there is no buffer `{name}` to compare"));
                     break;
                 }

@@ -1,4 +1,4 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, gen, dist, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, shaders, gen, dist, provision.
 
 mod check;
 mod dist;
@@ -7,6 +7,7 @@ mod layouts;
 mod mutants;
 mod provision;
 mod sanitize;
+mod shaders;
 mod test;
 
 use anyhow::{Result, bail};
@@ -22,6 +23,7 @@ const USAGE: &str = "usage:
   cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
                                `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
                                last, NAMES are these alone
+  cargo xtask shaders          runs spirv-val on every shader of the Vulkan delegate
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -32,7 +34,7 @@ const USAGE: &str = "usage:
   cargo xtask dist             makes target/dist/delegraph-conformance-VERSION-TRIPLE.tar.gz, the conformance kit for a device;
                                `--target TRIPLE` for another machine, `--profile NAME` of cargo's in place of `release`,
                                `--binaries FOLDER` of programs that are built already
-  cargo xtask provision NAME   fetches an optional real component: clang, executorch; chromium has to be here";
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch, ncnn, vulkan; chromium has to be here";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,6 +59,7 @@ fn main() -> Result<()> {
                     .collect(),
             },
         ),
+        ["shaders"] => shaders::run(&root()),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "mutants"] => {

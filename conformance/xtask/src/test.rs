@@ -11,7 +11,13 @@ use std::process::Command;
 pub fn run(root: &Path) -> Result<()> {
     // The delegates are loaded as real shared libraries by the tests of what is above them, so they are built first.
     cargo(root, &["build", "--workspace", "--bins", "--lib"])?;
-    cargo(root, &["test", "--workspace", "--no-fail-fast"])?;
+    let mut vulkan = super::provision::vulkan_environment(root);
+    if let Some(environment) = &mut vulkan {
+        // The layers come with the drivers. What they say fails a test.
+        environment.push(("DELEGRAPH_VULKAN_VALIDATION".to_string(), "1".to_string()));
+    }
+    let drivers = vulkan.as_deref().unwrap_or_default();
+    cargo_with(root, &["test", "--workspace", "--no-fail-fast"], drivers)?;
     println!("\nskipped here:");
     let mut skipped = 0;
     let mut skip = |absent: bool, what: &str| {
@@ -48,6 +54,10 @@ pub fn run(root: &Path) -> Result<()> {
         super::provision::chromium().is_none(),
         "the report's pages in a browser (`conformance/report/check_page.py`): Chromium is not here; install it, or set DELEGRAPH_CHROMIUM",
     );
+    skip(
+        vulkan.is_none() && std::env::var_os("VK_DRIVER_FILES").is_none(),
+        "Vulkan on software drivers, with validation: run `cargo xtask provision vulkan`, or set VK_DRIVER_FILES to drivers",
+    );
     if skipped == 0 {
         println!("  nothing");
     }
@@ -56,9 +66,15 @@ pub fn run(root: &Path) -> Result<()> {
 
 /// Runs cargo in the workspace.
 pub fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    cargo_with(root, arguments, &[])
+}
+
+/// Runs cargo in the workspace with more in its environment.
+pub fn cargo_with(root: &Path, arguments: &[&str], environment: &[(String, String)]) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
     let status = Command::new(env!("CARGO"))
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(root)
         .status()
         .context("cannot start cargo")?;

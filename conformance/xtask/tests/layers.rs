@@ -58,6 +58,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("delegraph-reference", vec!["delegraph-sdk"]),
         ("delegraph-null", vec!["delegraph-sdk"]),
+        ("delegraph-vulkan", vec!["delegraph-sdk"]),
+        ("delegraph-vulkan-plugin", vec!["delegraph-vulkan", "delegraph-sdk"]),
         (
             "delegraph-reference-plugin",
             vec!["delegraph-reference", "delegraph-sdk"],
@@ -93,12 +95,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     // It reads whatever a release wrote, by every reader that there is.
     table.insert(
         "delegraph-golden",
-        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner", "delegraph-vulkan"]].concat()),
     );
     // It feeds every parser that there is.
     table.insert(
         "delegraph-hostile",
-        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner"]].concat()),
+        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner", "delegraph-vulkan"]].concat()),
     );
     table
 }

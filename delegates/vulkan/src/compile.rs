@@ -3,6 +3,7 @@
 use crate::caps;
 use crate::encoder::Encoder;
 use crate::facts::Facts;
+use crate::fuse;
 use crate::program::{ALIGN, Place, Plan};
 use crate::schedule::{Packed, Schedule};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, SymbolIndex};
@@ -30,7 +31,11 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
         let node = graph.node(NodeIndex(index));
         caps::accept(&node).map_err(|refusal| Error::unsupported(refusal.text).at(node.index()))?;
     }
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        groups: fuse::plan(graph),
+        states: Vec::new(),
+        constants: Vec::new(),
+    };
     let schedule = lower_largest(graph, &plan)?;
     let mut packed = Vec::new();
     for (at, constant) in schedule.packed.iter().enumerate() {
@@ -89,7 +94,6 @@ pub fn pack(constant: &Packed, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 /// Lowers a graph at its largest sizes (at the smallest where there is no largest), for a device without limits on sizes: what cannot be
 /// lowered is refused now, and the constants that are wanted become known.
 fn lower_largest(graph: &ImageView<'_>, plan: &Plan) -> Result<Schedule, Error> {
-    let _ = plan;
     let mut sizes = Sizes::new(graph);
     for index in 0..graph.symbol_count() {
         let symbol = graph.symbol(SymbolIndex(index));
@@ -98,5 +102,5 @@ fn lower_largest(graph: &ImageView<'_>, plan: &Plan) -> Result<Schedule, Error> 
     let mut facts = Facts::weakest();
     facts.limits.storage_range = u64::MAX;
     facts.limits.groups = [u32::MAX; 3];
-    Encoder::encode(*graph, &sizes, &facts)
+    Encoder::encode(*graph, plan, &sizes, &facts)
 }

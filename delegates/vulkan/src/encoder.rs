@@ -7,14 +7,18 @@
 //! ```
 
 use crate::caps;
+use crate::chain::Operand;
+use crate::codes;
 use crate::facts::Facts;
-use crate::kernels::Kernel;
+use crate::fuse;
+use crate::kernels::{self, Kernel};
 use crate::node::Node;
 use crate::operators::movement;
 use crate::packing::{Key, Packing};
-use crate::schedule::{Binding, Dispatch, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
+use crate::program::Plan;
+use crate::schedule::{Binding, Dispatch, Output, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
-use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
+use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex, WeightIndex};
 use delegraph_sdk::{DType, Error};
 use std::collections::HashMap;
 
@@ -91,6 +95,10 @@ pub struct Encoder<'a> {
     packed: HashMap<Key, usize>,
     /// Storages of weights, by id.
     weights: HashMap<u32, usize>,
+    nothing: Option<Tensor>,
+    flag: Option<Tensor>,
+    /// Nodes that are fused behind the one that is being lowered.
+    behind: Vec<u32>,
     node: u32,
 }
 
@@ -99,7 +107,7 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// A node that is not taken, a size that no input tells, or what the device cannot; the error names the node.
-    pub fn encode(image: ImageView<'a>, sizes: &'a Sizes, facts: &'a Facts) -> Result<Schedule, Error> {
+    pub fn encode(image: ImageView<'a>, plan: &Plan, sizes: &'a Sizes, facts: &'a Facts) -> Result<Schedule, Error> {
         let mut encoder = Encoder {
             image,
             sizes,
@@ -108,27 +116,58 @@ impl<'a> Encoder<'a> {
             values: vec![Vec::new(); image.value_count() as usize],
             packed: HashMap::new(),
             weights: HashMap::new(),
+            nothing: None,
+            flag: None,
+            behind: Vec::new(),
             node: 0,
         };
         for (position, value) in image.inputs().iter().enumerate() {
             let dims = encoder.dims(value)?;
             let dtype = encoder.dtype(value)?;
-            let tensor = encoder.place(dtype, &dims, Layout::RowMajor, Source::Input(position as u32))?;
+            let state = plan.states.iter().find(|state| state.input == position as u32);
+            let source = state.map_or(Source::Input(position as u32), |state| Source::State(state.index));
+            let tensor = encoder.place(dtype, &dims, Layout::RowMajor, source)?;
             encoder.set(value, tensor);
         }
+        // For each node: the group that ends with it, or that it is a part of.
+        let mut group_of: Vec<Option<&[u32]>> = vec![None; image.node_count() as usize];
+        for group in &plan.groups {
+            for node in group {
+                if let Some(slot) = group_of.get_mut(*node as usize) {
+                    *slot = Some(group);
+                }
+            }
+        }
         for index in 0..image.node_count() {
-            let view = image.node(NodeIndex(index));
-            encoder.node = index;
+            let group = group_of[index as usize].unwrap_or_default();
+            if group.last().is_some_and(|last| *last != index) {
+                continue;
+            }
+            // A group runs where its last node stands.
+            encoder.behind = group.get(1..).unwrap_or_default().to_vec();
+            encoder.node = group.first().copied().unwrap_or(index);
+            let view = image.node(NodeIndex(encoder.node));
             let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
             (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(|e| match e.node {
                 None => e.at(view.index()),
                 Some(_) => e,
             })?;
+            if !encoder.behind.is_empty() {
+                return Err(Error::internal(format!("`{}` was not finished", view.op())).at(view.index()));
+            }
         }
-        for value in image.outputs().iter() {
-            let tensor = encoder.tensor(value, Layout::RowMajor)?;
-            let dims = tensor.dims.iter().map(|d| i64::from(*d)).collect();
-            encoder.schedule.outputs.push((binding(&tensor), dims));
+        for (position, value) in image.outputs().iter().enumerate() {
+            let mut tensor = encoder.tensor(value, Layout::RowMajor)?;
+            let state = plan.states.iter().find(|state| state.output == position as u32);
+            let state = state.map(|state| state.index);
+            if let Some(state) = state {
+                tensor = encoder.next_state(&tensor, state)?;
+            }
+            encoder.schedule.outputs.push(Output {
+                binding: binding(&tensor),
+                sizes: tensor.dims.iter().map(|d| i64::from(*d)).collect(),
+                state,
+            });
         }
         Ok(encoder.schedule)
     }
@@ -209,26 +248,74 @@ impl<'a> Encoder<'a> {
         Ok(tensor)
     }
 
-    /// The output of a node whose kernel ends with `finish()`.
+    /// The output of a node whose kernel ends with `finish()`: with the nodes that are fused to it, if any.
     ///
     /// # Errors
     /// As [`Encoder::output`].
     pub fn finish(&mut self, node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
-        let out = self.output(node, 0, layout)?;
-        self.unfinished(out)
+        let behind = std::mem::take(&mut self.behind);
+        let mut links = vec![behind.len() as u32];
+        let mut extra = Vec::new();
+        let mut result = node.output(0)?;
+        for index in behind {
+            let view = self.image.node(NodeIndex(index));
+            let link = fuse::link_of(&view, result);
+            let (_, link) = link.ok_or_else(|| Error::internal(format!("`{}` is no link", view.op())))?;
+            let (slot, code, number) = match link.operand {
+                Operand::Number(number) => (0, 0, number),
+                Operand::Value(value) => {
+                    let tensor = self.tensor(value, layout)?;
+                    let code = codes::code(tensor.dtype).ok_or_else(|| Error::internal("no kernel reads this type"))?;
+                    extra.push(tensor);
+                    (extra.len() as u32, code, 0.0)
+                }
+            };
+            links.extend([
+                link.op | slot << 8 | code << 16,
+                number.to_bits(),
+                link.a.to_bits(),
+                link.b.to_bits(),
+            ]);
+            result = view
+                .outputs()
+                .get(0)
+                .ok_or_else(|| Error::internal("a link makes nothing"))?;
+        }
+        let (dtype, dims) = (self.dtype(result)?, self.dims(result)?);
+        let out = self.make(dtype, &dims, layout)?;
+        self.set(result, out.clone());
+        if extra.len() < 2 {
+            let nothing = self.nothing()?;
+            extra.resize(2, nothing);
+        }
+        let extra = <[Tensor; 2]>::try_from(extra).map_err(|_| Error::internal("more operands than buffers"))?;
+        Ok(Finish { out, links, extra })
     }
 
     /// A tensor that is no node's output, for a kernel that ends with `finish()`: nothing is applied.
     ///
     /// # Errors
-    /// As [`Encoder::output`].
+    /// As [`Encoder::make`].
     pub fn unfinished(&mut self, out: Tensor) -> Result<Finish, Error> {
-        let nothing = self.bytes(DType::U8, &[16], vec![0; 16])?;
+        let nothing = self.nothing()?;
         Ok(Finish {
             out,
             links: vec![0],
             extra: [nothing.clone(), nothing],
         })
+    }
+
+    /// A tensor for buffers that nothing is read from.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn nothing(&mut self) -> Result<Tensor, Error> {
+        if let Some(nothing) = &self.nothing {
+            return Ok(nothing.clone());
+        }
+        let nothing = self.bytes(DType::U8, &[16], vec![0; 16])?;
+        self.nothing = Some(nothing.clone());
+        Ok(nothing)
     }
 
     /// Says that a value is this tensor: for outputs that are views, or that were made by hand.
@@ -250,6 +337,42 @@ impl<'a> Encoder<'a> {
     /// As [`Encoder::make`].
     pub fn bytes(&mut self, dtype: DType, dims: &[u32], bytes: Vec<u8>) -> Result<Tensor, Error> {
         self.place(dtype, dims, Layout::RowMajor, Source::Bytes(bytes))
+    }
+
+    /// Makes a tensor the value of a state after the run: where it is memory of its own, that memory is the state's from the start.
+    fn next_state(&mut self, tensor: &Tensor, state: u32) -> Result<Tensor, Error> {
+        let storage = &mut self.schedule.storages[tensor.storage];
+        if storage.source == Source::Scratch && tensor.offset == 0 && storage.bytes == binding(tensor).bytes {
+            storage.source = Source::NextState(state);
+            return Ok(tensor.clone());
+        }
+        let next = self.place(tensor.dtype, &tensor.dims, Layout::RowMajor, Source::NextState(state))?;
+        let words = tensor.bytes().div_ceil(4) as u32;
+        self.dispatch(
+            &kernels::WORDS,
+            &[read(tensor), write(&next)],
+            &[words, 0, 0],
+            grid(words, 64),
+        )?;
+        Ok(next)
+    }
+
+    /// Words that a kernel sets where a value is not allowed, an index out of range for example: `atomicOr(flag[0], 1)`. They are 0 at the
+    /// start of a run; if one is not at the end, the run fails with `INVALID_ARGUMENT`, and the host runs the region portably, which names
+    /// the value.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn flag(&mut self) -> Result<Tensor, Error> {
+        if let Some(flag) = &self.flag {
+            return Ok(flag.clone());
+        }
+        let flag = self.make(DType::I32, &[4], Layout::RowMajor)?;
+        let nothing = self.nothing()?;
+        self.dispatch(&kernels::WORDS, &[read(&nothing), write(&flag)], &[4, 1, 0], [1, 1, 1])?;
+        self.schedule.flag = Some(binding(&flag));
+        self.flag = Some(flag.clone());
+        Ok(flag)
     }
 
     fn place(&mut self, dtype: DType, dims: &[u32], layout: Layout, source: Source) -> Result<Tensor, Error> {
@@ -277,15 +400,24 @@ impl<'a> Encoder<'a> {
     /// Makes a tensor of a constant.
     fn weigh(&mut self, value: ValueIndex) -> Result<(), Error> {
         if let Origin::Weight(weight) = self.image.value(value).source() {
-            let weight = self.image.weight(weight);
-            let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
-            let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
-            let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
-            // Two values of one weight share its bytes.
-            tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+            let tensor = self.weight(weight)?;
             self.set(value, tensor);
         }
         Ok(())
+    }
+
+    /// A constant of the image: the scales of a quantized type, for example.
+    ///
+    /// # Errors
+    /// As [`Encoder::make`].
+    pub fn weight(&mut self, index: WeightIndex) -> Result<Tensor, Error> {
+        let weight = self.image.weight(index);
+        let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
+        let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+        let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+        // Two values of one weight share its bytes.
+        tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+        Ok(tensor)
     }
 
     /// A constant in another form: a tensor of this dtype and these sizes, whose bytes `packing` makes. Values that are no constants have none:

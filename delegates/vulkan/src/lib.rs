@@ -11,10 +11,12 @@
 //! A device is not needed to partition or compile.
 
 pub mod caps;
+pub mod chain;
 pub mod codes;
 mod compile;
 pub mod encoder;
 pub mod facts;
+pub mod fuse;
 pub mod kernels;
 pub mod node;
 pub mod operators;

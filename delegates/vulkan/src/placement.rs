@@ -47,7 +47,12 @@ fn lives(schedule: &Schedule, barriers: &[bool]) -> Vec<Option<(usize, usize)>> 
         step += usize::from(*barrier);
         dispatch.bindings.iter().for_each(|b| touch(b.storage, step));
     }
-    for (binding, _) in &schedule.outputs {
+    for binding in schedule
+        .outputs
+        .iter()
+        .map(|output| &output.binding)
+        .chain(&schedule.flag)
+    {
         touch(binding.storage, step + 1);
     }
     for (life, storage) in lives.iter_mut().zip(&schedule.storages) {
@@ -108,12 +113,12 @@ impl Holes {
             return offset;
         }
         // The last hole grows, if it ends where the arena does.
-        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s)) {
-            if offset + have == self.end {
-                self.remove(offset, have);
-                self.end = offset + size;
-                return offset;
-            }
+        if let Some((offset, have)) = self.by_offset.last_key_value().map(|(o, s)| (*o, *s))
+            && offset + have == self.end
+        {
+            self.remove(offset, have);
+            self.end = offset + size;
+            return offset;
         }
         let offset = self.end;
         self.end += size;
@@ -121,11 +126,11 @@ impl Holes {
     }
 
     fn free(&mut self, mut offset: u64, mut size: u64) {
-        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s)) {
-            if before + have == offset {
-                self.remove(before, have);
-                (offset, size) = (before, have + size);
-            }
+        if let Some((before, have)) = self.by_offset.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + have == offset
+        {
+            self.remove(before, have);
+            (offset, size) = (before, have + size);
         }
         if let Some(have) = self.by_offset.get(&(offset + size)).copied() {
             self.remove(offset + size, have);
@@ -205,7 +210,7 @@ fn barriers(schedule: &Schedule) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::kernels;
-    use crate::schedule::{Binding, Dispatch, Storage};
+    use crate::schedule::{Binding, Dispatch, Output, Storage};
 
     fn chain(count: usize) -> Schedule {
         let storage = |source| Storage { bytes: 1000, source };
@@ -227,7 +232,11 @@ mod tests {
                     node: 0,
                 })
                 .collect(),
-            outputs: vec![(binding(count), vec![250])],
+            outputs: vec![Output {
+                binding: binding(count),
+                sizes: vec![250],
+                state: None,
+            }],
             ..Schedule::default()
         }
     }

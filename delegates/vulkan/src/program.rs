@@ -7,11 +7,12 @@
 //! | `packed` | packed constants, one behind the other at multiples of 256 bytes; absent if there are none |
 //!
 //! The plan is words of 32 bits, little-endian: the magic `DGVK`, the version, then groups (their count; for each the count of its nodes and
-//! these, the root first) and constants (their count; for each weight id, offset / 256 and size in `packed`, the name as its length in bytes
+//! these, the root first), states (their count; for each its three numbers) and constants (their count; for each weight id, offset / 256 and size in `packed`, the name as its length in bytes
 //! and words padded with zeros, the count of arguments and these). Everything is checked as it is read.
 
 use crate::packing::{self, Key};
 use delegraph_sdk::Error;
+use delegraph_sdk::image::{ImageView, ValueIndex};
 
 /// The first word of a plan.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"DGVK");
@@ -25,8 +26,21 @@ pub const ALIGN: u64 = 256;
 pub struct Plan {
     /// Nodes that run as one, by their index in the image, the root first. A node that is in none runs by itself.
     pub groups: Vec<Vec<u32>>,
+    /// States that the session keeps.
+    pub states: Vec<State>,
     /// Packed constants and where they lie in the section `packed`.
     pub constants: Vec<(Key, Place)>,
+}
+
+/// A state that stays on the device between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Its index in the image.
+    pub index: u32,
+    /// The input that is its value before a run.
+    pub input: u32,
+    /// The output that is its value after one.
+    pub output: u32,
 }
 
 /// Bytes in the section `packed`.
@@ -46,6 +60,12 @@ impl Plan {
             words.push(group.len() as u32);
             words.extend(group);
         }
+        words.push(self.states.len() as u32);
+        words.extend(
+            self.states
+                .iter()
+                .flat_map(|state| [state.index, state.input, state.output]),
+        );
         words.push(self.constants.len() as u32);
         for (key, place) in &self.constants {
             words.extend([
@@ -69,7 +89,7 @@ impl Plan {
     ///
     /// # Errors
     /// `BLOB_CORRUPT`: it is cut off, of another form, has a node that is not below `nodes`, a node in two groups, or constants beyond
-    /// `packed` bytes. `BLOB_INCOMPATIBLE`: it is of another version.
+    /// `packed` bytes. States are held against the image by [`Plan::check_states`]. `BLOB_INCOMPATIBLE`: it is of another version.
     pub fn read(bytes: &[u8], nodes: u32, packed: u64) -> Result<Plan, Error> {
         let mut reader = Reader { bytes };
         if reader.word()? != MAGIC {
@@ -100,6 +120,10 @@ impl Plan {
             plan.groups.push(group);
         }
         for _ in 0..reader.count()? {
+            let (index, input, output) = (reader.word()?, reader.word()?, reader.word()?);
+            plan.states.push(State { index, input, output });
+        }
+        for _ in 0..reader.count()? {
             let (weight, offset, bytes) = (
                 reader.word()?,
                 u64::from(reader.word()?) * ALIGN,
@@ -125,6 +149,38 @@ impl Plan {
         match reader.bytes {
             [] => Ok(plan),
             rest => Err(Error::corrupt(format!("{} bytes follow the plan", rest.len()))),
+        }
+    }
+}
+
+impl Plan {
+    /// The states that a session of this graph can keep: all whose sizes are known.
+    pub fn states_of(image: &ImageView<'_>) -> Vec<State> {
+        let fixed = |value: Option<ValueIndex>| value.is_some_and(|value| image.value(value).const_dims().is_some());
+        let states = image.states().enumerate().map(|(index, state)| State {
+            index: index as u32,
+            input: state.input,
+            output: state.output,
+        });
+        states
+            .filter(|state| {
+                fixed(image.inputs().get(state.input as usize)) && fixed(image.outputs().get(state.output as usize))
+            })
+            .collect()
+    }
+
+    /// Holds the states against the image.
+    ///
+    /// # Errors
+    /// `BLOB_CORRUPT`: one is not a state of the image.
+    pub fn check_states(&self, image: &ImageView<'_>) -> Result<(), Error> {
+        let known = Plan::states_of(image);
+        match self.states.iter().find(|state| !known.contains(state)) {
+            None => Ok(()),
+            Some(state) => Err(Error::corrupt(format!(
+                "the plan keeps a state {} that the graph does not have",
+                state.index
+            ))),
         }
     }
 }
@@ -174,8 +230,14 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
+        let state = State {
+            index: 0,
+            input: 1,
+            output: 2,
+        };
         Plan {
             groups: vec![vec![0, 1, 3], vec![2, 4]],
+            states: vec![state],
             constants: Vec::new(),
         }
     }

@@ -11,6 +11,10 @@ pub enum Source {
     Scratch,
     /// An input of the session: copied in before the first command.
     Input(u32),
+    /// A state that the session keeps, before the run.
+    State(u32),
+    /// The same state after the run, in other memory: it counts when the run is committed.
+    NextState(u32),
     /// A constant of the graph, as the host has it.
     Weight(u32),
     /// A constant in another form: the index in [`Schedule::packed`].
@@ -54,6 +58,17 @@ pub struct Dispatch {
     pub node: u32,
 }
 
+/// An output of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where it lies.
+    pub binding: Binding,
+    /// Its sizes.
+    pub sizes: Vec<i64>,
+    /// It is this state, which the session keeps: nobody reads it.
+    pub state: Option<u32>,
+}
+
 /// A constant in another form than the host's.
 #[derive(Debug, Clone)]
 pub struct Packed {
@@ -79,8 +94,11 @@ pub struct Schedule {
     pub dispatches: Vec<Dispatch>,
     /// Parameters of all dispatches.
     pub params: Vec<u32>,
-    /// One an output of the session, in order: where it lies, and its sizes.
-    pub outputs: Vec<(Binding, Vec<i64>)>,
+    /// One an output of the session, in order.
+    pub outputs: Vec<Output>,
+    /// Words that kernels set where a value is not allowed ([`crate::encoder::Encoder::flag`]): to be looked at after each run. Nothing where
+    /// no kernel does.
+    pub flag: Option<Binding>,
     /// Constants in other forms, each once.
     pub packed: Vec<Packed>,
     /// Dispatches that only change a layout.

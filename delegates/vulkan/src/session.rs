@@ -2,6 +2,7 @@
 
 use crate::compile::{IMAGE, PACKED, PLAN, pack};
 use crate::encoder::Encoder;
+use crate::fuse;
 use crate::packing::Key;
 use crate::placement::{ALIGN, place};
 use crate::program::Plan;
@@ -25,6 +26,8 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     let sizes = Sizes::new(&view);
     let bytes = blob.section(PACKED).unwrap_or_default();
     let plan = Plan::read(blob.section(PLAN)?, view.node_count(), bytes.len() as u64)?;
+    fuse::verify(&view, &plan.groups)?;
+    plan.check_states(&view)?;
     let mut packed = HashMap::new();
     for (key, place) in &plan.constants {
         let range = place.offset as usize..(place.offset + place.bytes) as usize;
@@ -40,6 +43,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, gpu: Arc<Gpu>) -> Result<Box
     Ok(Box::new(Loaded {
         gpu,
         sizes,
+        plan,
         kept,
         image,
         constants: HashMap::new(),
@@ -56,6 +60,7 @@ struct Loaded {
     gpu: Arc<Gpu>,
     image: Vec<u8>,
     sizes: Sizes,
+    plan: Plan,
     kept: Option<KeptWeights>,
     /// Weights on the device, by id.
     constants: HashMap<u32, Arc<Buffer>>,
@@ -142,7 +147,7 @@ impl Loaded {
         self.sizes
             .bind(&view, inputs.iter().map(|i| i.sizes))
             .map_err(|e| Error::invalid(e.to_string()))?;
-        let schedule = Encoder::encode(view, &self.sizes, self.gpu.facts())?;
+        let schedule = Encoder::encode(view, &self.plan, &self.sizes, self.gpu.facts())?;
         let placement = place(&schedule);
         let gpu = &self.gpu;
         let arena = Arc::new(Buffer::new(gpu, placement.arena, Place::Device)?);
@@ -153,7 +158,7 @@ impl Loaded {
         let mut constants: Vec<Option<Arc<Buffer>>> = Vec::with_capacity(schedule.storages.len());
         for storage in &schedule.storages {
             constants.push(match &storage.source {
-                Source::Scratch | Source::Input(_) => None,
+                Source::Scratch | Source::Input(_) | Source::State(_) | Source::NextState(_) => None,
                 Source::Bytes(bytes) => Some(upload(gpu, storage.bytes, bytes)?),
                 Source::Packed(index) => {
                     let constant = schedule
@@ -213,7 +218,7 @@ impl Loaded {
             .outputs
             .iter()
             .enumerate()
-            .map(|(at, (_, sizes))| readback.add(tensor_bytes(sizes, element(at))))
+            .map(|(at, output)| readback.add(tensor_bytes(&output.sizes, element(at))))
             .collect();
         let upload_buffer = Arc::new(Buffer::new(gpu, upload.end, Place::Upload)?);
         let readback_buffer = Arc::new(Buffer::new(gpu, readback.end, Place::Readback)?);
@@ -248,9 +253,9 @@ impl Loaded {
             });
         }
         commands.push(Command::Barrier);
-        for ((binding, _), (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
+        for (output, (to, bytes)) in schedule.outputs.iter().zip(&readback_places) {
             if *bytes > 0 {
-                let (buffer, from, _) = part(binding)?;
+                let (buffer, from, _) = part(&output.binding)?;
                 let bytes = bytes.next_multiple_of(4);
                 commands.push(Command::Copy {
                     from: (buffer, from, bytes),
@@ -277,7 +282,7 @@ impl Loaded {
                 buffer: readback_buffer,
                 places: readback_places,
             },
-            outputs: schedule.outputs.into_iter().map(|(_, sizes)| sizes).collect(),
+            outputs: schedule.outputs.into_iter().map(|output| output.sizes).collect(),
         })
     }
 }

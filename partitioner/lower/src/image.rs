@@ -1,5 +1,6 @@
 //! A set of nodes as a graph image, with the indices that lead back.
 
+use crate::states::{RegionState, states_of};
 use delegraph_abi::image::{self, ExprIndex, ImageBuilder, ImageError, ValueIndex, WeightIndex};
 use delegraph_abi::{DType as Code, MemoryFormat as FormatCode};
 use delegraph_ir::{
@@ -149,23 +150,26 @@ pub fn of_nodes(
     reads: &Reads,
     form: Form<'_>,
 ) -> Result<Image, LayoutError> {
-    write(module, graph, nodes, Boundary::of(graph, nodes, reads), form)
+    let boundary = Boundary::of(graph, nodes, reads);
+    let states = states_of(module, graph, nodes, &boundary, reads);
+    write(module, graph, nodes, boundary, &states, form)
 }
 
-/// Writes some nodes with inputs and outputs in a given order.
+/// Writes some nodes with inputs and outputs in a given order, and the states among these.
 pub(crate) fn write(
     module: &Module,
     graph: &Graph,
     nodes: &[NodeId],
     boundary: Boundary,
+    states: &[RegionState],
     form: Form<'_>,
 ) -> Result<Image, LayoutError> {
     if !form.channels_last {
-        return write_as_is(module, graph, nodes, boundary, form);
+        return write_as_is(module, graph, nodes, boundary, states, form);
     }
     let (graph, origins) = channels_last(graph, nodes, &boundary.outputs);
     let all: Vec<NodeId> = graph.node_ids().collect();
-    let image = write_as_is(module, &graph, &all, boundary, form)?;
+    let image = write_as_is(module, &graph, &all, boundary, states, form)?;
     Ok(Image {
         nodes: origins,
         ..image
@@ -177,6 +181,7 @@ fn write_as_is(
     graph: &Graph,
     nodes: &[NodeId],
     boundary: Boundary,
+    states: &[RegionState],
     form: Form<'_>,
 ) -> Result<Image, LayoutError> {
     let mut writer = Writer {
@@ -211,6 +216,20 @@ fn write_as_is(
     }
     for output in &boundary.outputs {
         writer.builder.output(writer.values[output]);
+    }
+    for state in states {
+        // A view may have given its ends types of its own.
+        let ends = [
+            boundary.inputs.get(state.input as usize),
+            boundary.outputs.get(state.output as usize),
+        ];
+        let [Some(before), Some(after)] = ends.map(|end| end.map(|value| &graph.value(*value).ty)) else {
+            continue;
+        };
+        if before != after {
+            continue;
+        }
+        writer.builder.state(&state.name, state.input, state.output, None);
     }
     let finished = writer.builder.finish();
     Ok(Image {

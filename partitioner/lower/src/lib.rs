@@ -13,6 +13,7 @@ pub mod image;
 mod lower;
 mod region;
 mod report;
+mod states;
 mod view;
 mod wants;
 

@@ -5,6 +5,7 @@
 
 use crate::backend::{Backend, ask};
 use crate::image::{Form, Image, LayoutError, offer, write};
+use crate::states::states_of;
 use crate::wants::Wants;
 use delegraph_host::DelegateError;
 use delegraph_ir::{Graph, Module, Node, NodeId};
@@ -206,11 +207,13 @@ impl View {
                 node: node.unwrap_or_default(),
             });
         }
+        // Who reads a state is told by the graph, which is what runs without the delegate.
+        let states = states_of(module, graph, nodes, &border, reads);
         let boundary = Boundary {
             constants: folded.constants,
             ..border
         };
-        let mut image = write(module, view, &seen, boundary, form)?;
+        let mut image = write(module, view, &seen, boundary, &states, form)?;
         image.nodes.iter_mut().for_each(|id| *id = origins[id.index()].main);
         Ok(Some(image))
     }

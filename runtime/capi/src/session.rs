@@ -67,14 +67,15 @@ impl Session {
         if let Some(method) = method {
             options.method = method.to_string();
         }
-        let session = delegraph::Session::open(&model.source, &model.config, &model.host, options)?;
+        let mut session = delegraph::Session::open(&model.source, &model.config, &model.host, options)?;
         let places = |infos: Vec<InputInfo>| infos.iter().map(Place::of).collect::<Vec<_>>();
-        let names: Vec<&str> = session.state_names().collect();
-        let states = names.iter().filter_map(|name| match session.state(name)? {
-            Value::Tensor(tensor) => Some(Place::tensor(name, tensor.dtype, &tensor.shape, false)),
-            _ => None,
-        });
-        let states = states.collect();
+        let names: Vec<String> = session.state_names().map(str::to_string).collect();
+        let mut states = Vec::new();
+        for name in &names {
+            if let Some(Value::Tensor(tensor)) = session.state(name)? {
+                states.push(Place::tensor(name, tensor.dtype, &tensor.shape, false));
+            }
+        }
         Ok(Session {
             inputs: places(session.inputs()),
             outputs: places(session.outputs()),
@@ -173,7 +174,7 @@ impl Inner {
     }
 
     pub(crate) fn state(&mut self, name: &str) -> Result<Shape<'_>, Failure> {
-        let Some(value) = self.session.state(name) else {
+        if !self.session.state_names().any(|have| have == name) {
             let names: Vec<String> = self.session.state_names().map(|name| format!("`{name}`")).collect();
             let hint = if names.is_empty() {
                 "it has none with a name".to_string()
@@ -183,7 +184,8 @@ impl Inner {
             return Err(Failure::usage(format!(
                 "the method has no buffer `{name}`\n  hint: {hint}"
             )));
-        };
+        }
+        let value = self.session.state(name)?.unwrap_or(Value::None);
         if !self.states.contains_key(name) {
             self.states.insert(name.to_string(), Shown::default());
         }
@@ -197,8 +199,8 @@ impl Inner {
         self.session.reset();
     }
 
-    pub(crate) fn adopt_state(&mut self, from: &Inner) -> u64 {
-        self.session.adopt_state(&from.session) as u64
+    pub(crate) fn adopt_state(&mut self, from: &mut Inner) -> Result<u64, Failure> {
+        Ok(self.session.adopt_state(&mut from.session)? as u64)
     }
 
     pub(crate) fn report(&mut self) -> &CStr {

@@ -515,7 +515,7 @@ pub unsafe extern "C" fn delegraph_session_adopt_state(
         if std::ptr::eq(session, from) {
             return Err(Failure::usage("`session` and `from` are the same"));
         }
-        let count = inner.adopt_state(&*from.enter()?);
+        let count = inner.adopt_state(&mut *from.enter()?)?;
         if !taken.is_null() {
             // SAFETY: as above.
             unsafe { taken.write(count) };

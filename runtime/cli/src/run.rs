@@ -231,7 +231,7 @@ impl Instance for Logged {
         Ok(result)
     }
 
-    fn buffer(&self, name: &str) -> Option<Leaf> {
+    fn buffer(&mut self, name: &str) -> Result<Option<Leaf>, String> {
         self.inner.buffer(name)
     }
 

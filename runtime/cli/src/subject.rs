@@ -82,8 +82,9 @@ impl Instance for LoadedModel {
         })
     }
 
-    fn buffer(&self, name: &str) -> Option<Leaf> {
-        self.session.state(name).map(leaf)
+    fn buffer(&mut self, name: &str) -> Result<Option<Leaf>, String> {
+        let state = self.session.state(name).map_err(|error| error.to_string())?;
+        Ok(state.map(leaf))
     }
 
     fn counters(&self) -> Counters {

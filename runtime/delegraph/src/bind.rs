@@ -8,8 +8,8 @@ use crate::report::RegionState;
 use crate::self_check::RegionCheck;
 use crate::trace::Callee;
 use delegraph_config::{Config, Fallback};
-use delegraph_executor::BoundRegion;
-use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, Weights};
+use delegraph_executor::{BoundRegion, Executor, KeptState};
+use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, StateInfo, Weights};
 use delegraph_ir::Bytes;
 use delegraph_pte::Verified;
 use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
@@ -24,7 +24,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) name: &'a str,
     pub(crate) program: &'a Verified,
     pub(crate) file: &'a Bytes,
-    pub(crate) plan: &'a Plan,
+    /// The method's executor, which knows who sees a buffer.
+    pub(crate) executor: &'a Executor,
     pub(crate) config: &'a Config,
     pub(crate) host: &'a Host,
     /// Where each constant buffer lies in the file.
@@ -102,6 +103,8 @@ impl Binder<'_> {
                 portable_runs: 0,
                 self_check: None,
                 isolation: None,
+                kept_states: Vec::new(),
+                kept_state_bytes: 0,
                 copied_tensors: 0,
                 copied_bytes: 0,
             };
@@ -109,7 +112,8 @@ impl Binder<'_> {
             let absent = candidates.iter().all(|c| self.host.delegate(&c.backend).is_err());
             for candidate in candidates {
                 match self.load(region, candidate) {
-                    Ok(call) => {
+                    Ok((call, kept)) => {
+                        state.kept_states = kept.iter().map(|kept| kept.name.clone()).collect();
                         counts[i] = Some(call.counts());
                         state.backend = Some(candidate.backend.clone());
                         state.isolation = self.host.delegate(&candidate.backend).ok().map(|d| d.isolation());
@@ -126,6 +130,7 @@ impl Binder<'_> {
                                 .collect(),
                             backend: candidate.backend.clone(),
                             operators: region.operators.clone(),
+                            kept,
                             call: Box::new(call),
                         });
                         break;
@@ -195,7 +200,7 @@ impl Binder<'_> {
         }
     }
 
-    fn load(&self, region: &Region, candidate: &Candidate) -> Result<SessionCall, String> {
+    fn load(&self, region: &Region, candidate: &Candidate) -> Result<(SessionCall, Vec<KeptState>), String> {
         let delegate = self
             .host
             .delegate(&candidate.backend)
@@ -226,18 +231,12 @@ impl Binder<'_> {
         let session = delegate
             .load_with(blob, weights, device, &CallOptions::default())
             .map_err(|error| error.to_string())?;
-        // The executor commits and saves state in its own memory, and so far cannot have part of it elsewhere.
-        if let Some(state) = session.states().first() {
-            return Err(format!(
-                "its blob keeps the state `{}` on its side, and this version runs only regions whose state is the host's",
-                state.name
-            ));
-        }
+        let kept = self.kept(region, session.states())?;
         let mut session = session.on(self.parallel);
         if let Some(memory) = self.arenas.memory() {
             session.share(&memory);
         }
-        Ok(SessionCall::new(
+        let call = SessionCall::new(
             session,
             outputs,
             region.inputs.len(),
@@ -246,12 +245,56 @@ impl Binder<'_> {
                 blob: candidate.blob.as_str().into(),
             },
             self.watch.clone(),
-        ))
+        );
+        Ok((call, kept))
+    }
+
+    /// The states that a session keeps, where it may: each is a buffer that the region alone reads and whose new value it alone makes,
+    /// in all methods.
+    fn kept(&self, region: &Region, states: &[StateInfo]) -> Result<Vec<KeptState>, String> {
+        let kept = |state: &StateInfo| {
+            let fail = |problem: &str| {
+                let name = &state.name;
+                Err(format!(
+                    "its blob keeps the state `{name}` on its side, and cannot here: {problem}"
+                ))
+            };
+            let kept = KeptState {
+                name: state.name.clone(),
+                input: state.input,
+                output: state.output,
+            };
+            let range = region.start..region.end;
+            if let Err(problem) = self.executor.can_keep(range, &region.inputs, &region.outputs, &kept) {
+                return fail(&problem);
+            }
+            let plan = self.executor.plan();
+            let value = region.inputs.get(state.input).map(|&value| value as usize);
+            let Some(EValue::Tensor(buffer)) = value.and_then(|value| plan.values.get(value)) else {
+                return fail("the region has no such input");
+            };
+            let bytes = buffer.sizes.numel().and_then(|n| n.checked_mul(buffer.dtype.size()));
+            if bytes.map(|bytes| bytes as u64) != Some(state.bytes) {
+                return fail("the blob's state has another size than the buffer");
+            }
+            let Some(name) = &buffer.name else {
+                return fail("the file gives the buffer no name");
+            };
+            let mut others = self.program.plans.iter().filter(|other| other.name != plan.name);
+            match others.find(|other| names_state(other, name)) {
+                Some(other) => fail(&format!("the method `{}` uses the buffer, too", other.name)),
+                None => Ok(KeptState {
+                    name: name.clone(),
+                    ..kept
+                }),
+            }
+        };
+        states.iter().map(kept).collect()
     }
 
     /// The largest sizes of an output, which its planned memory holds.
     fn capacity(&self, value: u32) -> Result<Dims, String> {
-        match self.plan.values.get(value as usize) {
+        match self.executor.plan().values.get(value as usize) {
             Some(EValue::Tensor(tensor)) if tensor.dynamism == Dynamism::Unbounded => {
                 Err(format!("output %{value} has an unbounded size"))
             }
@@ -296,6 +339,16 @@ impl Binder<'_> {
             absent,
         }
     }
+}
+
+/// Whether a method has a mutable buffer of this name. Its inputs have names of their own.
+fn names_state(plan: &Plan, name: &str) -> bool {
+    (0..).zip(&plan.values).any(|(value, evalue)| {
+        matches!(evalue, EValue::Tensor(tensor)
+            if tensor.name.as_deref() == Some(name)
+                && matches!(tensor.storage, Storage::Arena(_) | Storage::MutableWithState(..))
+                && !plan.inputs.contains(&value))
+    })
 }
 
 /// A message with its hint in brackets: reports give one line a region.

@@ -3,7 +3,7 @@
 use crate::bind::in_one_line;
 use crate::trace::{Callee, Recorder};
 use delegraph_executor::{Arenas, RegionCall, RegionError};
-use delegraph_host::{Arena, CallOptions, Input, Memory, Output, Session, Status};
+use delegraph_host::{Arena, CallOptions, DelegateError, Input, Memory, Output, Session, Status};
 use delegraph_kernels::{Growable, Lent, Out, Tensor};
 use delegraph_types::Dims;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct SessionCall {
     session: Session,
     outputs: Vec<Dims>,
+    /// By tensor, inputs first: the session keeps the state that it is. Empty: it keeps none.
+    kept: Vec<bool>,
     /// Row-major copies of inputs that lie otherwise; kept between runs.
     gathered: Vec<Growable>,
     /// Empty between runs; kept for their allocations.
@@ -92,7 +94,22 @@ impl SessionCall {
         callee: Callee,
         watch: Watch,
     ) -> SessionCall {
+        let mut kept = Vec::new();
+        if !session.states().is_empty() {
+            kept.resize(inputs + outputs.len(), false);
+        }
+        for state in session.states() {
+            for at in [state.input, inputs + state.output] {
+                if let Some(kept) = kept.get_mut(at) {
+                    *kept = true;
+                }
+            }
+        }
+        // Other regions and instructions may fail that belong to the run.
+        let mut session = session;
+        session.commit_states_later(true);
         SessionCall {
+            kept,
             session,
             gathered: (0..inputs).map(|_| Growable::default()).collect(),
             given: Vec::with_capacity(inputs),
@@ -108,23 +125,38 @@ impl SessionCall {
     pub(crate) fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
     }
+
+    /// What a failure means to the executor.
+    fn region_error(&self, error: &DelegateError) -> RegionError {
+        let text = in_one_line(&error.to_string());
+        match error.code {
+            Status::DEVICE_LOST if self.session.lost_state().is_some() => RegionError::StateLost(text),
+            Status::DEVICE_LOST => RegionError::Lost(text),
+            Status::TIMEOUT => RegionError::Late(text),
+            Status::NOT_READY | Status::DEVICE_BUSY | Status::CANCELLED => RegionError::Busy(text),
+            _ => RegionError::Failed(text),
+        }
+    }
 }
 
 impl RegionCall for SessionCall {
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
         let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
-        for (tensor, copy) in inputs.iter().zip(&mut self.gathered) {
-            if !tensor.is_contiguous() {
+        let keeps = |kept: &[bool], tensor: usize| kept.get(tensor).copied().unwrap_or(false);
+        for (i, (tensor, copy)) in inputs.iter().zip(&mut self.gathered).enumerate() {
+            if !tensor.is_contiguous() && !keeps(&self.kept, i) {
                 gather(tensor, copy).map_err(|error| failed(&error))?;
             }
         }
         let mut given = emptied(std::mem::take(&mut self.given));
-        for (tensor, copy) in inputs.iter().zip(&self.gathered) {
+        for (i, (tensor, copy)) in inputs.iter().zip(&self.gathered).enumerate() {
             let length = tensor.numel() * tensor.dtype().size();
             given.push(Input {
                 dtype: tensor.dtype(),
                 sizes: tensor.sizes(),
-                bytes: if tensor.is_contiguous() {
+                bytes: if keeps(&self.kept, i) {
+                    &[]
+                } else if tensor.is_contiguous() {
                     tensor.room()
                 } else {
                     &copy.bytes()[..length]
@@ -138,11 +170,14 @@ impl RegionCall for SessionCall {
             }
         }
         let mut taken = emptied_outputs(std::mem::take(&mut self.taken));
-        for out in outputs.iter_mut() {
+        for (i, out) in outputs.iter_mut().enumerate() {
             taken.push(Output {
                 dtype: out.dtype(),
                 sizes: *out.sizes(),
-                bytes: out.room_mut(),
+                bytes: match keeps(&self.kept, inputs.len() + i) {
+                    true => &mut [],
+                    false => out.room_mut(),
+                },
             });
         }
         let cancel = self.watch.cancel.as_deref();
@@ -168,18 +203,31 @@ impl RegionCall for SessionCall {
         self.actual.extend(taken.iter().map(|output| output.sizes));
         self.given = emptied(given);
         self.taken = emptied_outputs(taken);
-        outcome.map_err(|error| match error.code {
-            Status::DEVICE_LOST => RegionError::Lost(in_one_line(&error.to_string())),
-            Status::TIMEOUT => RegionError::Late(in_one_line(&error.to_string())),
-            Status::NOT_READY | Status::DEVICE_BUSY | Status::CANCELLED => {
-                RegionError::Busy(in_one_line(&error.to_string()))
-            }
-            _ => RegionError::Failed(in_one_line(&error.to_string())),
-        })?;
+        outcome.map_err(|error| self.region_error(&error))?;
         for (out, sizes) in outputs.iter_mut().zip(&self.actual) {
             out.resize(sizes).map_err(|error| failed(&error))?;
         }
         Ok(())
+    }
+
+    fn commit(&mut self, accept: bool) -> Result<(), RegionError> {
+        let ended = self.session.commit_states(accept);
+        ended.map_err(|error| self.region_error(&error))
+    }
+
+    fn reset_state(&mut self, state: usize) -> Result<(), RegionError> {
+        let reset = self.session.reset_state(state);
+        reset.map_err(|error| self.region_error(&error))
+    }
+
+    fn read_state(&mut self, state: usize, out: &mut [u8]) -> Result<(), RegionError> {
+        let read = self.session.snapshot_state_into(state, out);
+        read.map_err(|error| self.region_error(&error))
+    }
+
+    fn write_state(&mut self, state: usize, bytes: &[u8]) -> Result<(), RegionError> {
+        let written = self.session.restore_state(state, bytes);
+        written.map_err(|error| self.region_error(&error))
     }
 }
 

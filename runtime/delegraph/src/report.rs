@@ -29,10 +29,20 @@ pub struct RegionState {
     /// Where the delegate's libraries are: `in process`, `worker`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
+    /// Buffers that the delegate keeps on its side between runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_states: Vec<String>,
+    /// Bytes of them that were copied to the delegate and back, in all runs: a steady run copies none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub kept_state_bytes: u64,
     /// Tensors that were copied because they did not lie where the delegate needs them, in all runs.
     pub copied_tensors: u64,
     /// Their bytes.
     pub copied_bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The report of a session.

@@ -292,7 +292,7 @@ impl Session {
                 name,
                 program: &program,
                 file: &file,
-                plan: executor.plan(),
+                executor: &executor,
                 config,
                 host,
                 constants: constant_ranges(&program),
@@ -476,9 +476,13 @@ impl Session {
         self.executor.input_after(index).ok().map(value)
     }
 
-    /// A mutable buffer by name; `None` where the file names none so.
-    pub fn state(&self, name: &str) -> Option<Value<'_>> {
-        self.executor.state(name).map(|tensor| value(Output::Tensor(tensor)))
+    /// A mutable buffer by name; `None` where the file names none so. One that a delegate keeps is fetched, and it goes on keeping it.
+    ///
+    /// # Errors
+    /// A delegate keeps it, and does not give it or has lost it.
+    pub fn state(&mut self, name: &str) -> Result<Option<Value<'_>>, Error> {
+        let state = self.executor.state(name)?;
+        Ok(state.map(|tensor| value(Output::Tensor(tensor))))
     }
 
     /// Names of the mutable buffers that have one.
@@ -488,11 +492,14 @@ impl Session {
 
     /// Takes the present values of the mutable buffers that another session has under the same name, dtype and shape: two
     /// methods of one model are two sessions, and this is how what one did shows in the other. Gives the number taken.
-    pub fn adopt_state(&mut self, other: &Session) -> usize {
-        self.executor.adopt_state(&other.executor)
+    ///
+    /// # Errors
+    /// A delegate of the other session does not give a buffer that it keeps. Nothing was taken then.
+    pub fn adopt_state(&mut self, other: &mut Session) -> Result<usize, Error> {
+        Ok(self.executor.adopt_state(&mut other.executor)?)
     }
 
-    /// Gives every mutable buffer its initial value again.
+    /// Gives every mutable buffer its initial value again, also one that a delegate keeps or has lost.
     pub fn reset(&mut self) {
         self.executor.reset();
     }
@@ -511,6 +518,7 @@ impl Session {
                 state.delegated_runs = bound.delegated;
                 state.portable_runs = bound.portable;
                 state.self_check = words(&bound.checked);
+                state.kept_state_bytes = bound.moved;
                 if let Some(error) = &bound.last_error {
                     state.refusals.push((bound.backend.clone(), error.to_string()));
                 }

@@ -147,8 +147,9 @@ fn every_fixture_lifts_and_gives_what_was_recorded() {
                 inputs_after: Some(after.collect()),
             })
         }
-        fn buffer(&self, name: &str) -> Option<Leaf> {
-            self.0.state(name).map(leaf)
+        fn buffer(&mut self, name: &str) -> Result<Option<Leaf>, String> {
+            let state = self.0.state(name).map_err(|error| error.to_string())?;
+            Ok(state.map(leaf))
         }
         fn counters(&self) -> models::Counters {
             models::Counters::default()

@@ -56,7 +56,7 @@ fn two_methods_share_a_weight_and_hand_over_a_buffer() {
             run(&mut peek, 4).iter().all(|x| *x == 0.0),
             "its own buffer is as it was"
         );
-        assert_eq!(peek.adopt_state(&forward), 1);
+        assert_eq!(peek.adopt_state(&mut forward).unwrap(), 1);
         for (a, b) in run(&mut peek, 4).iter().zip(&plain) {
             assert!((a - 2.0 * b).abs() < 1e-5, "{a} {b}");
         }

@@ -108,7 +108,9 @@ fn run(path: &Path, trace: bool, bench: bool) -> Result<String, Failure> {
         }
         if let Some(buffers) = case["buffers_after"].as_object() {
             for (name, leaf) in buffers {
-                let Some(state) = executor.state(name) else { continue };
+                let Some(state) = executor.state(name).map_err(|error| error.to_string())? else {
+                    continue;
+                };
                 let leaf = if leaf.is_string() {
                     serde_json::json!({ "tensor": leaf })
                 } else {

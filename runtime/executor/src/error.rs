@@ -80,6 +80,9 @@ pub enum RegionError {
     /// The delegate cannot be used again (a crash, a lost device), whatever the policy.
     #[error("{0}; the delegate is lost")]
     Lost(String),
+    /// A state that the delegate kept is gone, and no call can be made before it has another. The delegate may be asked again then.
+    #[error("{0}")]
+    StateLost(String),
     /// It computed something else than the region's instructions do, whatever the policy.
     #[error("{0}")]
     Differs(String),
@@ -142,6 +145,19 @@ pub enum RunError {
         end: u32,
         /// Operators with their counts.
         operators: String,
+        /// What the delegate says.
+        source: RegionError,
+    },
+    /// A state that a delegate keeps cannot be had, or what the run did to it cannot be ended. Runs fail until the states are there
+    /// again: after a reset, or when another method's are adopted.
+    #[error(
+        "the state `{state}`, which `{backend}` keeps, cannot be had: {source}\n  hint: reset the states, or adopt those of another session"
+    )]
+    State {
+        /// Its name.
+        state: String,
+        /// The backend.
+        backend: String,
         /// What the delegate says.
         source: RegionError,
     },

@@ -15,6 +15,7 @@ mod copy;
 mod engine;
 mod error;
 mod input;
+mod kept;
 mod load;
 mod memory;
 mod options;
@@ -28,6 +29,7 @@ mod tensors;
 
 pub use error::{BindError, LoadError, RegionError, RunError};
 pub use input::Input;
+pub use kept::KeptState;
 pub use load::{DelegateResolver, ProgramData, ResolvedDelegate};
 pub use options::{Arenas, Event, Fallback, Options, Trace};
 pub use output::Output;

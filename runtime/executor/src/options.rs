@@ -52,6 +52,9 @@ pub struct Options {
     pub arenas: Option<Arc<dyn Arenas>>,
     /// Compares each region with its instructions on the first run that its delegate does; `None`: nothing is compared.
     pub self_check: Option<Arc<dyn SelfCheck>>,
+    /// Copies the states that delegates keep after every run, so that a delegate that loses them costs no state: its regions go on
+    /// portably. Each run then moves them once. Off: they are fetched when they are needed, and one that is lost is an error.
+    pub copy_states: bool,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             cancel: None,
             arenas: None,
             self_check: None,
+            copy_states: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Delegated regions: ranges of instructions that one call can do instead.
 
 use crate::error::{BindError, RegionError, RunError};
+use crate::kept::{Held, KeptState, Phase};
 use crate::load::Loaded;
 use crate::options::Fallback;
 use crate::self_check::{Checked, Kept};
@@ -21,6 +22,43 @@ pub trait RegionCall: Send {
     /// # Errors
     /// The outputs are unspecified then; the executor runs the instructions instead, which write them again.
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError>;
+
+    /// Ends what the last [`RegionCall::execute`] did to the states that the call keeps ([`BoundRegion::kept`]): with `accept` it counts,
+    /// without it the states are as before. Called after each that succeeded; where none waits for it, nothing happens.
+    ///
+    /// # Errors
+    /// The states are lost then.
+    fn commit(&mut self, _accept: bool) -> Result<(), RegionError> {
+        Ok(())
+    }
+
+    /// Makes every element of a kept state 0. `state` is an index in [`BoundRegion::kept`], here and below.
+    ///
+    /// # Errors
+    /// The state is as it was, here and below.
+    fn reset_state(&mut self, _state: usize) -> Result<(), RegionError> {
+        Err(keeps_none())
+    }
+
+    /// Copies a kept state, row-major, into `out`, which has exactly its size.
+    ///
+    /// # Errors
+    /// As above; [`RegionError::StateLost`] or [`RegionError::Lost`] where it cannot be had any more.
+    fn read_state(&mut self, _state: usize, _out: &mut [u8]) -> Result<(), RegionError> {
+        Err(keeps_none())
+    }
+
+    /// Makes a kept state what `bytes` hold.
+    ///
+    /// # Errors
+    /// As above.
+    fn write_state(&mut self, _state: usize, _bytes: &[u8]) -> Result<(), RegionError> {
+        Err(keeps_none())
+    }
+}
+
+fn keeps_none() -> RegionError {
+    RegionError::Failed("it keeps no states".into())
 }
 
 /// A region and the call that takes it over.
@@ -42,6 +80,8 @@ pub struct BoundRegion {
     pub backend: String,
     /// Operators with counts, for reports and messages.
     pub operators: Vec<(String, u32)>,
+    /// States that the call keeps itself; see [`crate::Executor::can_keep`].
+    pub kept: Vec<KeptState>,
     /// The call.
     pub call: Box<dyn RegionCall>,
 }
@@ -65,6 +105,8 @@ pub struct RegionReport {
     pub last_error: Option<RegionError>,
     /// What the self-check found.
     pub checked: Checked,
+    /// Bytes of kept states that were copied to the delegate and back, in all runs.
+    pub moved: u64,
 }
 
 impl fmt::Debug for BoundRegion {
@@ -87,6 +129,12 @@ pub(crate) struct Region {
     pub late: u32,
     /// The delegate's outputs, while the self-check runs the instructions.
     pub kept: Kept,
+    /// What the delegate keeps.
+    pub states: Vec<Held>,
+    /// Where it is in a run, if it keeps states.
+    pub phase: Phase,
+    /// The self-check has to look at the states when the run counts.
+    pub proof: bool,
 }
 
 /// Calls in a row that may not end in time.
@@ -138,6 +186,17 @@ impl Region {
         if !io.copies.is_empty() {
             return Err(fail("an input shares bytes with an output".into()));
         }
+        let mut states: Vec<Held> = Vec::with_capacity(bound.kept.len());
+        for kept in &bound.kept {
+            let held = Held::new(kept, loaded, state, start..end, &reads, &writes).map_err(&fail)?;
+            if states
+                .iter()
+                .any(|other| other.slot == held.slot || other.after == held.after)
+            {
+                return Err(fail(format!("the state `{}` is kept twice", kept.name)));
+            }
+            states.push(held);
+        }
         let io = roomy(&bound, loaded, state, &reads, &writes).unwrap_or(io);
         let report = RegionReport {
             start: bound.start,
@@ -148,6 +207,7 @@ impl Region {
             quarantined: false,
             last_error: None,
             checked: Checked::Not,
+            moved: 0,
         };
         Ok(Region {
             bound,
@@ -155,6 +215,9 @@ impl Region {
             report,
             late: 0,
             kept: Kept::default(),
+            states,
+            phase: Phase::Idle,
+            proof: false,
         })
     }
 
@@ -164,7 +227,7 @@ impl Region {
         let lasting = match error {
             RegionError::Lost(_) | RegionError::Differs(_) => true,
             RegionError::Failed(_) => policy == Fallback::Quarantine,
-            RegionError::Busy(_) => false,
+            RegionError::Busy(_) | RegionError::StateLost(_) => false,
             RegionError::Late(_) => {
                 self.late += 1;
                 policy == Fallback::Quarantine && self.late >= MOST_LATE

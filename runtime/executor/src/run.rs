@@ -3,6 +3,7 @@
 use crate::engine::{CallError, Callee, Context, Engine, Number};
 use crate::error::{BindError, LoadError, RunError};
 use crate::input::{self, Input};
+use crate::kept::{Held, KeptState, Phase};
 use crate::load::{DelegateResolver, Loaded, ProgramData};
 use crate::memory::{MemoryId, recycle};
 use crate::options::{Event, Options, Trace};
@@ -12,10 +13,12 @@ use crate::self_check::{Checked, Judge, Keep, Kept, PutBack};
 use crate::state::State;
 use crate::step::{Condition, Step};
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use delegraph_kernels::{Growable, Tensor};
 use delegraph_opset::Op;
@@ -34,6 +37,10 @@ pub struct Executor {
     regions: Vec<Region>,
     /// By instruction: the region that starts there.
     region_at: Vec<Option<u32>>,
+    /// By instruction: it writes a state of this region, which the region's delegate may keep.
+    write_of: Vec<Option<u32>>,
+    /// Delegates wait to hear whether what they did to states counts.
+    open: bool,
     /// By input: its memory holds nothing else at the end of a run.
     inputs_kept: Vec<bool>,
     delegates: Vec<Box<dyn RegionCall>>,
@@ -154,6 +161,8 @@ impl Executor {
         let mut executor = Executor {
             numbers: loaded.numbers.clone(),
             region_at: alloc::vec![None; loaded.steps.len()],
+            write_of: alloc::vec![None; loaded.steps.len()],
+            open: false,
             inputs_kept: input::kept(&loaded),
             lendable: input::lendable(&loaded),
             lent: Vec::new(),
@@ -176,10 +185,18 @@ impl Executor {
     ///
     /// # Errors
     /// A region is no atomic step of the method: outside of it, overlapping another, jumped into or out of, or writing
-    /// state. No region is bound then.
+    /// state. Its call keeps a state that others see, or kept one before that cannot be had. No region is bound then.
     pub fn bind(&mut self, regions: Vec<BoundRegion>) -> Result<(), BindError> {
-        self.regions.clear();
+        let mut given_up = core::mem::take(&mut self.regions);
         self.region_at.fill(None);
+        self.write_of.fill(None);
+        for region in &mut given_up {
+            region.fetch(&mut self.engine, None).map_err(|error| BindError {
+                start: region.bound.start,
+                end: region.bound.end,
+                problem: error.to_string(),
+            })?;
+        }
         let mut checked = Vec::with_capacity(regions.len());
         for region in regions {
             checked.push(Region::new(region, &self.loaded, &self.state)?);
@@ -192,11 +209,51 @@ impl Executor {
                 problem: format!("it overlaps the region that ends at {}", pair[0].bound.end),
             });
         }
+        let mut writes = BTreeSet::new();
         for (index, region) in checked.iter().enumerate() {
             self.region_at[region.bound.start as usize] = Some(index as u32);
+            for held in &region.states {
+                if !writes.insert(held.write) {
+                    self.region_at.fill(None);
+                    return Err(BindError {
+                        start: region.bound.start,
+                        end: region.bound.end,
+                        problem: format!("another region keeps the state `{}`, too", held.state.name),
+                    });
+                }
+            }
+        }
+        for (index, region) in checked.iter().enumerate() {
+            for held in &region.states {
+                self.write_of[held.write] = Some(index as u32);
+                let (memory, range) = held.place();
+                self.state.set_apart(memory, range);
+            }
         }
         self.regions = checked;
         Ok(())
+    }
+
+    /// Whether the call of a region of these instructions, inputs and outputs may keep a state: nobody else reads or writes the buffer,
+    /// but for one copy of what the region makes of it.
+    ///
+    /// # Errors
+    /// Who else does, or what else is in the way.
+    pub fn can_keep(
+        &self,
+        instructions: Range<u32>,
+        inputs: &[u32],
+        outputs: &[u32],
+        state: &KeptState,
+    ) -> Result<(), String> {
+        let slots = |values: &[u32]| {
+            let slot = |value: &u32| self.loaded.tensors.slot(*value);
+            let slots: Option<Vec<_>> = values.iter().map(slot).collect();
+            slots.ok_or_else(|| "an input or output of the region is no tensor".to_string())
+        };
+        let (inputs, outputs) = (slots(inputs)?, slots(outputs)?);
+        let instructions = instructions.start as usize..instructions.end as usize;
+        Held::new(state, &self.loaded, &self.state, instructions, &inputs, &outputs).map(drop)
     }
 
     /// The method's plan.
@@ -240,6 +297,7 @@ impl Executor {
         let done = self.walk(data.bytes(), &external, &lent);
         self.external = recycle(external);
         self.lent = recycle(lent);
+        self.end_regions(done.is_ok());
         self.state.finish(&mut self.engine, done.is_err());
         done
     }
@@ -291,9 +349,11 @@ impl Executor {
         output::view(&self.loaded, &self.engine, &self.numbers, &*self.data, value).map_err(fail)
     }
 
-    /// Puts every buffer back to its initial state (zeros where the file has none).
+    /// Puts every buffer back to its initial state (zeros where the file has none), also one that a delegate keeps, lost or not.
     pub fn reset(&mut self) {
         self.initialise();
+        let states = self.regions.iter_mut().flat_map(|region| &mut region.states);
+        states.for_each(Held::overwritten);
     }
 
     /// Names of the state tensors that have one.
@@ -301,28 +361,42 @@ impl Executor {
         self.state.tensors.iter().filter_map(|(_, name)| name.as_deref())
     }
 
-    /// The present content of the state tensor of this name.
-    pub fn state(&self, name: &str) -> Option<Tensor<'_>> {
-        let (slot, _) = self
-            .state
-            .tensors
-            .iter()
-            .find(|(_, have)| have.as_deref() == Some(name))?;
-        output::tensor(&self.loaded, &self.engine, &*self.data, *slot).ok()
+    /// The present content of the state tensor of this name. One that a delegate keeps is fetched, and it goes on keeping it.
+    ///
+    /// # Errors
+    /// A delegate keeps it, and does not give it or has lost it.
+    pub fn state(&mut self, name: &str) -> Result<Option<Tensor<'_>>, RunError> {
+        let mut states = self.state.tensors.iter();
+        let Some(&(slot, _)) = states.find(|(_, have)| have.as_deref() == Some(name)) else {
+            return Ok(None);
+        };
+        let place = self.loaded.tensors.slots[slot.0 as usize].arena_range();
+        if let Some((region, state)) = keeper(&self.regions, &place) {
+            self.regions[region].fetch(&mut self.engine, Some(state))?;
+        }
+        Ok(output::tensor(&self.loaded, &self.engine, &*self.data, slot).ok())
     }
 
     /// Takes the contents of state tensors of the same name, dtype and sizes from another method. Returns how many.
-    pub fn adopt_state(&mut self, other: &Executor) -> usize {
+    ///
+    /// # Errors
+    /// A delegate of the other method does not give one that it keeps. Nothing was taken then.
+    pub fn adopt_state(&mut self, other: &mut Executor) -> Result<usize, RunError> {
+        for region in &mut other.regions {
+            region.fetch(&mut other.engine, None)?;
+        }
         let mut adopted = 0;
         for (slot, name) in &self.state.tensors {
-            let Some(from) = name.as_deref().and_then(|name| other.state(name)) else {
+            let Some(from) = name.as_deref().and_then(|name| other.state(name).ok().flatten()) else {
                 continue;
             };
             let target = &self.loaded.tensors.slots[slot.0 as usize];
             let Some((memory, range)) = target.arena_range() else {
                 continue;
             };
-            let to = self.engine.memories[memory.0 as usize].bytes_mut().get_mut(range);
+            let to = self.engine.memories[memory.0 as usize]
+                .bytes_mut()
+                .get_mut(range.clone());
             let (Some(to), true) = (
                 to,
                 from.dtype() == target.dtype && *from.strides() == target.strides(from.sizes()),
@@ -333,10 +407,13 @@ impl Executor {
             if let Some(to) = to.get_mut(..bytes.len()) {
                 to.copy_from_slice(bytes);
                 self.engine.sizes[slot.0 as usize] = *from.sizes();
+                if let Some((region, state)) = keeper(&self.regions, &Some((memory, range))) {
+                    self.regions[region].states[state].overwritten();
+                }
                 adopted += 1;
             }
         }
-        adopted
+        Ok(adopted)
     }
 
     /// What became of each bound region, in the order of the instructions.
@@ -383,6 +460,10 @@ impl Executor {
                 portable = 0..0;
                 self.judge(region, file, external, lent)?;
             }
+            if self.open && at >= self.state.delegates_end(&self.loaded) {
+                self.open = false;
+                self.end_delegates(at)?;
+            }
             if at >= self.loaded.steps.len() {
                 return Ok(());
             }
@@ -396,6 +477,13 @@ impl Executor {
                 }
             }
             steps += 1;
+            // The delegate has what would be copied.
+            if let Some(region) = self.write_of[at].map(|region| &self.regions[region as usize])
+                && region.done()
+            {
+                at += 1;
+                continue;
+            }
             let start = self.trace.as_mut().map(|trace| trace.now());
             if let Some(region) = self.region_at[at]
                 && !portable.contains(&at)
@@ -446,17 +534,34 @@ impl Executor {
         let context = context!(self, file, external, lent);
         let region = &mut self.regions[index];
         if region.report.quarantined {
+            region.take_over(&mut self.engine)?;
             region.report.portable += 1;
             return Ok(Done::Not);
         }
-        let called = self
-            .engine
-            .call(&region.io, Callee::Region(&mut *region.bound.call), &context);
+        let called = match region.give(&self.engine) {
+            Ok(()) => self
+                .engine
+                .call(&region.io, Callee::Region(&mut *region.bound.call), &context),
+            Err(error) => Err(CallError::Region(error)),
+        };
         let error = match called {
             Ok(_) => {
                 region.late = 0;
+                if !region.states.is_empty() {
+                    region.phase = Phase::Ran;
+                    self.open = true;
+                }
                 if self.options.self_check.is_some() && region.report.checked == Checked::Not {
-                    let mut keep = Keep(&mut region.kept);
+                    if let Some(held) = region.states.iter().find(|held| !held.here()) {
+                        let problem = format!("the delegate alone has the state `{}`", held.state.name);
+                        region.report.checked = Checked::Impossible(problem);
+                        region.report.delegated += 1;
+                        return Ok(Done::Delegated);
+                    }
+                    let mut keep = Keep {
+                        kept: &mut region.kept,
+                        states: &region.states,
+                    };
                     match self.engine.call(&region.io, Callee::Region(&mut keep), &context) {
                         Ok(_) => return Ok(Done::ToCheck),
                         Err(error) => region.report.checked = Checked::Impossible(call_error(&error)),
@@ -470,11 +575,58 @@ impl Executor {
             // The delegate returned sizes that the file does not allow, or its operands could not be lent.
             Err(other) => crate::RegionError::Failed(call_error(&other)),
         };
+        region.drop_call(&error);
         if region.failed(&error, self.options.fallback) {
+            region.take_over(&mut self.engine)?;
             region.report.portable += 1;
             return Ok(Done::Not);
         }
         Err(region.denied(error))
+    }
+
+    /// Has delegates end what they did to states in this run: from here on it cannot fail, or what it writes is put back.
+    fn end_delegates(&mut self, at: usize) -> Result<(), RunError> {
+        for region in self.regions.iter_mut().filter(|region| region.phase == Phase::Ran) {
+            if let Err(error) = region.accept() {
+                region.failed(&error, self.options.fallback);
+                return Err(region.unended(error));
+            }
+        }
+        let Some(check) = self.options.self_check.clone() else {
+            return Ok(());
+        };
+        for region in self.regions.iter_mut().filter(|region| region.proof) {
+            region.proof = false;
+            let (loaded, data) = (&self.loaded, &*self.data);
+            let Err(error) = region.prove(&*check, &self.engine, loaded, data, at) else {
+                continue;
+            };
+            region.report.checked = Checked::Differs(error.to_string());
+            region.report.delegated -= 1;
+            if !region.failed(&error, self.options.fallback) {
+                return Err(region.denied(error));
+            }
+            // The buffers have what the instructions made of the states, or will have it.
+            region.phase = Phase::Idle;
+            region.report.portable += 1;
+        }
+        Ok(())
+    }
+
+    /// A run has ended: what delegates did to states counts, or does not.
+    fn end_regions(&mut self, counts: bool) {
+        self.open = false;
+        for region in &mut self.regions {
+            if !counts {
+                region.roll_back();
+                continue;
+            }
+            region.settle();
+            if self.options.copy_states {
+                // What fails here shows when the copy would be needed.
+                let _ = region.fetch(&mut self.engine, None);
+            }
+        }
     }
 
     /// The instructions of a region ran beside its delegate: compares the outputs.
@@ -501,6 +653,7 @@ impl Executor {
                 }
                 self.engine.free_scratch();
                 region.report.checked = Checked::Agrees;
+                region.proof = !region.states.is_empty();
                 region.report.delegated += 1;
                 return Ok(());
             }
@@ -508,7 +661,10 @@ impl Executor {
             Err(other) => crate::RegionError::Differs(format!("self-check: {}", call_error(&other))),
         };
         region.report.checked = Checked::Differs(error.to_string());
+        region.drop_call(&error);
         if region.failed(&error, self.options.fallback) {
+            // The states are still there: they were given to the delegate before this run, its first.
+            region.take_over(&mut self.engine)?;
             region.report.portable += 1;
             return Ok(());
         }
@@ -540,7 +696,12 @@ impl Executor {
 
     fn step(&mut self, at: usize, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<Next, RunError> {
         if self.state.needs_snapshot && self.state.writers[at] {
-            let saved = self.state.save(&self.engine, &self.loaded.tensors);
+            let kept = |memory, part: &Range<usize>| {
+                let states = self.regions.iter().filter(|region| region.done());
+                let mut states = states.flat_map(|region| &region.states);
+                states.any(|held| held.place() == (memory, part))
+            };
+            let saved = self.state.save(&self.engine, kept);
             saved.map_err(|error| self.failed(at, &CallError::Kernel(error)))?;
         }
         let context = context!(self, file, external, lent);
@@ -686,7 +847,16 @@ impl Executor {
     }
 }
 
-fn record(trace: &mut Box<dyn Trace>, range: core::ops::Range<usize>, region: bool, name: &str, start: u64) {
+/// The region whose delegate keeps the state of a place, and its index there.
+fn keeper(regions: &[Region], place: &Option<(MemoryId, Range<usize>)>) -> Option<(usize, usize)> {
+    let (memory, range) = place.as_ref()?;
+    regions.iter().enumerate().find_map(|(index, region)| {
+        let state = region.states.iter().position(|held| held.place() == (*memory, range))?;
+        Some((index, state))
+    })
+}
+
+fn record(trace: &mut Box<dyn Trace>, range: Range<usize>, region: bool, name: &str, start: u64) {
     let stop = trace.now();
     trace.record(Event {
         instruction: range.start as u32,

@@ -3,9 +3,11 @@
 //!
 //! The delegate's outputs are kept aside, the instructions write theirs over them, and [`SelfCheck`] judges each pair. Where all
 //! agree the delegate's are put back, so that the first run gives what every later one does; where one differs the portable
-//! ones stand. Regions write no state, so nothing is counted twice. The memory for it is given back afterwards.
+//! ones stand. Regions write no state, so nothing is counted twice. A state that the delegate keeps is compared when the run counts,
+//! since it cannot be read before. The memory for it is given back afterwards.
 
 use crate::error::RegionError;
+use crate::kept::Held;
 use crate::region::RegionCall;
 use alloc::format;
 use alloc::string::String;
@@ -44,24 +46,31 @@ pub enum Checked {
     Impossible(String),
 }
 
-/// Outputs of a delegate, kept while the instructions run.
+/// Outputs of a delegate, kept while the instructions run; `None` for those that are states which it keeps itself.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Vec<(Dims, Vec<u8>)>);
+pub(crate) struct Kept(Vec<Option<(Dims, Vec<u8>)>>);
 
 /// Copies the outputs as they are.
-pub(crate) struct Keep<'k>(pub &'k mut Kept);
+pub(crate) struct Keep<'k> {
+    pub kept: &'k mut Kept,
+    pub states: &'k [Held],
+}
 
 impl RegionCall for Keep<'_> {
     fn execute(&mut self, _: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
-        self.0.0.clear();
-        for out in outputs {
+        self.kept.0.clear();
+        for (index, out) in outputs.iter_mut().enumerate() {
+            if self.states.iter().any(|held| held.state.output == index) {
+                self.kept.0.push(None);
+                continue;
+            }
             let sizes = *out.sizes();
             let bytes = out.bytes_mut();
             let mut copy = Vec::new();
             copy.try_reserve_exact(bytes.len())
                 .map_err(|_| RegionError::Failed(format!("no memory for a copy of {} bytes", bytes.len())))?;
             copy.extend_from_slice(bytes);
-            self.0.0.push((sizes, copy));
+            self.kept.0.push(Some((sizes, copy)));
         }
         Ok(())
     }
@@ -77,7 +86,8 @@ pub(crate) struct Judge<'k> {
 impl RegionCall for Judge<'_> {
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
         let differs = |text: String| RegionError::Differs(format!("self-check: {text}"));
-        for (index, (out, (sizes, bytes))) in outputs.iter_mut().zip(&self.kept.0).enumerate() {
+        for (index, (out, kept)) in outputs.iter_mut().zip(&self.kept.0).enumerate() {
+            let Some((sizes, bytes)) = kept else { continue };
             if out.sizes() != sizes {
                 return Err(differs(format!(
                     "output {index} has sizes {sizes}, by the portable plan {}",
@@ -100,7 +110,8 @@ pub(crate) struct PutBack<'k>(pub &'k Kept);
 
 impl RegionCall for PutBack<'_> {
     fn execute(&mut self, _: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
-        for (out, (sizes, bytes)) in outputs.iter_mut().zip(&self.0.0) {
+        for (out, kept) in outputs.iter_mut().zip(&self.0.0) {
+            let Some((sizes, bytes)) = kept else { continue };
             out.resize(sizes)
                 .map_err(|error| RegionError::Failed(format!("{error}")))?;
             out.bytes_mut().copy_from_slice(bytes);

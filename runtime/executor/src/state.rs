@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// From this instruction on nothing can fail, and a run is not ended between.
     pub commit: usize,
     saved: Vec<u8>,
+    /// By range: it is in `saved`.
+    saved_ranges: Vec<bool>,
     saved_sizes: Vec<Dims>,
     taken: bool,
 }
@@ -124,6 +126,32 @@ impl State {
         state
     }
 
+    /// The instruction before which delegates hear that what they did to states counts. From there on either nothing can fail, or what
+    /// was written by then is put back.
+    pub fn delegates_end(&self, loaded: &Loaded) -> usize {
+        match self.needs_snapshot {
+            true => loaded.steps.len(),
+            false => self.commit,
+        }
+    }
+
+    /// Has a part of a memory saved by itself, so that it can be left out.
+    pub fn set_apart(&mut self, memory: MemoryId, part: &Range<usize>) {
+        let cut = |(other, range): (MemoryId, Range<usize>)| {
+            let clamped = |at: usize| at.clamp(range.start, range.end);
+            let (start, end) = match other == memory {
+                true => (clamped(part.start), clamped(part.end)),
+                false => (range.start, range.end),
+            };
+            let pieces = [range.start..start, start..end, end..range.end];
+            pieces
+                .into_iter()
+                .filter(|piece| !piece.is_empty())
+                .map(move |piece| (other, piece))
+        };
+        self.ranges = core::mem::take(&mut self.ranges).into_iter().flat_map(cut).collect();
+    }
+
     /// True if a state tensor lies in a memory.
     pub fn lies_in(&self, memory: MemoryId) -> bool {
         self.ranges.iter().any(|(other, _)| *other == memory)
@@ -144,17 +172,25 @@ impl State {
         }
     }
 
-    /// Before the first write of a run: saves all state.
-    pub fn save(&mut self, engine: &Engine, tensors: &Tensors) -> Result<(), KernelError> {
+    /// Before the first write of a run: saves all state but that which `elsewhere` says a delegate has.
+    pub fn save(
+        &mut self,
+        engine: &Engine,
+        elsewhere: impl Fn(MemoryId, &Range<usize>) -> bool,
+    ) -> Result<(), KernelError> {
         if self.taken {
             return Ok(());
         }
         self.saved.clear();
-        let total = self.ranges.iter().map(|(_, range)| range.len()).sum::<usize>();
+        self.saved_ranges.clear();
+        self.saved_ranges
+            .extend(self.ranges.iter().map(|(memory, range)| !elsewhere(*memory, range)));
+        let ranges = || self.ranges.iter().zip(&self.saved_ranges).filter(|(_, saved)| **saved);
+        let total = ranges().map(|((_, range), _)| range.len()).sum::<usize>();
         self.saved
             .try_reserve_exact(total)
             .map_err(|_| KernelError::OutOfMemory(total))?;
-        for (memory, range) in &self.ranges {
+        for ((memory, range), _) in ranges() {
             let bytes = engine.memories[memory.0 as usize].bytes();
             // An arena that was never allocated is all zeros.
             match bytes.get(range.clone()) {
@@ -165,7 +201,6 @@ impl State {
         self.saved_sizes.clear();
         let sizes = self.tensors.iter().map(|(slot, _)| engine.sizes[slot.0 as usize]);
         self.saved_sizes.extend(sizes);
-        let _ = tensors;
         self.taken = true;
         Ok(())
     }
@@ -176,7 +211,8 @@ impl State {
             return;
         }
         let mut at = 0;
-        for (memory, range) in &self.ranges {
+        let ranges = self.ranges.iter().zip(&self.saved_ranges).filter(|(_, saved)| **saved);
+        for ((memory, range), _) in ranges {
             let saved = self.saved.get(at..at + range.len());
             at += range.len();
             let bytes = engine.memories[memory.0 as usize].bytes_mut().get_mut(range.clone());

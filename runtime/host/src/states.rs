@@ -166,9 +166,18 @@ impl Session {
             DelegateError::new(&self.backend, Status::OUT_OF_MEMORY, problem)
         })?;
         bytes.resize(size, 0);
-        self.present(state)?;
-        self.operate(StateOp::Snapshot(self.states.slots[state].state, &mut bytes))?;
+        self.snapshot_state_into(state, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The same, into memory of the caller's.
+    ///
+    /// # Errors
+    /// It was lost, or `out` has another number of bytes.
+    pub fn snapshot_state_into(&mut self, state: usize, out: &mut [u8]) -> Result<(), DelegateError> {
+        self.same_size(state, out.len())?;
+        self.present(state)?;
+        self.operate(StateOp::Snapshot(self.states.slots[state].state, out))
     }
 
     /// Makes a state what a snapshot holds, of this session or another one; or an initial value. A lost state is there again.
@@ -176,19 +185,24 @@ impl Session {
     /// # Errors
     /// It has another number of bytes.
     pub fn restore_state(&mut self, state: usize, bytes: &[u8]) -> Result<(), DelegateError> {
-        let info = self.slot(state)?;
-        if bytes.len() as u64 != info.bytes {
-            let problem = format!(
-                "the state `{}` has {} bytes, {} are given",
-                info.name,
-                info.bytes,
-                bytes.len()
-            );
-            return Err(DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem));
-        }
+        self.same_size(state, bytes.len())?;
         self.operate(StateOp::Restore(self.states.slots[state].state, bytes))?;
         self.states.slots[state].lost = None;
         Ok(())
+    }
+
+    /// Why a state is not there any more, if one is not.
+    pub fn lost_state(&self) -> Option<&str> {
+        self.states.slots.iter().find_map(|slot| slot.lost.as_deref())
+    }
+
+    fn same_size(&self, state: usize, bytes: usize) -> Result<(), DelegateError> {
+        let info = self.slot(state)?;
+        if bytes as u64 == info.bytes {
+            return Ok(());
+        }
+        let problem = format!("the state `{}` has {} bytes, {bytes} are given", info.name, info.bytes);
+        Err(DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem))
     }
 
     /// Whether a run can begin: all states are there, and none is in doubt.

@@ -3,6 +3,7 @@
 use super::Outcome;
 use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
 use delegraph_abi::{envelope, image::Sizes};
+use delegraph_vulkan::program::Plan;
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
 
@@ -86,4 +87,15 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
     assert_eq!(again.meta, parsed.meta);
     assert_eq!(again.sections, parsed.sections);
     Outcome::Read
+}
+
+/// The plan of a blob of the Vulkan delegate is read, and written again as it was.
+pub fn vulkan_plan(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    match Plan::read(bytes, 8, 4096) {
+        Ok(plan) => {
+            assert_eq!(Plan::read(&plan.write(), 8, 4096), Ok(plan), "a plan that was read comes back as it was");
+            Outcome::Read
+        }
+        Err(error) => Outcome::Refused(error.message),
+    }
 }

@@ -92,6 +92,7 @@ pub fn overlay(bytes: &[u8], running: &dyn Fn()) -> Outcome {
             rooms: region.rooms.iter().map(|room| *room as usize).collect(),
             backend: "hostile".to_string(),
             operators: region.operators.clone(),
+            kept: Vec::new(),
             call: Box::new(Fails),
         });
         match executor.bind(regions.collect()) {
@@ -204,7 +205,7 @@ pub(super) fn run(source: &Source, method: &str, data: Option<Source>, running: 
         }
         let names: Vec<String> = session.state_names().map(str::to_string).collect();
         for name in names {
-            if let Some(Value::Tensor(tensor)) = session.state(&name) {
+            if let Ok(Some(Value::Tensor(tensor))) = session.state(&name) {
                 tensor.to_contiguous();
             }
         }

@@ -243,7 +243,12 @@ pub fn check(session: &mut Session, fixture: &Fixture) {
         }
     }
     for (name, want) in &case.buffers_after {
-        let got = leaf(session.state(name).unwrap_or_else(|| panic!("no buffer `{name}`")));
+        let got = leaf(
+            session
+                .state(name)
+                .unwrap()
+                .unwrap_or_else(|| panic!("no buffer `{name}`")),
+        );
         if let Err(reason) = delegraph_runner::compare::compare(&got, want, fixture.tolerance) {
             panic!("{}, buffer `{name}`: {reason}", fixture.folder.display());
         }

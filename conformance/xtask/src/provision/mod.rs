@@ -1,16 +1,24 @@
 //! `cargo xtask provision NAME`: fetches an optional real component into `target/provision`, never a system package.
 
+mod executorch;
+mod vulkan;
+
+pub use executorch::python;
+pub use vulkan::environment as vulkan_environment;
+
 use anyhow::{Context, Result, bail};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Packages of the `executorch` component: the referees of what we read and write.
-const EXECUTORCH: [&str; 3] = ["torch==2.15.0", "executorch==1.5.1", "safetensors"];
-
 /// Packages of the `clang` component: the library that `bindgen` reads headers with, and a C and C++ compiler that is clang, has the headers
 /// of its own, and compiles for every target.
 const CLANG: [&str; 2] = ["libclang==18.1.1", "ziglang==0.17.1"];
+
+/// Packages of the `ncnn` component: the peer of the Vulkan benchmark, and `pnnx`, which converts a traced model for it.
+const NCNN: [&str; 2] = ["ncnn==1.0.20261020", "pnnx==20261020"];
+/// What is used of their dependencies. The others are torch, for `pnnx` is a program that can do without, and what downloads models.
+const NCNN_NEEDS: [&str; 2] = ["numpy", "safetensors"];
 
 /// Fetches a component.
 ///
@@ -18,8 +26,10 @@ const CLANG: [&str; 2] = ["libclang==18.1.1", "ziglang==0.17.1"];
 /// There is no such component, or it cannot be installed.
 pub fn run(root: &Path, name: &str) -> Result<()> {
     match name {
-        "executorch" => executorch(root),
+        "executorch" => executorch::provision(root),
         "clang" => clang(root),
+        "ncnn" => ncnn(root),
+        "vulkan" => vulkan::provision(root),
         "chromium" => match chromium() {
             Some(path) => {
                 println!("chromium is here already: {}", path.display());
@@ -27,40 +37,39 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
             }
             None => bail!("a browser is a package of the system: install `chromium`, or set DELEGRAPH_CHROMIUM to one"),
         },
-        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch"),
+        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch, ncnn, vulkan"),
     }
 }
 
-/// A Python that has ExecuTorch: `DELEGRAPH_PYTHON`, or the provisioned one.
-pub fn python(root: &Path) -> Option<PathBuf> {
-    let given = std::env::var_os("DELEGRAPH_PYTHON").map(PathBuf::from);
-    given
-        .or_else(|| Some(environment(root).join("bin/python")))
-        .filter(|python| {
-            Command::new(python)
-                .args(["-c", "import executorch.runtime, safetensors"])
-                .output()
-                .is_ok_and(|output| output.status.success())
-        })
+/// A Python that has ncnn, with the program `pnnx` among its packages.
+pub fn ncnn_python(root: &Path) -> Option<PathBuf> {
+    let python = root.join("target/provision/ncnn/bin/python");
+    let mut command = Command::new(&python);
+    command.args([
+        "-c",
+        "import ncnn, numpy, safetensors, importlib.util as u; raise SystemExit(u.find_spec('pnnx') is None)",
+    ]);
+    command
+        .output()
+        .is_ok_and(|output| output.status.success())
+        .then_some(python)
 }
 
-fn environment(root: &Path) -> PathBuf {
-    root.join("target/provision/executorch")
-}
-
-fn executorch(root: &Path) -> Result<()> {
-    if python(root).is_some() {
-        println!("executorch is here already");
+fn ncnn(root: &Path) -> Result<()> {
+    if ncnn_python(root).is_some() {
+        println!("ncnn is here already");
         return Ok(());
     }
-    let folder = environment(root);
+    let folder = root.join("target/provision/ncnn");
     run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    run_program(
-        Command::new(folder.join("bin/pip"))
-            .args(["install", "--quiet"])
-            .args(EXECUTORCH),
-    )?;
-    println!("executorch is in {}", folder.display());
+    let pip = |arguments: &[&str]| {
+        let mut command = Command::new(folder.join("bin/pip"));
+        command.args(["install", "--quiet", "--no-cache-dir"]).args(arguments);
+        run_program(&mut command)
+    };
+    pip(&NCNN_NEEDS)?;
+    pip(&["--no-deps", NCNN[0], NCNN[1]])?;
+    println!("ncnn is in {}", folder.display());
     Ok(())
 }
 
@@ -104,7 +113,7 @@ fn clang(root: &Path) -> Result<()> {
     run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
     run_program(
         Command::new(folder.join("bin/pip"))
-            .args(["install", "--quiet", "--upgrade", "--target"])
+            .args(["install", "--quiet", "--no-cache-dir", "--upgrade", "--target"])
             .arg(clang_packages(root))
             .args(CLANG),
     )?;

@@ -1,0 +1,4 @@
+//! Plans in blobs of the Vulkan delegate.
+#![no_main]
+
+delegraph_fuzz::target!("vulkan_plan");
