@@ -1,4 +1,4 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, shaders, gen, dist, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, gen, dist, provision.
 
 mod check;
 mod dist;
@@ -9,6 +9,7 @@ mod provision;
 mod sanitize;
 mod shaders;
 mod test;
+mod vulkan;
 
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ const USAGE: &str = "usage:
                                `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
                                last, NAMES are these alone
   cargo xtask shaders          runs spirv-val on every shader of the Vulkan delegate
+  cargo xtask vulkan           runs the conformance kit on the Vulkan delegate, on both provisioned drivers and with validation;
+                               `--driver system` on the machine's GPU, or `lavapipe` or `swiftshader` alone, `--list NAME` in place
+                               of `core`, `--validation` and `--no-validation`
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -60,6 +64,7 @@ fn main() -> Result<()> {
             },
         ),
         ["shaders"] => shaders::run(&root()),
+        ["vulkan", rest @ ..] => vulkan::run(&root(), rest),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "mutants"] => {

@@ -65,6 +65,17 @@ impl Context<'_> {
         self.call.log_enabled(level as u32)
     }
 
+    /// Whether the host knows [`crate::Compiled::requirements`], as hosts do from ABI 0.1 on. A requirement that is stated to one that does not
+    /// is an error of `compile`: leave out those that the blob can do without.
+    pub fn takes_requirements(&self) -> bool {
+        self.call.takes_requirements()
+    }
+
+    /// Whether the host knows [`crate::Compiled::kept_states`], as hosts do from ABI 0.1 on.
+    pub fn takes_states(&self) -> bool {
+        self.call.takes_states()
+    }
+
     /// The host's monotonic clock, in nanoseconds from an unspecified origin: the one that [`ProfileEvent`]s are in. 0 on a host that
     /// is older than ABI 0.1, which takes no events either.
     pub fn now_ns(&self) -> u64 {

@@ -4,10 +4,10 @@ use crate::caps;
 use crate::encoder::Encoder;
 use crate::facts::Facts;
 use crate::fuse;
-use crate::program::{ALIGN, Place, Plan};
+use crate::program::{ALIGN, Place, Plan, State};
 use crate::schedule::{Packed, Schedule};
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, SymbolIndex};
-use delegraph_sdk::{Compiled, Context, Error, Section, Status, Weights};
+use delegraph_sdk::{Compiled, Context, Error, Requirement, Section, Status, TensorPlace, Weights};
 
 /// The section that holds the graph image.
 pub const IMAGE: &str = "image";
@@ -33,7 +33,10 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     }
     let mut plan = Plan {
         groups: fuse::plan(graph),
-        states: Vec::new(),
+        states: match context.takes_states() {
+            true => Plan::states_of(graph),
+            false => Vec::new(),
+        },
         constants: Vec::new(),
     };
     let schedule = lower_largest(graph, &plan)?;
@@ -64,10 +67,29 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     if !packed.is_empty() {
         sections.push(section(PACKED, ALIGN as u32, packed));
     }
+    let kept = |index: u32, at: fn(&State) -> u32| plan.states.iter().any(|state| at(state) == index);
+    let inputs = (0..graph.inputs().len() as u32).filter(|i| !kept(*i, |state| state.input));
+    let outputs = (0..graph.outputs().len() as u32).filter(|i| !kept(*i, |state| state.output));
     Ok(Compiled {
+        requirements: inputs
+            .map(TensorPlace::Input)
+            .chain(outputs.map(TensorPlace::Output))
+            .filter(|_| context.takes_requirements())
+            .map(in_place)
+            .collect(),
+        kept_states: plan.states.iter().map(|state| state.index).collect(),
         sections,
         ..Compiled::default()
     })
+}
+
+/// What a tensor needs to be used where the host has it.
+fn in_place(tensor: TensorPlace) -> Requirement {
+    Requirement {
+        tensor,
+        alignment: ALIGN as u32,
+        size_multiple: 16,
+    }
 }
 
 /// A packed constant's bytes.

@@ -1,6 +1,8 @@
 //! What a device is and can: plain data, so that everything above the driver can be tested without one.
 
+use crate::cache::Identity;
 use crate::kernels::{Kernel, Needs};
+use crate::memory::Table;
 use delegraph_sdk::Error;
 
 /// A device, as its driver describes it.
@@ -18,12 +20,18 @@ pub struct Facts {
     pub driver: String,
     /// Identifies device and driver build: what a pipeline cache is kept under.
     pub cache_uuid: [u8; 16],
+    /// What the driver's own pipeline cache says of the device.
+    pub identity: Identity,
     /// What kernels may ask for.
     pub has: Needs,
     /// Invocations of a subgroup.
     pub subgroup: u32,
     /// Limits.
     pub limits: Limits,
+    /// Kinds of memory and heaps.
+    pub memory: Table,
+    /// What address and size of memory of the host's must be multiples of to be used in place; 0: it cannot be.
+    pub import_alignment: u64,
 }
 
 /// Kind of a device.
@@ -71,6 +79,11 @@ impl Facts {
             api: [1, 1, 0],
             driver: String::new(),
             cache_uuid: [0; 16],
+            identity: Identity {
+                vendor: 0,
+                device: 0,
+                uuid: [0; 16],
+            },
             has: Needs::NONE,
             subgroup: 1,
             limits: Limits {
@@ -84,6 +97,8 @@ impl Facts {
                 shared: 16384,
                 timestamp_period: 0,
             },
+            memory: Table::default(),
+            import_alignment: 0,
         }
     }
 

@@ -3,21 +3,27 @@
 //! ```text
 //! partition  caps.rs: what it takes                      one predicate, from `operators/`
 //! compile    compile.rs, program.rs                      the graph becomes a blob
-//! load       session.rs                                  the blob becomes a session on one device
+//! load       session/                                    the blob becomes a session on one device
 //! run        encoder.rs -> schedule.rs -> placement.rs   once for each set of sizes: operators give dispatches, these get memory
-//!            sys/                                        commands are recorded once, submitted each run
+//!            session/, sys/                              commands are recorded once, submitted each run
 //! ```
+//!
+//! What can be decided without a driver is plain data and tested without one: `choice.rs` (which device), `memory.rs` (which memory, and how it
+//! is shared out), `cache.rs` (pipelines on disk).
 //!
 //! A device is not needed to partition or compile.
 
+pub mod cache;
 pub mod caps;
 pub mod chain;
+pub mod choice;
 pub mod codes;
 mod compile;
 pub mod encoder;
 pub mod facts;
 pub mod fuse;
 pub mod kernels;
+pub mod memory;
 pub mod node;
 pub mod operators;
 pub mod packing;
@@ -29,21 +35,29 @@ pub mod sys;
 pub mod tensor;
 
 use crate::facts::{Facts, Kind};
-use crate::sys::{Gpu, Instance};
+use crate::session::{HostBuffer, Opened, Settings, Shared, Waiter};
+use crate::sys::{Gpu, Instance, lock};
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, LogLevel, OptionValue, Options,
-    Partition, Run, Session, Weights,
+    Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, HostMemory, Import, Info, LogLevel,
+    OptionValue, Options, Partition, Run, Session, Status, Weights,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// The Vulkan delegate.
 pub struct Vulkan {
     /// The loader and an instance; or why there is none.
     instance: Result<Arc<Instance>, Error>,
-    facts: Vec<Facts>,
+    /// The devices; or why there is none.
+    facts: Result<Vec<Facts>, Error>,
+    /// The device that is taken where a session names none.
+    wanted: String,
+    /// The folder of pipeline caches.
+    caches: Option<PathBuf>,
+    settings: Settings,
     /// Opened devices, by index.
-    gpus: Mutex<Vec<Option<Arc<Gpu>>>>,
+    opened: Mutex<Vec<Option<Arc<Opened>>>>,
 }
 
 impl Delegate for Vulkan {
@@ -60,51 +74,97 @@ impl Delegate for Vulkan {
         "properties": {
             "device": { "type": "string", "default": "", "description": "a part of the device's name, its kind (`discrete`, `integrated`, `virtual`, `software`) or its index; empty: the best" },
             "loader": { "type": "string", "default": "", "description": "path of the Vulkan loader; empty: the system's" },
-            "validation": { "type": "boolean", "default": false, "description": "use the validation layers; what they say fails the run" }
+            "cache": { "type": "string", "default": "", "description": "folder of pipeline caches, or `off`; empty: `delegraph/vulkan` in the user's folder of caches" },
+            "validation": { "type": "boolean", "default": false, "description": "use the validation layers; what they say fails the run" },
+            "replay_check": { "type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "description": "repeat the first run so often, and fail if its results differ by a bit" }
         }
     }"#;
 
     fn new(options: &Options<'_>, context: &Context<'_>) -> Result<Vulkan, Error> {
-        options.check(&["device", "loader", "validation"])?;
+        options.check(&["device", "loader", "cache", "validation", "replay_check"])?;
         let text = |key| match options.find(key) {
-            Some(OptionValue::Str(text)) if !text.is_empty() => Some(text),
-            _ => None,
+            Some(OptionValue::Str(text)) => text,
+            _ => "",
         };
         let validation = options.find("validation") == Some(OptionValue::Bool(true))
             || std::env::var_os("DELEGRAPH_VULKAN_VALIDATION").is_some_and(|v| v == "1");
-        let instance = Instance::open(text("loader"), validation);
-        let facts = instance
-            .as_ref()
-            .map_err(Error::clone)
-            .and_then(|instance| Gpu::list(instance));
-        let facts = facts.unwrap_or_else(|error| {
-            // Partitioning and compiling need no device.
-            context.log(LogLevel::Info, &format!("unavailable: {}", error.message));
-            Vec::new()
+        let replay = match options.find("replay_check") {
+            Some(OptionValue::Int(count)) => u32::try_from(count).unwrap_or(0),
+            _ => 0,
+        };
+        let loader = Some(text("loader")).filter(|path| !path.is_empty());
+        let instance = Instance::open(loader, validation);
+        let found = instance.as_ref().map_err(Error::clone).and_then(|i| Gpu::list(i));
+        let facts = found.and_then(|facts| match facts.is_empty() {
+            true => Err(Error::new(
+                Status::DEPENDENCY_MISSING,
+                "no Vulkan driver has a device of version 1.2 that computes",
+            )
+            .hint("install a driver of Vulkan 1.2; `vulkaninfo --summary` shows what there is")),
+            false => Ok(facts),
         });
-        let gpus = Mutex::new(vec![None; facts.len()]);
-        Ok(Vulkan { instance, facts, gpus })
+        if let Err(error) = &facts {
+            // Partitioning and compiling need no device.
+            context.log(LogLevel::Info, &unavailable(error).message);
+        }
+        Ok(Vulkan {
+            wanted: text("device").to_string(),
+            caches: cache::folder(text("cache"), |name| std::env::var_os(name)),
+            settings: Settings { replay },
+            opened: Mutex::new(vec![None; facts.as_ref().map_or(0, Vec::len)]),
+            instance,
+            facts,
+        })
     }
 
     fn devices(&self) -> Vec<Device> {
-        self.facts.iter().map(device).collect()
+        self.facts.iter().flatten().map(device).collect()
     }
 }
 
+fn unavailable(error: &Error) -> Error {
+    let mut error = error.clone();
+    error.message = format!("unavailable: {}", error.message);
+    error
+}
+
 impl Vulkan {
-    /// Opens a device, once.
-    fn gpu(&self, index: Option<u32>) -> Result<Arc<Gpu>, Error> {
-        let instance = self.instance.as_ref().map_err(Error::clone)?;
-        let index = index.map_or(0, |index| index as usize);
-        let mut gpus = self.gpus.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Some(gpu)) = gpus.get(index) {
-            return Ok(Arc::clone(gpu));
+    /// The devices.
+    ///
+    /// # Errors
+    /// There are none.
+    fn found(&self) -> Result<&[Facts], Error> {
+        self.facts.as_deref().map_err(unavailable)
+    }
+
+    /// The device of a session.
+    ///
+    /// # Errors
+    /// There is none, or not this one.
+    fn index(&self, chosen: Option<u32>) -> Result<usize, Error> {
+        let devices = self.found()?;
+        match chosen {
+            Some(index) => choice::device(devices, &index.to_string()),
+            None => choice::device(devices, &self.wanted),
         }
-        let gpu = Gpu::open(instance, index)?;
-        if let Some(slot) = gpus.get_mut(index) {
-            *slot = Some(Arc::clone(&gpu));
+    }
+
+    /// Opens a device, once; one that was lost again.
+    fn open(&self, index: usize) -> Result<Arc<Opened>, Error> {
+        let instance = self.instance.as_ref().map_err(unavailable)?;
+        let mut opened = lock(&self.opened);
+        let slot = opened.get_mut(index).ok_or_else(|| Error::internal("no such device"))?;
+        if let Some(known) = slot.as_ref().filter(|known| !known.gpu.is_lost()) {
+            return Ok(Arc::clone(known));
         }
-        Ok(gpu)
+        *slot = None;
+        let gpu = Gpu::open(instance, index, self.caches.as_deref())?;
+        let fresh = Arc::new(Opened {
+            waiter: Waiter::new(&gpu),
+            shared: Shared::default(),
+            gpu,
+        });
+        Ok(Arc::clone(slot.insert(fresh)))
     }
 }
 
@@ -139,7 +199,34 @@ impl Compile for Vulkan {
 }
 
 impl Run for Vulkan {
-    fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, _: &Context<'_>) -> Result<Box<dyn Session>, Error> {
-        session::load(blob, weights, self.gpu(blob.device)?)
+    fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
+        let opened = self.open(self.index(blob.device)?)?;
+        session::load(blob, weights, opened, self.settings, context)
+    }
+}
+
+impl Import for Vulkan {
+    type Buffer = HostBuffer;
+
+    fn import(&self, memory: HostMemory, _: &Context<'_>) -> Result<HostBuffer, Error> {
+        // The devices that sessions are on; before there are any, the one that they would be on.
+        let in_use: Vec<Arc<Opened>> = lock(&self.opened).iter().flatten().cloned().collect();
+        let devices = match in_use.is_empty() {
+            true => vec![self.open(self.index(None)?)?],
+            false => in_use,
+        };
+        let buffer = HostBuffer::new(memory);
+        let mut refused = Ok(());
+        let mut shown = false;
+        for device in &devices {
+            match buffer.show(&device.gpu) {
+                Ok(()) => shown = true,
+                Err(error) => refused = Err(error),
+            }
+        }
+        match shown {
+            true => Ok(buffer),
+            false => refused.map(|()| buffer),
+        }
     }
 }

@@ -50,6 +50,11 @@ impl<'a> Node<'a> {
         self.view
     }
 
+    /// The values of size expressions.
+    pub fn sizes(&self) -> &'a Sizes {
+        self.sizes
+    }
+
     /// Its operator, for example `aten::add.Tensor`.
     pub fn op(&self) -> &'a str {
         self.view.op()

@@ -25,8 +25,16 @@ pub struct Placement {
 /// Time is counted in steps between barriers: what dies in one gives its bytes to the next, so that sharing bytes needs no barrier that the
 /// data did not need.
 pub fn place(schedule: &Schedule) -> Placement {
+    place_beside(schedule, &[])
+}
+
+/// As [`place`], where some storages lie elsewhere: those whose flag is set.
+pub fn place_beside(schedule: &Schedule, elsewhere: &[bool]) -> Placement {
     let barriers = barriers(schedule);
-    let lives = lives(schedule, &barriers);
+    let mut lives = lives(schedule, &barriers);
+    for (life, _) in lives.iter_mut().zip(elsewhere).filter(|(_, elsewhere)| **elsewhere) {
+        *life = None;
+    }
     let (offsets, arena) = offsets(schedule, &lives);
     Placement {
         arena,

@@ -253,7 +253,8 @@ DELEGRAPH_API delegraph_status delegraph_session_counts(const delegraph_session 
 DELEGRAPH_API delegraph_status delegraph_session_slot(const delegraph_session *session, delegraph_list list, uint64_t index, delegraph_slot *out);
 
 /* Runs the method once. `inputs` is an array of `count` values, all with one `struct_size`; what they point to is read before the
- * call returns. Ends every pointer that `_output` and `_state` gave. If it fails, the state is as before.
+ * call returns. Ends every pointer that `_output` and `_state` gave. If it fails, the state is as before; one that a
+ * delegate kept may be lost, and then each run says so until `_reset` or `_adopt_state`.
  * Since 0.0.
  */
 DELEGRAPH_API delegraph_status delegraph_session_run(delegraph_session *session, const delegraph_value *inputs, uint64_t count);

@@ -95,6 +95,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
         output.detail(format!("cache     {}, in {}", cache.words(), cache.folder.display()));
     }
     report.copies().iter().for_each(|line| output.detail(line));
+    report.kept().iter().for_each(|line| output.detail(line));
     output.json(&serde_json::json!({
         "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
         "load_ms": loaded * 1e3, "run_ms": ran * 1e3,

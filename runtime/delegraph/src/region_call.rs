@@ -131,10 +131,7 @@ impl SessionCall {
         let text = in_one_line(&error.to_string());
         match error.code {
             Status::DEVICE_LOST if self.session.lost_state().is_some() => RegionError::StateLost(text),
-            Status::DEVICE_LOST => RegionError::Lost(text),
-            Status::TIMEOUT => RegionError::Late(text),
-            Status::NOT_READY | Status::DEVICE_BUSY | Status::CANCELLED => RegionError::Busy(text),
-            _ => RegionError::Failed(text),
+            code => by_status(code, text),
         }
     }
 }
@@ -217,7 +214,7 @@ impl RegionCall for SessionCall {
 
     fn reset_state(&mut self, state: usize) -> Result<(), RegionError> {
         let reset = self.session.reset_state(state);
-        reset.map_err(|error| self.region_error(&error))
+        reset.map_err(|error| untaken(&error))
     }
 
     fn read_state(&mut self, state: usize, out: &mut [u8]) -> Result<(), RegionError> {
@@ -227,8 +224,22 @@ impl RegionCall for SessionCall {
 
     fn write_state(&mut self, state: usize, bytes: &[u8]) -> Result<(), RegionError> {
         let written = self.session.restore_state(state, bytes);
-        written.map_err(|error| self.region_error(&error))
+        written.map_err(|error| untaken(&error))
     }
+}
+
+fn by_status(code: Status, text: String) -> RegionError {
+    match code {
+        Status::DEVICE_LOST => RegionError::Lost(text),
+        Status::TIMEOUT => RegionError::Late(text),
+        Status::NOT_READY | Status::DEVICE_BUSY | Status::CANCELLED => RegionError::Busy(text),
+        _ => RegionError::Failed(text),
+    }
+}
+
+/// A state that the session does not take: it may well be lost there, and would not be with this.
+fn untaken(error: &DelegateError) -> RegionError {
+    by_status(error.code, in_one_line(&error.to_string()))
 }
 
 /// The room of a list for the next run: collecting an emptied list in place keeps its allocation.

@@ -126,6 +126,23 @@ impl RunReport {
             .collect()
     }
 
+    /// What delegates keep between runs: a line for each region that has any.
+    pub fn kept(&self) -> Vec<String> {
+        let kept = self.regions.iter().filter(|region| !region.kept_states.is_empty());
+        kept.map(|region| {
+            format!(
+                "{} in instructions {}..{} keeps `{}`: {} bytes of it moved in {} runs",
+                region.backend.as_deref().unwrap_or("nobody"),
+                region.start,
+                region.end,
+                region.kept_states.join("`, `"),
+                region.kept_state_bytes,
+                region.delegated_runs + region.portable_runs
+            )
+        })
+        .collect()
+    }
+
     /// Why regions ran portably, or that none did.
     pub fn why_portable(&self) -> String {
         let fallen: Vec<&RegionState> = self

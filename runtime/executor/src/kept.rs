@@ -268,13 +268,15 @@ impl Region {
         Ok(())
     }
 
-    /// The delegate failed, or must not be asked: the instructions go on with the states. What the delegate still has of them is void.
+    /// The delegate failed, or must not be asked: the instructions go on with the states. What the delegate still has of them is void,
+    /// unless the reason passes.
     ///
     /// # Errors
     /// As [`Region::fetch`].
-    pub fn take_over(&mut self, engine: &mut Engine) -> Result<(), RunError> {
+    pub fn take_over(&mut self, engine: &mut Engine, error: Option<&RegionError>) -> Result<(), RunError> {
         self.fetch(engine, None)?;
-        for held in &mut self.states {
+        let passes = matches!(error, Some(RegionError::Busy(_)));
+        for held in self.states.iter_mut().filter(|_| !passes) {
             held.there = false;
         }
         Ok(())

@@ -534,7 +534,7 @@ impl Executor {
         let context = context!(self, file, external, lent);
         let region = &mut self.regions[index];
         if region.report.quarantined {
-            region.take_over(&mut self.engine)?;
+            region.take_over(&mut self.engine, None)?;
             region.report.portable += 1;
             return Ok(Done::Not);
         }
@@ -577,7 +577,7 @@ impl Executor {
         };
         region.drop_call(&error);
         if region.failed(&error, self.options.fallback) {
-            region.take_over(&mut self.engine)?;
+            region.take_over(&mut self.engine, Some(&error))?;
             region.report.portable += 1;
             return Ok(Done::Not);
         }
@@ -664,7 +664,7 @@ impl Executor {
         region.drop_call(&error);
         if region.failed(&error, self.options.fallback) {
             // The states are still there: they were given to the delegate before this run, its first.
-            region.take_over(&mut self.engine)?;
+            region.take_over(&mut self.engine, Some(&error))?;
             region.report.portable += 1;
             return Ok(());
         }

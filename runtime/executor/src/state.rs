@@ -287,3 +287,47 @@ impl Written {
         range.is_empty() || before.is_some_and(|(&(other, _), &end)| other == memory && end >= range.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_apart_is_saved_by_itself_or_not_at_all() {
+        let (states, other) = (MemoryId(0), MemoryId(1));
+        let mut state = State {
+            ranges: alloc::vec![(states, 0..64), (other, 0..16)],
+            ..State::default()
+        };
+        for part in [16..32, 48..64, 16..32] {
+            state.set_apart(states, &part);
+        }
+        let cut = [
+            (states, 0..16),
+            (states, 16..32),
+            (states, 32..48),
+            (states, 48..64),
+            (other, 0..16),
+        ];
+        assert_eq!(state.ranges, cut);
+
+        let mut engine = Engine::default();
+        for len in [64, 16] {
+            let mut memory = delegraph_kernels::Growable::default();
+            memory.reserve(len).unwrap().fill(7);
+            engine.memories.push(memory);
+        }
+        let elsewhere = |memory, part: &Range<usize>| (memory, part) == (states, &(16..32));
+        state.save(&engine, elsewhere).unwrap();
+        assert_eq!(state.saved.len(), 64);
+        engine.memories.iter_mut().for_each(|memory| memory.bytes_mut().fill(9));
+        state.finish(&mut engine, true);
+        let bytes = engine.memories[0].bytes();
+        assert!(
+            bytes[16..32].iter().all(|byte| *byte == 9),
+            "it is not the buffer's to put back"
+        );
+        let rest = bytes[..16].iter().chain(&bytes[32..]).chain(engine.memories[1].bytes());
+        assert!(rest.into_iter().all(|byte| *byte == 7));
+    }
+}

@@ -4,7 +4,7 @@ mod executorch;
 mod vulkan;
 
 pub use executorch::python;
-pub use vulkan::environment as vulkan_environment;
+pub use vulkan::{driver as vulkan_driver, environment as vulkan_environment};
 
 use anyhow::{Context, Result, bail};
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX};

@@ -94,6 +94,11 @@ pub fn environment(root: &Path) -> Option<Vec<(String, String)>> {
     ])
 }
 
+/// The manifest of one driver, `lavapipe` or `swiftshader`: a program whose `VK_DRIVER_FILES` is this sees no other.
+pub fn driver(root: &Path, name: &str) -> PathBuf {
+    folder(root).join(format!("drivers/{name}.json"))
+}
+
 /// Fetches the component.
 ///
 /// # Errors
@@ -223,6 +228,7 @@ impl Apt {
             ("APT::Install-Recommends", "false".to_string()),
             ("Acquire::Languages", "none".to_string()),
             ("Acquire::Retries", "3".to_string()),
+            ("APT::Update::Error-Mode", "any".to_string()),
         ] {
             let _ = writeln!(text, "{name} \"{value}\";");
         }
@@ -349,16 +355,16 @@ fn write_manifest(folder: &Path, name: &str, from: &str, library: &str) -> Resul
 
 /// [`environment`] for a shell, wherever the folder is.
 fn script() -> String {
-    let drivers = DRIVERS.map(|(name, ..)| format!("$here/{name}")).join(":");
-    let libraries = LIBRARIES.map(|name| format!("$here/{name}")).join(":");
+    let drivers = DRIVERS.map(|(name, ..)| format!("$delegraph_vulkan/{name}")).join(":");
+    let libraries = LIBRARIES.map(|name| format!("$delegraph_vulkan/{name}")).join(":");
     format!(
         "# Source this (bash): programs started here see the drivers and layers of this folder, and no others.\n\
-         here=$(cd \"$(dirname \"${{BASH_SOURCE[0]}}\")\" && pwd)\n\
+         delegraph_vulkan=$(cd \"$(dirname \"${{BASH_SOURCE[0]}}\")\" && pwd)\n\
          export LD_LIBRARY_PATH=\"{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"\n\
          export VK_DRIVER_FILES=\"{drivers}\" VK_ICD_FILENAMES=\"{drivers}\"\n\
-         export VK_LAYER_PATH=\"$here/layers\"\n\
-         export PATH=\"$PATH:$here/root/usr/bin\"\n\
-         unset here\n"
+         export VK_LAYER_PATH=\"$delegraph_vulkan/layers\"\n\
+         export PATH=\"$PATH:$delegraph_vulkan/root/usr/bin\"\n\
+         unset delegraph_vulkan\n"
     )
 }
 

@@ -121,6 +121,14 @@ impl RawCall {
         }
     }
 
+    pub fn takes_requirements(&self) -> bool {
+        host_function!(self.host, blob_require).is_some()
+    }
+
+    pub fn takes_states(&self) -> bool {
+        host_function!(self.host, blob_keep_state).is_some()
+    }
+
     pub fn now_ns(&self) -> u64 {
         // SAFETY: the call runs.
         host_function!(self.host, clock_now_ns).map_or(0, |f| unsafe { f(self.call) })

@@ -1,3 +1,3 @@
 //! The Vulkan delegate as a shared library: it exports the entry and has nothing else.
 
-delegraph_sdk::export_delegate!(delegraph_vulkan::Vulkan);
+delegraph_sdk::export_delegate!(delegraph_vulkan::Vulkan: compile, run, submit, import, state);

@@ -277,7 +277,18 @@ fn shares(
     let flags = u32::from(mask.is_some()) | u32::from(causal) << 1 | u32::from(logs.is_some()) << 2;
     let of = mask.map_or(Some(0), |mask| code(mask.dtype));
     let of = of.ok_or_else(|| Error::internal("a mask of a type without a code"))?;
-    let mut params = vec![rows, shapes.columns, shapes.rows, sizes[1], sizes[2], flags, of, 0, 0, 0];
+    let mut params = vec![
+        rows,
+        shapes.columns,
+        shapes.rows,
+        sizes[1],
+        sizes[2],
+        flags,
+        of,
+        0,
+        0,
+        0,
+    ];
     params.extend([0, row, column, batch[0], batch[1], batch[2]]);
     let nothing = e.bytes(DType::U8, &[16], vec![0; 16])?;
     let logs = match logs {

@@ -82,7 +82,10 @@ fn swapped(node: &NodeView<'_>, value: ValueIndex) -> Option<ValueIndex> {
                 return None;
             };
             let order: Option<Vec<i64>> = order.exprs().iter().map(|dim| image.const_int(dim)).collect();
-            let order: Vec<i64> = order?.iter().map(|d| if *d < 0 { d + rank as i64 } else { *d }).collect();
+            let order: Vec<i64> = order?
+                .iter()
+                .map(|d| if *d < 0 { d + rank as i64 } else { *d })
+                .collect();
             let mut wanted: Vec<i64> = (0..rank as i64).collect();
             if rank >= 2 {
                 wanted.swap(rank - 1, rank - 2);
@@ -165,7 +168,10 @@ fn product(a: Factor, b: Factor, addend: Option<&Addend>) -> Result<Product, Err
         })
         .collect();
     for (i, size) in result.iter().enumerate() {
-        if [size_at(a_batch, i), size_at(b_batch, i)].iter().any(|have| have != size && *have != 1) {
+        if [size_at(a_batch, i), size_at(b_batch, i)]
+            .iter()
+            .any(|have| have != size && *have != 1)
+        {
             return Err(Error::invalid("batches of different sizes"));
         }
     }

@@ -1,15 +1,22 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
 pub mod attention;
+pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod index;
 pub mod linear;
 pub mod matmul;
 pub mod movement;
+pub mod norm;
 pub mod product;
+pub mod quantize;
 pub mod quantized_linear;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod scan;
+pub mod softmax;
+pub mod sort;
 
 use crate::caps::Operator;
 
@@ -22,7 +29,15 @@ pub const FAMILIES: &[&[Operator]] = &[
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
     reduce::OPERATORS,
+    index::gather::OPERATORS,
+    index::scatter::OPERATORS,
+    softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    sort::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
+    quantize::OPERATORS,
+    conv::OPERATORS,
 ];

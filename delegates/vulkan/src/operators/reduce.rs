@@ -53,17 +53,20 @@ pub enum Last {
     LogPlus,
     /// 0 in place of an infinity.
     InfiniteAsZero,
+    /// Divided by a number, another added, and of that one over the square root.
+    InverseRoot(f32, f32),
 }
 
 impl Last {
-    fn words(self) -> [u32; 2] {
+    fn words(self) -> [u32; 3] {
         match self {
-            Last::Itself => [0, 0],
-            Last::Over(by) => [1, by.to_bits()],
-            Last::Root => [2, 0],
-            Last::RootOver(by) => [3, by.to_bits()],
-            Last::LogPlus => [4, 0],
-            Last::InfiniteAsZero => [5, 0],
+            Last::Itself => [0, 0, 0],
+            Last::Over(by) => [1, by.to_bits(), 0],
+            Last::Root => [2, 0, 0],
+            Last::RootOver(by) => [3, by.to_bits(), 0],
+            Last::LogPlus => [4, 0, 0],
+            Last::InfiniteAsZero => [5, 0, 0],
+            Last::InverseRoot(by, plus) => [6, by.to_bits(), plus.to_bits()],
         }
     }
 }
@@ -100,11 +103,11 @@ fn fold_once(
 ) -> Encoded {
     let plan = rows.plan();
     let outputs = rows.count * segments;
-    let [finish, number] = last.words();
+    let [finish, number, plus] = last.words();
     let length = if segments > 1 { plan.length } else { rows.length };
-    let (lists, kept, reduced) = rows.params(12);
+    let (lists, kept, reduced) = rows.params(13);
     let mut params = vec![outputs, x.code()?, code(out)?, rows.length, segments, length];
-    params.extend([map as u32, combine as u32, finish, number, kept, reduced]);
+    params.extend([map as u32, combine as u32, finish, number, kept, reduced, plus]);
     params.extend(lists);
     let (kernel, groups) = match plan.group {
         true => (&kernels::REDUCE_FLOAT_GROUP, grid(words(outputs, out.dtype), 1)),

@@ -10,7 +10,7 @@
 //@ variant flat FLAT=1
 //@ variant group GROUP=1
 // params: outputs, code of x, code of out, length of a row, segments of a row, length of a segment, map, combine, finish, its number,
-//         place of the kept dimensions, place of the reduced ones
+//         place of the kept dimensions, place of the reduced ones, another number of the finish
 // aux: one number a row, where the map or the finish asks for it
 
 fn mapped(value: f32, row: u32) -> f32 {
@@ -22,7 +22,10 @@ fn mapped(value: f32, row: u32) -> f32 {
             let difference = value - aux[row];
             return difference * difference;
         }
-        case 5u: { return exp(value - aux[row]); }
+        case 5u: {
+            if is_nan(value) { return value; } // not all drivers' `exp` hands it on
+            return exp(value - aux[row]);
+        }
         case 6u: { return select(value, 0.0, is_nan(value)); }
         default: { return value; }
     }
@@ -63,8 +66,12 @@ fn finished(value: f32, row: u32) -> f32 {
         case 1u: { return quotient(value, number); }
         case 2u: { return sqrt(value); }
         case 3u: { return sqrt(quotient(value, number)); }
-        case 4u: { return log(value) + aux[row]; }
+        case 4u: {
+            if is_nan(value) { return value; }
+            return log(value) + aux[row];
+        }
         case 5u: { return select(value, 0.0, (bitcast<u32>(value) & 0x7fffffffu) == 0x7f800000u); } // an infinite maximum is not taken away
+        case 6u: { return 1.0 / sqrt(quotient(value, number) + bitcast<f32>(params[12])); }
         default: { return value; }
     }
 }

@@ -1,38 +1,65 @@
 //! A device with its queue, and the pipelines that were made on it.
 
-use super::{Instance, error};
-use crate::facts::{Facts, Kind, Limits};
+use super::devices::{Found, find};
+use super::{Instance, error, lock};
+use crate::cache;
+use crate::choice::Queues;
+use crate::facts::Facts;
 use crate::kernels::{Kernel, Needs};
+use crate::memory::{Backing, Piece, Pools, Usage, Use};
 use ash::vk;
 use delegraph_sdk::{Error, Status};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What buffers are for, all of them.
+pub(super) const USAGE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
+    vk::BufferUsageFlags::STORAGE_BUFFER.as_raw()
+        | vk::BufferUsageFlags::TRANSFER_SRC.as_raw()
+        | vk::BufferUsageFlags::TRANSFER_DST.as_raw(),
+);
 
 /// A device.
 pub struct Gpu {
     pub(super) instance: Arc<Instance>,
     pub(super) device: ash::Device,
-    pub(super) memory: vk::PhysicalDeviceMemoryProperties,
     pub(super) queue: Mutex<vk::Queue>,
-    pub(super) family: u32,
+    pub(super) queues: Queues,
+    pub(super) timestamp_bits: u32,
+    pub(super) importer: Option<ash::ext::external_memory_host::Device>,
+    clock: Option<ash::ext::calibrated_timestamps::Device>,
     facts: Facts,
+    lost: AtomicBool,
+    pools: Mutex<Pools<Block>>,
+    /// The kinds of memory that buffers may have; a bit each.
+    pub(super) allowed: u32,
     cache: vk::PipelineCache,
+    /// Where the cache is kept.
+    file: Option<PathBuf>,
+    /// How many pipelines the file knows.
+    saved: AtomicUsize,
     /// By number of buffers.
     layouts: Mutex<HashMap<usize, (vk::DescriptorSetLayout, vk::PipelineLayout)>>,
     /// By index of the kernel.
     pipelines: Mutex<HashMap<usize, vk::Pipeline>>,
 }
 
-/// A device of the system, not opened yet.
-struct Found {
-    physical: vk::PhysicalDevice,
-    family: u32,
-    facts: Facts,
+/// A block of memory: one buffer over all of it.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub memory: vk::DeviceMemory,
+    pub buffer: vk::Buffer,
+    /// Where the processor sees it; null: it does not.
+    pub mapped: *mut u8,
+    pub bytes: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+// SAFETY: handles and an address; who may use which part of it is decided by who has the piece.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
 
 impl Gpu {
     /// What each device of the system is, in the driver's order, as far as they can compute.
@@ -43,20 +70,22 @@ impl Gpu {
         Ok(find(instance)?.into_iter().map(|found| found.facts).collect())
     }
 
-    /// Opens the device of this index in [`Gpu::list`].
+    /// Opens the device of this index in [`Gpu::list`]. Pipelines are kept in a file of the folder `caches`.
     ///
     /// # Errors
     /// `NOT_FOUND`: there is no such device; otherwise what the driver says.
-    pub fn open(instance: &Arc<Instance>, index: usize) -> Result<Arc<Gpu>, Error> {
+    pub fn open(instance: &Arc<Instance>, index: usize, caches: Option<&std::path::Path>) -> Result<Arc<Gpu>, Error> {
         let found = find(instance)?.into_iter().nth(index);
         let Found {
             physical,
-            family,
+            queues,
+            timestamp_bits,
+            extensions,
             facts,
         } = found.ok_or_else(|| Error::new(Status::NOT_FOUND, format!("there is no Vulkan device {index}")))?;
         let priorities = [1.0];
-        let queues = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(family)
+        let families = [vk::DeviceQueueCreateInfo::default()
+            .queue_family_index(queues.compute as u32)
             .queue_priorities(&priorities)];
         let mut sixteen = vk::PhysicalDevice16BitStorageFeatures::default()
             .storage_buffer16_bit_access(true)
@@ -65,9 +94,17 @@ impl Gpu {
         let mut dots = vk::PhysicalDeviceShaderIntegerDotProductFeatures::default().shader_integer_dot_product(true);
         let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
         let plain = vk::PhysicalDeviceFeatures::default().shader_int64(facts.has.has(Needs::I64));
+        let mut names = Vec::new();
+        if extensions.import {
+            names.push(ash::ext::external_memory_host::NAME.as_ptr());
+        }
+        if extensions.clock {
+            names.push(ash::ext::calibrated_timestamps::NAME.as_ptr());
+        }
         let mut info = vk::DeviceCreateInfo::default()
-            .queue_create_infos(&queues)
+            .queue_create_infos(&families)
             .enabled_features(&plain)
+            .enabled_extension_names(&names)
             .push_next(&mut timeline);
         if facts.has.has(Needs::F16) {
             info = info.push_next(&mut sixteen).push_next(&mut halves);
@@ -75,31 +112,135 @@ impl Gpu {
         if facts.has.has(Needs::DOT) {
             info = info.push_next(&mut dots);
         }
-        // SAFETY: the physical device is of this instance, and only features that it has are asked for.
+        // SAFETY: the physical device is of this instance, and only features and extensions that it has are asked for.
         let device =
             unsafe { instance.raw.create_device(physical, &info, None) }.map_err(|r| error("open the device", r))?;
         // SAFETY: the device was made with one queue of this family.
-        let queue = unsafe { device.get_device_queue(family, 0) };
-        // SAFETY: the device is open.
-        let cache = unsafe { device.create_pipeline_cache(&vk::PipelineCacheCreateInfo::default(), None) };
-        let cache = cache.map_err(|r| {
-            // SAFETY: nothing was made with it yet.
-            unsafe { device.destroy_device(None) };
-            error("make a pipeline cache", r)
-        })?;
-        // SAFETY: as above.
-        let memory = unsafe { instance.raw.get_physical_device_memory_properties(physical) };
-        Ok(Arc::new(Gpu {
+        let queue = unsafe { device.get_device_queue(queues.compute as u32, 0) };
+        let importer = extensions
+            .import
+            .then(|| ash::ext::external_memory_host::Device::new(&instance.raw, &device));
+        let clock = extensions
+            .clock
+            .then(|| ash::ext::calibrated_timestamps::Device::new(&instance.raw, &device));
+        let mut gpu = Gpu {
             instance: Arc::clone(instance),
             device,
-            memory,
             queue: Mutex::new(queue),
-            family,
-            facts,
-            cache,
+            queues,
+            timestamp_bits,
+            importer,
+            clock,
+            lost: AtomicBool::new(false),
+            pools: Mutex::new(Pools::new(facts.memory.clone())),
+            allowed: 0,
+            cache: vk::PipelineCache::null(),
+            file: caches.map(|folder| cache::file(folder, &facts)),
+            saved: AtomicUsize::new(0),
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
-        }))
+            facts,
+        };
+        let kept = gpu
+            .file
+            .as_ref()
+            .and_then(|file| cache::read(file, &gpu.facts.identity));
+        let info = vk::PipelineCacheCreateInfo::default().initial_data(kept.as_deref().unwrap_or_default());
+        // SAFETY: the device is open; the data has the header of this device and driver, and is as long as it was written.
+        gpu.cache = unsafe { gpu.device.create_pipeline_cache(&info, None) }.map_err(|r| error("make a cache", r))?;
+        let info = vk::BufferCreateInfo::default().size(256).usage(USAGE);
+        // SAFETY: as above. What one buffer may lie in, all of the same use may.
+        gpu.allowed = unsafe {
+            let probe = gpu
+                .device
+                .create_buffer(&info, None)
+                .map_err(|r| error("make a buffer", r))?;
+            let needs = gpu.device.get_buffer_memory_requirements(probe);
+            gpu.device.destroy_buffer(probe, None);
+            needs.memory_type_bits
+        };
+        Ok(Arc::new(gpu))
+    }
+
+    /// `DEVICE_LOST` if it was lost.
+    ///
+    /// # Errors
+    /// It was.
+    pub fn alive(&self) -> Result<(), Error> {
+        match self.is_lost() {
+            true => Err(error("go on", vk::Result::ERROR_DEVICE_LOST)),
+            false => Ok(()),
+        }
+    }
+
+    /// True if the device was lost: it is of no more use, and is opened anew.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// An error of the driver's, which may be that the device is lost.
+    pub(super) fn failed(&self, doing: &str, result: vk::Result) -> Error {
+        if result == vk::Result::ERROR_DEVICE_LOST {
+            self.lost.store(true, Ordering::Release);
+        }
+        error(doing, result)
+    }
+
+    /// Its memory.
+    pub fn usage(&self) -> Usage {
+        lock(&self.pools).usage()
+    }
+
+    /// The device's clock in ticks, where it can be read.
+    pub fn ticks(&self) -> Option<u64> {
+        let clock = self.clock.as_ref()?;
+        let info = [vk::CalibratedTimestampInfoEXT::default().time_domain(vk::TimeDomainEXT::DEVICE)];
+        // SAFETY: the extension is enabled, and the device has this domain.
+        let (ticks, _) = unsafe { clock.get_calibrated_timestamps(&info) }.ok()?;
+        ticks.first().copied()
+    }
+
+    /// The bits of a timestamp that count.
+    pub fn tick_mask(&self) -> u64 {
+        match self.timestamp_bits {
+            64.. => u64::MAX,
+            bits => (1 << bits) - 1,
+        }
+    }
+
+    pub(super) fn take(&self, r#use: Use, bytes: u64) -> Result<Piece<Block>, Error> {
+        lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)
+    }
+
+    pub(super) fn give_back(&self, piece: &Piece<Block>) {
+        lock(&self.pools).give_back(&Driver(self), piece);
+    }
+
+    /// Makes the pipelines of these kernels, and keeps what the driver made of them for other processes.
+    ///
+    /// # Errors
+    /// One cannot be made.
+    pub fn prepare(&self, kernels: impl Iterator<Item = &'static Kernel>) -> Result<(), Error> {
+        for kernel in kernels {
+            self.pipeline(kernel)?;
+        }
+        self.save_cache();
+        Ok(())
+    }
+
+    /// Writes the pipeline cache to its file, if pipelines were made since. What fails is no matter: the next process makes them again.
+    fn save_cache(&self) {
+        let made = self.pipeline_count();
+        let Some(file) = &self.file else { return };
+        if self.is_lost() || self.saved.swap(made, Ordering::AcqRel) >= made {
+            return;
+        }
+        // SAFETY: the device is open.
+        if let Ok(data) = unsafe { self.device.get_pipeline_cache_data(self.cache) } {
+            if self.facts.identity.made(&data) && cache::read(file, &self.facts.identity).as_ref() != Some(&data) {
+                let _ = cache::write(file, &data);
+            }
+        }
     }
 
     /// What it is and can.
@@ -189,6 +330,7 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        self.save_cache();
         // SAFETY: buffers and recordings keep this alive, so none is left, and each waited for its work.
         unsafe {
             let _ = self.device.device_wait_idle();
@@ -205,152 +347,65 @@ impl Drop for Gpu {
     }
 }
 
-fn find(instance: &Instance) -> Result<Vec<Found>, Error> {
-    // SAFETY: the instance is alive.
-    let all = unsafe { instance.raw.enumerate_physical_devices() }.map_err(|r| error("list the devices", r))?;
-    Ok(all
-        .into_iter()
-        .filter_map(|physical| look_at(instance, physical))
-        .collect())
-}
+/// The driver, for who shares out memory.
+struct Driver<'a>(&'a Gpu);
 
-/// A device, if it is of Vulkan 1.1 and can compute.
-fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
-    let raw = &instance.raw;
-    let mut ids = vk::PhysicalDeviceIDProperties::default();
-    let mut subgroups = vk::PhysicalDeviceSubgroupProperties::default();
-    let mut driver = vk::PhysicalDeviceDriverProperties::default();
-    let mut allocation = vk::PhysicalDeviceMaintenance3Properties::default();
-    let mut all = vk::PhysicalDeviceProperties2::default()
-        .push_next(&mut ids)
-        .push_next(&mut subgroups)
-        .push_next(&mut driver)
-        .push_next(&mut allocation);
-    let mut sixteen = vk::PhysicalDevice16BitStorageFeatures::default();
-    let mut halves = vk::PhysicalDeviceShaderFloat16Int8Features::default();
-    let mut dots = vk::PhysicalDeviceShaderIntegerDotProductFeatures::default();
-    let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
-    let mut features = vk::PhysicalDeviceFeatures2::default()
-        .push_next(&mut sixteen)
-        .push_next(&mut halves)
-        .push_next(&mut dots)
-        .push_next(&mut timeline);
-    // SAFETY: the physical device is of this instance; structs that it does not know are left as they are.
-    let (families, memory) = unsafe {
-        raw.get_physical_device_properties2(physical, &mut all);
-        raw.get_physical_device_features2(physical, &mut features);
-        (
-            raw.get_physical_device_queue_family_properties(physical),
-            raw.get_physical_device_memory_properties(physical),
-        )
-    };
-    let (properties, plain) = (all.properties, features.features);
-    let compute = |family: &vk::QueueFamilyProperties| family.queue_flags.contains(vk::QueueFlags::COMPUTE);
-    // A family that computes and does not draw is free of the screen's work.
-    let family = families
-        .iter()
-        .position(|f| compute(f) && !f.queue_flags.contains(vk::QueueFlags::GRAPHICS))
-        .or_else(|| families.iter().position(compute))?;
-    if properties.api_version < vk::API_VERSION_1_2 || timeline.timeline_semaphore == vk::FALSE {
-        return None;
-    }
-    let mut has = Needs::NONE;
-    if sixteen.storage_buffer16_bit_access != 0
-        && sixteen.uniform_and_storage_buffer16_bit_access != 0
-        && halves.shader_float16 != 0
-    {
-        has = has.and(Needs::F16);
-    }
-    if dots.shader_integer_dot_product != 0 && properties.api_version >= vk::API_VERSION_1_3 {
-        has = has.and(Needs::DOT);
-    }
-    let wanted = vk::SubgroupFeatureFlags::BASIC
-        | vk::SubgroupFeatureFlags::VOTE
-        | vk::SubgroupFeatureFlags::ARITHMETIC
-        | vk::SubgroupFeatureFlags::BALLOT
-        | vk::SubgroupFeatureFlags::SHUFFLE
-        | vk::SubgroupFeatureFlags::SHUFFLE_RELATIVE;
-    if subgroups.supported_operations.contains(wanted)
-        && subgroups.supported_stages.contains(vk::ShaderStageFlags::COMPUTE)
-    {
-        has = has.and(Needs::SUBGROUP);
-    }
-    if plain.shader_int64 != 0 {
-        has = has.and(Needs::I64);
-    }
-    let heaps = memory
-        .memory_heaps_as_slice()
-        .iter()
-        .filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
-    let text = |chars: &[std::ffi::c_char]| -> String {
-        chars
-            .iter()
-            .take_while(|c| **c != 0)
-            .map(|c| char::from(*c as u8))
-            .collect()
-    };
-    let driver_text = format!("{} {}", text(&driver.driver_name), text(&driver.driver_info));
-    let mut cache_uuid = properties.pipeline_cache_uuid;
-    for (byte, other) in cache_uuid.iter_mut().zip(ids.driver_uuid) {
-        *byte ^= other;
-    }
-    let limits = properties.limits;
-    let has_timestamps = families.get(family).is_some_and(|f| f.timestamp_valid_bits > 0);
-    let facts = Facts {
-        name: text(&properties.device_name),
-        vendor: vendor(properties.vendor_id),
-        kind: match properties.device_type {
-            // Kernels for graphics processors are tested on drivers that compute on the processor.
-            _ if std::env::var_os("DELEGRAPH_VULKAN_AS_DISCRETE").is_some_and(|v| v == "1") => Kind::Discrete,
-            vk::PhysicalDeviceType::DISCRETE_GPU => Kind::Discrete,
-            vk::PhysicalDeviceType::INTEGRATED_GPU => Kind::Integrated,
-            vk::PhysicalDeviceType::VIRTUAL_GPU => Kind::Virtual,
-            vk::PhysicalDeviceType::CPU => Kind::Software,
-            _ => Kind::Other,
-        },
-        api: [
-            vk::api_version_major(properties.api_version),
-            vk::api_version_minor(properties.api_version),
-            vk::api_version_patch(properties.api_version),
-        ],
-        driver: driver_text.trim().to_string(),
-        cache_uuid,
-        has,
-        subgroup: subgroups.subgroup_size,
-        limits: Limits {
-            storage_range: u64::from(limits.max_storage_buffer_range),
-            offset_alignment: limits.min_storage_buffer_offset_alignment,
-            allocation: allocation.max_memory_allocation_size,
-            memory: heaps.map(|heap| heap.size).max().unwrap_or(0),
-            invocations: limits.max_compute_work_group_invocations,
-            workgroup: limits.max_compute_work_group_size,
-            groups: limits.max_compute_work_group_count,
-            shared: limits.max_compute_shared_memory_size,
-            timestamp_period: if has_timestamps {
-                limits.timestamp_period.to_bits()
-            } else {
-                0
-            },
-        },
-    };
-    Some(Found {
-        physical,
-        family: family as u32,
-        facts,
-    })
-}
+impl Backing for Driver<'_> {
+    type Block = Block;
 
-fn vendor(id: u32) -> String {
-    match id {
-        0x1002 => "AMD".to_string(),
-        0x1010 => "Imagination".to_string(),
-        0x10de => "NVIDIA".to_string(),
-        0x13b5 => "Arm".to_string(),
-        0x5143 => "Qualcomm".to_string(),
-        0x8086 => "Intel".to_string(),
-        0x1_0005 => "Mesa".to_string(),
-        0x1ae0 => "Google".to_string(),
-        id => format!("0x{id:04x}"),
+    fn allocate(&self, kind: usize, bytes: u64) -> Result<Block, Error> {
+        let info = vk::BufferCreateInfo::default()
+            .size(bytes)
+            .usage(USAGE)
+            .sharing_mode(vk::SharingMode::EXCLUSIVE);
+        let mut block = Block {
+            memory: vk::DeviceMemory::null(),
+            buffer: vk::Buffer::null(),
+            mapped: std::ptr::null_mut(),
+            bytes,
+        };
+        let Driver(gpu) = self;
+        let visible = gpu.facts.memory.types.get(kind).is_some_and(|t| t.visible);
+        // SAFETY: the device is open, the kind of memory is one that buffers of this use may have; memory is bound once, and mapped where the
+        // processor can. What was made is freed where a step fails.
+        let made = unsafe {
+            (|| -> Result<(), Error> {
+                block.buffer = gpu
+                    .device
+                    .create_buffer(&info, None)
+                    .map_err(|r| error("make a buffer", r))?;
+                let needs = gpu.device.get_buffer_memory_requirements(block.buffer);
+                let info = vk::MemoryAllocateInfo::default()
+                    .allocation_size(needs.size)
+                    .memory_type_index(kind as u32);
+                let doing = format!("allocate {} bytes", needs.size);
+                block.memory = gpu.device.allocate_memory(&info, None).map_err(|r| error(&doing, r))?;
+                let bound = gpu.device.bind_buffer_memory(block.buffer, block.memory, 0);
+                bound.map_err(|r| error("bind memory", r))?;
+                if visible {
+                    let flags = vk::MemoryMapFlags::empty();
+                    let mapped = gpu.device.map_memory(block.memory, 0, vk::WHOLE_SIZE, flags);
+                    block.mapped = mapped.map_err(|r| error("map memory", r))?.cast();
+                }
+                Ok(())
+            })()
+        };
+        match made {
+            Ok(()) => Ok(block),
+            Err(error) => {
+                self.release(block);
+                Err(error)
+            }
+        }
+    }
+
+    fn release(&self, block: Block) {
+        let Driver(gpu) = self;
+        // SAFETY: nobody has a piece of it any more; whoever had waited for the device. Freeing memory unmaps it.
+        unsafe {
+            gpu.device.destroy_buffer(block.buffer, None);
+            gpu.device.free_memory(block.memory, None);
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! The loader and an instance.
 
-use super::error;
+use super::{error, lock};
 use ash::{Entry, vk};
 use delegraph_sdk::{Error, Status};
 use std::ffi::{CStr, CString, c_void};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
+/// How many messages are kept.
+const MOST_TEXTS: usize = 16;
 
 /// What the validation layers said.
 #[derive(Default)]
 pub struct Messages {
     count: AtomicU32,
+    /// How many there were when somebody was told.
+    told: AtomicU32,
     texts: Mutex<Vec<String>>,
 }
 
@@ -24,16 +28,36 @@ impl Messages {
 
     /// The first of them.
     pub fn texts(&self) -> Vec<String> {
-        self.texts.lock().map(|texts| texts.clone()).unwrap_or_default()
+        lock(&self.texts).clone()
+    }
+
+    /// Fails if there was any.
+    ///
+    /// # Errors
+    /// `INTERNAL` with the first.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.count() {
+            0 => Ok(()),
+            count => {
+                self.told.store(count, Ordering::Relaxed);
+                let texts = self.texts();
+                let first = texts.first().map_or("", String::as_str);
+                Err(Error::internal(format!(
+                    "the validation layers said {count} things, first: {first}"
+                )))
+            }
+        }
     }
 }
 
 /// An instance of Vulkan: the loader, opened at run time.
 pub struct Instance {
     pub(super) raw: ash::Instance,
-    _entry: Entry,
+    pub(super) entry: Entry,
     messenger: Option<(ash::ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     messages: Arc<Messages>,
+    /// For tests: how many more submissions until one loses the device.
+    lose: AtomicI64,
 }
 
 impl Instance {
@@ -61,6 +85,9 @@ impl Instance {
                 "the Vulkan loader is of version 1.0; 1.1 is needed".to_string(),
             ));
         }
+        // For tests: the number of the submission that loses the device.
+        let lose = std::env::var("DELEGRAPH_VULKAN_LOSE").ok();
+        let lose = lose.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut layers = Vec::new();
         let mut extensions = Vec::new();
         if validation {
@@ -73,6 +100,13 @@ impl Instance {
             }
             layers.push(VALIDATION.as_ptr());
             extensions.push(ash::ext::debug_utils::NAME.as_ptr());
+            // SAFETY: as above.
+            let of_layer = unsafe { entry.enumerate_instance_extension_properties(Some(VALIDATION)) };
+            let name = ash::ext::validation_features::NAME;
+            let has = |e: &vk::ExtensionProperties| e.extension_name_as_c_str() == Ok(name);
+            if of_layer.unwrap_or_default().iter().any(has) {
+                extensions.push(name.as_ptr());
+            }
         }
         let name = CString::default();
         let application = vk::ApplicationInfo::default()
@@ -91,22 +125,33 @@ impl Instance {
             info = info.push_next(&mut features).push_next(&mut messenger_info);
         }
         // SAFETY: everything that the info points to is alive.
-        let instance = unsafe { entry.create_instance(&info, None) }.map_err(|r| error("make an instance", r))?;
-        let messenger = match validation {
-            true => {
-                let functions = ash::ext::debug_utils::Instance::new(&entry, &instance);
-                // SAFETY: the extension is enabled; `messages` outlives the messenger, which is destroyed in `drop`.
-                let made = unsafe { functions.create_debug_utils_messenger(&self::messenger_info(&messages), None) };
-                Some((functions, made.map_err(|r| error("make a messenger", r))?))
+        let raw = unsafe { entry.create_instance(&info, None) }.map_err(|r| match r {
+            vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
+                missing("the Vulkan loader finds no driver".to_string()).hint("install a driver of Vulkan 1.2")
             }
-            false => None,
-        };
-        Ok(Arc::new(Instance {
-            raw: instance,
-            _entry: entry,
-            messenger,
+            r => error("make an instance", r),
+        })?;
+        let mut instance = Instance {
+            raw,
+            entry,
+            messenger: None,
             messages,
-        }))
+            lose: AtomicI64::new(lose),
+        };
+        if validation {
+            // The one above is for making and ending the instance only.
+            let functions = ash::ext::debug_utils::Instance::new(&instance.entry, &instance.raw);
+            let info = self::messenger_info(&instance.messages);
+            // SAFETY: the extension is enabled; `messages` outlives the messenger, which is destroyed in `drop`.
+            let made = unsafe { functions.create_debug_utils_messenger(&info, None) };
+            instance.messenger = Some((functions, made.map_err(|r| error("make a messenger", r))?));
+        }
+        Ok(Arc::new(instance))
+    }
+
+    /// True if this submission is the one that is to lose the device.
+    pub(super) fn loses_device(&self) -> bool {
+        self.lose.load(Ordering::Relaxed) > 0 && self.lose.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     /// What the validation layers said so far; nothing without them.
@@ -138,10 +183,9 @@ unsafe extern "system" fn on_message(
         (text, &*user.cast_const().cast::<Messages>())
     };
     messages.count.fetch_add(1, Ordering::Relaxed);
-    if let Ok(mut texts) = messages.texts.lock() {
-        if texts.len() < 16 {
-            texts.push(text);
-        }
+    let mut texts = lock(&messages.texts);
+    if texts.len() < MOST_TEXTS {
+        texts.push(text);
     }
     vk::FALSE
 }
@@ -154,6 +198,11 @@ impl Drop for Instance {
                 functions.destroy_debug_utils_messenger(*messenger, None);
             }
             self.raw.destroy_instance(None);
+        }
+        // Nobody asks any more; what was told before was an error already.
+        let texts = self.messages.texts();
+        if self.messages.count() > self.messages.told.load(Ordering::Relaxed) {
+            eprintln!("delegraph-vulkan: the validation layers said: {}", texts.join("\n"));
         }
     }
 }

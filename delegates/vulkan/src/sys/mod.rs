@@ -2,20 +2,25 @@
 //!
 //! - [`Instance`]: the loader, an instance, and the messages of validation layers.
 //! - [`Gpu`]: one device with its queue; everything else is made by it and keeps it alive.
-//! - [`Buffer`], [`Recording`]: memory, and commands that are recorded once and submitted often.
+//! - [`Buffer`]: a part of a block of memory, or memory of the host's that was imported.
+//! - [`Recording`]: commands that are recorded once and submitted often; [`Timeline`]: what was submitted, and how far it is.
 
 mod buffer;
+mod devices;
 mod gpu;
 mod instance;
 mod recording;
+mod timeline;
 
-pub use buffer::{Buffer, Place};
+pub use buffer::Buffer;
 pub use gpu::Gpu;
 pub use instance::{Instance, Messages};
-pub use recording::{Command, Recording};
+pub use recording::{Command, Part, Recording};
+pub use timeline::{Bell, Timeline, wait_any};
 
 use ash::vk;
 use delegraph_sdk::{Error, Status};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a result of Vulkan's is in the contract: the code, the number, and what was being done.
 pub(crate) fn error(doing: &str, result: vk::Result) -> Error {
@@ -29,4 +34,9 @@ pub(crate) fn error(doing: &str, result: vk::Result) -> Error {
     let mut error = Error::new(code, format!("the driver failed to {doing}: {result:?}"));
     error.vendor_code = i64::from(result.as_raw());
     error
+}
+
+/// A lock whose holder leaves nothing half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,10 @@
 //! Commands that are recorded once and submitted often.
 
-use super::{Buffer, Gpu, error};
+use super::{Buffer, Gpu, Timeline, error, lock};
 use crate::kernels::Kernel;
 use ash::vk;
-use delegraph_sdk::{Error, Status};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use delegraph_sdk::Error;
+use std::sync::{Arc, Mutex, Weak};
 
 /// A part of a buffer.
 pub type Part<'a> = (&'a Arc<Buffer>, u64, u64);
@@ -37,40 +35,46 @@ pub enum Command<'a> {
 
 /// Recorded commands.
 pub struct Recording {
-    gpu: Arc<Gpu>,
+    timeline: Arc<Timeline>,
     commands: vk::CommandPool,
     descriptors: vk::DescriptorPool,
     buffer: vk::CommandBuffer,
-    timeline: vk::Semaphore,
-    submitted: AtomicU64,
+    queries: vk::QueryPool,
+    /// Dispatches that were timed.
+    timed: u32,
+    barriers: u32,
     /// Kept alive: the commands use them.
-    _uses: Vec<Arc<Buffer>>,
+    uses: Vec<Arc<Buffer>>,
+    /// Memory of the host's, which it may take back: then the commands are of no use any more.
+    borrows: Vec<Weak<Buffer>>,
+    /// Memory of the host's that is kept alive while the commands run.
+    held: Mutex<Vec<Arc<Buffer>>>,
 }
 
 impl Recording {
-    /// Records commands.
+    /// Records commands, which are submitted on this timeline. `timed`: with the device's clock before and after each dispatch.
     ///
     /// # Errors
     /// A pipeline that cannot be made, or what the driver says.
-    pub fn new(gpu: &Arc<Gpu>, commands: &[Command<'_>]) -> Result<Recording, Error> {
+    pub fn new(timeline: &Arc<Timeline>, commands: &[Command<'_>], timed: bool) -> Result<Recording, Error> {
+        let gpu = &timeline.gpu;
+        gpu.alive()?;
         let device = &gpu.device;
-        let info = vk::CommandPoolCreateInfo::default().queue_family_index(gpu.family);
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(gpu.queues.compute as u32);
         // SAFETY: the device is open; so below. What was made is destroyed by `drop`, whatever comes of the rest.
         let pool = unsafe { device.create_command_pool(&info, None) }.map_err(|r| error("make a command pool", r))?;
         let mut recording = Recording {
-            gpu: Arc::clone(gpu),
+            timeline: Arc::clone(timeline),
             commands: pool,
             descriptors: vk::DescriptorPool::null(),
             buffer: vk::CommandBuffer::null(),
-            timeline: vk::Semaphore::null(),
-            submitted: AtomicU64::new(0),
-            _uses: Vec::new(),
+            queries: vk::QueryPool::null(),
+            timed: 0,
+            barriers: 0,
+            uses: Vec::new(),
+            borrows: Vec::new(),
+            held: Mutex::default(),
         };
-        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
-        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        // SAFETY: as above.
-        recording.timeline =
-            unsafe { device.create_semaphore(&info, None) }.map_err(|r| error("make a semaphore", r))?;
         let (mut sets, mut descriptors) = (0, 0);
         for command in commands {
             if let Command::Dispatch { buffers, .. } = command {
@@ -101,16 +105,44 @@ impl Recording {
         // SAFETY: as above; a buffer that may be submitted again after its work is done.
         unsafe { device.begin_command_buffer(recording.buffer, &vk::CommandBufferBeginInfo::default()) }
             .map_err(|r| error("record", r))?;
-        for command in commands {
-            recording.record(command)?;
+        if timed && sets > 0 && gpu.timestamp_bits > 0 {
+            let info = vk::QueryPoolCreateInfo::default()
+                .query_type(vk::QueryType::TIMESTAMP)
+                .query_count(2 * sets);
+            // SAFETY: as above; the family of the queue has timestamps.
+            unsafe {
+                recording.queries = device
+                    .create_query_pool(&info, None)
+                    .map_err(|r| error("make a query pool", r))?;
+                device.cmd_reset_query_pool(recording.buffer, recording.queries, 0, 2 * sets);
+            }
         }
+        for command in commands {
+            recording.record(gpu, command)?;
+        }
+        recording.uses.sort_by_key(Arc::as_ptr);
+        recording.uses.dedup_by(|a, b| Arc::ptr_eq(a, b));
         // SAFETY: as above.
         unsafe { device.end_command_buffer(recording.buffer) }.map_err(|r| error("record", r))?;
         Ok(recording)
     }
 
-    fn record(&mut self, command: &Command<'_>) -> Result<(), Error> {
-        let gpu = Arc::clone(&self.gpu);
+    /// Keeps a buffer alive, if it is ours.
+    fn uses(&mut self, buffer: &Arc<Buffer>) {
+        match buffer.is_imported() {
+            true => self.borrows.push(Arc::downgrade(buffer)),
+            false => self.uses.push(Arc::clone(buffer)),
+        }
+    }
+
+    fn stamp(&self, gpu: &Gpu, stage: vk::PipelineStageFlags, query: u32) {
+        if self.queries != vk::QueryPool::null() {
+            // SAFETY: the pool has two queries a dispatch.
+            unsafe { gpu.device.cmd_write_timestamp(self.buffer, stage, self.queries, query) };
+        }
+    }
+
+    fn record(&mut self, gpu: &Gpu, command: &Command<'_>) -> Result<(), Error> {
         let device = &gpu.device;
         match command {
             Command::Dispatch {
@@ -136,7 +168,7 @@ impl Recording {
                     .map(|(buffer, offset, size)| {
                         [vk::DescriptorBufferInfo::default()
                             .buffer(buffer.raw)
-                            .offset(*offset)
+                            .offset(buffer.base + *offset)
                             .range(*size)]
                     })
                     .collect();
@@ -151,7 +183,8 @@ impl Recording {
                             .buffer_info(info)
                     })
                     .collect();
-                // SAFETY: set, buffers, pipeline and command buffer are of this device and live as long as this recording.
+                self.stamp(gpu, vk::PipelineStageFlags::TOP_OF_PIPE, 2 * self.timed);
+                // SAFETY: set, buffers, pipeline and command buffer are of this device and live as long as this recording, or while it runs.
                 unsafe {
                     device.update_descriptor_sets(&writes, &[]);
                     device.cmd_bind_pipeline(self.buffer, vk::PipelineBindPoint::COMPUTE, pipeline);
@@ -165,22 +198,24 @@ impl Recording {
                     );
                     device.cmd_dispatch(self.buffer, groups[0], groups[1], groups[2]);
                 }
-                self._uses.extend(
-                    std::iter::once(params)
-                        .chain(buffers)
-                        .map(|(buffer, ..)| Arc::clone(buffer)),
-                );
+                self.stamp(gpu, vk::PipelineStageFlags::COMPUTE_SHADER, 2 * self.timed + 1);
+                self.timed += 1;
+                for (buffer, ..) in std::iter::once(params).chain(buffers) {
+                    self.uses(buffer);
+                }
             }
             Command::Copy { from, to } => {
                 let region = [vk::BufferCopy::default()
-                    .src_offset(from.1)
-                    .dst_offset(to.1)
+                    .src_offset(from.0.base + from.1)
+                    .dst_offset(to.0.base + to.1)
                     .size(from.2)];
                 // SAFETY: as above; the ranges are within the buffers, by the schedule.
                 unsafe { device.cmd_copy_buffer(self.buffer, from.0.raw, to.0.raw, &region) };
-                self._uses.extend([Arc::clone(from.0), Arc::clone(to.0)]);
+                self.uses(from.0);
+                self.uses(to.0);
             }
             Command::Barrier => {
+                self.barriers += 1;
                 let access = vk::AccessFlags::SHADER_READ
                     | vk::AccessFlags::SHADER_WRITE
                     | vk::AccessFlags::TRANSFER_READ
@@ -207,52 +242,63 @@ impl Recording {
         Ok(())
     }
 
-    /// Hands the commands to the device. They must not be running: wait first.
+    /// Hands the commands to the device.
     ///
     /// # Errors
-    /// `DEVICE_LOST`, or what the driver says.
+    /// `INTERNAL`: what was submitted on the timeline before is not done, or memory of the host's that the commands use is gone; `DEVICE_LOST`, or
+    /// what the driver says.
     pub fn submit(&self) -> Result<(), Error> {
-        let value = self.submitted.load(Ordering::Acquire) + 1;
-        let (values, semaphores, buffers) = ([value], [self.timeline], [self.buffer]);
-        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
-        let info = [vk::SubmitInfo::default()
-            .command_buffers(&buffers)
-            .signal_semaphores(&semaphores)
-            .push_next(&mut timeline)];
-        let queue = self.gpu.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the queue is ours while it is locked; the commands are not running, as the caller promises by `wait`.
-        unsafe { self.gpu.device.queue_submit(*queue, &info, vk::Fence::null()) }.map_err(|r| error("submit", r))?;
-        self.submitted.store(value, Ordering::Release);
-        Ok(())
+        let held: Option<Vec<Arc<Buffer>>> = self.borrows.iter().map(Weak::upgrade).collect();
+        *lock(&self.held) = held.ok_or_else(|| Error::internal("memory that was imported is gone"))?;
+        self.timeline.submit(self.buffer)
     }
 
-    /// Waits until what was submitted is done.
+    /// True if memory of the host's that the commands use is gone.
+    pub fn is_stale(&self) -> bool {
+        self.borrows.iter().any(|buffer| buffer.strong_count() == 0)
+    }
+
+    /// Lets go of memory of the host's, if the commands are done.
+    pub fn rest(&self) {
+        if self.timeline.is_done().unwrap_or(true) {
+            lock(&self.held).clear();
+        }
+    }
+
+    /// How many barriers there are.
+    pub fn barriers(&self) -> u32 {
+        self.barriers
+    }
+
+    /// The device's clock before and after each dispatch, in ticks; empty without `timed`, or where the device has no clock. The commands must be done.
     ///
     /// # Errors
-    /// `TIMEOUT`, `DEVICE_LOST`, or what the driver says.
-    pub fn wait(&self, limit: Option<Duration>) -> Result<(), Error> {
-        let (semaphores, values) = ([self.timeline], [self.submitted.load(Ordering::Acquire)]);
-        let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        let limit = limit.map_or(u64::MAX, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-        // SAFETY: the semaphore is a timeline of this device.
-        match unsafe { self.gpu.device.wait_semaphores(&info, limit) } {
-            Ok(()) => Ok(()),
-            Err(vk::Result::TIMEOUT) => Err(Error::new(Status::TIMEOUT, "the device has not finished in time")),
-            Err(result) => Err(error("wait", result)),
+    /// What the driver says.
+    pub fn ticks(&self) -> Result<Vec<[u64; 2]>, Error> {
+        let mut ticks = vec![[0u64; 2]; self.timed as usize];
+        if self.queries == vk::QueryPool::null() || !self.timeline.is_done()? {
+            return Ok(Vec::new());
         }
+        let gpu = &self.timeline.gpu;
+        let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
+        let flat = ticks.as_flattened_mut();
+        // SAFETY: the pool has as many queries, and the commands that write them are done.
+        unsafe { gpu.device.get_query_pool_results(self.queries, 0, flat, flags) }
+            .map_err(|r| gpu.failed("read timestamps", r))?;
+        flat.iter_mut().for_each(|tick| *tick &= gpu.tick_mask());
+        Ok(ticks)
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        if self.timeline != vk::Semaphore::null() {
-            let _ = self.wait(None);
-        }
+        self.timeline.finish();
+        let device = &self.timeline.gpu.device;
         // SAFETY: the work is done, or the device is lost. Destroying a null handle does nothing; pools free what was made from them.
         unsafe {
-            self.gpu.device.destroy_semaphore(self.timeline, None);
-            self.gpu.device.destroy_descriptor_pool(self.descriptors, None);
-            self.gpu.device.destroy_command_pool(self.commands, None);
+            device.destroy_query_pool(self.queries, None);
+            device.destroy_descriptor_pool(self.descriptors, None);
+            device.destroy_command_pool(self.commands, None);
         }
     }
 }

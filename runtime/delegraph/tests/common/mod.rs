@@ -1,6 +1,7 @@
 //! A delegate that fails on demand, around the reference delegate, and short cuts to fixtures.
 #![allow(dead_code)]
 
+pub mod keeper;
 pub mod worker;
 
 use delegraph::{LoadOptions, Session, Source, Value};

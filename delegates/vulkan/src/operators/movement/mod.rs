@@ -15,7 +15,7 @@ use delegraph_sdk::image::{NodeView, ValueIndex};
 use delegraph_sdk::{DType, Error};
 
 /// Two's logarithm of the bytes of a vector, the widest element that kernels move.
-const WIDE: u32 = 4;
+pub const WIDE: u32 = 4;
 
 /// A dimension of a strided view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub fn kind(dtype: DType) -> u32 {
 }
 
 /// How many times an element can be widened, as two's logarithm: to vectors, else to whole words, else to half words.
-fn widening(kind: u32, fits: impl Fn(i64) -> bool) -> u32 {
+pub fn widening(kind: u32, fits: impl Fn(i64) -> bool) -> u32 {
     let steps = [WIDE, 2, 1].into_iter().filter_map(|wide| wide.checked_sub(kind));
     steps.filter(|by| *by > 0).find(|by| fits(1 << *by)).unwrap_or(0)
 }

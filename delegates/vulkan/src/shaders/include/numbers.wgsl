@@ -70,14 +70,60 @@ fn bf16_bits(x: f32) -> u32 {
     return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
 }
 
-// The bits of an element of a code, in the low end of a word.
+// A float of a 64-bit integer, rounded to the nearest.
+fn float_of_long(low: u32, high: u32) -> f32 {
+    if high == (0u - (low >> 31u)) { return f32(bitcast<i32>(low)); }
+    let negative = (high >> 31u) != 0u;
+    // The magnitude; that of -2^63 is right as an unsigned number.
+    let lower = select(low, 0u - low, negative);
+    let upper = select(high, ~high + select(0u, 1u, low == 0u), negative);
+    // The top 31 bits, with a last bit that is set where anything is cut off: the conversion rounds them as it would the whole.
+    let lead = countLeadingZeros(upper);
+    let top = (upper << lead) | select(lower >> (32u - lead), 0u, lead == 0u);
+    let rest = lower << lead;
+    let sticky = (top & ~1u) | select(0u, 1u, ((top & 1u) | rest) != 0u);
+    let scaled = f32(sticky) * bitcast<f32>((127u + 32u - lead) << 23u);
+    return select(scaled, -scaled, negative);
+}
+
+// The 64-bit integer that a float is without its fraction; beyond their range, the least one.
+fn long_of_float(x: f32) -> vec2<u32> {
+    let bits = bitcast<u32>(x);
+    let exponent = i32((bits >> 23u) & 255u) - 127;
+    if exponent < 0 { return vec2<u32>(0u, 0u); }
+    if exponent >= 63 { return vec2<u32>(0u, 0x80000000u); }
+    let mantissa = (bits & 0x7fffffu) | 0x800000u;
+    var low = 0u;
+    var high = 0u;
+    if exponent <= 23 {
+        low = mantissa >> u32(23 - exponent);
+    } else {
+        let shift = u32(exponent - 23);
+        low = select(mantissa << (shift & 31u), 0u, shift >= 32u);
+        high = select(mantissa >> ((32u - shift) & 31u), mantissa << (shift & 31u), shift >= 32u);
+    }
+    if (bits >> 31u) != 0u {
+        high = ~high + select(0u, 1u, low == 0u);
+        low = 0u - low;
+    }
+    return vec2<u32>(low, high);
+}
+
+// The bits of an element of a code, in the low end of a word; the low word of I64. Integers have the float's without its fraction.
 fn bits_of_float(x: f32, code: u32) -> u32 {
     switch code {
         case F32: { return bitcast<u32>(x); }
         case F16: { return f16_bits(x); }
         case BF16: { return bf16_bits(x); }
-        default: { return bits_of_int(i32(x), code); }
+        case BOOL: { return select(0u, 1u, (bitcast<u32>(x) & 0x7fffffffu) != 0u); }
+        default: { return bits_of_int(int_of_float(x, code), code); }
     }
+}
+
+fn int_of_float(x: f32, code: u32) -> i32 {
+    let long = long_of_float(x);
+    let beyond = code == I32 && long.y != (0u - (long.x >> 31u));
+    return bitcast<i32>(select(long.x, 0x80000000u, beyond));
 }
 
 fn bits_of_int(x: i32, code: u32) -> u32 {
