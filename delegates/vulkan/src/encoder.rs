@@ -17,7 +17,7 @@ use crate::packing::{Key, Packing};
 use crate::program::Plan;
 use crate::schedule::{Binding, Dispatch, Output, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
-use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
+use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex, WeightIndex};
 use delegraph_sdk::{DType, Error};
 use std::collections::HashMap;
 
@@ -403,15 +403,24 @@ impl<'a> Encoder<'a> {
     /// Makes a tensor of a constant.
     fn weigh(&mut self, value: ValueIndex) -> Result<(), Error> {
         if let Origin::Weight(weight) = self.image.value(value).source() {
-            let weight = self.image.weight(weight);
-            let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
-            let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
-            let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
-            // Two values of one weight share its bytes.
-            tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+            let tensor = self.weight(weight)?;
             self.set(value, tensor);
         }
         Ok(())
+    }
+
+    /// A constant of the image: the scales of a quantized type, for example.
+    ///
+    /// # Errors
+    /// As [`Encoder::make`].
+    pub fn weight(&mut self, index: WeightIndex) -> Result<Tensor, Error> {
+        let weight = self.image.weight(index);
+        let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
+        let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+        let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+        // Two values of one weight share its bytes.
+        tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+        Ok(tensor)
     }
 
     /// A constant in another form: a tensor of this dtype and these sizes, whose bytes `packing` makes. Values that are no constants have none:

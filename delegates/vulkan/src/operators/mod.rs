@@ -12,6 +12,8 @@ pub mod movement;
 pub mod norm;
 pub mod pool;
 pub mod product;
+pub mod quantize;
+pub mod quantized_linear;
 pub mod reduce;
 pub mod reduce_rows;
 pub mod resample;
@@ -39,6 +41,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
+    quantize::OPERATORS,
     conv::OPERATORS,
     pool::OPERATORS,
     resample::OPERATORS,
