@@ -9,6 +9,7 @@
 //! //@ buffer out write array<$T>
 //! //@ variant f32 T=f32                      one kernel a variant; $KEY in the text stands for the value
 //! //@ variant f16 T=f16 needs=f16            `needs`: what the device must have (f16, dot, subgroup, i64)
+//! //@ exact                                float arithmetic is done as it is written: nothing is contracted or reordered
 //! //@ if T=f16                               lines up to `//@ end` are for the variants that have this value
 //! //@ end
 //! ```
@@ -48,7 +49,10 @@ fn main() {
                 suffix => format!("{stem}_{suffix}"),
             };
             let source = template.source(variant);
-            let words = compile(&name, &source, variant, checked);
+            let mut words = compile(&name, &source, variant, checked);
+            if template.exact {
+                words = forbid_contraction(&words);
+            }
             let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
             fs::write(out.join(format!("{name}.spv")), bytes).expect("OUT_DIR can be written");
             fs::write(out.join(format!("{name}.wgsl")), source).expect("OUT_DIR can be written");
@@ -111,6 +115,7 @@ struct Variant {
 struct Template {
     buffers: Vec<Buffer>,
     workgroup: [u32; 3],
+    exact: bool,
     variants: Vec<Variant>,
     lines: Vec<String>,
 }
@@ -133,6 +138,7 @@ impl Template {
         let mut template = Template {
             buffers: Vec::new(),
             workgroup: [64, 1, 1],
+            exact: false,
             variants: Vec::new(),
             lines: Vec::new(),
         };
@@ -160,6 +166,7 @@ impl Template {
                         *slot = size.parse().unwrap_or_else(|_| panic!("{file}: `{line}` has no size"));
                     }
                 }
+                ["exact"] => self.exact = true,
                 ["include", name] => {
                     if !included.iter().any(|n| n == name) {
                         included.push((*name).to_string());
@@ -321,4 +328,27 @@ fn compile(name: &str, source: &str, variant: &Variant, checked: bool) -> Vec<u3
         entry_point: "main".to_string(),
     };
     spv::write_vec(&module, &info, &options, Some(&pipeline)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Decorates every float operation with `NoContraction`, which WGSL cannot say.
+fn forbid_contraction(words: &[u32]) -> Vec<u32> {
+    const HEADER: usize = 5;
+    const NO_CONTRACTION: u32 = 42;
+    let (mut decorations, mut place) = (Vec::new(), None);
+    let mut at = HEADER;
+    while at < words.len() {
+        let (length, code) = ((words[at] >> 16) as usize, words[at] & 0xffff);
+        match code {
+            // The first decoration.
+            71 | 72 if place.is_none() => place = Some(at),
+            // Negation, sum, difference, product, quotient, remainders, vector times scalar: word 2 is the result.
+            127 | 129 | 131 | 133 | 136 | 140 | 141 | 142 => {
+                decorations.extend([3 << 16 | 71, words[at + 2], NO_CONTRACTION])
+            }
+            _ => {}
+        }
+        at += length.max(1);
+    }
+    let place = place.expect("buffers are decorated");
+    [&words[..place], &decorations, &words[place..]].concat()
 }

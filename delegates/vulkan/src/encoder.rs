@@ -7,18 +7,17 @@
 //! ```
 
 use crate::caps;
-use crate::chain::Operand;
-use crate::codes;
+use crate::chain::{self, Class};
 use crate::facts::Facts;
 use crate::fuse;
 use crate::kernels::{self, Kernel};
 use crate::node::Node;
-use crate::operators::movement;
+use crate::operators::{elementwise, movement};
 use crate::packing::{Key, Packing};
 use crate::program::Plan;
 use crate::schedule::{Binding, Dispatch, Output, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
 use crate::tensor::{Layout, Tensor, checked_count};
-use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex};
+use delegraph_sdk::image::{ImageView, Kind, NodeIndex, Sizes, Source as Origin, ValueIndex, WeightIndex};
 use delegraph_sdk::{DType, Error};
 use std::collections::HashMap;
 
@@ -154,11 +153,21 @@ impl<'a> Encoder<'a> {
             encoder.behind = group.get(1..).unwrap_or_default().to_vec();
             encoder.node = group.first().copied().unwrap_or(index);
             let view = image.node(NodeIndex(encoder.node));
-            let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
-            (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(|e| match e.node {
+            let located = |e: Error| match e.node {
                 None => e.at(view.index()),
                 Some(_) => e,
-            })?;
+            };
+            if group.len() > 1 && !fuse::is_root(&view) {
+                encoder.behind.clear();
+                let chain = fuse::chain_of(&image, group, Some(sizes)).map_err(Error::internal);
+                let last = Node::new(image.node(NodeIndex(index)), sizes);
+                chain
+                    .and_then(|chain| elementwise::encode_chain(&chain, &last, &mut encoder))
+                    .map_err(located)?;
+                continue;
+            }
+            let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
+            (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(located)?;
             if !encoder.behind.is_empty() {
                 return Err(Error::internal(format!("`{}` was not finished", view.op())).at(view.index()));
             }
@@ -293,35 +302,25 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// As [`Encoder::output`].
-    pub fn finish(&mut self, node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
-        let behind = std::mem::take(&mut self.behind);
-        let mut links = vec![behind.len() as u32];
+    pub fn finish(&mut self, _node: &Node<'_>, layout: Layout) -> Result<Finish, Error> {
+        let group = [vec![self.node], std::mem::take(&mut self.behind)].concat();
+        let links = fuse::links_of(&self.image, &group, Some(self.sizes)).map_err(Error::internal)?;
         let mut extra = Vec::new();
-        let mut result = node.output(0)?;
-        for index in behind {
-            let view = self.image.node(NodeIndex(index));
-            let link = fuse::link_of(&view, result);
-            let (_, link) = link.ok_or_else(|| Error::internal(format!("`{}` is no link", view.op())))?;
-            let (slot, code, number) = match link.operand {
-                Operand::Number(number) => (0, 0, number),
-                Operand::Value(value) => {
-                    let tensor = self.tensor(value, layout)?;
-                    let code = codes::code(tensor.dtype).ok_or_else(|| Error::internal("no kernel reads this type"))?;
-                    extra.push(tensor);
-                    (extra.len() as u32, code, 0.0)
-                }
-            };
-            links.extend([
-                link.op | slot << 8 | code << 16,
-                number.to_bits(),
-                link.a.to_bits(),
-                link.b.to_bits(),
-            ]);
-            result = view
-                .outputs()
-                .get(0)
-                .ok_or_else(|| Error::internal("a link makes nothing"))?;
+        let sources = fuse::tensors_of(&links);
+        for value in &sources {
+            extra.push(self.tensor(*value, layout)?);
         }
+        let mut words = vec![links.len() as u32];
+        words.extend(chain::words(Class::Float, &links, |value, _| {
+            let slot = sources.iter().position(|source| *source == value).unwrap_or(0);
+            let tensor = extra.get(slot).ok_or_else(|| Error::internal("a link reads nothing"))?;
+            Ok((slot as u32 + 1, tensor.dtype))
+        })?);
+        let last = self.image.node(NodeIndex(group.last().copied().unwrap_or(self.node)));
+        let result = last
+            .outputs()
+            .get(0)
+            .ok_or_else(|| Error::internal("a link makes nothing"))?;
         let (dtype, dims) = (self.dtype(result)?, self.dims(result)?);
         let out = self.make(dtype, &dims, layout)?;
         self.set(result, out.clone());
@@ -330,7 +329,11 @@ impl<'a> Encoder<'a> {
             extra.resize(2, nothing);
         }
         let extra = <[Tensor; 2]>::try_from(extra).map_err(|_| Error::internal("more operands than buffers"))?;
-        Ok(Finish { out, links, extra })
+        Ok(Finish {
+            out,
+            links: words,
+            extra,
+        })
     }
 
     /// A tensor that is no node's output, for a kernel that ends with `finish()`: nothing is applied.
@@ -441,15 +444,24 @@ impl<'a> Encoder<'a> {
     /// Makes a tensor of a constant.
     fn weigh(&mut self, value: ValueIndex) -> Result<(), Error> {
         if let Origin::Weight(weight) = self.image.value(value).source() {
-            let weight = self.image.weight(weight);
-            let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
-            let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
-            let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
-            // Two values of one weight share its bytes.
-            tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+            let tensor = self.weight(weight)?;
             self.set(value, tensor);
         }
         Ok(())
+    }
+
+    /// A constant of the image: the scales of a quantized type, for example.
+    ///
+    /// # Errors
+    /// As [`Encoder::make`].
+    pub fn weight(&mut self, index: WeightIndex) -> Result<Tensor, Error> {
+        let weight = self.image.weight(index);
+        let dims: Option<Vec<u32>> = weight.sizes().map(|d| u32::try_from(d).ok()).collect();
+        let dims = dims.ok_or_else(|| Error::unsupported("a size is beyond 32 bits"))?;
+        let mut tensor = self.place(weight.dtype(), &dims, Layout::RowMajor, Source::Weight(weight.id()))?;
+        // Two values of one weight share its bytes.
+        tensor.storage = *self.weights.entry(weight.id()).or_insert(tensor.storage);
+        Ok(tensor)
     }
 
     /// A constant in another form: a tensor of this dtype and these sizes, whose bytes `packing` makes. Values that are no constants have none:

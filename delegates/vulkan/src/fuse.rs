@@ -4,8 +4,8 @@
 //! result of the one before and is its only reader. The group runs where its last node stands: whatever its nodes read is made by then, and
 //! nothing else reads what they make in between. So no group is part of a cycle.
 
-use crate::chain::{self, Operand};
-use delegraph_sdk::image::{ArgView, ImageView, NodeIndex, NodeView, ValueIndex};
+use crate::chain::{self, Chain, Link, MAX_TENSORS, Operand};
+use delegraph_sdk::image::{ArgView, ImageView, NodeIndex, NodeView, Sizes, ValueIndex};
 use delegraph_sdk::{DType, Error};
 
 /// Operators whose kernels end with `finish()`.
@@ -24,7 +24,9 @@ const ROOTS: &[&str] = &[
 ];
 
 /// Most links behind a root.
-pub const MAX_LINKS: usize = 8;
+pub const MAX_LINKS: usize = 12;
+/// Most links of a chain of elementwise nodes.
+pub const MAX_CHAIN: usize = 32;
 /// Most tensors that the links behind a root read: the kernel has two buffers for them.
 pub const MAX_EXTRA: usize = 2;
 
@@ -117,43 +119,118 @@ fn check(image: &ImageView<'_>, uses: &Uses, group: &[u32]) -> Result<(), &'stat
     let [root, behind @ ..] = group else {
         return Err("it is empty");
     };
-    if behind.len() > MAX_LINKS {
-        return Err("it is too long");
-    }
     let root = image.node(NodeIndex(*root));
-    if !ROOTS.contains(&root.op()) {
-        return Err("its first node is no root");
+    let mut result = output(&root).ok_or("its first node makes more than one tensor")?;
+    for index in behind {
+        if uses.counts.get(result.0 as usize) != Some(&1) {
+            return Err("what a node makes has other readers");
+        }
+        let node = image.node(NodeIndex(*index));
+        result = output(&node).ok_or("a node makes more than one tensor")?;
     }
-    let out = output(&root).ok_or("its first node makes more than one tensor")?;
-    let dtype = image.value(out).dtype();
-    if !matches!(dtype, Some(DType::F32 | DType::F16)) {
-        return Err("it does not compute in floats");
+    match is_root(&root) {
+        true => links_of(image, group, None).map(|_| ()),
+        false => chain_of(image, group, None).map(|_| ()),
     }
-    let (mut result, mut extra) = (out, 0);
+}
+
+/// True if the operator's kernels end with `finish()`.
+pub fn is_root(node: &NodeView<'_>) -> bool {
+    ROOTS.contains(&node.op())
+}
+
+/// What `finish()` applies for the nodes behind a root.
+///
+/// # Errors
+/// Why they cannot be finished so.
+pub fn links_of(image: &ImageView<'_>, group: &[u32], sizes: Option<&Sizes>) -> Result<Vec<Link>, &'static str> {
+    let [root, behind @ ..] = group else {
+        return Err("it is empty");
+    };
+    if behind.is_empty() {
+        return Ok(Vec::new());
+    }
+    let out = output(&image.node(NodeIndex(*root))).ok_or("its first node makes more than one tensor")?;
+    let dtype = image
+        .value(out)
+        .dtype()
+        .filter(|dtype| matches!(*dtype, DType::F32 | DType::F16));
+    let dtype = dtype.ok_or("it does not compute in floats")?;
+    let (mut result, mut links) = (out, Vec::new());
     for index in behind {
         let node = image.node(NodeIndex(*index));
         let made = output(&node).ok_or("a node makes more than one tensor")?;
-        if !same_type(image, made, out) || uses.counts[result.0 as usize] != 1 {
-            return Err("a node changes the type, or its operand has other readers");
+        if !same_type(image, made, out) {
+            return Err("a node changes the type");
         }
-        let (_, link) = link_of(&node, result).ok_or("a node does not continue the one before")?;
-        if let Operand::Value(operand) = link.operand {
-            extra += 1;
-            if extra > MAX_EXTRA || operand == result || !same_type(image, operand, out) {
-                return Err("a node reads a tensor of another type, or too many are read");
-            }
-        }
+        links.extend(rounding(dtype));
+        links.extend(chain::finish_links(&node, sizes, result).ok_or("a node does not continue the one before")?);
         result = made;
     }
-    Ok(())
+    let extra = tensors_of(&links);
+    if links.len() > MAX_LINKS || extra.len() > MAX_EXTRA {
+        return Err("it is too long");
+    }
+    match extra.iter().all(|operand| same_type(image, *operand, out)) {
+        true => Ok(links),
+        false => Err("a node reads a tensor of another type"),
+    }
 }
 
-/// The link that a node is behind `result`, and the argument at which it reads it.
-pub fn link_of(node: &NodeView<'_>, result: ValueIndex) -> Option<(usize, chain::Link)> {
-    let reads = |argument: &usize| node.arg(*argument).value() == Some(result);
-    (0..node.arg_count())
-        .filter(reads)
-        .find_map(|argument| Some((argument, chain::finish_link(node, argument)?)))
+/// The chain that elementwise nodes are together.
+///
+/// # Errors
+/// Why they are none.
+pub fn chain_of(image: &ImageView<'_>, group: &[u32], sizes: Option<&Sizes>) -> Result<Chain, &'static str> {
+    let [root, behind @ ..] = group else {
+        return Err("it is empty");
+    };
+    let root = image.node(NodeIndex(*root));
+    let mut chain = chain::links(&root, sizes).map_err(|_| "its first node is no root")?;
+    let out = output(&root).ok_or("its first node makes more than one tensor")?;
+    let mut result = out;
+    for index in behind {
+        let node = image.node(NodeIndex(*index));
+        let next = chain::links(&node, sizes).map_err(|_| "a node is not elementwise")?;
+        let made = output(&node).ok_or("a node makes more than one tensor")?;
+        let dtype = image.value(result).dtype();
+        if next.dtype != chain.dtype || dtype != Some(chain.dtype) || !same_sizes(image, made, out) {
+            return Err("a node changes the type");
+        }
+        chain.links.extend(rounding(chain.dtype));
+        chain.links.extend(
+            next.continues(result)
+                .ok_or("a node does not continue the one before")?,
+        );
+        result = made;
+    }
+    match chain.links.len() <= MAX_CHAIN && chain.sources().len() <= MAX_TENSORS {
+        true => Ok(chain),
+        false => Err("it is too long"),
+    }
+}
+
+/// What a tensor of this type does to numbers that are kept in it, where that is anything.
+fn rounding(dtype: DType) -> Option<Link> {
+    match dtype {
+        DType::F32 | DType::I32 | DType::I64 => None,
+        dtype => Link::rounding(dtype),
+    }
+}
+
+/// The tensors that links read, each once.
+pub fn tensors_of(links: &[Link]) -> Vec<ValueIndex> {
+    let mut tensors = Vec::new();
+    for (value, _) in links
+        .iter()
+        .flat_map(|link| [link.y, link.z])
+        .filter_map(Operand::source)
+    {
+        if !tensors.contains(&value) {
+            tensors.push(value);
+        }
+    }
+    tensors
 }
 
 fn output(node: &NodeView<'_>) -> Option<ValueIndex> {
@@ -162,9 +239,13 @@ fn output(node: &NodeView<'_>) -> Option<ValueIndex> {
 
 /// One dtype, and sizes that are the same whatever the inputs are.
 fn same_type(image: &ImageView<'_>, a: ValueIndex, b: ValueIndex) -> bool {
+    image.value(a).dtype() == image.value(b).dtype() && same_sizes(image, a, b)
+}
+
+fn same_sizes(image: &ImageView<'_>, a: ValueIndex, b: ValueIndex) -> bool {
     let (a, b) = (image.value(a), image.value(b));
     let same = |(x, y)| x == y || image.const_int(x).is_some_and(|x| image.const_int(y) == Some(x));
-    a.dtype() == b.dtype() && a.rank() == b.rank() && a.dims().iter().zip(b.dims().iter()).all(same)
+    a.rank() == b.rank() && a.dims().iter().zip(b.dims().iter()).all(same)
 }
 
 #[cfg(test)]
@@ -205,6 +286,7 @@ mod tests {
         assert_eq!(plan(&image), [[0, 1]]);
         // A blob that says otherwise is refused.
         assert!(verify_groups(&image, &[vec![0, 1, 2]]).is_err());
-        assert!(verify_groups(&image, &[vec![1, 2]]).is_err());
+        // Elementwise nodes are a group without a root, too; but the product is read by its sum alone.
+        assert!(verify_groups(&image, &[vec![0, 2]]).is_err());
     }
 }

@@ -50,6 +50,11 @@ impl<'a> Node<'a> {
         self.view
     }
 
+    /// The values of size expressions.
+    pub fn sizes(&self) -> &'a Sizes {
+        self.sizes
+    }
+
     /// Its operator, for example `aten::add.Tensor`.
     pub fn op(&self) -> &'a str {
         self.view.op()
@@ -197,6 +202,18 @@ impl<'a> Node<'a> {
         match self.is_none(i) {
             true => Ok(None),
             false => self.ints(i).map(Some),
+        }
+    }
+
+    /// A list of floats, or `None`.
+    ///
+    /// # Errors
+    /// The argument is neither.
+    pub fn optional_floats(&self, i: usize) -> Result<Option<Vec<f64>>, Error> {
+        match self.view.arg(i) {
+            ArgView::None => Ok(None),
+            ArgView::Numbers(items) => Ok(Some(items.iter().filter_map(|item| item.float()).collect())),
+            _ => Err(self.misfit(i, "a list of floats")),
         }
     }
 
