@@ -4,6 +4,7 @@ pub mod attention;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -33,6 +34,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
