@@ -39,7 +39,9 @@ impl Held {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let runs: usize = std::env::args().nth(1).map_or(Ok(10_000), |text| text.parse())?;
-    let Some(delegate) = available(serde_json::json!({})) else { return Ok(()) };
+    let Some(delegate) = available(serde_json::json!({})) else {
+        return Ok(());
+    };
     let names: Vec<String> = delegate.devices()?.into_iter().map(|d| d.name).collect();
     let blob = delegate.compile(&image(), &*Numbers::new(), "")?;
     let mut grew = false;

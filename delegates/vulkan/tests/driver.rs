@@ -71,7 +71,9 @@ fn more_than_a_device_has_is_refused_before_the_driver_is_asked() {
         assert_eq!(error.vendor_code, 0, "the driver was asked");
         assert_eq!(gpu.usage().allocations, 0);
         // Twenty thousand small ones are a few allocations.
-        let small: Vec<_> = (0..20_000).map(|_| Buffer::new(gpu, 300, Use::Device).unwrap()).collect();
+        let small: Vec<_> = (0..20_000)
+            .map(|_| Buffer::new(gpu, 300, Use::Device).unwrap())
+            .collect();
         assert!(gpu.usage().allocations < 10, "{:?}", gpu.usage());
         drop(small);
         assert_eq!(gpu.usage().allocations, 0);

@@ -52,7 +52,10 @@ fn recorded_models_give_right_outputs_though_the_device_is_lost() {
             assert!(out.status.success(), "{name}, submission {lose} lost: {errors}");
             let report: Value = serde_json::from_slice(&out.stdout).unwrap();
             let cases = report["cases"].as_array().unwrap();
-            assert!(!cases.is_empty() && cases.iter().all(|case| case["verdict"] == "pass"), "{report}");
+            assert!(
+                !cases.is_empty() && cases.iter().all(|case| case["verdict"] == "pass"),
+                "{report}"
+            );
             fallbacks.push(cases.iter().filter_map(|case| case["fallbacks"].as_u64()).sum::<u64>());
         }
         assert!(fallbacks[0] > 0 && fallbacks[2] == 0, "{name}: {fallbacks:?}");

@@ -28,7 +28,11 @@ fn all_ways() {
                         ..How::default()
                     };
                     let x = input(rows, rows + usize::from(submitted));
-                    assert_eq!(run(&mut session, &x, &how).unwrap(), expected(&x), "{rows} rows on {device}");
+                    assert_eq!(
+                        run(&mut session, &x, &how).unwrap(),
+                        expected(&x),
+                        "{rows} rows on {device}"
+                    );
                 }
             }
             let mut arena = Arena::new(4 * ROWS * COLUMNS * 4).unwrap();
@@ -47,7 +51,11 @@ fn all_ways() {
             if shared {
                 let lines = log();
                 let seen = |name| count(&lines, name);
-                assert_eq!((seen("in_place"), seen("copied_in"), seen("copied_out")), (2, 0, 0), "{lines:?}");
+                assert_eq!(
+                    (seen("in_place"), seen("copied_in"), seen("copied_out")),
+                    (2, 0, 0),
+                    "{lines:?}"
+                );
             }
             drop(arena);
             let x = input(ROWS, 1);
@@ -80,7 +88,10 @@ fn staged() {
     let x = input(2, 0);
     run(&mut session, &x, &How::default()).unwrap();
     let lines = log();
-    assert_eq!((count(&lines, "copied_in"), count(&lines, "in_place")), (2 * COLUMNS as u64 * 4, 0));
+    assert_eq!(
+        (count(&lines, "copied_in"), count(&lines, "in_place")),
+        (2 * COLUMNS as u64 * 4, 0)
+    );
 }
 
 /// Events of a profiled run.
@@ -109,10 +120,16 @@ fn profiled() {
             assert!(!events.is_empty(), "no events on {device}");
             let mut last = before;
             for event in &events {
-                assert!(event.start_ns >= last && event.end_ns >= event.start_ns, "{event:?} before {last}");
+                assert!(
+                    event.start_ns >= last && event.end_ns >= event.start_ns,
+                    "{event:?} before {last}"
+                );
                 // Clocks are compared to within a moment.
                 assert!(event.end_ns <= after + 1_000_000, "{event:?} after {after}");
-                assert!(event.node.is_some() && event.bytes > 0 && !event.name.is_empty(), "{event:?}");
+                assert!(
+                    event.node.is_some() && event.bytes > 0 && !event.name.is_empty(),
+                    "{event:?}"
+                );
                 last = event.end_ns;
             }
         }
@@ -137,7 +154,11 @@ fn sessions_of_one_weight_share_it_and_a_static_region_keeps_nothing_of_the_host
     let mut second = delegate.load(&blob, weights.clone()).unwrap();
     let two = delegraph_vulkan::sys::used();
     let other = delegate.load(&blob, Numbers::new()).unwrap();
-    assert_eq!(delegraph_vulkan::sys::used() - two, two - one, "the key tells, not the source");
+    assert_eq!(
+        delegraph_vulkan::sys::used() - two,
+        two - one,
+        "the key tells, not the source"
+    );
     let x = input(ROWS, 5);
     assert_eq!(run(&mut first, &x, &How::default()).unwrap(), expected(&x));
     drop(first);
@@ -157,7 +178,10 @@ fn a_run_that_nobody_waits_for_ends_and_the_session_goes_on() {
         for polls in 0..6 {
             // Cancelled at some moment of the run, or after it.
             let left = AtomicUsize::new(polls);
-            let cancel = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err();
+            let cancel = || {
+                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                    .is_err()
+            };
             let how = How {
                 options: CallOptions {
                     cancel: Some(&cancel),
@@ -230,11 +254,19 @@ fn a_pipeline_cache_is_kept_and_a_damaged_one_does_no_harm() {
     };
     let Some(devices) = run_once() else { return };
     let files = || -> Vec<std::path::PathBuf> {
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+        std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect()
     };
     assert_eq!(files().len(), devices, "one a device, and nothing half written");
     let whole: Vec<Vec<u8>> = files().iter().map(|file| std::fs::read(file).unwrap()).collect();
-    let times = || -> Vec<_> { files().iter().map(|file| file.metadata().unwrap().modified().unwrap()).collect() };
+    let times = || -> Vec<_> {
+        files()
+            .iter()
+            .map(|file| file.metadata().unwrap().modified().unwrap())
+            .collect()
+    };
     let before = times();
     run_once();
     assert_eq!(times(), before, "nothing new, nothing written");
@@ -257,7 +289,9 @@ fn a_pipeline_cache_is_kept_and_a_damaged_one_does_no_harm() {
 #[test]
 fn runs_are_repeated_and_compared_where_that_is_asked_for() {
     let _alone = alone();
-    let Some(delegate) = available(json!({ "replay_check": 5 })) else { return };
+    let Some(delegate) = available(json!({ "replay_check": 5 })) else {
+        return;
+    };
     let blob = delegate.compile(&image(), &*Numbers::new(), "").unwrap();
     let mut session = delegate.load(&blob, Numbers::new()).unwrap();
     for submitted in [false, true] {
@@ -298,7 +332,10 @@ fn without_a_loader_it_compiles_and_says_why_it_does_not_run() {
     let blob = delegate.compile(&image(), &*Numbers::new(), "").unwrap();
     let error = delegate.load(&blob, Numbers::new()).err().unwrap();
     assert_eq!(error.code, Status::DEPENDENCY_MISSING);
-    assert!(error.message.starts_with("unavailable: there is no Vulkan loader"), "{error}");
+    assert!(
+        error.message.starts_with("unavailable: there is no Vulkan loader"),
+        "{error}"
+    );
     assert!(!error.hint.is_empty());
 }
 

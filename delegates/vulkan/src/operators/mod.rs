@@ -5,6 +5,7 @@ pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod fold;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -39,6 +40,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,

@@ -131,7 +131,9 @@ pub fn bytes(numbers: &[f32]) -> Vec<u8> {
 
 /// Numbers to run with.
 pub fn input(rows: usize, seed: usize) -> Vec<f32> {
-    (0..rows * COLUMNS).map(|i| ((i * 7 + seed * 13) % 101) as f32 - 50.0).collect()
+    (0..rows * COLUMNS)
+        .map(|i| ((i * 7 + seed * 13) % 101) as f32 - 50.0)
+        .collect()
 }
 
 /// What comes of them.
@@ -186,13 +188,7 @@ pub fn run_arena(
     Ok(result.map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect())
 }
 
-fn run_in(
-    session: &mut Session,
-    rows: usize,
-    from: &[u8],
-    to: &mut [u8],
-    how: &How<'_>,
-) -> Result<(), DelegateError> {
+fn run_in(session: &mut Session, rows: usize, from: &[u8], to: &mut [u8], how: &How<'_>) -> Result<(), DelegateError> {
     let sizes = [rows as i64, COLUMNS as i64];
     let inputs = [Input {
         dtype: DType::F32,
@@ -231,7 +227,11 @@ pub fn in_child(test: &str, variable: &str, value: &str) {
         .env(variable, value)
         .output()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(out.status.success() && text.contains("1 passed"), "{text}");
     assert!(!text.contains("validation layers said"), "{text}");
 }
