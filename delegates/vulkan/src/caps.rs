@@ -68,7 +68,11 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
         reason: Reason::UNKNOWN_OP,
         text: format!("there is no kernel for `{}`", node.op()),
     })?;
-    if node.args().any(|argument| matches!(argument, ArgView::Unknown(_))) {
+    let is_unknown = |argument| match argument {
+        ArgView::DType(dtype) => dtype.size().is_none(),
+        argument => matches!(argument, ArgView::Unknown(_)),
+    };
+    if node.args().any(is_unknown) {
         return Err(Refusal::attribute(format!(
             "`{}` has an argument of a kind that is not known here",
             node.op()

@@ -4,16 +4,19 @@ pub mod attention;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod fold;
 pub mod index;
 pub mod linear;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod pool;
 pub mod product;
 pub mod quantize;
 pub mod quantized_linear;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
@@ -40,4 +43,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     attention::OPERATORS,
     quantize::OPERATORS,
     conv::OPERATORS,
+    pool::OPERATORS,
+    resample::OPERATORS,
+    fold::OPERATORS,
 ];
