@@ -4,6 +4,8 @@ pub mod attention;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod fold;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -11,6 +13,8 @@ pub mod movement;
 pub mod norm;
 pub mod pool;
 pub mod product;
+pub mod quantize;
+pub mod quantized_linear;
 pub mod reduce;
 pub mod reduce_rows;
 pub mod resample;
@@ -25,7 +29,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     elementwise::OPERATORS,
     create::OPERATORS,
     movement::views::OPERATORS,
-    movement::edges::OPERATORS,
+    movement::rearrange::OPERATORS,
+    movement::pad::OPERATORS,
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
     reduce::OPERATORS,
@@ -35,10 +40,13 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
+    quantize::OPERATORS,
     conv::OPERATORS,
     pool::OPERATORS,
     resample::OPERATORS,
+    fold::OPERATORS,
 ];
