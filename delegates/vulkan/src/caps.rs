@@ -104,7 +104,13 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
 /// True for operators that look at quantized types themselves, and for those to which integers are integers: the explicit ones, which have
 /// scales among their arguments.
 fn reads_quantized(op: &str) -> bool {
-    op == "aten::linear" || op.starts_with("quantized_decomposed::") || op.starts_with("torchao::")
+    const LAYERS: &[&str] = &[
+        "aten::linear",
+        "aten::conv2d",
+        "aten::conv2d.padding",
+        "aten::convolution",
+    ];
+    LAYERS.contains(&op) || op.starts_with("quantized_decomposed::") || op.starts_with("torchao::")
 }
 
 /// The answer for a node.

@@ -48,9 +48,10 @@ pub const OPERATORS: &[Operator] = &[
     choosing("quantized_decomposed::choose_qparams_per_token_asymmetric", |n, e| {
         choose_token(n, e, 1, f64::from(f32::EPSILON))
     }),
-    choosing("quantized_decomposed::_choose_qparams_per_token_asymmetric_impl", |n, e| {
-        choose_token(n, e, 1, f64::from(f32::EPSILON))
-    }),
+    choosing(
+        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl",
+        |n, e| choose_token(n, e, 1, f64::from(f32::EPSILON)),
+    ),
     choosing("quantized_decomposed::choose_qparams_per_token", |n, e| {
         choose_token(n, e, 4, 1e-5)
     }),
@@ -240,7 +241,9 @@ impl Parameters {
             None => parameters.scale = node.scalar(scale)?.float(),
         }
         match node.view().arg(zero).value() {
-            Some(value) => parameters.zeros = Some(e.tensor(value, Layout::RowMajor)?).filter(|zeros| zeros.count() > 0),
+            Some(value) => {
+                parameters.zeros = Some(e.tensor(value, Layout::RowMajor)?).filter(|zeros| zeros.count() > 0)
+            }
             None => parameters.zero = node.optional_scalar(zero)?.map_or(0.0, |zero| zero.float()),
         }
         let [_, count] = parameters.shape;
@@ -300,13 +303,7 @@ impl Parameters {
     }
 }
 
-fn quantize(
-    node: &Node<'_>,
-    e: &mut Encoder<'_>,
-    shape: Shape,
-    limits: usize,
-    shift_first: bool,
-) -> Result<(), Error> {
+fn quantize(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape, limits: usize, shift_first: bool) -> Result<(), Error> {
     let x = e.input(node, 0)?;
     let parameters = Parameters::read(node, e, &x, shape, [1, 2])?;
     let limits = [node.int(limits)?, node.int(limits + 1)?];
@@ -319,13 +316,7 @@ fn dequantize(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape) -> Result<(), 
     dequantize_with(node, e, shape, 1, 2)
 }
 
-fn dequantize_with(
-    node: &Node<'_>,
-    e: &mut Encoder<'_>,
-    shape: Shape,
-    scale: usize,
-    zero: usize,
-) -> Result<(), Error> {
+fn dequantize_with(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape, scale: usize, zero: usize) -> Result<(), Error> {
     let x = e.input(node, 0)?;
     let parameters = Parameters::read(node, e, &x, shape, [scale, zero])?;
     let out = e.output(node, 0, Layout::RowMajor)?;

@@ -91,7 +91,9 @@ pub fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
     let bias = image.value(bias);
     match (bias.dtype(), bias.quant()) {
         (Some(dtype), None) if floats.contains(&dtype) => Ok(()),
-        (Some(DType::I32), Some(_)) if caps::dtype(node, 0).is_some_and(is_integer) && one_group(&weight.quant()) => Ok(()),
+        (Some(DType::I32), Some(_)) if caps::dtype(node, 0).is_some_and(is_integer) && one_group(&weight.quant()) => {
+            Ok(())
+        }
         _ => refuse("a bias of another type"),
     }
 }
@@ -199,11 +201,23 @@ pub fn linear(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let bytes = |dtype: DType| matches!(dtype, DType::I8 | DType::U8);
     let vectors = layer.k.is_multiple_of(4) && layer.k > 0;
     let even = finish.out.element() == 4 || layer.n.is_multiple_of(2);
-    if layer.input.is_none() && !layer.quantized && bytes(layer.weights) && vectors && layer.group.is_multiple_of(4) && even {
+    if layer.input.is_none()
+        && !layer.quantized
+        && bytes(layer.weights)
+        && vectors
+        && layer.group.is_multiple_of(4)
+        && even
+    {
         return few_bits(e, layer, &finish);
     }
     let full = !layer.quantized || (layer.n.is_multiple_of(4) && finish.out.element() == 1);
-    if bytes(layer.x.dtype) && bytes(layer.weights) && vectors && layer.group == layer.k && layer.k <= MOST_BYTES && full && even
+    if bytes(layer.x.dtype)
+        && bytes(layer.weights)
+        && vectors
+        && layer.group == layer.k
+        && layer.k <= MOST_BYTES
+        && full
+        && even
     {
         return of_bytes(e, layer, &finish);
     }
@@ -411,7 +425,9 @@ fn of_bytes(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
         layer.params[42] = 0x8080_8080;
         layer.params[43] = -128i32 as u32;
     }
-    let kernel = e.facts().pick(&[&kernels::GEMM_BYTES_DOT, &kernels::GEMM_BYTES_PLAIN])?;
+    let kernel = e
+        .facts()
+        .pick(&[&kernels::GEMM_BYTES_DOT, &kernels::GEMM_BYTES_PLAIN])?;
     let count = [layer.m.div_ceil(4), layer.n.div_ceil(4)];
     layer.dispatch(e, kernel, &weight, finish, &count)
 }
