@@ -1,5 +1,5 @@
 //! `vulkan`: the conformance kit on the Vulkan delegate, one run a driver. CI runs it on both provisioned drivers, with validation; whoever has a GPU
-//! runs it there with one command.
+//! runs it there with one command. `DELEGRAPH` names a binary of the command line that has the delegate beside it; else both are built.
 
 use super::provision::{vulkan_driver, vulkan_environment};
 use super::test::cargo;
@@ -34,12 +34,10 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
             "the software drivers are not here\n  hint: run `cargo xtask provision vulkan`, or take the machine's GPU by `--driver {SYSTEM}`"
         );
     }
-    let packages = ["delegraph-cli", "delegraph-worker", "delegraph-vulkan-plugin"];
-    let mut build = vec!["build", "--release"];
-    packages.iter().for_each(|package| build.extend(["--package", package]));
-    cargo(root, &build)?;
-    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let delegraph = built.join(format!("release/delegraph{EXE_SUFFIX}"));
+    let delegraph = match std::env::var_os("DELEGRAPH") {
+        Some(given) => PathBuf::from(given),
+        None => build(root)?,
+    };
     let mut failed = Vec::new();
     for driver in &options.drivers {
         println!("\n{MANIFEST} on {driver}");
@@ -73,6 +71,17 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     bail!("the kit does not pass on {}", failed.join(" and "))
+}
+
+/// The command line, with the delegate's library beside it.
+fn build(root: &Path) -> Result<PathBuf> {
+    let mut words = vec!["build", "--release"];
+    for package in ["delegraph-cli", "delegraph-worker", "delegraph-vulkan-plugin"] {
+        words.extend(["--package", package]);
+    }
+    cargo(root, &words)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join(format!("release/delegraph{EXE_SUFFIX}")))
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {

@@ -95,12 +95,34 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     // It reads whatever a release wrote, by every reader that there is.
     table.insert(
         "delegraph-golden",
-        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner", "delegraph-vulkan"]].concat()),
+        with(
+            &[
+                &row[..],
+                &[
+                    "delegraph-executor",
+                    "delegraph",
+                    "delegraph-runner",
+                    "delegraph-vulkan",
+                ],
+            ]
+            .concat(),
+        ),
     );
     // It feeds every parser that there is.
     table.insert(
         "delegraph-hostile",
-        with(&[&row[..], &["delegraph-executor", "delegraph", "delegraph-runner", "delegraph-vulkan"]].concat()),
+        with(
+            &[
+                &row[..],
+                &[
+                    "delegraph-executor",
+                    "delegraph",
+                    "delegraph-runner",
+                    "delegraph-vulkan",
+                ],
+            ]
+            .concat(),
+        ),
     );
     table
 }

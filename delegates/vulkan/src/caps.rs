@@ -68,7 +68,11 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
         reason: Reason::UNKNOWN_OP,
         text: format!("there is no kernel for `{}`", node.op()),
     })?;
-    if node.args().any(|argument| matches!(argument, ArgView::Unknown(_))) {
+    let is_unknown = |argument| match argument {
+        ArgView::DType(dtype) => dtype.size().is_none(),
+        argument => matches!(argument, ArgView::Unknown(_)),
+    };
+    if node.args().any(is_unknown) {
         return Err(Refusal::attribute(format!(
             "`{}` has an argument of a kind that is not known here",
             node.op()
@@ -89,12 +93,18 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
                 view.name()
             )));
         }
-        if view.quant().is_some() {
+        if view.quant().is_some() && !reads_quantized(node.op()) {
             return Err(Refusal::dtype(format!("`{}` is of a quantized type", view.name())));
         }
     }
     (operator.accept)(node)?;
     Ok(operator)
+}
+
+/// True for operators that look at quantized types themselves, and for those to which integers are integers: the explicit ones, which have
+/// scales among their arguments.
+fn reads_quantized(op: &str) -> bool {
+    op == "aten::linear" || op.starts_with("quantized_decomposed::") || op.starts_with("torchao::")
 }
 
 /// The answer for a node.

@@ -147,6 +147,9 @@ pub fn links_of(image: &ImageView<'_>, group: &[u32], sizes: Option<&Sizes>) -> 
     let [root, behind @ ..] = group else {
         return Err("it is empty");
     };
+    if behind.is_empty() {
+        return Ok(Vec::new());
+    }
     let out = output(&image.node(NodeIndex(*root))).ok_or("its first node makes more than one tensor")?;
     let dtype = image
         .value(out)

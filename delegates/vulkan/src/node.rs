@@ -205,6 +205,18 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// A list of floats, or `None`.
+    ///
+    /// # Errors
+    /// The argument is neither.
+    pub fn optional_floats(&self, i: usize) -> Result<Option<Vec<f64>>, Error> {
+        match self.view.arg(i) {
+            ArgView::None => Ok(None),
+            ArgView::Numbers(items) => Ok(Some(items.iter().filter_map(|item| item.float()).collect())),
+            _ => Err(self.misfit(i, "a list of floats")),
+        }
+    }
+
     /// An element type, or `None`.
     ///
     /// # Errors

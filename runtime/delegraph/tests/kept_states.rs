@@ -102,6 +102,8 @@ fn caches_stay_with_the_delegate_and_no_run_moves_a_byte_of_them() {
         let report = session.report();
         assert_eq!(report.fallbacks(), 0, "{}", report.why_portable());
         assert_eq!(kept_bytes(&session), 0, "{name}");
+        let copied: u64 = report.regions.iter().map(|region| region.copied_tensors).sum();
+        assert_eq!(copied, 0, "{name}: {:?}", report.copies());
         let want = Done {
             runs: count as u32,
             accepted: count as u32,
@@ -129,6 +131,20 @@ fn caches_stay_with_the_delegate_and_no_run_moves_a_byte_of_them() {
         states(&mut session);
         assert_eq!(kept_bytes(&session), bytes, "looked at again without a run");
     }
+}
+
+#[test]
+fn the_copies_at_the_end_of_the_plan_are_passed_over() {
+    let fixture = fixture("arch-kv-cache");
+    let traced = |mut session: Session| {
+        right(&mut session, &fixture, 0);
+        session.start_trace();
+        right(&mut session, &fixture, 1);
+        session.chrome_trace().matches("aten::copy_").count()
+    };
+    assert_eq!(traced(session("arch-kv-cache", "").0), 0);
+    let portable = open(&source("arch-kv-cache"), &Config::default(), &common::nobody()).unwrap();
+    assert!(traced(portable) >= 2, "the trace shows them where they run");
 }
 
 #[test]

@@ -14,7 +14,6 @@ pub const OPERATORS: &[Operator] = &[
     makes("aten::full", |node, e| full(node, e, node.scalar(1)?)),
     makes("aten::full_like", |node, e| full(node, e, node.scalar(1)?)),
     makes("aten::new_full", |node, e| full(node, e, node.scalar(2)?)),
-    makes("aten::fill.Scalar", |node, e| full(node, e, node.scalar(1)?)),
     makes("aten::zeros", |node, e| full(node, e, Scalar::Int(0))),
     makes("aten::zeros_like", |node, e| full(node, e, Scalar::Int(0))),
     makes("aten::new_zeros", |node, e| full(node, e, Scalar::Int(0))),

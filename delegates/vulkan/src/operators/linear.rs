@@ -2,6 +2,7 @@
 
 use super::matmul::FLOATS;
 use super::product::{Product, Side, encode};
+use super::quantized_linear;
 use crate::caps::{self, Operator, Refusal};
 use crate::encoder::Encoder;
 use crate::node::Node;
@@ -17,6 +18,9 @@ pub const OPERATORS: &[Operator] = &[Operator {
 }];
 
 fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
+    if quantized_linear::is_quantized(node) {
+        return quantized_linear::accept(node);
+    }
     caps::all_of(node, FLOATS)?;
     match caps::rank(node, 1) {
         Some(1 | 2) => Ok(()),
@@ -25,6 +29,9 @@ fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
 }
 
 fn linear(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    if quantized_linear::is_quantized(&node.view()) {
+        return quantized_linear::linear(node, e);
+    }
     let (x, weight) = (e.input(node, 0)?, e.input(node, 1)?);
     let (m, n, k) = shape(&x.dims, &weight.dims)?;
     let bias = node

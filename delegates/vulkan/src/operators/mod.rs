@@ -4,15 +4,20 @@ pub mod attention;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
+pub mod fold;
 pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
 pub mod movement;
 pub mod norm;
+pub mod pool;
 pub mod product;
+pub mod quantize;
+pub mod quantized_linear;
 pub mod reduce;
 pub mod reduce_rows;
+pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
@@ -38,5 +43,9 @@ pub const FAMILIES: &[&[Operator]] = &[
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,
+    quantize::OPERATORS,
     conv::OPERATORS,
+    pool::OPERATORS,
+    resample::OPERATORS,
+    fold::OPERATORS,
 ];

@@ -94,7 +94,11 @@ impl Lines {
     /// True if two neighbours of a row are always a word of 16-bit elements.
     fn paired(&self) -> bool {
         let outer_even = self.outer[0] == 1 || self.outer[1].is_multiple_of(2);
-        self.inner[1] == 1 && self.inner[0].is_multiple_of(2) && outer_even && self.image.is_multiple_of(2) && self.row.is_multiple_of(2)
+        self.inner[1] == 1
+            && self.inner[0].is_multiple_of(2)
+            && outer_even
+            && self.image.is_multiple_of(2)
+            && self.row.is_multiple_of(2)
     }
 }
 

@@ -43,15 +43,15 @@ struct Border {
 /// Commands, and where tensors lie for them.
 pub struct Recorded {
     places: Vec<Option<Spot>>,
-    /// Which memories of the states were read.
-    turn: usize,
+    /// Which half of the states is their value.
+    half: usize,
     pub recording: Recording,
     timed: bool,
     /// One an input: where the processor writes it. `None`: it is read in place, or not at all.
     pub inputs: Vec<Option<Room>>,
     /// One an output: where the processor reads it. `None`: it was written in place, or has no bytes.
     pub outputs: Vec<Option<Room>>,
-    /// Where the words are that kernels set where a value is not allowed.
+    /// Words that are not 0 where a kernel met a value that is not allowed.
     pub flag: Option<Room>,
     /// Sizes of the outputs.
     pub sizes: Vec<Vec<i64>>,
@@ -153,6 +153,7 @@ impl Lowered {
     ) -> Result<(Arc<Recorded>, bool), Error> {
         let first = !std::mem::replace(&mut self.ran, true);
         let timed = context.profiling();
+        let half = core.states.half();
         if inputs.len() != self.inputs.len() || outputs.len() != self.outputs.len() {
             return Err(Error::invalid(format!(
                 "{} inputs and {} outputs, not {} and {}",
@@ -170,10 +171,9 @@ impl Lowered {
             .zip(borders)
             .map(|(landing, border)| landing.filter(|l| border.in_place.is_some_and(|bytes| bytes <= l.room)))
             .collect();
-        let turn = core.states.turn();
         let same = |r: &Arc<Recorded>| {
             let spots = places.iter().map(|place| place.as_ref().map(|l| l.spot));
-            r.timed == timed && r.turn == turn && r.places.iter().copied().eq(spots)
+            r.timed == timed && r.half == half && r.places.iter().copied().eq(spots)
         };
         if let Some(at) = self.recorded.iter().position(same) {
             let recorded = self.recorded.remove(at);
@@ -196,24 +196,24 @@ impl Lowered {
         timed: bool,
         context: &Context<'_>,
     ) -> Result<Recorded, Error> {
-        let storages = self.schedule.storages.len();
-        let mut elsewhere: Vec<Option<(Arc<Buffer>, u64)>> = vec![None; storages];
+        let unified = core.device.gpu.facts().memory.unified;
+        let mut elsewhere: Vec<Option<(Arc<Buffer>, u64)>> = Vec::with_capacity(self.schedule.storages.len());
+        for storage in &self.schedule.storages {
+            elsewhere.push(match storage.source {
+                Source::State(state) => Some((Arc::clone(core.states.memory(state, false)?), 0)),
+                Source::NextState(state) => Some((Arc::clone(core.states.memory(state, true)?), 0)),
+                _ => None,
+            });
+        }
         for (border, landing) in self.inputs.iter().chain(&self.outputs).zip(places) {
             let slot = border.storage.and_then(|storage| elsewhere.get_mut(storage));
-            if let (Some(slot), Some(landing)) = (slot, landing) {
+            // A device with memory of its own copies from there instead.
+            if let (Some(slot), Some(landing), true) = (slot, landing, unified) {
                 *slot = Some((Arc::clone(&landing.buffer), landing.spot.1));
             }
         }
-        for (slot, storage) in elsewhere.iter_mut().zip(&self.schedule.storages) {
-            *slot = match storage.source {
-                Source::State(state) => Some((Arc::clone(core.states.memory(state, false)?), 0)),
-                Source::NextState(state) => Some((Arc::clone(core.states.memory(state, true)?), 0)),
-                _ => slot.take(),
-            };
-        }
         let beside: Vec<bool> = elsewhere.iter().map(Option::is_some).collect();
         let placement = place_beside(&self.schedule, &beside);
-        let unified = core.device.gpu.facts().memory.unified;
         // Staging, where the processor does not see or not read what kernels use.
         let mut upload = Layouter::default();
         let mut readback = Layouter::default();
@@ -221,8 +221,12 @@ impl Lowered {
         let staged_in: Vec<u64> = self.inputs.iter().map(|border| upload.add(border.bytes)).collect();
         let staged_out: Vec<u64> = self.outputs.iter().map(|border| readback.add(border.bytes)).collect();
         let staged_flag = readback.add(16);
-        let staged = |room: &Layouter| if unified { 0 } else { room.end };
-        let grown = core.grow(placement.arena.max(16), staged(&upload), staged(&readback))?;
+        let staged = |room: &Layouter, needed: bool| if needed { room.end } else { 0 };
+        let (up, down) = (
+            staged(&upload, !unified),
+            staged(&readback, !core.device.gpu.reads_fast()),
+        );
+        let grown = core.grow(placement.arena.max(16), up, down)?;
         if grown {
             self.forget();
         }
@@ -250,15 +254,27 @@ impl Lowered {
         let mut commands = Vec::with_capacity(2 * self.schedule.dispatches.len() + 8);
         let mut rooms_in = Vec::with_capacity(inputs.len());
         for ((border, landing), staged) in self.inputs.iter().zip(inputs).zip(staged_in) {
-            let is_placed = |storage: &usize| placement.offsets.get(*storage).is_some_and(Option::is_some);
+            // What nothing reads lies nowhere.
+            let is_used = |storage: &usize| {
+                let lies = |places: &[Option<u64>]| places.get(*storage).is_some_and(Option::is_some);
+                lies(&placement.offsets) || elsewhere.get(*storage).is_some_and(Option::is_some)
+            };
             let used = border
                 .storage
-                .filter(|s| landing.is_none() && border.bytes > 0 && is_placed(s));
+                .filter(|s| is_used(s) && border.bytes > 0 && (landing.is_none() || !unified));
             let Some(storage) = used else {
                 rooms_in.push(None);
                 continue;
             };
             let (buffer, offset) = find(storage)?;
+            if let Some(landing) = landing {
+                commands.push(Command::Copy {
+                    from: (&landing.buffer, landing.spot.1, border.bytes),
+                    to: (buffer, offset, border.bytes),
+                });
+                rooms_in.push(None);
+                continue;
+            }
             rooms_in.push(Some(match (buffer.is_mapped(), up) {
                 (true, _) => room(buffer, offset, border.bytes),
                 (false, Some(up)) => {
@@ -291,9 +307,8 @@ impl Lowered {
         }
         // What follows reads what kernels wrote: the processor, or a copy.
         commands.push(Command::Barrier);
-        let mut rooms_out = Vec::with_capacity(outputs.len());
         let mut copied = false;
-        let mut read_back = |binding: &Binding, bytes: u64, staged: u64| -> Result<Room, Error> {
+        let mut out_of = |binding: &Binding, staged: u64, bytes: u64| -> Result<Room, Error> {
             let (buffer, offset, _) = part(binding)?;
             Ok(match (buffer.reads_fast(), down) {
                 (true, _) => room(buffer, offset, bytes),
@@ -309,37 +324,38 @@ impl Lowered {
                 (false, None) => return Err(Error::internal("there is no staging buffer")),
             })
         };
-        for (((border, landing), staged), output) in self
-            .outputs
-            .iter()
-            .zip(outputs)
-            .zip(staged_out)
-            .zip(&self.schedule.outputs)
-        {
-            let stays = landing.is_some() || border.bytes == 0 || output.state.is_some();
-            rooms_out.push(match stays {
+        let bindings = || self.schedule.outputs.iter().map(|output| &output.binding);
+        let mut rooms_out = Vec::with_capacity(outputs.len());
+        for (((border, landing), staged), binding) in self.outputs.iter().zip(outputs).zip(staged_out).zip(bindings()) {
+            rooms_out.push(match landing.is_some() || border.bytes == 0 {
                 true => None,
-                false => Some(read_back(&output.binding, border.bytes, staged)?),
+                false => Some(out_of(binding, staged, border.bytes)?),
             });
         }
-        let flag = self
-            .schedule
-            .flag
-            .as_ref()
-            .map(|flag| read_back(flag, 16, staged_flag))
-            .transpose()?;
+        let flag = self.schedule.flag.as_ref();
+        let flag = flag.map(|binding| out_of(binding, staged_flag, 16)).transpose()?;
+        for ((border, landing), binding) in self.outputs.iter().zip(outputs).zip(bindings()) {
+            if let (Some(landing), false, 1..) = (landing, unified, border.bytes) {
+                copied = true;
+                let (buffer, offset, _) = part(binding)?;
+                commands.push(Command::Copy {
+                    from: (buffer, offset, border.bytes),
+                    to: (&landing.buffer, landing.spot.1, border.bytes),
+                });
+            }
+        }
         if copied {
             commands.push(Command::Barrier);
         }
         let recording = Recording::new(&core.timeline, &commands, timed)?;
         let recorded = Recorded {
             places: places.iter().map(|place| place.as_ref().map(|l| l.spot)).collect(),
+            half: core.states.half(),
             recording,
-            turn: core.states.turn(),
             timed,
+            flag,
             inputs: rooms_in,
             outputs: rooms_out,
-            flag,
             sizes: self
                 .schedule
                 .outputs
@@ -435,7 +451,10 @@ fn borders(view: &ImageView<'_>, schedule: &Schedule, sizes: &[Vec<i64>]) -> (Ve
         let whole = binding.offset == 0 && binding.bytes >= bytes && made(storage) && given.get(storage) == Some(&1);
         Border {
             storage: Some(storage),
-            bytes: tensor_bytes(&output.sizes, element(value)),
+            bytes: match output.state {
+                Some(_) => 0,
+                None => tensor_bytes(&output.sizes, element(value)),
+            },
             in_place: (whole && written.get(storage) == Some(&true)).then_some(bytes),
         }
     });

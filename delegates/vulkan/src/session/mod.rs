@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! load       constants.rs   weights and packed constants go to the device, once for all sessions
+//!            states.rs      states that stay there between runs
 //!            lowered.rs     one set of input sizes: the schedule, its parameters, its commands where tensors lie so
 //! run        run.rs         inputs in, submit, wait, outputs out
 //!            waiter.rs      the same for runs that end later
 //!            profile.rs     what took the time
-//! between    states.rs      what stays on the device from run to run
 //! ```
 
 mod constants;
@@ -35,7 +35,7 @@ use import::Landing;
 use lowered::Lowered;
 use run::{Started, wait};
 use states::States;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use waiter::Job;
 
 /// How many sets of sizes stay lowered.
@@ -78,17 +78,21 @@ pub fn load(
     let mut core = Core {
         timeline: Arc::new(Timeline::new(&device.gpu)?),
         constants: Constants::new(&device),
-        states: States::new(&device, &plan, &view)?,
         sizes: Sizes::new(&view),
         device,
         settings,
         rooms: Rooms::default(),
+        states: States::default(),
         lowered: Vec::new(),
         image: Vec::new(),
-        plan: Plan::default(),
+        plan,
     };
+    core.states = States::new(&core.device.gpu, &view, &core.plan)?;
     let host = Host::Call(weights);
-    let packed = Packed { plan: &plan, section };
+    let packed = Packed {
+        plan: &core.plan,
+        section,
+    };
     let known = view
         .values()
         .all(|value| core.sizes.dims(&view, value.index()).is_some());
@@ -96,14 +100,14 @@ pub fn load(
         // All sizes are known: what the device cannot is refused now, and nothing of the host's is needed later.
         let sizes: Option<Vec<Vec<i64>>> = view.inputs().iter().map(|v| core.sizes.dims(&view, v)).collect();
         let sizes = sizes.ok_or_else(|| Error::internal("a size of an input is not known"))?;
-        let schedule = Encoder::encode(view, &plan, &core.sizes, core.device.gpu.facts())?;
+        let schedule = Encoder::encode(view, &core.plan, &core.sizes, core.device.gpu.facts())?;
         core.constants.bring(&schedule, &host, &packed, context)?;
         core.prepare(&schedule)?;
         let lowered = Lowered::new(&core.device.gpu, &core.constants, &view, schedule, sizes)?;
         core.lowered.push(lowered);
     } else {
         // What is common to all sizes is made ready; smaller ones may run where the largest do not.
-        match core.lower_largest(view, &plan) {
+        match core.lower_largest(view) {
             Ok(schedule) => {
                 core.constants.bring(&schedule, &host, &packed, context)?;
                 core.prepare(&schedule)?;
@@ -117,7 +121,6 @@ pub fn load(
     }
     core.device.gpu.instance().messages().check()?;
     core.image = image;
-    core.plan = plan;
     Ok(Box::new(Loaded {
         device: Arc::clone(&core.device),
         core: Arc::new(Mutex::new(core)),
@@ -140,8 +143,8 @@ struct Core {
     settings: Settings,
     timeline: Arc<Timeline>,
     image: Vec<u8>,
-    sizes: Sizes,
     plan: Plan,
+    sizes: Sizes,
     constants: Constants,
     states: States,
     rooms: Rooms,
@@ -199,39 +202,39 @@ impl Session for Loaded {
         }
     }
 
-    fn state_commit(&mut self, accept: bool, context: &Context<'_>) -> Result<(), Error> {
-        self.states(context, |states| {
-            if accept {
-                states.commit();
-            }
-            Ok(())
-        })
+    fn state_commit(&mut self, accept: bool, _: &Context<'_>) -> Result<(), Error> {
+        lock(&self.core).states.commit(accept);
+        Ok(())
     }
 
     fn state_reset(&mut self, state: u32, context: &Context<'_>) -> Result<(), Error> {
-        self.states(context, |states| states.reset(state))
+        let core = self.at_rest(context)?;
+        core.states.reset(&core.device.gpu, state)
     }
 
     fn state_truncate(&mut self, state: u32, length: u64, context: &Context<'_>) -> Result<(), Error> {
-        self.states(context, |states| states.truncate(state, length))
+        let core = self.at_rest(context)?;
+        core.states.truncate(&core.device.gpu, state, length)
     }
 
     fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
-        self.states(context, |states| states.snapshot(state, out))
+        let core = self.at_rest(context)?;
+        core.states.snapshot(&core.device.gpu, state, out)
     }
 
     fn state_restore(&mut self, state: u32, bytes: &[u8], context: &Context<'_>) -> Result<(), Error> {
-        self.states(context, |states| states.restore(state, bytes))
+        let core = self.at_rest(context)?;
+        core.states.restore(&core.device.gpu, state, bytes)
     }
 }
 
 impl Loaded {
-    /// The states, once whatever was submitted is done.
-    fn states<T>(&self, context: &Context<'_>, body: impl FnOnce(&mut States) -> Result<T, Error>) -> Result<T, Error> {
-        let mut core = lock(&self.core);
+    /// The session when nothing of it runs.
+    fn at_rest(&self, context: &Context<'_>) -> Result<MutexGuard<'_, Core>, Error> {
+        let core = lock(&self.core);
         core.device.gpu.alive()?;
-        wait(&core.timeline, context, true)?;
-        body(&mut core.states)
+        wait(&core.timeline, context, false)?;
+        Ok(core)
     }
 }
 
@@ -242,13 +245,13 @@ impl Core {
     }
 
     /// The schedule at the largest sizes, or the smallest where there is no largest.
-    fn lower_largest(&self, view: ImageView<'_>, plan: &Plan) -> Result<Schedule, Error> {
+    fn lower_largest(&self, view: ImageView<'_>) -> Result<Schedule, Error> {
         let mut sizes = self.sizes.clone();
         for index in 0..view.symbol_count() {
             let symbol = view.symbol(SymbolIndex(index));
             sizes.set(&view, SymbolIndex(index), symbol.max.unwrap_or(symbol.min));
         }
-        Encoder::encode(view, plan, &sizes, self.device.gpu.facts())
+        Encoder::encode(view, &self.plan, &sizes, self.device.gpu.facts())
     }
 
     /// Makes the lowered region for these sizes the last of the list.

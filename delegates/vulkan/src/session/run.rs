@@ -78,6 +78,15 @@ impl Started {
                 return Err(Error::invalid("an index is out of range").hint("the portable kernels name it"));
             }
         }
+        if let Some(flag) = &recorded.flag {
+            let mut words = [0; 16];
+            flag.buffer.read(flag.offset, &mut words)?;
+            if words != [0; 16] {
+                return Err(Error::invalid(
+                    "a kernel met a value that is not allowed, an index out of range for example",
+                ));
+            }
+        }
         for ((out, room), sizes) in outputs.iter_mut().zip(&recorded.outputs).zip(&recorded.sizes) {
             out.set_sizes(sizes)?;
             let Some(room) = room else { continue };

@@ -1,148 +1,162 @@
-//! States that stay on the device between runs: two memories each, one that counts and one that the next run writes.
+//! States that stay on the device between runs. Each has its memory twice: a run reads one half and writes the other, and the halves change
+//! places when the run is accepted.
 
-use super::Opened;
-use super::upload::{Upload, download};
-use crate::memory::Use;
+use super::upload::{self, Upload};
 use crate::program::Plan;
-use crate::sys::Buffer;
+use crate::sys::{Buffer, Gpu};
 use delegraph_sdk::Error;
 use delegraph_sdk::image::ImageView;
 use std::sync::Arc;
 
 /// The states of a session.
+#[derive(Default)]
 pub struct States {
-    device: Arc<Opened>,
-    all: Vec<State>,
-    /// Which of the two memories counts: 0 or 1, for all states alike.
-    turn: usize,
+    kept: Vec<Kept>,
+    /// Which half is the value.
+    half: usize,
 }
 
-struct State {
-    /// Its index in the image.
+struct Kept {
     index: u32,
-    memories: [Arc<Buffer>; 2],
+    halves: [Arc<Buffer>; 2],
+    dims: Vec<usize>,
+    element: usize,
+    /// The dimension that it grows along.
+    axis: Option<usize>,
     bytes: usize,
-    /// Bytes of what lies along the growth axis and behind it, and of one entry; `None`: it does not grow.
-    growth: Option<(usize, usize)>,
 }
 
 impl States {
-    /// Makes the states of a plan, all zero.
-    ///
-    /// # Errors
-    /// There is no memory, or what the driver says.
-    pub fn new(device: &Arc<Opened>, plan: &Plan, view: &ImageView<'_>) -> Result<States, Error> {
-        let mut states = States {
-            device: Arc::clone(device),
-            all: Vec::new(),
-            turn: 0,
-        };
+    /// Every element is 0.
+    pub fn new(gpu: &Arc<Gpu>, view: &ImageView<'_>, plan: &Plan) -> Result<States, Error> {
+        let damaged = || Error::corrupt("a state of the plan is none of the graph's");
+        let mut kept = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
-            let value = view.inputs().get(state.input as usize).map(|value| view.value(value));
-            let known = value.and_then(|value| Some((value.const_dims()?, value.dtype()?.size()?)));
-            let (dims, element) = known.ok_or_else(|| Error::corrupt("a kept state has no fixed size"))?;
-            let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-            let bytes = dims.iter().product::<usize>() * element;
-            let axis = view.state(state.index).and_then(|state| state.growth_axis);
-            let growth = axis.and_then(|axis| dims.get(axis as usize..)).map(|behind| {
-                let entry = behind.iter().skip(1).product::<usize>() * element;
-                (entry * behind.first().copied().unwrap_or(1), entry)
-            });
+            let value = view.inputs().get(state.input as usize).ok_or_else(damaged)?;
+            let value = view.value(value);
+            let element = value.dtype().and_then(|dtype| dtype.size()).ok_or_else(damaged)?;
+            let dims = value.const_dims().ok_or_else(damaged)?;
+            let dims: Option<Vec<usize>> = dims.iter().map(|d| usize::try_from(*d).ok()).collect();
+            let dims = dims.ok_or_else(damaged)?;
+            let bytes = dims
+                .iter()
+                .try_fold(element, |n, d| n.checked_mul(*d))
+                .ok_or_else(damaged)?;
+            let axis = view.state(state.index).and_then(|s| s.growth_axis);
+            let zeros = vec![0; bytes];
+            let mut upload = Upload::new(gpu, 2 * bytes as u64);
             let size = (bytes as u64).next_multiple_of(16).max(16);
-            let memory = || Ok::<_, Error>(Arc::new(Buffer::new(&device.gpu, size, Use::Device)?));
-            states.all.push(State {
+            let halves = [upload.buffer(size, &zeros)?, upload.buffer(size, &zeros)?];
+            upload.finish()?;
+            kept.push(Kept {
                 index: state.index,
-                memories: [memory()?, memory()?],
+                halves,
+                axis: axis.map(|axis| axis as usize).filter(|axis| *axis < dims.len()),
+                dims,
+                element,
                 bytes,
-                growth,
             });
-            states.restore(state.index, &vec![0; bytes])?;
         }
-        Ok(states)
+        Ok(States { kept, half: 0 })
     }
 
-    /// Which of the two memories counts.
-    pub fn turn(&self) -> usize {
-        self.turn
+    /// Which half is the value; commands are recorded for one of the two ways.
+    pub fn half(&self) -> usize {
+        self.half
     }
 
-    /// The memory of a state before a run, or the one that the run writes.
-    ///
-    /// # Errors
-    /// There is no such state.
+    /// The memory of a state's value before a run, or after it.
     pub fn memory(&self, index: u32, next: bool) -> Result<&Arc<Buffer>, Error> {
-        let state = self.find(index)?;
-        Ok(&state.memories[(self.turn + usize::from(next)) % 2])
+        let half = self.half ^ usize::from(next);
+        self.find(index)?
+            .halves
+            .get(half)
+            .ok_or_else(|| Error::internal("a state has two halves"))
     }
 
-    fn find(&self, index: u32) -> Result<&State, Error> {
-        let found = self.all.iter().find(|state| state.index == index);
-        found.ok_or_else(|| Error::invalid(format!("the session keeps no state {index}")))
+    /// What the last run made counts, or not.
+    pub fn commit(&mut self, accept: bool) {
+        self.half ^= usize::from(accept);
     }
 
-    /// What the last run wrote counts.
-    pub fn commit(&mut self) {
-        self.turn = 1 - self.turn;
+    fn find(&self, index: u32) -> Result<&Kept, Error> {
+        let found = self.kept.iter().find(|kept| kept.index == index);
+        found.ok_or_else(|| Error::unsupported(format!("the session does not keep state {index}")))
     }
 
-    /// Makes every element 0.
-    ///
-    /// # Errors
-    /// There is no such state, or what the driver says.
-    pub fn reset(&self, index: u32) -> Result<(), Error> {
-        let bytes = self.find(index)?.bytes;
-        self.restore(index, &vec![0; bytes])
-    }
-
-    /// Keeps the first entries along the growth axis, and makes the rest 0.
-    ///
-    /// # Errors
-    /// It does not grow, or as [`States::reset`].
-    pub fn truncate(&self, index: u32, length: u64) -> Result<(), Error> {
-        let state = self.find(index)?;
-        let (block, entry) = state
-            .growth
-            .ok_or_else(|| Error::invalid(format!("state {index} does not grow along an axis")))?;
-        let mut bytes = vec![0; state.bytes];
-        self.snapshot(index, &mut bytes)?;
-        let kept = usize::try_from(length)
-            .ok()
-            .and_then(|length| length.checked_mul(entry))
-            .unwrap_or(block)
-            .min(block);
-        for block in bytes.chunks_exact_mut(block.max(1)) {
-            if let Some(rest) = block.get_mut(kept..) {
-                rest.fill(0);
-            }
+    /// Writes the elements to `out`.
+    pub fn snapshot(&self, gpu: &Arc<Gpu>, index: u32, out: &mut [u8]) -> Result<(), Error> {
+        let kept = self.find(index)?;
+        if out.len() != kept.bytes {
+            return Err(Error::invalid(format!(
+                "{} bytes for a state of {}",
+                out.len(),
+                kept.bytes
+            )));
         }
-        self.restore(index, &bytes)
+        upload::read(gpu, self.memory(index, false)?, out)
     }
 
-    /// Reads a state.
-    ///
-    /// # Errors
-    /// Another number of bytes, or as [`States::reset`].
-    pub fn snapshot(&self, index: u32, out: &mut [u8]) -> Result<(), Error> {
-        self.check(index, out.len())?;
-        download(&self.device.gpu, self.memory(index, false)?, out)
-    }
-
-    /// Writes a state.
-    ///
-    /// # Errors
-    /// Another number of bytes, or as [`States::reset`].
-    pub fn restore(&self, index: u32, bytes: &[u8]) -> Result<(), Error> {
-        self.check(index, bytes.len())?;
-        let mut upload = Upload::new(&self.device.gpu, bytes.len() as u64);
-        upload.write(self.memory(index, false)?, bytes)?;
+    /// Makes the state what `bytes` hold.
+    pub fn restore(&self, gpu: &Arc<Gpu>, index: u32, bytes: &[u8]) -> Result<(), Error> {
+        let kept = self.find(index)?;
+        if bytes.len() != kept.bytes {
+            return Err(Error::invalid(format!(
+                "{} bytes for a state of {}",
+                bytes.len(),
+                kept.bytes
+            )));
+        }
+        let mut upload = Upload::new(gpu, bytes.len() as u64);
+        upload.put(self.memory(index, false)?, bytes)?;
         upload.finish()
     }
 
-    fn check(&self, index: u32, bytes: usize) -> Result<(), Error> {
-        let want = self.find(index)?.bytes;
-        match want == bytes {
-            true => Ok(()),
-            false => Err(Error::invalid(format!("state {index} has {want} bytes, not {bytes}"))),
+    /// Makes every element 0.
+    pub fn reset(&self, gpu: &Arc<Gpu>, index: u32) -> Result<(), Error> {
+        self.restore(gpu, index, &vec![0; self.find(index)?.bytes])
+    }
+
+    /// Keeps the first entries along the growth axis, and makes the rest 0.
+    pub fn truncate(&self, gpu: &Arc<Gpu>, index: u32, length: u64) -> Result<(), Error> {
+        let kept = self.find(index)?;
+        let axis = kept
+            .axis
+            .ok_or_else(|| Error::unsupported(format!("state {index} does not grow")))?;
+        let mut bytes = vec![0; kept.bytes];
+        self.snapshot(gpu, index, &mut bytes)?;
+        cut(&mut bytes, &kept.dims, kept.element, axis, length);
+        self.restore(gpu, index, &bytes)
+    }
+}
+
+/// Makes all but the first `length` entries along an axis 0.
+fn cut(bytes: &mut [u8], dims: &[usize], element: usize, axis: usize, length: u64) {
+    let inner: usize = dims.iter().skip(axis + 1).product::<usize>() * element;
+    let extent = dims.get(axis).copied().unwrap_or(0);
+    let keep = usize::try_from(length).unwrap_or(usize::MAX).min(extent) * inner;
+    if extent * inner > 0 {
+        for entries in bytes.chunks_mut(extent * inner) {
+            if let Some(rest) = entries.get_mut(keep..) {
+                rest.fill(0);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn what_is_cut_off_along_an_axis_is_zero() {
+        let mut bytes: Vec<u8> = (1..=12).collect();
+        cut(&mut bytes, &[2, 3, 2], 1, 1, 1);
+        assert_eq!(bytes, [1, 2, 0, 0, 0, 0, 7, 8, 0, 0, 0, 0]);
+        cut(&mut bytes, &[2, 3, 2], 1, 0, 9);
+        assert_eq!(bytes[6..8], [7, 8]);
+        cut(&mut bytes, &[6], 2, 0, 0);
+        assert_eq!(bytes, [0; 12]);
+        cut(&mut [], &[2, 0], 4, 1, 0);
     }
 }

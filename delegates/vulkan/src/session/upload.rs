@@ -37,15 +37,15 @@ impl<'a> Upload<'a> {
     /// There is no memory, or what the driver says.
     pub fn buffer(&mut self, size: u64, bytes: &[u8]) -> Result<Arc<Buffer>, Error> {
         let target = Arc::new(Buffer::new(self.gpu, size.max(bytes.len() as u64), Use::Device)?);
-        self.write(&target, bytes)?;
+        self.put(&target, bytes)?;
         Ok(target)
     }
 
-    /// Writes bytes to the start of a buffer that the device does not use; they are there once [`Upload::finish`] was called.
+    /// Puts bytes at the start of a buffer that the device is not using.
     ///
     /// # Errors
-    /// Beyond its end, or what the driver says.
-    pub fn write(&mut self, target: &Arc<Buffer>, bytes: &[u8]) -> Result<(), Error> {
+    /// As [`Upload::buffer`].
+    pub fn put(&mut self, target: &Arc<Buffer>, bytes: &[u8]) -> Result<(), Error> {
         if target.is_mapped() {
             return target.write(0, bytes);
         }
@@ -110,27 +110,21 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// Reads bytes from the start of a buffer that the device does not use.
-///
-/// # Errors
-/// Beyond its end, or what the driver says.
-pub fn download(gpu: &Arc<Gpu>, from: &Arc<Buffer>, bytes: &mut [u8]) -> Result<(), Error> {
-    if from.is_mapped() {
-        return from.read(0, bytes);
+/// Reads the start of a buffer that the device is not using.
+pub fn read(gpu: &Arc<Gpu>, from: &Arc<Buffer>, out: &mut [u8]) -> Result<(), Error> {
+    if from.reads_fast() || out.is_empty() {
+        return from.read(0, out);
     }
-    let size = (bytes.len() as u64).clamp(4096, STAGING);
+    let size = (out.len() as u64).min(STAGING);
     let staging = Arc::new(Buffer::new(gpu, size, Use::Readback)?);
     let timeline = Arc::new(Timeline::new(gpu)?);
-    for (at, part) in bytes.chunks_mut(size as usize).enumerate() {
-        let length = part.len() as u64;
-        let commands = [
-            Command::Copy {
-                from: (from, at as u64 * size, length),
-                to: (&staging, 0, length),
-            },
-            Command::Barrier,
-        ];
-        let recording = Recording::new(&timeline, &commands, false)?;
+    for (at, part) in out.chunks_mut(size as usize).enumerate() {
+        let bytes = part.len() as u64;
+        let copy = Command::Copy {
+            from: (from, at as u64 * size, bytes),
+            to: (&staging, 0, bytes),
+        };
+        let recording = Recording::new(&timeline, &[copy, Command::Barrier], false)?;
         recording.submit()?;
         timeline.wait(None)?;
         staging.read(0, part)?;

@@ -7,6 +7,7 @@
 //@ include chosen
 //@ buffer source read array<u32>
 //@ buffer index read array<u32>
+//@ buffer flag write array<atomic<u32>>
 //@ buffer out write array<$O>
 //@ include columns
 

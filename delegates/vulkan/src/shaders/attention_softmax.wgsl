@@ -10,7 +10,7 @@
 //@ include index
 //@ include numbers
 //@ include batch
-//@ include softmax
+//@ include exp_below
 //@ buffer mask read array<u32>
 //@ buffer scores write array<f32>
 //@ buffer logs write array<f32>

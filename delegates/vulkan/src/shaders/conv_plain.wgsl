@@ -49,6 +49,8 @@ fn element(i: u32) -> f32 {
                 let t = meet(ox, kx, 26u);
                 if t >= params[26] { continue; }
                 let k = (kz * params[20] + ky) * params[28] + kx;
+                // Sums of sums lose less than one long sum.
+                var part = 0.0;
                 for (var c = 0u; c < inner; c++) {
                     let channel = group * inner + c;
                     let at = (((n * params[5] + channel) * params[10] + z) * params[18] + y) * params[26] + t;
@@ -56,8 +58,9 @@ fn element(i: u32) -> f32 {
                     if params[9] != 0u { weight = (channel * params[8] + o % params[8]) * volume + k; }
                     let a = float_from(x[word_of(at, params[2])], at, params[2]);
                     let b = float_from(w[word_of(weight, params[3])], weight, params[3]);
-                    sum += a * b;
+                    part += a * b;
                 }
+                sum += part;
             }
         }
     }

@@ -1,5 +1,5 @@
-// Elements of a tensor that an index tensor names along a dimension. Indices count from the end where they are negative; those out of range are
-// moved to the nearest that there is, so that nothing outside is read.
+// Elements of a tensor that an index tensor names along a dimension. Indices count from the end where they are negative; see `include/chosen.wgsl`
+// for those out of range.
 //@ workgroup 64
 //@ variant words WORDS=1 W=u32
 //@ variant wide WIDE=1 W=vec4<u32>
@@ -7,6 +7,7 @@
 //@ include chosen
 //@ buffer source read array<$W>
 //@ buffer index read array<u32>
+//@ buffer flag write array<atomic<u32>>
 //@ buffer out write array<$W>
 //@ include pull
 // params: 0 to 3 of `pull`, 4 first element of the source (signed), 5 elements from one index to the next, 6 how many indices there are (0: places),
@@ -29,7 +30,8 @@ fn source_of(e: u32) -> u32 {
         which += (rest - whole * size) * params[base + 2u];
         rest = whole;
     }
-    let row = chosen_of(index[which * params[7]], params[6]);
+    let words = params[7];
+    let row = chosen_of(index[which * words], index[which * words + words - 1u], words, params[6]);
     if row < params[8] || row >= params[9] { return KEEP; }
     return at + row * params[5];
 }

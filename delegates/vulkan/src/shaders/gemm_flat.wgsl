@@ -4,7 +4,8 @@
 // params (behind those of `include product`):
 //   31 scale of a (bits), zero point of a
 //   33 elements along k that share a scale of b, steps of scales from a column to the next and from a group to the next
-//   36 flags: 1 scales, 2 zero points, 4 the result is quantized, 8 scales of 64 bits; code of the zero points << 8
+//   36 flags: 1 scales, 2 zero points, 4 the result is quantized, 8 scales of 64 bits, 16 `c` is integers of the scale of a · b;
+//      code of the zero points << 8
 //   37 1 / scale of the result (bits), its zero point, its least and greatest integer
 //@ workgroup 64
 //@ include index
@@ -21,20 +22,7 @@
 //@ include finish
 //@ include product
 //@ include requantize
-
-fn scale_of(n: u32, group: u32) -> f32 {
-    if (params[36] & 1u) == 0u { return 1.0; }
-    let i = n * params[34] + group * params[35];
-    if (params[36] & 8u) != 0u { return f32_of_double(scales[2u * i], scales[2u * i + 1u]); }
-    return bitcast<f32>(scales[i]);
-}
-
-fn zero_of(n: u32, group: u32) -> f32 {
-    if (params[36] & 2u) == 0u { return 0.0; }
-    let i = n * params[34] + group * params[35];
-    let code = params[36] >> 8u;
-    return f32(int_from(zeros[word_of(i, code)], i, code));
-}
+//@ include scales
 
 fn sum_of(m: u32, n: u32, z: u32) -> f32 {
     let a_code = params[9] & 255u;
@@ -53,6 +41,7 @@ fn sum_of(m: u32, n: u32, z: u32) -> f32 {
             x += params[12];
             y += params[17];
         }
+        if (params[36] & 16u) != 0u { sum += f32(bitcast<i32>(c[n * params[24]])); }
         total += sum * scale_of(n, group);
         group++;
     }

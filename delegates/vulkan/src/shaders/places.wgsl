@@ -4,6 +4,7 @@
 //@ include chosen
 //@ buffer a read array<u32>
 //@ buffer b read array<u32>
+//@ buffer flag write array<atomic<u32>>
 //@ buffer out write array<u32>
 // params: 0 elements, 1 to 3 for `a`: words of an index, how many indices there are (0: places), elements from one index to the next; 4 to 6 for `b`;
 // 7 dimensions, then for each, the outermost first: size, stride in `a`, stride in `b`
@@ -23,5 +24,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         second += (rest - whole * size) * params[base + 2u];
         rest = whole;
     }
-    out[e] = chosen_of(a[first * params[1]], params[2]) * params[3] + chosen_of(b[second * params[4]], params[5]) * params[6];
+    first *= params[1];
+    second *= params[4];
+    let one = chosen_of(a[first], a[first + params[1] - 1u], params[1], params[2]);
+    let two = chosen_of(b[second], b[second + params[4] - 1u], params[4], params[5]);
+    out[e] = one * params[3] + two * params[6];
 }

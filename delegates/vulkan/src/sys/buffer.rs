@@ -18,7 +18,8 @@ pub struct Buffer {
 }
 
 enum Memory {
-    Piece(Piece<Block>),
+    /// With whether the processor writes and reads it.
+    Piece(Piece<Block>, bool),
     Imported(vk::DeviceMemory),
 }
 
@@ -35,7 +36,8 @@ impl Buffer {
             raw: piece.block.buffer,
             base: piece.offset,
             size: piece.bytes,
-            memory: Memory::Piece(piece),
+            // What kernels use on a device with memory of its own is left to copies, even where the processor could.
+            memory: Memory::Piece(piece, r#use != Use::Device || gpu.facts().memory.unified),
         })
     }
 
@@ -134,14 +136,14 @@ impl Buffer {
     /// True if the processor reads it as fast as any other memory of the device.
     pub fn reads_fast(&self) -> bool {
         match &self.memory {
-            Memory::Piece(piece) => self.is_mapped() && self.gpu.facts().memory.reads_fast(piece.kind),
+            Memory::Piece(piece, _) => self.is_mapped() && self.gpu.facts().memory.reads_fast(piece.kind),
             Memory::Imported(_) => false,
         }
     }
 
     fn mapped(&self) -> Option<(*mut u8, &Piece<Block>)> {
         match &self.memory {
-            Memory::Piece(piece) if !piece.block.mapped.is_null() => Some((piece.block.mapped, piece)),
+            Memory::Piece(piece, true) if !piece.block.mapped.is_null() => Some((piece.block.mapped, piece)),
             _ => None,
         }
     }
@@ -207,7 +209,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         match &self.memory {
             // Recordings that use it keep it alive, and waited for their work.
-            Memory::Piece(piece) => self.gpu.give_back(piece),
+            Memory::Piece(piece, _) => self.gpu.give_back(piece),
             // SAFETY: no run uses it any more, by the contract; the driver lets go of the host's memory.
             Memory::Imported(memory) => unsafe {
                 self.gpu.device.destroy_buffer(self.raw, None);

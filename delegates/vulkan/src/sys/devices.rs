@@ -193,7 +193,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         atom: limits.non_coherent_atom_size,
         ..table(&memory)
     };
-    memory.unified = memory.is_unified(kind);
+    memory.unified = memory.is_unified(kind) && !instance.staged;
     let device_heaps = memory.heaps.iter().filter(|heap| heap.device);
     let device_bytes = device_heaps.map(|heap| heap.bytes).max().unwrap_or(0);
     let facts = Facts {

@@ -208,6 +208,13 @@ impl Gpu {
         }
     }
 
+    /// True if the processor reads what kernels use as fast as any other memory.
+    pub fn reads_fast(&self) -> bool {
+        let table = &self.facts.memory;
+        let first = table.candidates(Use::Device, self.allowed).first().copied();
+        table.unified && first.is_some_and(|kind| table.reads_fast(kind))
+    }
+
     pub(super) fn take(&self, r#use: Use, bytes: u64) -> Result<Piece<Block>, Error> {
         lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)
     }

@@ -58,6 +58,8 @@ pub struct Instance {
     messages: Arc<Messages>,
     /// For tests: how many more submissions until one loses the device.
     lose: AtomicI64,
+    /// For tests: devices are taken for such with memory of their own, so that all goes through staging buffers.
+    pub(super) staged: bool,
 }
 
 impl Instance {
@@ -137,6 +139,7 @@ impl Instance {
             messenger: None,
             messages,
             lose: AtomicI64::new(lose),
+            staged: std::env::var_os("DELEGRAPH_VULKAN_STAGING").is_some_and(|v| v == "1"),
         };
         if validation {
             // The one above is for making and ending the instance only.

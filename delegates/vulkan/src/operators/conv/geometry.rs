@@ -161,11 +161,6 @@ impl Geometry {
     pub fn input4(&self) -> [u32; 4] {
         [self.batch, self.channels, self.axes[1].input, self.axes[2].input]
     }
-
-    /// Sizes of the output as four dimensions, for what has no depth.
-    pub fn output4(&self) -> [u32; 4] {
-        [self.batch, self.outputs, self.axes[1].output, self.axes[2].output]
-    }
 }
 
 /// One number for each dimension; one number stands for all.
@@ -266,7 +261,7 @@ mod tests {
         let geometry = plain.fit(&[1, 3, 8], &[5, 3, 3]).unwrap();
         let axis = geometry.axes[2];
         assert_eq!((axis.output, axis.offset, axis.lift()), (4, -1, 1));
-        assert_eq!(geometry.output4(), [1, 5, 1, 4]);
+        assert_eq!((geometry.outputs, geometry.input4()), (5, [1, 3, 1, 8]));
         assert!(plain.fit(&[1, 2, 8], &[5, 3, 3]).is_err());
         assert!(plain.fit(&[1, 3, 8], &[5, 3, 11]).is_err());
         // Without a batch.

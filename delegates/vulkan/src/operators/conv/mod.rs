@@ -84,9 +84,9 @@ struct Circumstances {
 
 fn choose(g: &Geometry, at: &Circumstances) -> Method {
     let [depth, down, across] = &g.axes;
-    let whole = g.groups == 1 || (g.inner() % 4 == 0 && g.share() % 4 == 0);
+    let whole = g.groups == 1 || (g.inner().is_multiple_of(4) && g.share().is_multiple_of(4));
     // Two neighbours of a row share a word.
-    let rows_fit = at.is_image || !at.is_half || (across.output % 2 == 0 && across.gap == 1);
+    let rows_fit = at.is_image || !at.is_half || (across.output.is_multiple_of(2) && across.gap == 1);
     if g.space == 3 || *depth != Axis::POINT || !rows_fit {
         return Method::Plain;
     }

@@ -1,6 +1,7 @@
 //! Elements by indices that are tensors: the engine that reads them, and what it shares with the one that writes.
 //!
-//! Indices out of range, for which PyTorch raises an error, are moved to the nearest that there is: nothing outside of a tensor is touched.
+//! Indices out of range, for which PyTorch raises an error, make the run fail. Until then they are moved to the nearest that there is: nothing
+//! outside of a tensor is touched.
 
 pub mod gather;
 pub mod scatter;
@@ -158,6 +159,7 @@ pub fn gather(
         &kernels::GATHER_WORDS
     };
     let within: i64 = dims.iter().map(|d| i64::from(d.size - 1) * d.source).sum();
+    let flag = e.flag()?;
     for part in parts(e, source, index, (start, within, jump), kind) {
         let mut params = vec![count, kind, 0, 0, (start - part.skipped) as u32, jump as u32];
         params.extend([index.extent, index.words(), part.first, part.end, dims.len() as u32]);
@@ -167,7 +169,7 @@ pub fn gather(
             0 => read(source),
             bytes => read(source).part((part.skipped * element) as u64, bytes),
         };
-        let operands = [bound, read(&index.tensor), write(out)];
+        let operands = [bound, read(&index.tensor), write(&flag), write(out)];
         e.dispatch(kernel, &operands, &params, grid(units(count, kind), 64))?;
     }
     Ok(())
@@ -256,7 +258,8 @@ pub fn combined(
             params.extend([*size, a[d], b[d]]);
         }
         if count > 0 {
-            let operands = [read(&sum.tensor), read(&next.tensor), write(&out)];
+            let flag = e.flag()?;
+            let operands = [read(&sum.tensor), read(&next.tensor), write(&flag), write(&out)];
             e.dispatch(&kernels::PLACES, &operands, &params, grid(count, 64))?;
         }
         sum = Index {

@@ -208,7 +208,8 @@ impl Write<'_> {
             (None, 2 | 3) => &kernels::SCATTER_WORDS,
             (None, _) => &kernels::SCATTER_LANES,
         };
-        let operands = [read(self.source), read(&index.tensor), write(out)];
+        let flag = e.flag()?;
+        let operands = [read(self.source), read(&index.tensor), write(&flag), write(out)];
         e.dispatch(kernel, &operands, &params, grid(columns, 64))
     }
 

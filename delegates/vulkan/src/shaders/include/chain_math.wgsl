@@ -156,14 +156,13 @@ fn apply_math(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
         case OP_FMOD, OP_REMAINDER, OP_FLOOR_DIV, OP_TRUNC_DIV: {
             let rest = m_fmod(x, y);
             let other = rest != 0.0 && (rest < 0.0) != (y < 0.0);
-            if op == OP_FMOD { return rest; }
-            if op == OP_REMAINDER { return select(rest, rest + y, other); }
-            if y == 0.0 { return quotient(x, y); }
             // Without the rest the quotient is whole.
-            let whole = round(quotient(x - rest, y));
-            let floored = whole - select(0.0, 1.0, other && op == OP_FLOOR_DIV);
+            let plain = quotient(x - select(rest, 0.0, y == 0.0), y);
+            let whole = round(plain) - select(0.0, 1.0, other && op == OP_FLOOR_DIV);
             let signed = bitcast<f32>((bitcast<u32>(x) ^ bitcast<u32>(y)) & 0x80000000u);
-            return select(floored, signed, floored == 0.0);
+            let divided = select(select(whole, signed, whole == 0.0), plain, y == 0.0);
+            let left = select(rest, rest + y, other && op == OP_REMAINDER);
+            return select(divided, left, op == OP_FMOD || op == OP_REMAINDER);
         }
         default: { return x; }
     }

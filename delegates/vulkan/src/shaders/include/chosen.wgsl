@@ -1,6 +1,11 @@
-// The index that the low word of an index element stands for: counted from the end where it is negative, and kept in range. `extent` 0: it is a place already.
-fn chosen_of(low: u32, extent: u32) -> u32 {
+// The index that an element of an index tensor stands for, of one word or two: counted from the end where it is negative. One that is out of range
+// sets the buffer `flag`, and is moved to the nearest that there is, so that nothing outside is touched. `extent` 0: it is a place already.
+fn chosen_of(low: u32, last: u32, words: u32, extent: u32) -> u32 {
     if extent == 0u { return low; }
-    let counted = bitcast<i32>(low) + select(0, bitcast<i32>(extent), bitcast<i32>(low) < 0);
+    let sign = select(0u, 0xffffffffu, low >= 0x80000000u);
+    let counted = bitcast<i32>(low + (sign & extent));
+    if counted < 0 || counted >= bitcast<i32>(extent) || (words == 2u && last != sign) {
+        atomicOr(&flag[0], 1u);
+    }
     return bitcast<u32>(clamp(counted, 0, bitcast<i32>(extent) - 1));
 }

@@ -27,5 +27,7 @@ fn column(e: u32) -> Column {
 }
 
 fn target_of(c: Column, k: u32) -> u32 {
-    return c.to + params[5] * chosen_of(index[(c.which + k * params[8]) * params[7]], params[6]);
+    let words = params[7];
+    let at = (c.which + k * params[8]) * words;
+    return c.to + params[5] * chosen_of(index[at], index[at + words - 1u], words, params[6]);
 }

@@ -62,15 +62,13 @@ fn log_core(f: f32) -> f32 {
     return 2.0 * s + s * tail;
 }
 
-// What a logarithm is where its argument is no positive number.
+// What a logarithm is where its argument is no positive number. Numbers that a driver takes for 0 have the logarithm of 0.
 fn log_checked(value: f32, x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u { return x; }
-    // Numbers that a driver takes for 0 have the logarithm of 0.
-    if magnitude == 0u || !(abs(x) > 0.0) { return -infinity(); }
-    if bits > 0x7fffffffu { return not_a_number(); }
-    return select(value, x, magnitude == 0x7f800000u);
+    let above = select(value, x, magnitude == 0x7f800000u);
+    let signed = select(above, not_a_number(), bits > 0x7fffffffu);
+    return select(select(signed, -infinity(), !(abs(x) > 0.0)), x, magnitude > 0x7f800000u);
 }
 
 fn log_sum(e: f32, l: f32) -> f32 {
@@ -83,18 +81,11 @@ fn m_log(x: f32) -> f32 {
     return log_checked(log_sum(parts.x, log_core(parts.y)), x);
 }
 
-// 2 / pi in words of 32 bits, from 32 bits before the point on.
+// 2 / pi in words of 32 bits, from 32 bits before the point on. (Drivers that compute in lanes pay for branches, here and below.)
 fn two_over_pi(i: u32) -> u32 {
-    switch i {
-        case 1u: { return 0xa2f9836eu; }
-        case 2u: { return 0x4e441529u; }
-        case 3u: { return 0xfc2757d1u; }
-        case 4u: { return 0xf534ddc0u; }
-        case 5u: { return 0xdb629599u; }
-        case 6u: { return 0x3c439041u; }
-        case 7u: { return 0xfe5163abu; }
-        default: { return 0u; }
-    }
+    let first = select(select(select(0u, 0xa2f9836eu, i == 1u), 0x4e441529u, i == 2u), 0xfc2757d1u, i == 3u);
+    let second = select(select(select(first, 0xf534ddc0u, i == 4u), 0xdb629599u, i == 5u), 0x3c439041u, i == 6u);
+    return select(second, 0xfe5163abu, i == 7u);
 }
 
 // The product of two words: low, high.
@@ -111,57 +102,53 @@ fn wide_product(x: u32, y: u32) -> vec2<u32> {
 
 // a >= 0 modulo pi / 2, from -pi/4 to pi/4, and the number of quarter turns, modulo 4.
 fn quarter_turns(a: f32) -> vec2<f32> {
-    if a < 2000.0 {
-        let n = round(a * 0.63661975);
-        let r = ((a - n * 1.5703125) - n * 0.0004837513) - n * 7.54979e-8;
-        return vec2<f32>(r, f32(u32(n) & 3u));
-    }
+    let n = round(min(a, 2000.0) * 0.63661975);
+    let near = ((a - n * 1.5703125) - n * 0.0004837513) - n * 7.54979e-8;
     // a is an integer times 2^exponent. Bits of 2/pi that make multiples of four turns are left out; 96 that follow decide.
-    let bits = bitcast<u32>(a);
+    let bits = bitcast<u32>(max(a, 1.0));
     let integer = (bits & 0x7fffffu) | 0x800000u;
-    let first = u32(i32(bits >> 23u) - 150 + 30);
+    let first = max(bits >> 23u, 120u) - 120u;
     let at = first >> 5u;
     let shift = first & 31u;
     let back = (32u - shift) & 31u;
     let keep = select(0xffffffffu, 0u, shift == 0u);
-    let w0 = (two_over_pi(at) << shift) | ((two_over_pi(at + 1u) >> back) & keep);
-    let w1 = (two_over_pi(at + 1u) << shift) | ((two_over_pi(at + 2u) >> back) & keep);
-    let w2 = (two_over_pi(at + 2u) << shift) | ((two_over_pi(at + 3u) >> back) & keep);
+    let t0 = two_over_pi(at);
+    let t1 = two_over_pi(at + 1u);
+    let t2 = two_over_pi(at + 2u);
+    let t3 = two_over_pi(at + 3u);
+    let w0 = (t0 << shift) | ((t1 >> back) & keep);
+    let w1 = (t1 << shift) | ((t2 >> back) & keep);
+    let w2 = (t2 << shift) | ((t3 >> back) & keep);
     let p1 = wide_product(integer, w1);
     let p2 = wide_product(integer, w2);
     let middle = p1.x + p2.y;
     let top = integer * w0 + p1.y + select(0u, 1u, middle < p1.x);
-    var high = (top << 2u) | (middle >> 30u);
-    var low = (middle << 2u) | (p2.x >> 30u);
-    let up = high >> 31u;
-    let turns = (top >> 30u) + up;
-    if up == 1u {
-        high = ~high;
-        low = ~low;
-    }
-    let lead = countLeadingZeros(high);
-    let part = (high << (lead & 31u)) | select(low >> ((32u - lead) & 31u), 0u, lead == 0u);
-    let r = f32(part) * power_of_two(-32 - i32(lead)) * 1.5707964;
-    return vec2<f32>(select(r, -r, up == 1u), f32(turns & 3u));
+    let flip = 0u - ((top >> 29u) & 1u);
+    let high = ((top << 2u) | (middle >> 30u)) ^ flip;
+    let low = ((middle << 2u) | (p2.x >> 30u)) ^ flip;
+    let turns = (top >> 30u) - flip;
+    let lead = min(countLeadingZeros(high), 31u);
+    let part = (high << lead) | ((low >> 1u) >> (31u - lead));
+    let far = f32(part) * power_of_two(-32 - i32(lead)) * 1.5707964;
+    let signed = select(far, -far, flip != 0u);
+    return select(vec2<f32>(signed, f32(turns & 3u)), vec2<f32>(near, f32(u32(n) & 3u)), a < 2000.0);
 }
 
 // Sine and cosine.
 fn m_sin_cos(x: f32) -> vec2<f32> {
     let bits = bitcast<u32>(x);
-    if (bits & 0x7f800000u) == 0x7f800000u { return vec2<f32>(not_a_number()); }
     let reduced = quarter_turns(abs(x));
     let r = reduced.x;
     let turns = u32(reduced.y);
     let z = r * r;
     let s = r + r * z * (-0.16666667 + z * (0.008333334 + z * (-0.0001984127 + z * 2.7557319e-6)));
     let c = 1.0 - 0.5 * z + z * z * (0.041666668 + z * (-0.0013888889 + z * (2.4801588e-5 - z * 2.7557319e-7)));
-    let odd = (turns & 1u) == 1u;
-    let sine = select(s, c, odd);
-    let cosine = select(c, s, odd);
+    let both = select(vec2<f32>(s, c), vec2<f32>(c, s), (turns & 1u) == 1u);
     // The sine is negative in the second half of the turn and for negative x, the cosine in the second and third quarter.
-    let flip = ((turns >> 1u) ^ (bits >> 31u)) & 1u;
-    let turn = ((turns + 1u) >> 1u) & 1u;
-    return vec2<f32>(select(sine, -sine, flip == 1u), select(cosine, -cosine, turn == 1u));
+    let sine = bitcast<u32>(both.x) ^ ((turns << 30u) & 0x80000000u) ^ (bits & 0x80000000u);
+    let cosine = bitcast<u32>(both.y) ^ (((turns + 1u) << 30u) & 0x80000000u);
+    let endless = (bits & 0x7f800000u) == 0x7f800000u;
+    return select(vec2<f32>(bitcast<f32>(sine), bitcast<f32>(cosine)), vec2<f32>(not_a_number()), endless);
 }
 
 // The angle from 0 to pi/2 whose tangent is y / x, both of them not negative.
@@ -204,18 +191,19 @@ fn erfc_far(a: f32) -> f32 {
 fn m_fmod(x: f32, y: f32) -> f32 {
     let xb = bitcast<u32>(x) & 0x7fffffffu;
     let yb = bitcast<u32>(y) & 0x7fffffffu;
-    if xb >= 0x7f800000u || yb > 0x7f800000u || yb == 0u { return not_a_number(); }
-    if xb < yb { return x; }
-    let xe = max(i32(xb >> 23u), 1);
-    let ye = max(i32(yb >> 23u), 1);
+    let bad = xb >= 0x7f800000u || yb > 0x7f800000u || yb == 0u;
+    let less = xb < yb;
+    let xe = max(xb >> 23u, 1u);
+    let ye = max(yb >> 23u, 1u);
     let ym = (yb & 0x7fffffu) | select(0u, 0x800000u, yb >= 0x800000u);
     var m = (xb & 0x7fffffu) | select(0u, 0x800000u, xb >= 0x800000u);
-    for (var e = xe; e > ye; e--) {
+    for (var e = select(xe, 0u, bad || less); e > ye; e--) {
         m = select(m, m - ym, m >= ym) << 1u;
     }
     m = select(m, m - ym, m >= ym);
     // m 2^(ye - 150), in two steps so that neither factor is out of range.
-    let step = select(64, -64, ye > 100);
-    let rest = f32(m) * power_of_two(clamp(ye - 150 + step, -126, 127)) * power_of_two(-step);
-    return bitcast<f32>(bitcast<u32>(rest) | (bitcast<u32>(x) & 0x80000000u));
+    let step = select(64, -64, ye > 100u);
+    let rest = f32(m) * power_of_two(clamp(i32(ye) - 150 + step, -126, 127)) * power_of_two(-step);
+    let signed = bitcast<f32>(bitcast<u32>(rest) | (bitcast<u32>(x) & 0x80000000u));
+    return select(select(signed, x, less), not_a_number(), bad);
 }

@@ -52,61 +52,52 @@ fn f16_bits(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let sign = (bits >> 16u) & 0x8000u;
     let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u { return sign | 0x7e00u; }
-    if magnitude >= 0x477ff000u { return sign | 0x7c00u; }
-    if magnitude < 0x38800000u {
-        // Below the smallest normal number: in steps of 2^-24. Adding 0.5 in f32 rounds there.
-        let rounded = bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u;
-        return sign | rounded;
-    }
-    let odd = (magnitude >> 13u) & 1u;
-    return sign | ((magnitude + 0xc8000fffu + odd) >> 13u);
+    // Below the smallest normal number: in steps of 2^-24. Adding 0.5 in f32 rounds there.
+    let small = bitcast<u32>(bitcast<f32>(magnitude) + 0.5) - 0x3f000000u;
+    let normal = (magnitude + 0xc8000fffu + ((magnitude >> 13u) & 1u)) >> 13u;
+    let finite = select(normal, small, magnitude < 0x38800000u);
+    let endless = select(0x7c00u, 0x7e00u, magnitude > 0x7f800000u);
+    return sign | select(finite, endless, magnitude >= 0x477ff000u);
 }
 
 // Bits of the nearest bf16, ties to even.
 fn bf16_bits(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
-    if (bits & 0x7fffffffu) > 0x7f800000u { return 0x7fc0u; }
-    return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    return select(rounded, 0x7fc0u, (bits & 0x7fffffffu) > 0x7f800000u);
 }
 
 // A float of a 64-bit integer, rounded to the nearest.
 fn float_of_long(low: u32, high: u32) -> f32 {
-    if high == (0u - (low >> 31u)) { return f32(bitcast<i32>(low)); }
     let negative = (high >> 31u) != 0u;
     // The magnitude; that of -2^63 is right as an unsigned number.
     let lower = select(low, 0u - low, negative);
     let upper = select(high, ~high + select(0u, 1u, low == 0u), negative);
-    // The top 31 bits, with a last bit that is set where anything is cut off: the conversion rounds them as it would the whole.
-    let lead = countLeadingZeros(upper);
-    let top = (upper << lead) | select(lower >> (32u - lead), 0u, lead == 0u);
-    let rest = lower << lead;
-    let sticky = (top & ~1u) | select(0u, 1u, ((top & 1u) | rest) != 0u);
-    let scaled = f32(sticky) * bitcast<f32>((127u + 32u - lead) << 23u);
-    return select(scaled, -scaled, negative);
+    // The top 32 bits, with a last bit that is set where anything is cut off: the conversion rounds them as it would the whole.
+    let lead = min(countLeadingZeros(upper), 31u);
+    let top = (upper << lead) | ((lower >> 1u) >> (31u - lead));
+    let sticky = top | select(0u, 1u, (lower << lead) != 0u);
+    let wide = f32(sticky) * bitcast<f32>((159u - lead) << 23u);
+    let value = select(wide, f32(lower), upper == 0u);
+    return select(value, -value, negative);
 }
 
 // The 64-bit integer that a float is without its fraction; beyond their range, the least one.
 fn long_of_float(x: f32) -> vec2<u32> {
     let bits = bitcast<u32>(x);
-    let exponent = i32((bits >> 23u) & 255u) - 127;
-    if exponent < 0 { return vec2<u32>(0u, 0u); }
-    if exponent >= 63 { return vec2<u32>(0u, 0x80000000u); }
+    let exponent = (bits >> 23u) & 255u;
     let mantissa = (bits & 0x7fffffu) | 0x800000u;
-    var low = 0u;
-    var high = 0u;
-    if exponent <= 23 {
-        low = mantissa >> u32(23 - exponent);
-    } else {
-        let shift = u32(exponent - 23);
-        low = select(mantissa << (shift & 31u), 0u, shift >= 32u);
-        high = select(mantissa >> ((32u - shift) & 31u), mantissa << (shift & 31u), shift >= 32u);
-    }
-    if (bits >> 31u) != 0u {
-        high = ~high + select(0u, 1u, low == 0u);
-        low = 0u - low;
-    }
-    return vec2<u32>(low, high);
+    // The mantissa is an integer times 2^(exponent - 150).
+    let right = mantissa >> min(150u - min(exponent, 150u), 31u);
+    let shift = max(exponent, 150u) - 150u;
+    let by = shift & 31u;
+    let shifted = mantissa << by;
+    let over = (mantissa >> 1u) >> (31u - by);
+    let low = select(select(shifted, 0u, shift >= 32u), right, exponent < 150u);
+    let high = select(select(over, shifted, shift >= 32u), 0u, exponent < 150u);
+    let negative = (bits >> 31u) != 0u;
+    let signed = vec2<u32>(select(low, 0u - low, negative), select(high, ~high + select(0u, 1u, low == 0u), negative));
+    return select(signed, vec2<u32>(0u, 0x80000000u), exponent >= 190u);
 }
 
 // The bits of an element of a code, in the low end of a word; the low word of I64. Integers have the float's without its fraction.

@@ -23,29 +23,25 @@ fn log2_pair(parts: vec2<f32>) -> vec2<f32> {
 fn power_exponent(x: f32, y: f32) -> vec2<f32> {
     let pair = log2_pair(log_split(abs(x)));
     let rough = pair.x * y;
-    if !(abs(rough) < 240.0) { return vec2<f32>(select(-240.0, 240.0, rough > 0.0), 0.0); }
     let h = leading(pair.x);
     let l = (pair.x - h) + pair.y;
     let yh = leading(y);
     let product = yh * h;
     let low = y * l + (y - yh) * h;
     let n = round(product + low);
-    return vec2<f32>(n, (product - n) + low);
+    let beyond = vec2<f32>(select(-240.0, 240.0, rough > 0.0), 0.0);
+    return select(beyond, vec2<f32>(n, (product - n) + low), abs(rough) < 240.0);
 }
 
 // x to the power y, where `magnitude` is 2 to the power `power_exponent(x, y)`.
 fn power_checked(magnitude: f32, x: f32, y: f32) -> f32 {
     let a = abs(x);
-    if y == 0.0 || x == 1.0 { return 1.0; }
-    if is_nan(x) || is_nan(y) { return not_a_number(); }
     let whole = abs(y) >= 8388608.0 || floor(y) == y;
     let odd = whole && abs(y) < 16777216.0 && floor(y * 0.5) != y * 0.5;
-    var value = magnitude;
-    if a == 1.0 { value = 1.0; }
-    if a == 0.0 || a == infinity() { value = select(0.0, infinity(), (a == 0.0) == (y < 0.0)); }
-    if bitcast<u32>(x) > 0x7fffffffu {
-        if !whole && a != 0.0 && a != infinity() { return not_a_number(); }
-        value = select(value, -value, odd);
-    }
-    return value;
+    let negative = bitcast<u32>(x) > 0x7fffffffu;
+    let at_end = a == 0.0 || a == infinity();
+    let positive = select(select(magnitude, 1.0, a == 1.0), select(0.0, infinity(), (a == 0.0) == (y < 0.0)), at_end);
+    let signed = select(positive, -positive, negative && odd);
+    let bad = is_nan(x) || is_nan(y) || (negative && !whole && !at_end);
+    return select(select(signed, not_a_number(), bad), 1.0, y == 0.0 || x == 1.0);
 }
