@@ -197,24 +197,28 @@ fn choose(facts: &Facts, product: &Product, inner: &[Batch], bases: [u32; 4]) ->
         })
     };
     let vectors = product.aligned(inner, bases);
+    let few = product.m <= 4;
+    if is_wide(facts) && !few && product.n >= 16 && product.k >= 16 {
+        let kernel = match pair {
+            Some(0) => &kernels::GEMM_TILE_F32,
+            Some(_) => &kernels::GEMM_TILE_F16,
+            None => &kernels::GEMM_TILE_CODE,
+        };
+        return Ok(Choice {
+            kernel,
+            lanes: 64,
+            tile: [64, 64],
+        });
+    }
     if let Some(pair) = pair {
         let of = |kernels: [&'static Kernel; 2]| kernels[pair];
-        if is_wide(facts) {
-            if product.m <= 4 && vectors && product.b_along_k() && product.k >= 256 {
-                let best = of([&kernels::GEMV_F32_SUBGROUP, &kernels::GEMV_F16_SUBGROUP]);
-                return Ok(Choice {
-                    kernel: facts.pick(&[best, of([&kernels::GEMV_F32, &kernels::GEMV_F16])])?,
-                    lanes: 64,
-                    tile: [1, 4],
-                });
-            }
-            if product.m >= 16 && product.n >= 16 && product.k >= 16 {
-                return Ok(Choice {
-                    kernel: of([&kernels::GEMM_TILE_F32, &kernels::GEMM_TILE_F16]),
-                    lanes: 64,
-                    tile: [64, 64],
-                });
-            }
+        if is_wide(facts) && few && vectors && product.b_along_k() && product.k >= 64 {
+            let best = of([&kernels::GEMV_F32_SUBGROUP, &kernels::GEMV_F16_SUBGROUP]);
+            return Ok(Choice {
+                kernel: facts.pick(&[best, of([&kernels::GEMV_F32, &kernels::GEMV_F16])])?,
+                lanes: 64,
+                tile: [1, 4],
+            });
         }
         if vectors && product.b_along_k() {
             return match product.m {
