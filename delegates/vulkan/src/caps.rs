@@ -105,7 +105,12 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
 }
 
 /// Operators that look at quantized types themselves.
-const QUANTIZED: &[&str] = &["aten::linear"];
+const QUANTIZED: &[&str] = &[
+    "aten::linear",
+    "aten::conv2d",
+    "aten::conv2d.padding",
+    "aten::convolution",
+];
 
 /// Operators that only move elements: integers stay what they are, where all stand for the same numbers.
 const MOVES: &[&str] = &[

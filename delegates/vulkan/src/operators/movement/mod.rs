@@ -5,7 +5,9 @@
 mod dispatch_tests;
 pub mod edges;
 pub mod join;
+pub mod pad;
 pub mod parts;
+pub mod rearrange;
 pub mod views;
 
 use crate::caps::{self, Refusal};
