@@ -26,26 +26,6 @@ pub struct Side {
     pub column: u32,
 }
 
-impl Side {
-    /// The last two dimensions of a row-major tensor as a matrix.
-    pub fn matrix(tensor: &Tensor) -> Side {
-        let row = tensor.dims.last().copied().unwrap_or(1).max(1);
-        Side {
-            tensor: tensor.clone(),
-            base: 0,
-            row,
-            column: 1,
-        }
-    }
-
-    /// With rows and columns changed.
-    #[must_use]
-    pub fn transposed(mut self) -> Side {
-        std::mem::swap(&mut self.row, &mut self.column);
-        self
-    }
-}
-
 /// A batch dimension: its size, and the steps of `a`, `b` and `c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
