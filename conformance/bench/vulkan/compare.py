@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import pathlib
+import platform
 import re
 import statistics
 import struct
@@ -30,6 +31,31 @@ def read_floats(path):
     ((_, entry),) = ((k, v) for k, v in json.loads(data[8 : 8 + size]).items() if k != "__metadata__")
     begin, end = (8 + size + at for at in entry["data_offsets"])
     return struct.unpack(f"<{(end - begin) // 4}f", data[begin:end])
+
+
+LINES = []
+
+
+def say(line=""):
+    """Prints, and keeps for the record."""
+    LINES.append(line)
+    print(line, flush=True)
+
+
+def machine(args):
+    """What the figures are of."""
+    try:
+        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        cpu = platform.processor() or platform.machine()
+    try:
+        summary = subprocess.run(["vulkaninfo", "--summary"], capture_output=True, text=True).stdout
+    except OSError:
+        summary = ""
+    devices = re.findall(r"deviceName\s*= (.*)", summary)
+    drivers = [f"{name} {info}".strip() for name, info in zip(re.findall(r"driverName\s*= (.*)", summary), re.findall(r"driverInfo\s*= (.*)", summary))]
+    version = subprocess.run([args.delegraph, "--version"], capture_output=True, text=True).stdout.strip()
+    return f"{version}; {cpu}, {os.cpu_count()} cores; " + "; ".join(f"{device}, {driver}" for device, driver in zip(devices, drivers))
 
 
 class Failed(Exception):
@@ -146,7 +172,7 @@ def side_by_side(engines, args):
             "rss_peak_mb": max(r["rss_peak_mb"] for r in rounds),
             "rss_added_mb": max(r["rss_peak_mb"] - r["rss_base_mb"] for r in rounds),
             "counts": count(engine, args.work) if type(engine) is not Warm else None,
-            "max_abs": max((r["max_abs"] for r in rounds if "max_abs" in r), default=None),
+            "version": rounds[0].get("version"), "max_abs": max((r["max_abs"] for r in rounds if "max_abs" in r), default=None),
         })
     return rows
 
@@ -156,11 +182,11 @@ def mb(count):
 
 
 def table(header, rows):
-    print("| " + " | ".join(header) + " |")
-    print("| --- |" + " ---: |" * (len(header) - 1))
+    say("| " + " | ".join(header) + " |")
+    say("| --- |" + " ---: |" * (len(header) - 1))
     for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print(flush=True)
+        say("| " + " | ".join(row) + " |")
+    say()
 
 
 def print_side_by_side(rows):
@@ -177,8 +203,8 @@ def print_side_by_side(rows):
     ours = rows[0]
     for row in rows[1:]:
         if row["engine"].startswith("ncnn"):
-            print(f"beside {row['engine']}: the first inference is {row['first_ms'] / ours['first_ms']:.2f} times faster, "
-                  f"a steady one {row['steady_ms'] / ours['steady_ms']:.2f} times; its outputs differ from PyTorch's by {row['max_abs']:.1e} at most")
+            say(f"Beside {row['engine']} {row['version']}: the first inference is {row['first_ms'] / ours['first_ms']:.2f} times faster, "
+                f"a steady one {row['steady_ms'] / ours['steady_ms']:.2f} times; its outputs differ from PyTorch's by {row['max_abs']:.1e} at most.")
 
 
 def main():
@@ -191,9 +217,13 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="steady runs of a process")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures")
+    parser.add_argument("--record", type=pathlib.Path, help="write what is printed")
     args = parser.parse_args()
 
     record, failed = {"networks": {}, "peer": None}, False
+    say(machine(args))
+    say(f"Steady times are medians of {args.runs} runs; where engines are compared, figures are medians of {args.rounds} rounds.")
+    say()
     rows = []
     for network in args.only or NETWORKS:
         engine = Delegraph(args, network)
@@ -223,7 +253,7 @@ def main():
     if args.no_peer or (args.only and "mobilenet-v2" not in args.only):
         pass
     elif not (args.peer and args.peer.exists()):
-        print("skipped: the peer: run `cargo xtask provision ncnn`")
+        say("skipped: the peer: run `cargo xtask provision ncnn`")
     elif "mobilenet-v2" in record["networks"]:
         try:
             engines = [Delegraph(args, "mobilenet-v2"), Warm(args, "mobilenet-v2"), Ncnn(args), Ncnn(args, fp16=True)]
@@ -234,6 +264,8 @@ def main():
             print(failure, file=sys.stderr)
     if args.json:
         args.json.write_text(json.dumps(record, indent=1) + "\n")
+    if args.record and not failed:
+        args.record.write_text("# The last run\n\n" + "\n".join(LINES) + "\n")
     return 1 if failed else 0
 
 

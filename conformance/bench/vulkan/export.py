@@ -13,6 +13,7 @@ import sys
 import torch
 from safetensors.torch import save_file
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from networks import NETWORKS, image, make  # noqa: E402
 

@@ -99,6 +99,9 @@ pub struct Encoder<'a> {
     /// Nodes that are fused behind the one that is being lowered.
     behind: Vec<u32>,
     node: u32,
+    /// Where in the order of nodes lowering is, and for each value the place where it is read last; outputs are read at the end.
+    position: u32,
+    last_read: Vec<u32>,
 }
 
 impl<'a> Encoder<'a> {
@@ -119,6 +122,8 @@ impl<'a> Encoder<'a> {
             flag: None,
             behind: Vec::new(),
             node: 0,
+            position: 0,
+            last_read: vec![0; image.value_count() as usize],
         };
         for (position, value) in image.inputs().iter().enumerate() {
             let dims = encoder.dims(value)?;
@@ -137,7 +142,9 @@ impl<'a> Encoder<'a> {
                 }
             }
         }
+        encoder.find_last_reads(&group_of);
         for index in 0..image.node_count() {
+            encoder.position = index;
             let group = group_of[index as usize].unwrap_or_default();
             if group.last().is_some_and(|last| *last != index) {
                 continue;
@@ -179,6 +186,40 @@ impl<'a> Encoder<'a> {
             });
         }
         Ok(encoder.schedule)
+    }
+
+    /// Finds where values are read last. A group runs where its last node stands.
+    fn find_last_reads(&mut self, group_of: &[Option<&[u32]>]) {
+        let image = self.image;
+        for index in 0..image.node_count() {
+            let group = group_of.get(index as usize).copied().flatten();
+            let runs = group.and_then(|group| group.last()).copied().unwrap_or(index);
+            for value in image.node(NodeIndex(index)).inputs() {
+                let last = &mut self.last_read[value.0 as usize];
+                *last = runs.max(*last);
+            }
+        }
+        for value in image.outputs().iter() {
+            self.last_read[value.0 as usize] = u32::MAX;
+        }
+    }
+
+    /// The tensor at an argument, row-major, if the node may write to it in place of a copy: nobody reads its memory after the node, the node
+    /// itself reads none of it through other arguments, and it is no input, state or constant.
+    pub fn spare(&self, node: &Node<'_>, argument: usize) -> Option<Tensor> {
+        let value = node.value(argument).ok()?;
+        let tensor = self.values[value.0 as usize]
+            .iter()
+            .find(|t| t.layout == Layout::RowMajor)?;
+        let shares = |tensors: &Vec<Tensor>| tensors.iter().any(|t| t.storage == tensor.storage);
+        let others = self.values.iter().zip(&self.last_read).enumerate();
+        let needed = others
+            .filter(|(other, _)| *other != value.0 as usize)
+            .any(|(_, (tensors, last))| shares(tensors) && *last >= self.position);
+        let once = node.view().inputs().filter(|v| *v == value).count() == 1;
+        let last = self.last_read[value.0 as usize] <= self.position;
+        let own = self.schedule.storages[tensor.storage].source == Source::Scratch;
+        (own && last && once && !needed).then(|| tensor.clone())
     }
 
     /// The device, or the weakest one while a region is compiled.
@@ -225,7 +266,7 @@ impl<'a> Encoder<'a> {
         let have = self.values[at].first().cloned();
         let have = have.ok_or_else(|| Error::internal(format!("value {at} is read before it is made")))?;
         let moved = movement::to_layout(self, &have, layout)?;
-        self.schedule.transfers += 1;
+        self.schedule.transfers += u32::from(moved.storage != have.storage);
         self.values[at].push(moved.clone());
         Ok(moved)
     }

@@ -5,6 +5,7 @@ pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod fold;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -28,7 +29,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     elementwise::OPERATORS,
     create::OPERATORS,
     movement::views::OPERATORS,
-    movement::edges::OPERATORS,
+    movement::rearrange::OPERATORS,
+    movement::pad::OPERATORS,
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
     reduce::OPERATORS,
@@ -38,6 +40,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,

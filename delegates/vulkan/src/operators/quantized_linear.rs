@@ -194,7 +194,14 @@ struct Layer {
 /// Sizes that do not fit, or a tensor that the device does not bind.
 pub fn linear(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let layer = layer(node, e)?;
-    let finish = e.finish(node, Layout::RowMajor)?;
+    let finish = match layer.quantized {
+        // Links are of floats: none stands behind integers.
+        true => {
+            let out = e.output(node, 0, Layout::RowMajor)?;
+            e.unfinished(out)?
+        }
+        false => e.finish(node, Layout::RowMajor)?,
+    };
     if finish.out.count() == 0 {
         return Ok(());
     }

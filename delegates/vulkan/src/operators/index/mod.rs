@@ -5,6 +5,7 @@
 
 pub mod gather;
 pub mod scatter;
+pub mod write;
 
 use super::movement::{WIDE, kind, units, widening};
 use crate::caps::{self, Refusal};

@@ -1,9 +1,13 @@
 //! Operators that only move elements, and the engine that they share: strided views of tensors are made contiguous by one kernel, for
 //! elements of any size.
 
+#[cfg(test)]
+mod dispatch_tests;
 pub mod edges;
 pub mod join;
+pub mod pad;
 pub mod parts;
+pub mod rearrange;
 pub mod views;
 
 use crate::caps::{self, Refusal};

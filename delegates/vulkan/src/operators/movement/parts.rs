@@ -1,6 +1,7 @@
 //! Tensors with some of their elements replaced by those of another.
 
-use super::views::{diagonal_of, position, row, slice_bounds};
+use super::rearrange::diagonal_of;
+use super::views::{position, row, slice_bounds};
 use super::{Axis, View, WIDE, kind, strided, view_of, widening};
 use crate::caps::Operator;
 use crate::encoder::{Encoder, grid, read, write};
@@ -16,12 +17,18 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::diagonal_scatter", diagonal_scatter),
 ];
 
-/// A new tensor for the first output with the elements of argument 0: what an operator then writes to.
+/// A tensor for the first output with the elements of argument 0, what an operator then writes to: a copy, or the memory itself where nobody
+/// needs it any more.
 ///
 /// # Errors
 /// As [`strided`].
 pub fn copied(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<Tensor, Error> {
     let view = view_of(e, node, 0)?;
+    let value = node.output(0)?;
+    if let Some(spare) = e.spare(node, 0).filter(|t| t.dtype == view.source.dtype) {
+        e.set(value, spare.clone());
+        return Ok(spare);
+    }
     let out = e.output(node, 0, Layout::RowMajor)?;
     if out.dims != view.source.dims {
         return Err(Error::invalid("the output has other sizes than what it is made of"));
