@@ -106,10 +106,10 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
 
 /// Operators that look at quantized types themselves.
 const QUANTIZED: &[&str] = &[
-    "aten::linear",
     "aten::conv2d",
     "aten::conv2d.padding",
     "aten::convolution",
+    "aten::linear",
 ];
 
 /// Operators that only move elements: integers stay what they are, where all stand for the same numbers.
@@ -118,6 +118,7 @@ const MOVES: &[&str] = &[
     "aten::clone",
     "aten::expand",
     "aten::flatten.using_ints",
+    "aten::max_pool2d",
     "aten::permute",
     "aten::reshape",
     "aten::select.int",
