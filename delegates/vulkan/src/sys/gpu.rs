@@ -40,6 +40,8 @@ pub struct Gpu {
     file: Option<PathBuf>,
     /// How many pipelines the file knows.
     saved: AtomicUsize,
+    /// Bytes of the cache that need not be written: as it was when it was made of a file, or written last.
+    known: AtomicUsize,
     /// By number of buffers.
     layouts: Mutex<HashMap<usize, (vk::DescriptorSetLayout, vk::PipelineLayout)>>,
     /// By index of the kernel.
@@ -150,6 +152,7 @@ impl Gpu {
             cache: vk::PipelineCache::null(),
             file: caches.map(|folder| cache::file(folder, &facts)),
             saved: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
             facts,
@@ -161,6 +164,12 @@ impl Gpu {
         let info = vk::PipelineCacheCreateInfo::default().initial_data(kept.as_deref().unwrap_or_default());
         // SAFETY: the device is open; the data has the header of this device and driver, and is as long as it was written.
         gpu.cache = unsafe { gpu.device.create_pipeline_cache(&info, None) }.map_err(|r| error("make a cache", r))?;
+        if kept.is_some() {
+            // A driver may put something before what it was given.
+            // SAFETY: as above.
+            let data = unsafe { gpu.device.get_pipeline_cache_data(gpu.cache) }.unwrap_or_default();
+            gpu.known = AtomicUsize::new(data.len());
+        }
         let info = vk::BufferCreateInfo::default().size(256).usage(USAGE);
         // SAFETY: as above. What one buffer may lie in, all of the same use may.
         gpu.allowed = unsafe {
@@ -267,10 +276,12 @@ impl Gpu {
             return;
         }
         // SAFETY: the device is open.
-        if let Ok(data) = unsafe { self.device.get_pipeline_cache_data(self.cache) } {
-            if self.facts.identity.made(&data) && cache::read(file, &self.facts.identity).as_ref() != Some(&data) {
-                let _ = cache::write(file, &data);
-            }
+        let Ok(data) = (unsafe { self.device.get_pipeline_cache_data(self.cache) }) else {
+            return;
+        };
+        // A driver may write the same pipelines in other bytes each time: only more of them are news.
+        if self.facts.identity.made(&data) && self.known.swap(data.len(), Ordering::AcqRel) < data.len() {
+            let _ = cache::write(file, &data);
         }
     }
 
