@@ -76,7 +76,8 @@ fn root(x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     // sqrt(2 m 2^-150)
     let small = sqrt(2.0 * f32(bits)) * bitcast<f32>((127u - 75u) << 23u);
-    return select(sqrt(x), small, bits > 0u && bits < 0x800000u);
+    let value = select(sqrt(x), small, bits > 0u && bits < 0x800000u);
+    return select(value, bitcast<f32>(0x7fc00000u), bits > 0x80000000u);
 }
 
 // What an element of a dtype makes of it.

@@ -75,7 +75,7 @@ fn apply_math(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
         case OP_ATANH: { v = 2.0 * a / (1.0 - a); next = true; }
         case OP_LOGIT: {
             next = x > 0.3 && x < 0.7;
-            v = select(x, 2.0 * x - 1.0, next) / (1.0 - x);
+            v = select(select(x, 2.0 * x - 1.0, next) / (1.0 - x), x, x < 1e-9);
         }
         case OP_XLOGY: { v = y; }
         default: {}
