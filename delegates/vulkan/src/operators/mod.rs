@@ -5,6 +5,7 @@ pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod fold;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -20,6 +21,7 @@ pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
+pub mod strided;
 
 use crate::caps::Operator;
 
@@ -39,6 +41,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,

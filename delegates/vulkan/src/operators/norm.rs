@@ -5,7 +5,7 @@ use crate::encoder::{Encoder, grid, read, write};
 use crate::kernels;
 use crate::node::Node;
 use crate::operators::reduce::{Combine, Last, Map, fold, is_float};
-use crate::operators::reduce_rows::{GROUP, Lying, Rows, code, merged, optional, words};
+use crate::operators::reduce_rows::{Lying, Rows, Share, code, merged, optional, words};
 use crate::tensor::{Layout, Tensor};
 use delegraph_sdk::image::{NodeView, ValueIndex};
 use delegraph_sdk::{DType, Error};
@@ -52,7 +52,7 @@ impl Lines {
         let (Some(images), Some(channels)) = (x.dims.first(), x.dims.get(1)) else {
             return Err(Error::invalid("there are no channels"));
         };
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(Error::invalid(format!(
                 "{channels} channels do not make {groups} groups"
             )));
@@ -93,8 +93,12 @@ impl Lines {
 
     /// True if two neighbours of a row are always a word of 16-bit elements.
     fn paired(&self) -> bool {
-        let outer_even = self.outer[0] == 1 || self.outer[1] % 2 == 0;
-        self.inner[1] == 1 && self.inner[0] % 2 == 0 && outer_even && self.image % 2 == 0 && self.row % 2 == 0
+        let outer_even = self.outer[0] == 1 || self.outer[1].is_multiple_of(2);
+        self.inner[1] == 1
+            && self.inner[0].is_multiple_of(2)
+            && outer_even
+            && self.image.is_multiple_of(2)
+            && self.row.is_multiple_of(2)
     }
 }
 
@@ -123,18 +127,21 @@ fn normalize(
         | u32::from(by == By::MeanSquare) << 2
         | u32::from(narrow && lines.paired()) << 3
         | u32::from(lines.by_outer) << 4;
-    let group = length > 64;
-    let kernel = match (group, narrow) {
-        (false, false) => &kernels::NORM_ROWS_FLAT,
-        (false, true) => &kernels::NORM_ROWS_FLAT_NARROW,
-        (true, false) => &kernels::NORM_ROWS_GROUP,
-        (true, true) => &kernels::NORM_ROWS_GROUP_NARROW,
+    let share = Share::of(lines.count, length, false, e.facts());
+    let kernel = match (share, narrow) {
+        (Share::Flat, false) => &kernels::NORM_ROWS_FLAT,
+        (Share::Flat, true) => &kernels::NORM_ROWS_FLAT_NARROW,
+        (Share::Group, false) => &kernels::NORM_ROWS_GROUP,
+        (Share::Group, true) => &kernels::NORM_ROWS_GROUP_NARROW,
+        (Share::Team(_), false) => &kernels::NORM_ROWS_TEAM,
+        (Share::Team(_), true) => &kernels::NORM_ROWS_TEAM_NARROW,
     };
     let (weight, bias) = (weight.unwrap_or(x), bias.unwrap_or(x));
     let mut params = vec![lines.count, code(x)?, code(out)?, length, lines.inner[0]];
     params.extend([lines.outer[1], lines.inner[1], lines.per_image, lines.image, lines.row]);
     params.extend([lines.weights, flags, (eps as f32).to_bits(), code(weight)?, code(bias)?]);
-    let groups = grid(lines.count, if group { 1 } else { GROUP });
+    params.push(share.rows());
+    let groups = share.grid(lines.count);
     e.dispatch(
         kernel,
         &[read(x), read(weight), read(bias), write(out)],
@@ -243,7 +250,7 @@ fn encode_groups(node: &Node<'_>, e: &mut Encoder<'_>, at: &Grouped) -> Encoded 
     let value = node.value(0)?;
     let channels = e.dims(value)?.get(1).copied().unwrap_or(0);
     // Padded channels are not elements: groups that end in them are not rows.
-    let layout = if channels % 4 == 0 {
+    let layout = if channels.is_multiple_of(4) {
         e.layout(value)
     } else {
         Layout::RowMajor

@@ -11,7 +11,7 @@ use ash::vk;
 use delegraph_sdk::{Error, Status};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What buffers are for, all of them.
@@ -44,6 +44,19 @@ pub struct Gpu {
     layouts: Mutex<HashMap<usize, (vk::DescriptorSetLayout, vk::PipelineLayout)>>,
     /// By index of the kernel.
     pipelines: Mutex<HashMap<usize, vk::Pipeline>>,
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static USED: AtomicU64 = AtomicU64::new(0);
+
+/// Allocations of device memory in this process that are alive.
+pub fn allocated() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
+/// Bytes of them that somebody uses.
+pub fn used() -> u64 {
+    USED.load(Ordering::Relaxed)
 }
 
 /// A block of memory: one buffer over all of it.
@@ -216,11 +229,22 @@ impl Gpu {
     }
 
     pub(super) fn take(&self, r#use: Use, bytes: u64) -> Result<Piece<Block>, Error> {
-        lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)
+        let piece = lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)?;
+        USED.fetch_add(piece.bytes, Ordering::Relaxed);
+        Ok(piece)
+    }
+
+    fn free(&self, block: Block) {
+        // SAFETY: nobody has a piece of it any more; whoever had waited for the device. Freeing memory unmaps it.
+        unsafe {
+            self.device.destroy_buffer(block.buffer, None);
+            self.device.free_memory(block.memory, None);
+        }
     }
 
     pub(super) fn give_back(&self, piece: &Piece<Block>) {
         lock(&self.pools).give_back(&Driver(self), piece);
+        USED.fetch_sub(piece.bytes, Ordering::Relaxed);
     }
 
     /// Makes the pipelines of these kernels, and keeps what the driver made of them for other processes.
@@ -398,9 +422,12 @@ impl Backing for Driver<'_> {
             })()
         };
         match made {
-            Ok(()) => Ok(block),
+            Ok(()) => {
+                ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+                Ok(block)
+            }
             Err(error) => {
-                self.release(block);
+                gpu.free(block);
                 Err(error)
             }
         }
@@ -408,11 +435,8 @@ impl Backing for Driver<'_> {
 
     fn release(&self, block: Block) {
         let Driver(gpu) = self;
-        // SAFETY: nobody has a piece of it any more; whoever had waited for the device. Freeing memory unmaps it.
-        unsafe {
-            gpu.device.destroy_buffer(block.buffer, None);
-            gpu.device.free_memory(block.memory, None);
-        }
+        ALLOCATIONS.fetch_sub(1, Ordering::Relaxed);
+        gpu.free(block);
     }
 }
 

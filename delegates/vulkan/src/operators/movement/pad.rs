@@ -37,7 +37,6 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::repeat", repeat),
     row("aten::tile", repeat),
     row("aten::roll", roll),
-    row("aten::im2col", im2col),
 ];
 
 fn accept_pad(node: &NodeView<'_>) -> Result<(), Refusal> {
@@ -182,59 +181,6 @@ fn rolled(edge: Edge, shift: i64) -> Edge {
         beyond: Beyond::Wrap,
         ..edge
     }
-}
-
-/// Windows of an image as columns: the image is padded, and the windows are a view of that.
-fn im2col(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let pair = |i: usize| match node.ints(i)?[..] {
-        [a] => Ok((a, a)),
-        [a, b] => Ok((a, b)),
-        _ => Err(Error::invalid("two numbers")),
-    };
-    let (kernel, dilation, padding, stride) = (pair(1)?, pair(2)?, pair(3)?, pair(4)?);
-    let view = view_of(e, node, 0)?;
-    let [front @ .., c, h, w] = view.axes.as_slice() else {
-        return Err(Error::invalid("three dimensions at least"));
-    };
-    let grown = |axis: Axis, by: i64| {
-        let size = u32::try_from(i64::from(axis.size) + 2 * by);
-        let size = size.map_err(|_| Error::invalid("the padding takes more than there is"))?;
-        Ok::<_, Error>(Edge {
-            size,
-            before: by,
-            ..Edge::plain(axis)
-        })
-    };
-    let mut edges: Vec<Edge> = front.iter().map(|a| Edge::plain(*a)).collect();
-    edges.extend([Edge::plain(*c), grown(*h, padding.0)?, grown(*w, padding.1)?]);
-    let padded = if padding == (0, 0) {
-        view
-    } else {
-        let dims: Vec<u32> = edges.iter().map(|a| a.size).collect();
-        let padded = e.make(view.source.dtype, &dims, Layout::RowMajor)?;
-        window(e, (&view.source, 0), &edges, 0, &padded)?;
-        View::of(&padded)
-    };
-    let [front @ .., c, h, w] = padded.axes.as_slice() else {
-        return Err(Error::internal("three dimensions at least"));
-    };
-    // Along a dimension: where windows begin, and what is in one.
-    let windows = |axis: &Axis, kernel: i64, dilation: i64, step: i64| {
-        let room = i64::from(axis.size) - dilation * (kernel - 1) - 1;
-        if step < 1 || kernel < 1 || room < 0 {
-            return Err(Error::invalid("a window does not fit the image"));
-        }
-        let axis = |size: i64, step: i64| Axis {
-            size: size as u32,
-            stride: axis.stride * step,
-        };
-        Ok::<_, Error>((axis(room / step + 1, step), axis(kernel, dilation)))
-    };
-    let (rows, inner_rows) = windows(h, kernel.0, dilation.0, stride.0)?;
-    let (columns, inner_columns) = windows(w, kernel.1, dilation.1, stride.1)?;
-    let mut axes = front.to_vec();
-    axes.extend([*c, inner_rows, inner_columns, rows, columns]);
-    show(e, node.output(0)?, &View { axes, ..padded })
 }
 
 #[cfg(test)]

@@ -92,8 +92,6 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::expand_copy", expand),
     first("aten::expand_as", expand),
     row("aten::broadcast_tensors", broadcast_all),
-    row("aten::fill.Tensor", |node, e| expanded(node, e, 1)),
-    row("aten::copy", |node, e| expanded(node, e, 1)),
     row("aten::broadcast_to", expand),
     row("aten::slice.Tensor", slice),
     row("aten::slice_copy.Tensor", slice),
