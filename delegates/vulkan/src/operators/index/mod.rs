@@ -4,6 +4,7 @@
 //! outside of a tensor is touched.
 
 pub mod gather;
+pub mod rows;
 pub mod scatter;
 pub mod write;
 

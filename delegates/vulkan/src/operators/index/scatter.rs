@@ -1,7 +1,7 @@
 //! Operators that write elements by indices. The tensor itself stays: each makes a new one.
 
 use super::write::{Dim, Meeting, Write};
-use super::{Index, combined, front, given, indexes, indexes_by_list};
+use super::{Index, combined, front, given, indexes, indexes_by_list, rows};
 use crate::caps::{self, Operator, Refusal};
 use crate::codes::code;
 use crate::encoder::Encoder;
@@ -213,16 +213,22 @@ fn by_index(node: &Node<'_>, e: &mut Encoder<'_>, meeting: Meeting) -> Result<()
     let dtype = e.dtype(node.output(0)?)?;
     let src = written(node, e, 3, dtype)?;
     let tensor = e.input(node, 2)?;
-    let (out, axes) = target(node, e)?;
-    let at = node.dim(1, axes.len())?;
-    let mut sizes: Vec<u32> = axes.iter().map(|a| a.size).collect();
-    sizes[at] = tensor.count();
-    let src = broadcast(src, &sizes)?;
+    let mut sizes = e.dims(node.value(0)?)?;
+    if sizes.is_empty() {
+        sizes.push(1);
+    }
+    let at = node.dim(1, sizes.len())?;
     let index = Index {
-        extent: axes[at].size,
-        jump: axes[at].stride,
+        extent: sizes[at],
+        jump: i64::from(strides(&sizes)[at]),
         tensor,
     };
+    sizes[at] = index.tensor.count();
+    let src = broadcast(src, &sizes)?;
+    if meeting == Meeting::Replace && rows::replace(node, e, &index, &src, (at, 1))? {
+        return Ok(());
+    }
+    let (out, axes) = target(node, e)?;
     let others = (0..axes.len()).filter(|d| *d != at);
     let dims = others.map(|d| Dim {
         size: axes[d].size,
@@ -260,6 +266,25 @@ fn meeting_of(node: &Node<'_>) -> Result<Meeting, Error> {
 fn index_put(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let values = view_of(e, node, 2)?;
     let given = given(node, e)?;
+    if values.source.dtype != e.dtype(node.output(0)?)? {
+        return Err(Error::invalid(format!("values of {} are put", values.source.dtype)));
+    }
+    let meeting = meeting_of(node)?;
+    if let ([(at, tensor)], Meeting::Replace) = (&given[..], meeting) {
+        let dims = e.dims(node.value(0)?)?;
+        if let (Some(extent), Some(jump)) = (dims.get(*at), strides(&dims).get(*at)) {
+            let index = Index {
+                extent: *extent,
+                jump: i64::from(*jump),
+                tensor: tensor.clone(),
+            };
+            let shape = [&dims[..*at], &tensor.dims, &dims[*at + 1..]].concat();
+            let slices = broadcast(values.clone(), &shape)?;
+            if rows::replace(node, e, &index, &slices, (*at, tensor.dims.len()))? {
+                return Ok(());
+            }
+        }
+    }
     let (out, axes) = target(node, e)?;
     if given.last().is_some_and(|(d, _)| *d >= axes.len()) {
         return Err(Error::invalid("there are more indices than dimensions"));
@@ -302,7 +327,7 @@ fn index_put(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         index_stride: 1,
         source_stride: source_stride.unwrap_or(0),
         dims,
-        meeting: meeting_of(node)?,
+        meeting,
         factor: Scalar::Int(1),
     }
     .to(e, &out)

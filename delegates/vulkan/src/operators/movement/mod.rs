@@ -108,7 +108,7 @@ impl View {
 }
 
 /// Axes without those of size 1, neighbours joined where they are one.
-fn compact(axes: &[Axis]) -> Vec<Axis> {
+pub fn compact(axes: &[Axis]) -> Vec<Axis> {
     let mut kept: Vec<Axis> = Vec::with_capacity(axes.len());
     for axis in axes.iter().filter(|a| a.size != 1) {
         match kept.last_mut() {
