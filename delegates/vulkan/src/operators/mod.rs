@@ -16,11 +16,13 @@ pub mod product;
 pub mod quantize;
 pub mod quantized_linear;
 pub mod reduce;
+pub mod reduce_distance;
 pub mod reduce_rows;
 pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
+pub mod sort_search;
 pub mod strided;
 
 use crate::caps::Operator;
@@ -41,6 +43,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    sort_search::OPERATORS,
+    reduce_distance::OPERATORS,
     grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,

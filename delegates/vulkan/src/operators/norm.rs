@@ -24,8 +24,17 @@ struct Lines {
     row: u32,
     /// Weights that a row of an image has; rows of one image follow each other in them.
     weights: u32,
-    /// Weights go by the outer dimension.
-    by_outer: bool,
+    /// Which of a row's weights an element has.
+    weighed: Weighed,
+}
+
+/// What weights go by, beside the row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weighed {
+    ByInner,
+    ByOuter,
+    /// A row has one.
+    ByRow,
 }
 
 impl Lines {
@@ -43,7 +52,7 @@ impl Lines {
             image: length,
             row: 0,
             weights: 0,
-            by_outer: false,
+            weighed: Weighed::ByInner,
         }
     }
 
@@ -67,7 +76,7 @@ impl Lines {
             image: channels * area,
             row: each * area,
             weights: each,
-            by_outer: true,
+            weighed: Weighed::ByOuter,
         };
         Ok(match x.layout {
             Layout::RowMajor => common,
@@ -75,9 +84,27 @@ impl Lines {
                 outer: [area, *channels],
                 inner: [each, 1],
                 row: each,
-                by_outer: false,
+                weighed: Weighed::ByInner,
                 ..common
             },
+        })
+    }
+
+    /// Channels, each over all images; row-major.
+    fn channels(x: &Tensor) -> Result<Lines, Error> {
+        let (Some(images), Some(channels)) = (x.dims.first(), x.dims.get(1)) else {
+            return Err(Error::invalid("there are no channels"));
+        };
+        let area: u32 = x.dims.iter().skip(2).product();
+        Ok(Lines {
+            count: *channels,
+            outer: [*images, channels * area],
+            inner: [area, 1],
+            per_image: *channels,
+            image: 0,
+            row: area,
+            weights: 1,
+            weighed: Weighed::ByRow,
         })
     }
 
@@ -126,7 +153,8 @@ fn normalize(
         | u32::from(bias.is_some()) << 1
         | u32::from(by == By::MeanSquare) << 2
         | u32::from(narrow && lines.paired()) << 3
-        | u32::from(lines.by_outer) << 4;
+        | u32::from(lines.weighed == Weighed::ByOuter) << 4
+        | u32::from(lines.weighed == Weighed::ByRow) << 5;
     let share = Share::of(lines.count, length, false, e.facts());
     let kernel = match (share, narrow) {
         (Share::Flat, false) => &kernels::NORM_ROWS_FLAT,
@@ -323,6 +351,29 @@ fn encode_batch(node: &Node<'_>, e: &mut Encoder<'_>, eps: usize) -> Encoded {
     Ok(())
 }
 
+/// By the statistics of the batch itself.
+fn encode_own_statistics(node: &Node<'_>, e: &mut Encoder<'_>) -> Encoded {
+    let x = e.input(node, 0)?;
+    let out = e.output(node, 0, Layout::RowMajor)?;
+    if x.count() == 0 {
+        return Err(Error::invalid("a batch without elements has no statistics"));
+    }
+    let lines = Lines::channels(&x)?;
+    let (weight, bias) = (optional(node, 1, e)?, optional(node, 2, e)?);
+    check(weight.as_ref(), lines.count)?;
+    check(bias.as_ref(), lines.count)?;
+    let eps = node.scalar(5)?.float();
+    normalize(
+        e,
+        &lines,
+        By::Deviation,
+        (&x, &out),
+        (weight.as_ref(), bias.as_ref()),
+        eps,
+    )?;
+    statistics(node, e, &x, &lines, eps)
+}
+
 fn accept_floats(node: &NodeView<'_>) -> Result<(), Refusal> {
     for value in node.inputs().chain(node.outputs().iter()) {
         let dtype = caps::dtype_of(node, value);
@@ -339,6 +390,14 @@ fn accept_channels(node: &NodeView<'_>) -> Result<(), Refusal> {
     match caps::rank(node, 0) {
         Some(2..) => Ok(()),
         _ => Err(Refusal::shape("channels are the second of two dimensions at least")),
+    }
+}
+
+fn accept_own_statistics(node: &NodeView<'_>) -> Result<(), Refusal> {
+    accept_channels(node)?;
+    match node.arg(3).bool() {
+        Some(true) => Ok(()),
+        _ => Err(Refusal::attribute("neither statistics nor training")),
     }
 }
 
@@ -388,6 +447,15 @@ pub const OPERATORS: &[Operator] = &[
         encode_groups(n, e, &grouped(1, None, 7))
     }),
     row("aten::batch_norm", accept_batch, |n, e| encode_batch(n, e, 7)),
+    row("aten::native_batch_norm", accept_batch, |n, e| encode_batch(n, e, 7)),
+    row("aten::_native_batch_norm_legit", accept_batch, |n, e| {
+        encode_batch(n, e, 7)
+    }),
+    row(
+        "aten::_native_batch_norm_legit.no_stats",
+        accept_own_statistics,
+        encode_own_statistics,
+    ),
     row("aten::_native_batch_norm_legit_no_training", accept_batch, |n, e| {
         encode_batch(n, e, 6)
     }),

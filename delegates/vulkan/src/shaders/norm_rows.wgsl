@@ -17,7 +17,7 @@ const ROWS: u32 = 15u; // the parameter that says how many rows a workgroup has
 //@ variant team_narrow TEAM=1 SHARED=1 NARROW=1 OUT=atomic<u32> needs=subgroup
 // params: rows, code of x, code of out, length of a row, elements of its inner dimension, strides of outer and inner dimension,
 //         rows of an image, strides of images and of rows in an image, weights of a row of an image,
-//         flags (1 weight, 2 bias, 4 mean square, 8 two neighbours are a word, 16 weights go by the outer dimension), epsilon,
+//         flags (1 weight, 2 bias, 4 mean square, 8 two neighbours are a word, 16 weights go by the outer dimension, 32 by the row alone), epsilon,
 //         codes of weight and bias, rows of a workgroup (team)
 
 fn place_of(j: u32) -> vec2<u32> {
@@ -78,7 +78,7 @@ fn gathered_by_all(mine: f32, local: u32) -> f32 {
 fn scaled(value: f32, place: vec2<u32>, start: u32) -> f32 {
     let flags = params[11];
     var i = start;
-    i += select(place.y, place.x, (flags & 16u) != 0u);
+    if (flags & 32u) == 0u { i += select(place.y, place.x, (flags & 16u) != 0u); }
     var y = value;
     if (flags & 1u) != 0u { y = y * float_from(weight[word_of(i, params[13])], i, params[13]); }
     if (flags & 2u) != 0u { y = y + float_from(bias[word_of(i, params[14])], i, params[14]); }
