@@ -1,5 +1,6 @@
 //! Scaled dot-product attention: a product of queries and keys, a softmax behind masks, a product with the values.
 
+use super::attention_few::Few;
 use super::matmul::{FLOATS, spread_steps};
 use super::product::{Batch, Product, Side, encode, is_wide, join};
 use super::strided::{Strided, operand};
@@ -83,14 +84,17 @@ fn accept(node: &NodeView<'_>, arguments: &Arguments) -> Result<(), Refusal> {
 }
 
 /// Queries, keys and values, as the products see them.
-struct Shapes {
+pub struct Shapes {
     /// Batch dimensions: their sizes, and steps of query, key and value.
-    batch: Vec<(u32, [u32; 3])>,
-    rows: u32,
-    columns: u32,
-    width: u32,
+    pub batch: Vec<(u32, [u32; 3])>,
+    /// Queries.
+    pub rows: u32,
+    /// Keys.
+    pub columns: u32,
+    /// Width of queries and keys.
+    pub width: u32,
     /// Width of the values.
-    depth: u32,
+    pub depth: u32,
     /// How many heads of the query share one of the keys.
     shared: u32,
 }
@@ -151,6 +155,33 @@ impl Shapes {
         })
     }
 
+    /// Steps of a mask: over batches, rows and columns.
+    pub fn mask_steps(&self, mask: Option<&Tensor>) -> Result<(Vec<u32>, [u32; 2]), Error> {
+        let Some(mask) = mask else {
+            return Ok((vec![0; self.batch.len()], [0, 0]));
+        };
+        // The sizes of the scores as the mask sees them: heads are one dimension.
+        let mut sizes: Vec<u32> = self.batch.iter().map(|(size, _)| *size).collect();
+        if self.shared > 1
+            && let Some(group) = sizes.pop()
+            && let Some(heads) = sizes.last_mut()
+        {
+            *heads *= group;
+        }
+        sizes.extend([self.rows, self.columns]);
+        let mut steps = spread_steps(&mask.dims, &sizes)?;
+        let column = steps.pop().unwrap_or(0);
+        let row = steps.pop().unwrap_or(0);
+        if self.shared > 1
+            && let Some(last) = steps.last_mut()
+        {
+            let head = *last;
+            *last = head * self.shared;
+            steps.push(head);
+        }
+        Ok((steps, [row, column]))
+    }
+
     /// Steps of scores or results, whose batches lie one after the other.
     fn dense(&self, matrix: u32) -> Vec<u32> {
         let sizes: Vec<u32> = self.batch.iter().map(|(size, _)| *size).collect();
@@ -177,6 +208,18 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         true => Some(e.output(node, 1, Layout::RowMajor)?),
         false => None,
     };
+    let few = Few {
+        query: &query,
+        key: &key,
+        value: &value,
+        mask: mask.as_ref(),
+        shapes: &shapes,
+        causal,
+        scale: scale as f32,
+    };
+    if logs.is_none() && finish.links == [0] && few.fits(e.facts()) {
+        return few.encode(e, &finish.out);
+    }
     let count: u32 = shapes.batch.iter().map(|(size, _)| *size).product();
     let scores = e.make(DType::F32, &[count, shapes.rows, shapes.columns], Layout::RowMajor)?;
     let side = |tensor: &Tensor, row, column| Side {
@@ -237,30 +280,7 @@ fn shares(
     if rows == 0 || (scores.count() == 0 && logs.is_none()) {
         return Ok(());
     }
-    let mut steps = vec![0; shapes.batch.len()];
-    let (mut row, mut column) = (0, 0);
-    if let Some(mask) = mask {
-        // The sizes of the scores as the mask sees them: heads are one dimension.
-        let mut sizes: Vec<u32> = shapes.batch.iter().map(|(size, _)| *size).collect();
-        if shapes.shared > 1
-            && let Some(group) = sizes.pop()
-            && let Some(heads) = sizes.last_mut()
-        {
-            *heads *= group;
-        }
-        sizes.extend([shapes.rows, shapes.columns]);
-        let mut all = spread_steps(&mask.dims, &sizes)?;
-        column = all.pop().unwrap_or(0);
-        row = all.pop().unwrap_or(0);
-        if shapes.shared > 1 {
-            let head = all.last().copied().unwrap_or(0);
-            if let Some(last) = all.last_mut() {
-                *last = head * shapes.shared;
-            }
-            all.push(head);
-        }
-        steps = all;
-    }
+    let (steps, [row, column]) = shapes.mask_steps(mask)?;
     let dims = shapes.batch.iter().zip(steps).map(|((size, _), step)| Batch {
         size: *size,
         steps: [step, 0, 0],
@@ -290,7 +310,7 @@ fn shares(
         0,
     ];
     params.extend([0, row, column, batch[0], batch[1], batch[2]]);
-    let nothing = e.bytes(DType::U8, &[16], vec![0; 16])?;
+    let nothing = e.nothing()?;
     let logs = match logs {
         Some(logs) => logs.clone(),
         None => e.make(DType::F32, &[4], Layout::RowMajor)?,

@@ -1,6 +1,7 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
 pub mod attention;
+pub mod attention_few;
 pub mod conv;
 pub mod create;
 pub mod elementwise;

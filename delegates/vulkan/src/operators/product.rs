@@ -335,3 +335,7 @@ pub fn checked(factors: &[u32]) -> Result<u32, Error> {
         .map(|all| all as u32)
         .ok_or_else(|| Error::unsupported("a product of more tiles than kernels count"))
 }
+
+#[cfg(test)]
+#[path = "product_tests.rs"]
+mod tests;
