@@ -2,6 +2,7 @@
 
 use super::matmul::{FLOATS, spread_steps};
 use super::product::{Batch, Product, Side, encode, is_wide, join};
+use super::strided::{Strided, operand};
 use crate::caps::{self, Operator, Refusal, dtype, rank};
 use crate::codes::code;
 use crate::encoder::{Encoder, grid, read, write};
@@ -95,7 +96,7 @@ struct Shapes {
 }
 
 impl Shapes {
-    fn of(query: &Tensor, key: &Tensor, value: &Tensor, grouped: bool) -> Result<Shapes, Error> {
+    fn of(query: &Strided, key: &Strided, value: &Strided, grouped: bool) -> Result<Shapes, Error> {
         let misfit = || {
             Error::invalid(format!(
                 "attention of {:?} over {:?} and {:?}",
@@ -112,41 +113,36 @@ impl Shapes {
         }
         let heads = |dims: &[u32]| dims.last().copied().unwrap_or(1);
         let shared = match grouped && heads(k) != heads(q) {
-            true if heads(k) > 0 && heads(q) % heads(k) == 0 && heads(k) == heads(v) => heads(q) / heads(k),
+            true if heads(k) > 0 && heads(q).is_multiple_of(heads(k)) && heads(k) == heads(v) => heads(q) / heads(k),
             true => return Err(misfit()),
             false => 1,
         };
-        // Where heads are shared, the query has one dimension more.
-        let split = |dims: &[u32], by: u32| -> Vec<u32> {
-            let mut dims = dims.to_vec();
+        // Sizes and steps of batches. Where heads are shared, they are two dimensions: those of the keys, and their share.
+        let batches = |of: &Strided, share: u32| -> Vec<(u32, u32)> {
+            let count = of.dims.len() - 2;
+            let mut dims: Vec<(u32, u32)> = (0..count).map(|i| (of.dims[i], of.steps[i])).collect();
             if shared > 1
-                && let Some(heads) = dims.last_mut()
+                && let Some((heads, step)) = dims.pop()
             {
-                *heads /= by;
-                dims.push(by);
+                dims.push((heads / share, step * share));
+                dims.push((share, if share > 1 { step } else { 0 }));
             }
             dims
         };
-        let (q, k, v) = (split(q, shared), split(k, 1), split(v, 1));
-        let rank = q.len().max(k.len()).max(v.len());
-        let sizes: Vec<u32> = (0..rank)
-            .map(|i| {
-                let at = |dims: &[u32]| (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i]);
-                let all = [at(&q), at(&k), at(&v)];
-                all.into_iter().find(|size| *size != 1).unwrap_or(1)
-            })
-            .collect();
-        let steps = |dims: &[u32], matrix: u32| -> Result<Vec<u32>, Error> {
-            let spread = spread_steps(dims, &sizes)?;
-            Ok(spread.into_iter().map(|step| step * matrix).collect())
-        };
-        let (q, k, v) = (
-            steps(&q, rows * width)?,
-            steps(&k, columns * width)?,
-            steps(&v, columns * depth)?,
-        );
+        let all = [batches(query, shared), batches(key, 1), batches(value, 1)];
+        let rank = all.iter().map(Vec::len).max().unwrap_or(0);
+        let mut batch = Vec::with_capacity(rank);
+        for i in 0..rank {
+            let at = |dims: &Vec<(u32, u32)>| (i + dims.len()).checked_sub(rank).map_or((1, 0), |i| dims[i]);
+            let of = [at(&all[0]), at(&all[1]), at(&all[2])];
+            let size = of.iter().map(|(size, _)| *size).find(|size| *size != 1).unwrap_or(1);
+            if of.iter().any(|(have, _)| *have != 1 && *have != size) {
+                return Err(misfit());
+            }
+            batch.push((size, of.map(|(have, step)| if have == 1 { 0 } else { step })));
+        }
         Ok(Shapes {
-            batch: (0..rank).map(|i| (sizes[i], [q[i], k[i], v[i]])).collect(),
+            batch,
             rows: *rows,
             columns: *columns,
             width: *width,
@@ -163,7 +159,10 @@ impl Shapes {
 }
 
 fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<(), Error> {
-    let (query, key, value) = (e.input(node, 0)?, e.input(node, 1)?, e.input(node, 2)?);
+    let along: fn(&[u32]) -> bool = |steps| steps.last() == Some(&1);
+    let query = operand(node, e, 0, along)?;
+    let key = operand(node, e, 1, along)?;
+    let value = operand(node, e, 2, along)?;
     let mask = node.optional(arguments.mask)?;
     let mask = mask.map(|mask| e.tensor(mask, Layout::RowMajor)).transpose()?;
     let causal = node.bool(arguments.causal)?;
@@ -186,6 +185,7 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         row,
         column,
     };
+    let row = |of: &Strided| of.steps[of.steps.len() - 2];
     let batch = |steps: &dyn Fn(usize, &[u32; 3]) -> [u32; 2]| -> Vec<Batch> {
         let dims = shapes.batch.iter().enumerate();
         dims.map(|(i, (size, of))| {
@@ -202,8 +202,8 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         n: shapes.columns,
         k: shapes.width,
         batch: batch(&|_, [q, k, _]| [*q, *k]),
-        a: side(&query, shapes.width, 1),
-        b: side(&key, 1, shapes.width),
+        a: side(&query.tensor, row(&query), 1),
+        b: side(&key.tensor, 1, row(&key)),
         alpha: scale as f32,
         addend: None,
     };
@@ -217,7 +217,7 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         k: shapes.columns,
         batch: batch(&|i, [_, _, v]| [dense[i], *v]),
         a: side(&scores, shapes.columns, 1),
-        b: side(&value, shapes.depth, 1),
+        b: side(&value.tensor, row(&value), 1),
         alpha: 1.0,
         addend: None,
     };

@@ -21,6 +21,7 @@ pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
+pub mod strided;
 
 use crate::caps::Operator;
 

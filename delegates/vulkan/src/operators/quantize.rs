@@ -188,7 +188,7 @@ impl Shape {
 
 fn run(size: i64, last: u32, all: u32) -> Result<[u32; 2], Error> {
     match u32::try_from(size) {
-        Ok(size) if size > 0 && last % size == 0 => Ok([size, all / size]),
+        Ok(size) if size > 0 && last.is_multiple_of(size) => Ok([size, all / size]),
         _ => Err(Error::invalid(format!("{last} elements are not blocks of {size}"))),
     }
 }

@@ -382,7 +382,7 @@ fn few_bits(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
     };
     let half = layer.x.dtype == DType::F16;
     let of = |kernels: [&'static Kernel; 4]| kernels[usize::from(half) * 2 + usize::from(nibbles)];
-    if is_wide(e.facts()) && m <= 4 && k >= 256 {
+    if is_wide(e.facts()) && m <= 4 && k >= 64 {
         let best = of([
             &kernels::GEMV_WEIGHT_W8_F32_SUBGROUP,
             &kernels::GEMV_WEIGHT_W4_F32_SUBGROUP,
@@ -397,6 +397,15 @@ fn few_bits(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
         ]);
         let kernel = e.facts().pick(&[best, plain])?;
         return layer.dispatch(e, kernel, &weight, finish, &[m, n.div_ceil(4), 64]);
+    }
+    if is_wide(e.facts()) && m > 4 && n >= 16 {
+        let kernel = of([
+            &kernels::GEMM_WEIGHT_TILE_W8_F32,
+            &kernels::GEMM_WEIGHT_TILE_W4_F32,
+            &kernels::GEMM_WEIGHT_TILE_W8_F16,
+            &kernels::GEMM_WEIGHT_TILE_W4_F16,
+        ]);
+        return layer.dispatch(e, kernel, &weight, finish, &[m.div_ceil(64), n.div_ceil(64), 64]);
     }
     let (kernel, rows) = match m {
         1 => (
