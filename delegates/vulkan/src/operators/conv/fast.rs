@@ -88,7 +88,7 @@ const FEW: &[Op] = &[
     Op::Leaky,
 ];
 
-/// The variants of a kernel that writes channels last.
+/// The variants of a kernel.
 struct Variants {
     few: [&'static Kernel; 2],
     any: [&'static Kernel; 2],
@@ -114,16 +114,16 @@ fn output(
     node: &Node<'_>,
     e: &mut Encoder<'_>,
     last: &Variants,
-    [rows, rows_half]: [&'static Kernel; 2],
+    rows: &Variants,
 ) -> Result<(Finish, &'static Kernel), Error> {
     let value = node.output(0)?;
     let (rank, dtype) = (e.dims(value)?.len(), e.dtype(value)?);
-    if rank != 4 {
-        let finish = e.finish(node, Layout::RowMajor)?;
-        return Ok((finish, by_dtype(dtype, rows, rows_half)));
-    }
-    let finish = e.finish(node, Layout::Nhwc4)?;
-    let kernel = last.of(dtype, &finish.links);
+    let (layout, variants) = match rank {
+        4 => (Layout::Nhwc4, last),
+        _ => (Layout::RowMajor, rows),
+    };
+    let finish = e.finish(node, layout)?;
+    let kernel = variants.of(dtype, &finish.links);
     Ok((finish, kernel))
 }
 
@@ -195,8 +195,11 @@ pub fn direct(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
         few: [&kernels::CONV_DIRECT_F32, &kernels::CONV_DIRECT_F16],
         any: [&kernels::CONV_DIRECT_ANY_F32, &kernels::CONV_DIRECT_ANY_F16],
     };
-    let rows = [&kernels::CONV_DIRECT_ROWS_F32, &kernels::CONV_DIRECT_ROWS_F16];
-    let (finish, kernel) = output(node, e, &last, rows)?;
+    let rows = Variants {
+        few: [&kernels::CONV_DIRECT_ROWS_F32, &kernels::CONV_DIRECT_ROWS_F16],
+        any: [&kernels::CONV_DIRECT_ANY_ROWS_F32, &kernels::CONV_DIRECT_ANY_ROWS_F16],
+    };
+    let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
     let group_blocks = g.share().div_ceil(4);
     let group_tiles = group_blocks.div_ceil(2);
@@ -251,8 +254,11 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
         few: [&kernels::CONV_DEPTHWISE_F32, &kernels::CONV_DEPTHWISE_F16],
         any: [&kernels::CONV_DEPTHWISE_ANY_F32, &kernels::CONV_DEPTHWISE_ANY_F16],
     };
-    let rows = [&kernels::CONV_DEPTHWISE_ROWS_F32, &kernels::CONV_DEPTHWISE_ROWS_F16];
-    let (finish, kernel) = output(node, e, &last, rows)?;
+    let rows = Variants {
+        few: [&kernels::CONV_DEPTHWISE_ROWS_F32, &kernels::CONV_DEPTHWISE_ROWS_F16],
+        any: [&kernels::CONV_DEPTHWISE_ANY_ROWS_F32, &kernels::CONV_DEPTHWISE_ANY_ROWS_F16],
+    };
+    let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
     let (blocks, row) = (g.channels.div_ceil(4), across.output.div_ceil(PIXELS));
     let count = invocations(&[blocks, row, down.output, g.batch])?;
