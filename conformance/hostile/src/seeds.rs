@@ -319,18 +319,22 @@ mod tests {
 }
 
 fn vulkan_plan() -> Vec<u8> {
-    let constants = delegraph_vulkan::packing::ALL.iter().take(2).enumerate().map(|(at, packing)| {
-        let key = delegraph_vulkan::packing::Key {
-            weight: at as u32,
-            packing: packing.name.to_string(),
-            arguments: vec![1, 2],
-        };
-        let place = delegraph_vulkan::program::Place {
-            offset: 1024 * at as u64,
-            bytes: 1000,
-        };
-        (key, place)
-    });
+    let constants = delegraph_vulkan::packing::ALL
+        .iter()
+        .take(2)
+        .enumerate()
+        .map(|(at, packing)| {
+            let key = delegraph_vulkan::packing::Key {
+                weight: at as u32,
+                packing: packing.name.to_string(),
+                arguments: vec![1, 2],
+            };
+            let place = delegraph_vulkan::program::Place {
+                offset: 1024 * at as u64,
+                bytes: 1000,
+            };
+            (key, place)
+        });
     let plan = delegraph_vulkan::program::Plan {
         groups: vec![vec![0, 1, 3], vec![2, 4]],
         states: Vec::new(),

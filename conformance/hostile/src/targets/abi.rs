@@ -93,7 +93,11 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
 pub fn vulkan_plan(bytes: &[u8], _: &dyn Fn()) -> Outcome {
     match Plan::read(bytes, 8, 4096) {
         Ok(plan) => {
-            assert_eq!(Plan::read(&plan.write(), 8, 4096), Ok(plan), "a plan that was read comes back as it was");
+            assert_eq!(
+                Plan::read(&plan.write(), 8, 4096),
+                Ok(plan),
+                "a plan that was read comes back as it was"
+            );
             Outcome::Read
         }
         Err(error) => Outcome::Refused(error.message),

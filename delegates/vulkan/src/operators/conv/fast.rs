@@ -256,7 +256,10 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
     };
     let rows = Variants {
         few: [&kernels::CONV_DEPTHWISE_ROWS_F32, &kernels::CONV_DEPTHWISE_ROWS_F16],
-        any: [&kernels::CONV_DEPTHWISE_ANY_ROWS_F32, &kernels::CONV_DEPTHWISE_ANY_ROWS_F16],
+        any: [
+            &kernels::CONV_DEPTHWISE_ANY_ROWS_F32,
+            &kernels::CONV_DEPTHWISE_ANY_ROWS_F16,
+        ],
     };
     let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
