@@ -329,11 +329,11 @@ impl<B: Clone> Pools<B> {
         };
         let Some(shared) = slot.as_mut() else { return };
         let (mut offset, mut bytes) = (piece.offset, piece.bytes);
-        if let Some((before, size)) = shared.holes.range(..offset).next_back().map(|(o, s)| (*o, *s)) {
-            if before + size == offset {
-                shared.holes.remove(&before);
-                (offset, bytes) = (before, size + bytes);
-            }
+        if let Some((before, size)) = shared.holes.range(..offset).next_back().map(|(o, s)| (*o, *s))
+            && before + size == offset
+        {
+            shared.holes.remove(&before);
+            (offset, bytes) = (before, size + bytes);
         }
         if let Some(size) = shared.holes.remove(&(offset + bytes)) {
             bytes += size;

@@ -71,7 +71,7 @@ fn channels_last_keeps_its_padding() {
     let row = |dims: &[u32]| tensor(dims, Layout::RowMajor);
     // As it lies; what lies otherwise is read by its strides.
     assert_eq!(
-        places(&whole, &[whole.clone()]),
+        places(&whole, std::slice::from_ref(&whole)),
         (vec![(40, [4, 0, 0, 0]), (4, [1, 0, 0, 0])], 3)
     );
     let (dims, limit) = places(&whole, &[row(&[2, 3, 4, 5]), row(&[3, 1, 1])]);
@@ -81,7 +81,10 @@ fn channels_last_keeps_its_padding() {
     );
     // Without padding all is one dimension.
     let whole = tensor(&[2, 8, 4, 5], Layout::Nhwc4);
-    assert_eq!(places(&whole, &[whole.clone()]), (vec![(320, [1, 0, 0, 0])], u32::MAX));
+    assert_eq!(
+        places(&whole, std::slice::from_ref(&whole)),
+        (vec![(320, [1, 0, 0, 0])], u32::MAX)
+    );
 }
 
 #[test]

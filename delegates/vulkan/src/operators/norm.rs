@@ -31,10 +31,10 @@ struct Lines {
 /// What weights go by, beside the row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weighed {
-    ByInner,
-    ByOuter,
+    Inner,
+    Outer,
     /// A row has one.
-    ByRow,
+    Row,
 }
 
 impl Lines {
@@ -52,7 +52,7 @@ impl Lines {
             image: length,
             row: 0,
             weights: 0,
-            weighed: Weighed::ByInner,
+            weighed: Weighed::Inner,
         }
     }
 
@@ -76,7 +76,7 @@ impl Lines {
             image: channels * area,
             row: each * area,
             weights: each,
-            weighed: Weighed::ByOuter,
+            weighed: Weighed::Outer,
         };
         Ok(match x.layout {
             Layout::RowMajor => common,
@@ -84,7 +84,7 @@ impl Lines {
                 outer: [area, *channels],
                 inner: [each, 1],
                 row: each,
-                weighed: Weighed::ByInner,
+                weighed: Weighed::Inner,
                 ..common
             },
         })
@@ -104,7 +104,7 @@ impl Lines {
             image: 0,
             row: area,
             weights: 1,
-            weighed: Weighed::ByRow,
+            weighed: Weighed::Row,
         })
     }
 
@@ -153,8 +153,8 @@ fn normalize(
         | u32::from(bias.is_some()) << 1
         | u32::from(by == By::MeanSquare) << 2
         | u32::from(narrow && lines.paired()) << 3
-        | u32::from(lines.weighed == Weighed::ByOuter) << 4
-        | u32::from(lines.weighed == Weighed::ByRow) << 5;
+        | u32::from(lines.weighed == Weighed::Outer) << 4
+        | u32::from(lines.weighed == Weighed::Row) << 5;
     let share = Share::of(lines.count, length, false, e.facts());
     let kernel = match (share, narrow) {
         (Share::Flat, false) => &kernels::NORM_ROWS_FLAT,

@@ -65,7 +65,10 @@ fn pad(node: &Node<'_>, e: &mut Encoder<'_>, beyond: Beyond, number: usize) -> R
         let at = rank.checked_sub(i + 1);
         let at = at.ok_or_else(|| Error::invalid("more paddings than dimensions"))?;
         before[at] = pair[0];
-        if i64::from(dims[at]) + pair[0] + pair[1] != i64::from(out_dims[at]) {
+        let size = i64::from(dims[at])
+            .checked_add(pair[0])
+            .and_then(|size| size.checked_add(pair[1]));
+        if size != Some(i64::from(out_dims[at])) {
             return Err(Error::invalid("the paddings do not make up the output"));
         }
     }
