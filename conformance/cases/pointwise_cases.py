@@ -101,7 +101,7 @@ def unary(r):
     r.case("aten::elu", "alpha", x, 0.5, 1.5, 2.0, kind="transcendental", scale=lambda **_: 1.0)
     r.case("aten::celu", "alpha", x, 0.5, kind="transcendental", scale=lambda **_: 1.0)
     r.case("aten::softplus", "beta-threshold", x, 2.0, 1.0, kind="transcendental")
-    r.case("aten::softplus", "threshold", torch.tensor([19.9, 20.0, 20.1, -100.0, 100.0]), kind="transcendental")
+    r.case("aten::softplus", "threshold", torch.tensor([19.9, 20.0, 20.1, -100.0, 100.0]), kind="transcendental", policy="range")
     r.case("aten::hardshrink", "lambda", x, 1.0)
     r.case("aten::softshrink", "lambda", x, 1.0, kind="elementwise", scale=CANCELS["softshrink"])
     # Halves go to the even neighbour.

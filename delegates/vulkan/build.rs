@@ -14,6 +14,9 @@
 //! //@ end
 //! ```
 //!
+//! A kernel that includes `finish` has a sibling NAME_LIGHT, without the lines between `//@ if CURVES` and `//@ end`: most networks need no more, and
+//! drivers compile it faster.
+//!
 //! Binding 0 is always `params: array<u32>`. The entry point is `main`. A shader without a `variant` line is one kernel of its file's name;
 //! otherwise the kernels are called FILE_VARIANT.
 
@@ -43,33 +46,54 @@ fn main() {
         let stem = file.file_stem().expect("it has a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).expect("a shader can be read");
         let template = Template::parse(&stem, &text, &includes);
-        for variant in &template.variants {
+        for variant in template.all_variants() {
             let name = match variant.name.as_str() {
                 "" => stem.clone(),
                 suffix => format!("{stem}_{suffix}"),
             };
-            let source = template.source(variant);
-            let mut words = compile(&name, &source, variant, checked);
+            let source = template.source(&variant);
+            let mut words = compile(&name, &source, &variant, checked);
             if template.exact {
                 words = forbid_contraction(&words);
             }
             let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
             fs::write(out.join(format!("{name}.spv")), bytes).expect("OUT_DIR can be written");
             fs::write(out.join(format!("{name}.wgsl")), source).expect("OUT_DIR can be written");
-            table.push((
+            table.push(Row {
+                light: (variant.values.contains_key("CURVES")).then(|| format!("{name}_light").to_uppercase()),
                 name,
-                template.buffers.clone(),
-                template.workgroup,
-                variant.needs.clone(),
-            ));
+                buffers: template.buffers.clone(),
+                workgroup: template.workgroup,
+                needs: variant.needs,
+            });
         }
     }
     fs::write(out.join("kernels.rs"), table_text(&table)).expect("OUT_DIR can be written");
 }
 
-fn table_text(table: &[(String, Vec<Buffer>, [u32; 3], Vec<String>)]) -> String {
+/// A kernel of the table.
+struct Row {
+    name: String,
+    buffers: Vec<Buffer>,
+    workgroup: [u32; 3],
+    needs: Vec<String>,
+    /// The kernel that does the same without curves.
+    light: Option<String>,
+}
+
+fn table_text(table: &[Row]) -> String {
     let mut text = String::new();
-    for (index, (name, buffers, workgroup, needs)) in table.iter().enumerate() {
+    for (index, row) in table.iter().enumerate() {
+        let Row {
+            name,
+            buffers,
+            workgroup,
+            needs,
+            light,
+        } = row;
+        let light = light
+            .as_ref()
+            .map_or("None".to_string(), |light| format!("Some(&{light})"));
         let needs: Vec<String> = needs.iter().map(|n| format!("Needs::{}", n.to_uppercase())).collect();
         let needs = match needs.is_empty() {
             true => "Needs::NONE".to_string(),
@@ -82,14 +106,14 @@ fn table_text(table: &[(String, Vec<Buffer>, [u32; 3], Vec<String>)]) -> String 
         let _ = writeln!(
             text,
             "/// `{name}`.\npub static {}: Kernel = Kernel {{ index: {index}, name: {name:?}, spirv: \
-             include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), writes: &[{}], workgroup: {workgroup:?}, needs: {needs} }};",
+             include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), writes: &[{}], workgroup: {workgroup:?}, needs: {needs}, light: {light} }};",
             name.to_uppercase(),
             writes.join(", "),
         );
     }
     let all: Vec<String> = table
         .iter()
-        .map(|(name, ..)| format!("&{}", name.to_uppercase()))
+        .map(|row| format!("&{}", row.name.to_uppercase()))
         .collect();
     let _ = writeln!(
         text,
@@ -106,6 +130,7 @@ struct Buffer {
     ty: String,
 }
 
+#[derive(Clone)]
 struct Variant {
     name: String,
     values: BTreeMap<String, String>,
@@ -116,6 +141,8 @@ struct Template {
     buffers: Vec<Buffer>,
     workgroup: [u32; 3],
     exact: bool,
+    /// Kernels end with `finish()`: each has a light sibling, without the activations that have an exponential.
+    finishes: bool,
     variants: Vec<Variant>,
     lines: Vec<String>,
 }
@@ -139,6 +166,7 @@ impl Template {
             buffers: Vec::new(),
             workgroup: [64, 1, 1],
             exact: false,
+            finishes: false,
             variants: Vec::new(),
             lines: Vec::new(),
         };
@@ -168,6 +196,7 @@ impl Template {
                 }
                 ["exact"] => self.exact = true,
                 ["include", name] => {
+                    self.finishes |= *name == "finish";
                     if !included.iter().any(|n| n == name) {
                         included.push((*name).to_string());
                         let text = includes
@@ -208,6 +237,26 @@ impl Template {
                 _ => panic!("{file}: unknown directive `{line}`"),
             }
         }
+    }
+
+    /// The variants of the text, and the light siblings of those that end with `finish()`.
+    fn all_variants(&self) -> Vec<Variant> {
+        let mut all = Vec::new();
+        for variant in &self.variants {
+            if self.finishes {
+                let mut full = variant.clone();
+                full.values.insert("CURVES".to_string(), "1".to_string());
+                all.push(full);
+                let joint = if variant.name.is_empty() { "" } else { "_" };
+                all.push(Variant {
+                    name: format!("{}{joint}light", variant.name),
+                    ..variant.clone()
+                });
+            } else {
+                all.push(variant.clone());
+            }
+        }
+        all
     }
 
     fn source(&self, variant: &Variant) -> String {
@@ -255,8 +304,10 @@ impl Template {
 }
 
 fn compile(name: &str, source: &str, variant: &Variant, checked: bool) -> Vec<u32> {
-    let module =
+    let mut module =
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(source)));
+    // Includes bring more than a kernel calls.
+    naga::compact::compact(&mut module, naga::compact::KeepUnused::No);
     let has = |what: &str| variant.needs.iter().any(|n| n == what);
     // Packing and unpacking halves is of every version of SPIR-V.
     let mut wanted = Capabilities::SHADER_FLOAT16_IN_FLOAT32;

@@ -93,18 +93,55 @@ pub fn accept(node: &NodeView<'_>) -> Result<&'static Operator, Refusal> {
                 view.name()
             )));
         }
-        if view.quant().is_some() && !reads_quantized(node.op()) {
-            return Err(Refusal::dtype(format!("`{}` is of a quantized type", view.name())));
+        if view.quant().is_some() && !reads_quantized(node) {
+            return Err(Refusal {
+                reason: Reason::QUANTIZATION,
+                text: format!("`{}` is of a quantized type", view.name()),
+            });
         }
     }
     (operator.accept)(node)?;
     Ok(operator)
 }
 
-/// True for operators that look at quantized types themselves, and for those to which integers are integers: the explicit ones, which have
-/// scales among their arguments.
-fn reads_quantized(op: &str) -> bool {
-    op == "aten::linear" || op.starts_with("quantized_decomposed::") || op.starts_with("torchao::")
+/// Operators that look at quantized types themselves.
+const QUANTIZED: &[&str] = &[
+    "aten::conv2d",
+    "aten::conv2d.padding",
+    "aten::convolution",
+    "aten::linear",
+];
+
+/// Operators that only move elements: integers stay what they are, where all stand for the same numbers.
+const MOVES: &[&str] = &[
+    "aten::cat",
+    "aten::clone",
+    "aten::expand",
+    "aten::flatten.using_ints",
+    "aten::max_pool2d",
+    "aten::permute",
+    "aten::reshape",
+    "aten::select.int",
+    "aten::slice.Tensor",
+    "aten::squeeze.dim",
+    "aten::squeeze.dims",
+    "aten::t",
+    "aten::transpose.int",
+    "aten::unsqueeze",
+    "aten::view",
+];
+
+/// True for operators that look at quantized types themselves, and for those to which integers are integers: moves, and the explicit ones,
+/// which have scales among their arguments.
+fn reads_quantized(node: &NodeView<'_>) -> bool {
+    let op = node.op();
+    if MOVES.contains(&op) {
+        let quant = |value| node.image().value(value).quant();
+        let mut all = node.inputs().chain(node.outputs().iter()).map(quant);
+        let first = all.next();
+        return all.all(|quant| Some(quant) == first);
+    }
+    QUANTIZED.contains(&op) || op.starts_with("quantized_decomposed::") || op.starts_with("torchao::")
 }
 
 /// The answer for a node.

@@ -134,6 +134,11 @@ impl Op {
         self as u32 >= Op::FloorDiv as u32
     }
 
+    /// True if only the kernels that are not light do it in `finish()`.
+    pub fn is_curve(self) -> bool {
+        matches!(self, Op::Sigmoid | Op::Silu | Op::Tanh | Op::Gelu | Op::GeluTanh)
+    }
+
     /// True if `finish()` of `include/finish.wgsl` does it.
     pub fn finishes(self) -> bool {
         FINISHING.contains(&self)

@@ -16,11 +16,16 @@ pub const PLAN: &str = "plan";
 /// The section that holds packed constants.
 pub const PACKED: &str = "packed";
 
-/// Compiles a graph, for any device.
+/// Compiles a graph, for any device. States of `keep_from` bytes and more stay on it between runs.
 ///
 /// # Errors
 /// A node that is not taken, or an input or output that is no tensor.
-pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Compiled, Error> {
+pub fn compile(
+    graph: &ImageView<'_>,
+    weights: &Weights<'_>,
+    keep_from: u64,
+    context: &Context<'_>,
+) -> Result<Compiled, Error> {
     for value in graph.inputs().iter().chain(graph.outputs().iter()) {
         if !matches!(graph.value(value).kind(), Kind::Tensor(_)) {
             let name = graph.value(value).name();
@@ -34,7 +39,7 @@ pub fn compile(graph: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     let mut plan = Plan {
         groups: fuse::plan(graph),
         states: match context.takes_states() {
-            true => Plan::states_of(graph),
+            true => Plan::states_of(graph, keep_from),
             false => Vec::new(),
         },
         constants: Vec::new(),

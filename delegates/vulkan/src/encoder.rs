@@ -96,6 +96,8 @@ pub struct Encoder<'a> {
     weights: HashMap<u32, usize>,
     nothing: Option<Tensor>,
     flag: Option<Tensor>,
+    /// The node that is being lowered ends with an activation that light kernels do not have.
+    curves: bool,
     /// Nodes that are fused behind the one that is being lowered.
     behind: Vec<u32>,
     node: u32,
@@ -120,6 +122,7 @@ impl<'a> Encoder<'a> {
             weights: HashMap::new(),
             nothing: None,
             flag: None,
+            curves: false,
             behind: Vec::new(),
             node: 0,
             position: 0,
@@ -152,6 +155,7 @@ impl<'a> Encoder<'a> {
             // A group runs where its last node stands.
             encoder.behind = group.get(1..).unwrap_or_default().to_vec();
             encoder.node = group.first().copied().unwrap_or(index);
+            encoder.curves = false;
             let view = image.node(NodeIndex(encoder.node));
             let located = |e: Error| match e.node {
                 None => e.at(view.index()),
@@ -310,6 +314,7 @@ impl<'a> Encoder<'a> {
         for value in &sources {
             extra.push(self.tensor(*value, layout)?);
         }
+        self.curves = links.iter().any(|link| link.op.is_curve());
         let mut words = vec![links.len() as u32];
         words.extend(chain::words(Class::Float, &links, |value, _| {
             let slot = sources.iter().position(|source| *source == value).unwrap_or(0);
@@ -527,6 +532,7 @@ impl<'a> Encoder<'a> {
         groups: [u32; 3],
     ) -> Result<(), Error> {
         let limits = &self.facts.limits;
+        let kernel = kernel.light.filter(|_| !self.curves).unwrap_or(kernel);
         if operands.len() != kernel.writes.len() || operands.iter().zip(kernel.writes).any(|(o, w)| o.writes && !w) {
             return Err(Error::internal(format!(
                 "operands do not fit the kernel `{}`",

@@ -43,6 +43,8 @@ pub struct Kernel {
     pub workgroup: [u32; 3],
     /// What the device must have.
     pub needs: Needs,
+    /// The same without the activations that have an exponential, where it ends with `finish()`.
+    pub light: Option<&'static Kernel>,
 }
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));

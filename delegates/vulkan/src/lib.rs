@@ -58,7 +58,13 @@ pub struct Vulkan {
     settings: Settings,
     /// Opened devices, by index.
     opened: Mutex<Vec<Option<Arc<Opened>>>>,
+    /// Bytes from which on states stay on the device.
+    keep_from: u64,
 }
+
+/// Bytes from which on a state stays on the device, unless an option says otherwise: what is smaller costs little to move with each run, and a
+/// device that is lost does not take it along.
+const KEEP_STATES_FROM: u64 = 1 << 16;
 
 impl Delegate for Vulkan {
     const INFO: Info = Info {
@@ -76,12 +82,20 @@ impl Delegate for Vulkan {
             "loader": { "type": "string", "default": "", "description": "path of the Vulkan loader; empty: the system's" },
             "cache": { "type": "string", "default": "", "description": "folder of pipeline caches, or `off`; empty: `delegraph/vulkan` in the user's folder of caches" },
             "validation": { "type": "boolean", "default": false, "description": "use the validation layers; what they say fails the run" },
-            "replay_check": { "type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "description": "repeat the first run so often, and fail if its results differ by a bit" }
+            "replay_check": { "type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "description": "repeat the first run so often, and fail if its results differ by a bit" },
+            "keep_states_from": { "type": "integer", "minimum": 0, "default": 65536, "description": "bytes from which on a state stays on the device between runs; smaller ones move with each run, and outlive the device" }
         }
     }"#;
 
     fn new(options: &Options<'_>, context: &Context<'_>) -> Result<Vulkan, Error> {
-        options.check(&["device", "loader", "cache", "validation", "replay_check"])?;
+        options.check(&[
+            "device",
+            "loader",
+            "cache",
+            "validation",
+            "replay_check",
+            "keep_states_from",
+        ])?;
         let text = |key| match options.find(key) {
             Some(OptionValue::Str(text)) => text,
             _ => "",
@@ -91,6 +105,10 @@ impl Delegate for Vulkan {
         let replay = match options.find("replay_check") {
             Some(OptionValue::Int(count)) => u32::try_from(count).unwrap_or(0),
             _ => 0,
+        };
+        let keep_from = match options.find("keep_states_from") {
+            Some(OptionValue::Int(bytes)) => u64::try_from(bytes).unwrap_or(0),
+            _ => KEEP_STATES_FROM,
         };
         let loader = Some(text("loader")).filter(|path| !path.is_empty());
         let instance = Instance::open(loader, validation);
@@ -111,6 +129,7 @@ impl Delegate for Vulkan {
             wanted: text("device").to_string(),
             caches: cache::folder(text("cache"), |name| std::env::var_os(name)),
             settings: Settings { replay },
+            keep_from,
             opened: Mutex::new(vec![None; facts.as_ref().map_or(0, Vec::len)]),
             instance,
             facts,
@@ -194,7 +213,7 @@ impl Compile for Vulkan {
         _: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
-        compile::compile(graph, weights, context)
+        compile::compile(graph, weights, self.keep_from, context)
     }
 }
 

@@ -154,8 +154,14 @@ impl Plan {
 }
 
 impl Plan {
-    /// The states that a session of this graph can keep: all whose sizes are known.
-    pub fn states_of(image: &ImageView<'_>) -> Vec<State> {
+    /// The states that a session of this graph can keep: all whose sizes are known, of at least so many bytes.
+    pub fn states_of(image: &ImageView<'_>, least: u64) -> Vec<State> {
+        let bytes = |value| {
+            let value = image.value(value);
+            let count: u64 = value.const_dims()?.iter().map(|d| *d as u64).product();
+            Some(count * value.dtype()?.size()? as u64)
+        };
+        let is_large = |value: Option<ValueIndex>| value.and_then(bytes).is_some_and(|bytes| bytes >= least);
         let fixed = |value: Option<ValueIndex>| value.is_some_and(|value| image.value(value).const_dims().is_some());
         let states = image.states().enumerate().map(|(index, state)| State {
             index: index as u32,
@@ -164,7 +170,7 @@ impl Plan {
         });
         states
             .filter(|state| {
-                fixed(image.inputs().get(state.input as usize)) && fixed(image.outputs().get(state.output as usize))
+                is_large(image.inputs().get(state.input as usize)) && fixed(image.outputs().get(state.output as usize))
             })
             .collect()
     }
@@ -174,7 +180,7 @@ impl Plan {
     /// # Errors
     /// `BLOB_CORRUPT`: one is not a state of the image.
     pub fn check_states(&self, image: &ImageView<'_>) -> Result<(), Error> {
-        let known = Plan::states_of(image);
+        let known = Plan::states_of(image, 0);
         match self.states.iter().find(|state| !known.contains(state)) {
             None => Ok(()),
             Some(state) => Err(Error::corrupt(format!(

@@ -104,3 +104,76 @@ pub struct Schedule {
     /// Dispatches that only change a layout.
     pub transfers: u32,
 }
+
+impl Schedule {
+    /// Drops dispatches whose results nobody reads: a matrix that is turned over, where the product reads it as it lay before, for example.
+    pub fn drop_unread(&mut self) {
+        let mut read: Vec<bool> = self
+            .storages
+            .iter()
+            .map(|storage| !matches!(storage.source, Source::Scratch))
+            .collect();
+        let mut mark = |binding: &Binding| {
+            if let Some(read) = read.get_mut(binding.storage) {
+                *read = true;
+            }
+        };
+        self.outputs.iter().for_each(|output| mark(&output.binding));
+        self.flag.iter().for_each(mark);
+        let mut kept = Vec::with_capacity(self.dispatches.len());
+        while let Some(dispatch) = self.dispatches.pop() {
+            let mut written = dispatch
+                .bindings
+                .iter()
+                .zip(dispatch.kernel.writes)
+                .filter(|(_, writes)| **writes);
+            if written.any(|(binding, _)| read.get(binding.storage).is_none_or(|read| *read)) {
+                for binding in &dispatch.bindings {
+                    if let Some(read) = read.get_mut(binding.storage) {
+                        *read = true;
+                    }
+                }
+                kept.push(dispatch);
+            }
+        }
+        kept.reverse();
+        self.dispatches = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels;
+
+    #[test]
+    fn what_nobody_reads_is_not_made() {
+        let storage = |source| Storage { bytes: 16, source };
+        let binding = |storage| Binding {
+            storage,
+            offset: 0,
+            bytes: 16,
+        };
+        let dispatch = |from, to| Dispatch {
+            kernel: &kernels::TRANSFER_TO_NHWC4,
+            bindings: vec![binding(from), binding(to)],
+            params: 0..1,
+            groups: [1; 3],
+            node: to as u32,
+        };
+        let scratch = || storage(Source::Scratch);
+        let mut schedule = Schedule {
+            storages: vec![storage(Source::Input(0)), scratch(), scratch(), scratch(), scratch()],
+            dispatches: vec![dispatch(0, 1), dispatch(1, 2), dispatch(0, 3), dispatch(3, 4)],
+            outputs: vec![Output {
+                binding: binding(2),
+                sizes: vec![4],
+                state: None,
+            }],
+            ..Schedule::default()
+        };
+        schedule.drop_unread();
+        let nodes: Vec<u32> = schedule.dispatches.iter().map(|d| d.node).collect();
+        assert_eq!(nodes, [1, 2]);
+    }
+}

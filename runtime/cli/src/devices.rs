@@ -66,6 +66,10 @@ pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Resu
                     Err(error) => state = format!("unavailable: {error}"),
                     Ok(list) => {
                         state = format!("loaded, ABI minor {}", delegate.info().abi_minor);
+                        if list.is_empty() {
+                            // One that only compiles has none; of another the log says why.
+                            state.push_str(", no devices (`-v` shows what it says)");
+                        }
                         devices = list;
                     }
                 },

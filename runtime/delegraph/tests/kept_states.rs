@@ -134,6 +134,26 @@ fn caches_stay_with_the_delegate_and_no_run_moves_a_byte_of_them() {
 }
 
 #[test]
+fn every_recorded_model_is_right_over_a_delegate_that_keeps_what_it_may() {
+    let mut kept = Vec::new();
+    let folders = std::fs::read_dir(common::folder("")).unwrap();
+    let mut names: Vec<String> = folders
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| common::folder(name).join("model.pt2").is_file())
+        .collect();
+    names.sort();
+    for name in &names {
+        let (mut session, fixture) = session(name, "");
+        check(&mut session, &fixture);
+        let report = session.report();
+        let states = report.regions.iter().flat_map(|region| &region.kept_states);
+        kept.extend(states.map(|state| format!("{name}/{state}")));
+    }
+    println!("{} models, kept: {kept:?}", names.len());
+    assert!(names.len() >= 20 && kept.len() >= 2, "{kept:?}");
+}
+
+#[test]
 fn the_copies_at_the_end_of_the_plan_are_passed_over() {
     let fixture = fixture("arch-kv-cache");
     let traced = |mut session: Session| {

@@ -1,9 +1,11 @@
 //! The executor: a method with its memory.
 
+mod states;
+
 use crate::engine::{CallError, Callee, Context, Engine, Number};
 use crate::error::{BindError, LoadError, RunError};
 use crate::input::{self, Input};
-use crate::kept::{Held, KeptState, Phase};
+use crate::kept::Phase;
 use crate::load::{DelegateResolver, Loaded, ProgramData};
 use crate::memory::{MemoryId, recycle};
 use crate::options::{Event, Options, Trace};
@@ -20,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use delegraph_kernels::{Growable, Tensor};
+use delegraph_kernels::Growable;
 use delegraph_opset::Op;
 use delegraph_pte::Verified;
 use delegraph_pte::model::{EValue, Instruction, Plan};
@@ -234,28 +236,6 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether the call of a region of these instructions, inputs and outputs may keep a state: nobody else reads or writes the buffer,
-    /// but for one copy of what the region makes of it.
-    ///
-    /// # Errors
-    /// Who else does, or what else is in the way.
-    pub fn can_keep(
-        &self,
-        instructions: Range<u32>,
-        inputs: &[u32],
-        outputs: &[u32],
-        state: &KeptState,
-    ) -> Result<(), String> {
-        let slots = |values: &[u32]| {
-            let slot = |value: &u32| self.loaded.tensors.slot(*value);
-            let slots: Option<Vec<_>> = values.iter().map(slot).collect();
-            slots.ok_or_else(|| "an input or output of the region is no tensor".to_string())
-        };
-        let (inputs, outputs) = (slots(inputs)?, slots(outputs)?);
-        let instructions = instructions.start as usize..instructions.end as usize;
-        Held::new(state, &self.loaded, &self.state, instructions, &inputs, &outputs).map(drop)
-    }
-
     /// The method's plan.
     pub fn plan(&self) -> &Plan {
         self.loaded.plan()
@@ -349,73 +329,6 @@ impl Executor {
         output::view(&self.loaded, &self.engine, &self.numbers, &*self.data, value).map_err(fail)
     }
 
-    /// Puts every buffer back to its initial state (zeros where the file has none), also one that a delegate keeps, lost or not.
-    pub fn reset(&mut self) {
-        self.initialise();
-        let states = self.regions.iter_mut().flat_map(|region| &mut region.states);
-        states.for_each(Held::overwritten);
-    }
-
-    /// Names of the state tensors that have one.
-    pub fn state_names(&self) -> impl Iterator<Item = &str> {
-        self.state.tensors.iter().filter_map(|(_, name)| name.as_deref())
-    }
-
-    /// The present content of the state tensor of this name. One that a delegate keeps is fetched, and it goes on keeping it.
-    ///
-    /// # Errors
-    /// A delegate keeps it, and does not give it or has lost it.
-    pub fn state(&mut self, name: &str) -> Result<Option<Tensor<'_>>, RunError> {
-        let mut states = self.state.tensors.iter();
-        let Some(&(slot, _)) = states.find(|(_, have)| have.as_deref() == Some(name)) else {
-            return Ok(None);
-        };
-        let place = self.loaded.tensors.slots[slot.0 as usize].arena_range();
-        if let Some((region, state)) = keeper(&self.regions, &place) {
-            self.regions[region].fetch(&mut self.engine, Some(state))?;
-        }
-        Ok(output::tensor(&self.loaded, &self.engine, &*self.data, slot).ok())
-    }
-
-    /// Takes the contents of state tensors of the same name, dtype and sizes from another method. Returns how many.
-    ///
-    /// # Errors
-    /// A delegate of the other method does not give one that it keeps. Nothing was taken then.
-    pub fn adopt_state(&mut self, other: &mut Executor) -> Result<usize, RunError> {
-        for region in &mut other.regions {
-            region.fetch(&mut other.engine, None)?;
-        }
-        let mut adopted = 0;
-        for (slot, name) in &self.state.tensors {
-            let Some(from) = name.as_deref().and_then(|name| other.state(name).ok().flatten()) else {
-                continue;
-            };
-            let target = &self.loaded.tensors.slots[slot.0 as usize];
-            let Some((memory, range)) = target.arena_range() else {
-                continue;
-            };
-            let to = self.engine.memories[memory.0 as usize]
-                .bytes_mut()
-                .get_mut(range.clone());
-            let (Some(to), true) = (
-                to,
-                from.dtype() == target.dtype && *from.strides() == target.strides(from.sizes()),
-            ) else {
-                continue;
-            };
-            let bytes = from.bytes();
-            if let Some(to) = to.get_mut(..bytes.len()) {
-                to.copy_from_slice(bytes);
-                self.engine.sizes[slot.0 as usize] = *from.sizes();
-                if let Some((region, state)) = keeper(&self.regions, &Some((memory, range))) {
-                    self.regions[region].states[state].overwritten();
-                }
-                adopted += 1;
-            }
-        }
-        Ok(adopted)
-    }
-
     /// What became of each bound region, in the order of the instructions.
     pub fn report(&self) -> impl Iterator<Item = &RegionReport> {
         self.regions.iter().map(|region| &region.report)
@@ -430,23 +343,6 @@ impl Executor {
     pub fn arena_bytes(&self) -> usize {
         let arenas = self.loaded.plan().buffer_sizes.len();
         self.engine.memories.iter().take(arenas).map(|m| m.bytes().len()).sum()
-    }
-
-    fn initialise(&mut self) {
-        let arenas = self.loaded.plan().buffer_sizes.len();
-        for memory in self.engine.memories.iter_mut().take(arenas) {
-            memory.bytes_mut().fill(0);
-        }
-        for (slot, sizes) in self.loaded.tensors.slots.iter().zip(&mut self.engine.sizes) {
-            *sizes = slot.sizes;
-        }
-        for (memory, start, range) in &self.loaded.tensors.initial {
-            let from = self.data.bytes().get(range.clone());
-            let to = self.engine.memories[memory.0 as usize].bytes_mut();
-            if let (Some(from), Some(to)) = (from, to.get_mut(*start..*start + range.len())) {
-                to.copy_from_slice(from);
-            }
-        }
     }
 
     fn walk(&mut self, file: &[u8], external: &[&[u8]], lent: &[Option<&[u8]>]) -> Result<(), RunError> {
@@ -582,51 +478,6 @@ impl Executor {
             return Ok(Done::Not);
         }
         Err(region.denied(error))
-    }
-
-    /// Has delegates end what they did to states in this run: from here on it cannot fail, or what it writes is put back.
-    fn end_delegates(&mut self, at: usize) -> Result<(), RunError> {
-        for region in self.regions.iter_mut().filter(|region| region.phase == Phase::Ran) {
-            if let Err(error) = region.accept() {
-                region.failed(&error, self.options.fallback);
-                return Err(region.unended(error));
-            }
-        }
-        let Some(check) = self.options.self_check.clone() else {
-            return Ok(());
-        };
-        for region in self.regions.iter_mut().filter(|region| region.proof) {
-            region.proof = false;
-            let (loaded, data) = (&self.loaded, &*self.data);
-            let Err(error) = region.prove(&*check, &self.engine, loaded, data, at) else {
-                continue;
-            };
-            region.report.checked = Checked::Differs(error.to_string());
-            region.report.delegated -= 1;
-            if !region.failed(&error, self.options.fallback) {
-                return Err(region.denied(error));
-            }
-            // The buffers have what the instructions made of the states, or will have it.
-            region.phase = Phase::Idle;
-            region.report.portable += 1;
-        }
-        Ok(())
-    }
-
-    /// A run has ended: what delegates did to states counts, or does not.
-    fn end_regions(&mut self, counts: bool) {
-        self.open = false;
-        for region in &mut self.regions {
-            if !counts {
-                region.roll_back();
-                continue;
-            }
-            region.settle();
-            if self.options.copy_states {
-                // What fails here shows when the copy would be needed.
-                let _ = region.fetch(&mut self.engine, None);
-            }
-        }
     }
 
     /// The instructions of a region ran beside its delegate: compares the outputs.
@@ -845,15 +696,6 @@ impl Executor {
             _ => number(value),
         }
     }
-}
-
-/// The region whose delegate keeps the state of a place, and its index there.
-fn keeper(regions: &[Region], place: &Option<(MemoryId, Range<usize>)>) -> Option<(usize, usize)> {
-    let (memory, range) = place.as_ref()?;
-    regions.iter().enumerate().find_map(|(index, region)| {
-        let state = region.states.iter().position(|held| held.place() == (*memory, range))?;
-        Some((index, state))
-    })
 }
 
 fn record(trace: &mut Box<dyn Trace>, range: Range<usize>, region: bool, name: &str, start: u64) {

@@ -1,7 +1,9 @@
 //! Scaled dot-product attention: a product of queries and keys, a softmax behind masks, a product with the values.
 
+use super::attention_few::Few;
 use super::matmul::{FLOATS, spread_steps};
 use super::product::{Batch, Product, Side, encode, is_wide, join};
+use super::strided::{Strided, operand};
 use crate::caps::{self, Operator, Refusal, dtype, rank};
 use crate::codes::code;
 use crate::encoder::{Encoder, grid, read, write};
@@ -82,20 +84,23 @@ fn accept(node: &NodeView<'_>, arguments: &Arguments) -> Result<(), Refusal> {
 }
 
 /// Queries, keys and values, as the products see them.
-struct Shapes {
+pub struct Shapes {
     /// Batch dimensions: their sizes, and steps of query, key and value.
-    batch: Vec<(u32, [u32; 3])>,
-    rows: u32,
-    columns: u32,
-    width: u32,
+    pub batch: Vec<(u32, [u32; 3])>,
+    /// Queries.
+    pub rows: u32,
+    /// Keys.
+    pub columns: u32,
+    /// Width of queries and keys.
+    pub width: u32,
     /// Width of the values.
-    depth: u32,
+    pub depth: u32,
     /// How many heads of the query share one of the keys.
     shared: u32,
 }
 
 impl Shapes {
-    fn of(query: &Tensor, key: &Tensor, value: &Tensor, grouped: bool) -> Result<Shapes, Error> {
+    fn of(query: &Strided, key: &Strided, value: &Strided, grouped: bool) -> Result<Shapes, Error> {
         let misfit = || {
             Error::invalid(format!(
                 "attention of {:?} over {:?} and {:?}",
@@ -112,47 +117,69 @@ impl Shapes {
         }
         let heads = |dims: &[u32]| dims.last().copied().unwrap_or(1);
         let shared = match grouped && heads(k) != heads(q) {
-            true if heads(k) > 0 && heads(q) % heads(k) == 0 && heads(k) == heads(v) => heads(q) / heads(k),
+            true if heads(k) > 0 && heads(q).is_multiple_of(heads(k)) && heads(k) == heads(v) => heads(q) / heads(k),
             true => return Err(misfit()),
             false => 1,
         };
-        // Where heads are shared, the query has one dimension more.
-        let split = |dims: &[u32], by: u32| -> Vec<u32> {
-            let mut dims = dims.to_vec();
+        // Sizes and steps of batches. Where heads are shared, they are two dimensions: those of the keys, and their share.
+        let batches = |of: &Strided, share: u32| -> Vec<(u32, u32)> {
+            let count = of.dims.len() - 2;
+            let mut dims: Vec<(u32, u32)> = (0..count).map(|i| (of.dims[i], of.steps[i])).collect();
             if shared > 1
-                && let Some(heads) = dims.last_mut()
+                && let Some((heads, step)) = dims.pop()
             {
-                *heads /= by;
-                dims.push(by);
+                dims.push((heads / share, step * share));
+                dims.push((share, if share > 1 { step } else { 0 }));
             }
             dims
         };
-        let (q, k, v) = (split(q, shared), split(k, 1), split(v, 1));
-        let rank = q.len().max(k.len()).max(v.len());
-        let sizes: Vec<u32> = (0..rank)
-            .map(|i| {
-                let at = |dims: &[u32]| (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i]);
-                let all = [at(&q), at(&k), at(&v)];
-                all.into_iter().find(|size| *size != 1).unwrap_or(1)
-            })
-            .collect();
-        let steps = |dims: &[u32], matrix: u32| -> Result<Vec<u32>, Error> {
-            let spread = spread_steps(dims, &sizes)?;
-            Ok(spread.into_iter().map(|step| step * matrix).collect())
-        };
-        let (q, k, v) = (
-            steps(&q, rows * width)?,
-            steps(&k, columns * width)?,
-            steps(&v, columns * depth)?,
-        );
+        let all = [batches(query, shared), batches(key, 1), batches(value, 1)];
+        let rank = all.iter().map(Vec::len).max().unwrap_or(0);
+        let mut batch = Vec::with_capacity(rank);
+        for i in 0..rank {
+            let at = |dims: &Vec<(u32, u32)>| (i + dims.len()).checked_sub(rank).map_or((1, 0), |i| dims[i]);
+            let of = [at(&all[0]), at(&all[1]), at(&all[2])];
+            let size = of.iter().map(|(size, _)| *size).find(|size| *size != 1).unwrap_or(1);
+            if of.iter().any(|(have, _)| *have != 1 && *have != size) {
+                return Err(misfit());
+            }
+            batch.push((size, of.map(|(have, step)| if have == 1 { 0 } else { step })));
+        }
         Ok(Shapes {
-            batch: (0..rank).map(|i| (sizes[i], [q[i], k[i], v[i]])).collect(),
+            batch,
             rows: *rows,
             columns: *columns,
             width: *width,
             depth: *depth,
             shared,
         })
+    }
+
+    /// Steps of a mask: over batches, rows and columns.
+    pub fn mask_steps(&self, mask: Option<&Tensor>) -> Result<(Vec<u32>, [u32; 2]), Error> {
+        let Some(mask) = mask else {
+            return Ok((vec![0; self.batch.len()], [0, 0]));
+        };
+        // The sizes of the scores as the mask sees them: heads are one dimension.
+        let mut sizes: Vec<u32> = self.batch.iter().map(|(size, _)| *size).collect();
+        if self.shared > 1
+            && let Some(group) = sizes.pop()
+            && let Some(heads) = sizes.last_mut()
+        {
+            *heads *= group;
+        }
+        sizes.extend([self.rows, self.columns]);
+        let mut steps = spread_steps(&mask.dims, &sizes)?;
+        let column = steps.pop().unwrap_or(0);
+        let row = steps.pop().unwrap_or(0);
+        if self.shared > 1
+            && let Some(last) = steps.last_mut()
+        {
+            let head = *last;
+            *last = head * self.shared;
+            steps.push(head);
+        }
+        Ok((steps, [row, column]))
     }
 
     /// Steps of scores or results, whose batches lie one after the other.
@@ -163,7 +190,10 @@ impl Shapes {
 }
 
 fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<(), Error> {
-    let (query, key, value) = (e.input(node, 0)?, e.input(node, 1)?, e.input(node, 2)?);
+    let along: fn(&[u32]) -> bool = |steps| steps.last() == Some(&1);
+    let query = operand(node, e, 0, along)?;
+    let key = operand(node, e, 1, along)?;
+    let value = operand(node, e, 2, along)?;
     let mask = node.optional(arguments.mask)?;
     let mask = mask.map(|mask| e.tensor(mask, Layout::RowMajor)).transpose()?;
     let causal = node.bool(arguments.causal)?;
@@ -178,6 +208,18 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         true => Some(e.output(node, 1, Layout::RowMajor)?),
         false => None,
     };
+    let few = Few {
+        query: &query,
+        key: &key,
+        value: &value,
+        mask: mask.as_ref(),
+        shapes: &shapes,
+        causal,
+        scale: scale as f32,
+    };
+    if logs.is_none() && finish.links == [0] && few.fits(e.facts()) {
+        return few.encode(e, &finish.out);
+    }
     let count: u32 = shapes.batch.iter().map(|(size, _)| *size).product();
     let scores = e.make(DType::F32, &[count, shapes.rows, shapes.columns], Layout::RowMajor)?;
     let side = |tensor: &Tensor, row, column| Side {
@@ -186,6 +228,7 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         row,
         column,
     };
+    let row = |of: &Strided| of.steps[of.steps.len() - 2];
     let batch = |steps: &dyn Fn(usize, &[u32; 3]) -> [u32; 2]| -> Vec<Batch> {
         let dims = shapes.batch.iter().enumerate();
         dims.map(|(i, (size, of))| {
@@ -202,8 +245,8 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         n: shapes.columns,
         k: shapes.width,
         batch: batch(&|_, [q, k, _]| [*q, *k]),
-        a: side(&query, shapes.width, 1),
-        b: side(&key, 1, shapes.width),
+        a: side(&query.tensor, row(&query), 1),
+        b: side(&key.tensor, 1, row(&key)),
         alpha: scale as f32,
         addend: None,
     };
@@ -217,7 +260,7 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
         k: shapes.columns,
         batch: batch(&|i, [_, _, v]| [dense[i], *v]),
         a: side(&scores, shapes.columns, 1),
-        b: side(&value, shapes.depth, 1),
+        b: side(&value.tensor, row(&value), 1),
         alpha: 1.0,
         addend: None,
     };
@@ -237,30 +280,7 @@ fn shares(
     if rows == 0 || (scores.count() == 0 && logs.is_none()) {
         return Ok(());
     }
-    let mut steps = vec![0; shapes.batch.len()];
-    let (mut row, mut column) = (0, 0);
-    if let Some(mask) = mask {
-        // The sizes of the scores as the mask sees them: heads are one dimension.
-        let mut sizes: Vec<u32> = shapes.batch.iter().map(|(size, _)| *size).collect();
-        if shapes.shared > 1
-            && let Some(group) = sizes.pop()
-            && let Some(heads) = sizes.last_mut()
-        {
-            *heads *= group;
-        }
-        sizes.extend([shapes.rows, shapes.columns]);
-        let mut all = spread_steps(&mask.dims, &sizes)?;
-        column = all.pop().unwrap_or(0);
-        row = all.pop().unwrap_or(0);
-        if shapes.shared > 1 {
-            let head = all.last().copied().unwrap_or(0);
-            if let Some(last) = all.last_mut() {
-                *last = head * shapes.shared;
-            }
-            all.push(head);
-        }
-        steps = all;
-    }
+    let (steps, [row, column]) = shapes.mask_steps(mask)?;
     let dims = shapes.batch.iter().zip(steps).map(|((size, _), step)| Batch {
         size: *size,
         steps: [step, 0, 0],
@@ -290,7 +310,7 @@ fn shares(
         0,
     ];
     params.extend([0, row, column, batch[0], batch[1], batch[2]]);
-    let nothing = e.bytes(DType::U8, &[16], vec![0; 16])?;
+    let nothing = e.nothing()?;
     let logs = match logs {
         Some(logs) => logs.clone(),
         None => e.make(DType::F32, &[4], Layout::RowMajor)?,

@@ -5,7 +5,7 @@ use crate::caps::{self, Operator, Refusal};
 use crate::encoder::{Encoder, grid, write};
 use crate::kernels;
 use crate::node::{Node, Scalar};
-use crate::tensor::{Layout, checked_count};
+use crate::tensor::{Layout, Tensor, checked_count};
 use delegraph_sdk::image::NodeView;
 use delegraph_sdk::{DType, Error};
 
@@ -18,6 +18,12 @@ pub const OPERATORS: &[Operator] = &[
     makes("aten::zeros_like", |node, e| full(node, e, Scalar::Int(0))),
     makes("aten::new_zeros", |node, e| full(node, e, Scalar::Int(0))),
     makes("aten::zero", |node, e| full(node, e, Scalar::Int(0))),
+    // PyTorch leaves open what these hold.
+    makes("aten::empty.memory_format", |node, e| full(node, e, Scalar::Int(0))),
+    makes("aten::empty_like", |node, e| full(node, e, Scalar::Int(0))),
+    makes("aten::empty_strided", |node, e| full(node, e, Scalar::Int(0))),
+    makes("aten::empty_permuted", |node, e| full(node, e, Scalar::Int(0))),
+    makes("aten::new_empty", |node, e| full(node, e, Scalar::Int(0))),
     makes("aten::ones", |node, e| full(node, e, Scalar::Int(1))),
     makes("aten::ones_like", |node, e| full(node, e, Scalar::Int(1))),
     makes("aten::new_ones", |node, e| full(node, e, Scalar::Int(1))),
@@ -31,6 +37,8 @@ pub const OPERATORS: &[Operator] = &[
     makes("aten::arange.start_step", |node, e| {
         arange(node, e, node.scalar(0)?, node.scalar(2)?)
     }),
+    makes("aten::tril_indices", |node, e| triangle(node, e, true)),
+    makes("aten::triu_indices", |node, e| triangle(node, e, false)),
     makes("aten::eye", eye),
     makes("aten::eye.m", eye),
     Operator {
@@ -120,15 +128,27 @@ fn made(node: &Node<'_>, e: &mut Encoder<'_>, element: impl Fn(usize) -> Scalar)
 fn full(node: &Node<'_>, e: &mut Encoder<'_>, number: Scalar) -> Result<(), Error> {
     let value = node.output(0)?;
     let (dtype, dims) = (e.dtype(value)?, e.dims(value)?);
-    let bits = bits_of(dtype, number)?;
     if u64::from(checked_count(&dims)?) * dtype.size().unwrap_or(1) as u64 <= SMALL {
         return made(node, e, |_| number);
     }
+    filled(node, e, number).map(|_| ())
+}
+
+/// A new tensor for the first output, which others may write to, with a number in every element.
+///
+/// # Errors
+/// The type has no such number, or the device cannot.
+pub fn filled(node: &Node<'_>, e: &mut Encoder<'_>, number: Scalar) -> Result<Tensor, Error> {
     let out = e.output(node, 0, Layout::RowMajor)?;
+    let dtype = out.dtype;
+    let bits = bits_of(dtype, number)?;
     let vectors = out.bytes().div_ceil(16) as u32;
     let [low, high] = filling(bits, kind(dtype));
     let params = [vectors, low, high];
-    e.dispatch(&kernels::FILL, &[write(&out)], &params, grid(vectors, 64))
+    if vectors > 0 {
+        e.dispatch(&kernels::FILL, &[write(&out)], &params, grid(vectors, 64))?;
+    }
+    Ok(out)
 }
 
 /// `start`, `start + step`, …; the graph says how many.
@@ -168,6 +188,24 @@ fn linspace(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
 fn eye(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let columns = e.dims(node.output(0)?)?.last().copied().unwrap_or(1).max(1) as usize;
     made(node, e, |i| Scalar::Int(i64::from(i / columns == i % columns)))
+}
+
+/// Row and column of each element of a triangle.
+fn triangle(node: &Node<'_>, e: &mut Encoder<'_>, lower: bool) -> Result<(), Error> {
+    let (rows, columns, offset) = (node.int(0)?, node.int(1)?, node.int(2)?);
+    checked_count(&e.dims(node.output(0)?)?)?;
+    let inside = |row: i64, column: i64| match lower {
+        true => column - row <= offset,
+        false => column - row >= offset,
+    };
+    let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    let kept: Vec<(i64, i64)> = all.filter(|(row, column)| inside(*row, *column)).collect();
+    let count = kept.len();
+    made(node, e, |i| {
+        let place = kept.get(if i < count { i } else { i - count });
+        let (row, column) = place.copied().unwrap_or_default();
+        Scalar::Int(if i < count { row } else { column })
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Windows of images as columns and back, and images read at given places.
+//! Windows of images as columns and back.
 
 use crate::caps::{self, Operator, Refusal, rank};
 use crate::codes::code;
@@ -6,7 +6,7 @@ use crate::encoder::{Encoder, grid, read, write};
 use crate::kernels;
 use crate::node::Node;
 use crate::tensor::Layout;
-use delegraph_sdk::image::{ArgView, NodeView};
+use delegraph_sdk::image::NodeView;
 use delegraph_sdk::{DType, Error};
 
 /// The operators of this family.
@@ -20,16 +20,6 @@ pub const OPERATORS: &[Operator] = &[
         name: "aten::col2im",
         accept: |node| accept_fold(node, 2),
         encode: |node, e| fold(node, e, 2),
-    },
-    Operator {
-        name: "aten::grid_sampler_2d",
-        accept: accept_sample,
-        encode: sample,
-    },
-    Operator {
-        name: "aten::grid_sampler",
-        accept: accept_sample,
-        encode: sample,
     },
 ];
 
@@ -96,45 +86,4 @@ fn fold(node: &Node<'_>, e: &mut Encoder<'_>, kernel: usize) -> Result<(), Error
         false => &kernels::FOLD_COL2IM,
     };
     e.dispatch(kernel, &[read(&x), write(&out)], &params, grid(words, 64))
-}
-
-fn accept_sample(node: &NodeView<'_>) -> Result<(), Refusal> {
-    caps::all_of(node, &[DType::F32])?;
-    if rank(node, 0) != Some(4) || rank(node, 1) != Some(4) {
-        return Err(Refusal::shape("places in images only: tensors of four dimensions"));
-    }
-    let in_range = |argument: usize| matches!(node.arg(argument), ArgView::Int(0..=2));
-    match in_range(2) && in_range(3) {
-        true => Ok(()),
-        false => Err(Refusal::attribute(
-            "a way of reading between or outside that is not known",
-        )),
-    }
-}
-
-fn sample(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let (x, places) = (e.input(node, 0)?, e.input(node, 1)?);
-    let out = e.output(node, 0, Layout::RowMajor)?;
-    let (&[n, channels, height, width], &[grids, down, across, coordinates]) = (&x.dims[..], &places.dims[..]) else {
-        return Err(Error::invalid("an image and a grid have four dimensions"));
-    };
-    if grids != n || coordinates != 2 || height == 0 || width == 0 || out.dims != [n, channels, down, across] {
-        return Err(Error::invalid(format!(
-            "a grid of {:?} for an image of {:?}",
-            places.dims, x.dims
-        )));
-    }
-    let count = n * channels.div_ceil(4) * down * across;
-    let params = [
-        count,
-        channels,
-        height,
-        width,
-        down * across,
-        node.int(2)? as u32,
-        node.int(3)? as u32,
-        u32::from(node.bool(4)?),
-    ];
-    let operands = [read(&x), read(&places), write(&out)];
-    e.dispatch(&kernels::GRID_SAMPLE, &operands, &params, grid(count, 64))
 }

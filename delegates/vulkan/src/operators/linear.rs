@@ -1,8 +1,8 @@
 //! Linear layers.
 
 use super::matmul::FLOATS;
-use super::quantized_linear;
 use super::product::{Product, Side, encode};
+use super::quantized_linear;
 use crate::caps::{self, Operator, Refusal};
 use crate::encoder::Encoder;
 use crate::node::Node;

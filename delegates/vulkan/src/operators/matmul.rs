@@ -1,11 +1,12 @@
 //! Products of matrices and vectors.
 
 use super::product::{Batch, Product, Side, encode};
+use super::strided::{Strided, operand};
 use crate::caps::{self, Operator, Refusal};
 use crate::encoder::Encoder;
 use crate::node::Node;
 use crate::tensor::{Layout, Tensor, strides};
-use delegraph_sdk::image::{ArgView, NodeView, Source, ValueIndex};
+use delegraph_sdk::image::NodeView;
 use delegraph_sdk::{DType, Error};
 
 /// The operators of this family.
@@ -51,69 +52,34 @@ fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// A factor as a matrix, and its sizes.
-struct Factor {
-    side: Side,
-    dims: Vec<u32>,
+/// A factor: vectors along its last dimension, or its last but one.
+fn factor(node: &Node<'_>, e: &mut Encoder<'_>, argument: usize, first: bool) -> Result<Strided, Error> {
+    let fits: fn(&[u32]) -> bool = match first {
+        true => |steps| steps.last() == Some(&1),
+        false => |steps| steps.iter().rev().take(2).any(|step| *step == 1),
+    };
+    operand(node, e, argument, fits)
 }
 
-/// The value whose last two dimensions an operator swaps to make this one.
-fn swapped(node: &NodeView<'_>, value: ValueIndex) -> Option<ValueIndex> {
-    let image = node.image();
-    let Source::Node(index) = image.value(value).source() else {
-        return None;
+/// The last two dimensions as a matrix.
+fn matrix(factor: &Strided) -> Side {
+    let step = |from_end: usize| {
+        let at = factor.steps.len().checked_sub(from_end);
+        at.map_or(0, |at| factor.steps[at])
     };
-    let maker = image.node(index);
-    let of = maker.arg(0).value()?;
-    let rank = image.value(of).rank();
-    let int = |i: usize| match maker.arg(i) {
-        ArgView::Int(dim) => Some(if dim < 0 { dim + rank as i64 } else { dim } as usize),
-        _ => None,
-    };
-    let swaps = match maker.op() {
-        "aten::t" => rank == 2,
-        "aten::numpy_T" => rank == 2,
-        "aten::transpose.int" => {
-            let (first, second) = (int(1)?, int(2)?);
-            rank >= 2 && first.min(second) == rank - 2 && first.max(second) == rank - 1
-        }
-        "aten::permute" => {
-            let ArgView::Ints(order) = maker.arg(1) else {
-                return None;
-            };
-            let order: Option<Vec<i64>> = order.exprs().iter().map(|dim| image.const_int(dim)).collect();
-            let order: Vec<i64> = order?
-                .iter()
-                .map(|d| if *d < 0 { d + rank as i64 } else { *d })
-                .collect();
-            let mut wanted: Vec<i64> = (0..rank as i64).collect();
-            if rank >= 2 {
-                wanted.swap(rank - 1, rank - 2);
-            }
-            rank >= 2 && order == wanted
-        }
-        _ => false,
-    };
-    swaps.then_some(of)
+    Side {
+        tensor: factor.tensor.clone(),
+        base: 0,
+        row: step(2),
+        column: step(1),
+    }
 }
 
-/// The factor at an argument. What only swaps rows and columns is read as it lay before.
-fn factor(node: &Node<'_>, e: &mut Encoder<'_>, argument: usize) -> Result<Factor, Error> {
-    let value = node.value(argument)?;
-    let dims = e.dims(value)?;
-    let side = match swapped(&node.view(), value) {
-        Some(before) => Side::matrix(&e.tensor(before, Layout::RowMajor)?).transposed(),
-        None => Side::matrix(&e.tensor(value, Layout::RowMajor)?),
-    };
-    Ok(Factor { side, dims })
-}
-
-/// Steps over batches of one size, for sizes that may be 1 or missing: row-major tensors whose last `inner` dimensions are no batches.
-fn batch_steps(dims: &[u32], inner: usize, batches: usize) -> Vec<u32> {
-    let steps = strides(dims);
-    let have = dims.len().saturating_sub(inner);
+/// Steps over batches: dimensions that are missing have none.
+fn batch_steps(factor: &Strided, inner: usize, batches: usize) -> Vec<u32> {
+    let have = factor.dims.len().saturating_sub(inner);
     let mut all = vec![0; batches.saturating_sub(have)];
-    all.extend((0..have).map(|i| if dims[i] == 1 { 0 } else { steps[i] }));
+    all.extend_from_slice(&factor.steps[..have]);
     all
 }
 
@@ -124,7 +90,7 @@ pub struct Addend {
 }
 
 /// The product of two factors of one or two dimensions, or of batches, with broadcasting.
-fn product(a: Factor, b: Factor, addend: Option<&Addend>) -> Result<Product, Error> {
+fn product(a: &Strided, b: &Strided, addend: Option<&Addend>) -> Result<Product, Error> {
     let misfit = || Error::invalid(format!("sizes {:?} and {:?} have no product", a.dims, b.dims));
     let lone = |dims: &[u32]| dims.len() == 1;
     let (a_inner, b_inner) = (a.dims.len().min(2), b.dims.len().min(2));
@@ -145,20 +111,17 @@ fn product(a: Factor, b: Factor, addend: Option<&Addend>) -> Result<Product, Err
         let missing = batches - dims.len();
         if i < missing { 1 } else { dims[i - missing] }
     };
-    let (a_steps, b_steps) = (
-        batch_steps(&a.dims, a_inner, batches),
-        batch_steps(&b.dims, b_inner, batches),
-    );
+    let (a_steps, b_steps) = (batch_steps(a, a_inner, batches), batch_steps(b, b_inner, batches));
     let m = if lone(&a.dims) { 1 } else { a.dims[a.dims.len() - 2] };
     let n = if lone(&b.dims) { 1 } else { b.dims[b.dims.len() - 1] };
-    let mut b_side = b.side;
+    let mut b_side = matrix(b);
     if lone(&b.dims) {
-        // A column: its elements are k apart by one.
-        (b_side.row, b_side.column) = (1, 1);
+        // A column.
+        (b_side.row, b_side.column) = (b_side.column, 1);
     }
-    let mut a_side = a.side;
+    let mut a_side = matrix(a);
     if lone(&a.dims) {
-        (a_side.row, a_side.column) = (k, 1);
+        a_side.row = k;
     }
     // The sizes of the result as the addend sees them.
     let mut result: Vec<u32> = (0..batches)
@@ -263,8 +226,8 @@ pub fn spread_steps(dims: &[u32], to: &[u32]) -> Result<Vec<u32>, Error> {
 }
 
 fn plain(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let (a, b) = (factor(node, e, 0)?, factor(node, e, 1)?);
-    let product = product(a, b, None)?;
+    let (a, b) = (factor(node, e, 0, true)?, factor(node, e, 1, false)?);
+    let product = product(&a, &b, None)?;
     let finish = e.finish(node, Layout::RowMajor)?;
     encode(e, product, &finish)
 }
@@ -272,8 +235,8 @@ fn plain(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
 /// `beta * self + alpha * product`; `self` does not count where `beta` is 0, not even if it is NaN.
 fn summed(node: &Node<'_>, e: &mut Encoder<'_>, scalars: usize) -> Result<(), Error> {
     let addend = addend(node, e, scalars)?;
-    let (a, b) = (factor(node, e, 1)?, factor(node, e, 2)?);
-    let mut product = product(a, b, addend.as_ref())?;
+    let (a, b) = (factor(node, e, 1, true)?, factor(node, e, 2, false)?);
+    let mut product = product(&a, &b, addend.as_ref())?;
     product.alpha = node.scalar(scalars + 1)?.float() as f32;
     let finish = e.finish(node, Layout::RowMajor)?;
     encode(e, product, &finish)

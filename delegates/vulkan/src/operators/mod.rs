@@ -1,10 +1,12 @@
 //! Operators by family: each file has a table of [`Operator`]s and lowers them.
 
 pub mod attention;
+pub mod attention_few;
 pub mod conv;
 pub mod create;
 pub mod elementwise;
 pub mod fold;
+pub mod grid_sampler;
 pub mod index;
 pub mod linear;
 pub mod matmul;
@@ -15,11 +17,14 @@ pub mod product;
 pub mod quantize;
 pub mod quantized_linear;
 pub mod reduce;
+pub mod reduce_distance;
 pub mod reduce_rows;
 pub mod resample;
 pub mod scan;
 pub mod softmax;
 pub mod sort;
+pub mod sort_search;
+pub mod strided;
 
 use crate::caps::Operator;
 
@@ -28,7 +33,8 @@ pub const FAMILIES: &[&[Operator]] = &[
     elementwise::OPERATORS,
     create::OPERATORS,
     movement::views::OPERATORS,
-    movement::edges::OPERATORS,
+    movement::rearrange::OPERATORS,
+    movement::pad::OPERATORS,
     movement::join::OPERATORS,
     movement::parts::OPERATORS,
     reduce::OPERATORS,
@@ -38,6 +44,9 @@ pub const FAMILIES: &[&[Operator]] = &[
     norm::OPERATORS,
     scan::OPERATORS,
     sort::OPERATORS,
+    sort_search::OPERATORS,
+    reduce_distance::OPERATORS,
+    grid_sampler::OPERATORS,
     matmul::OPERATORS,
     linear::OPERATORS,
     attention::OPERATORS,

@@ -5,7 +5,7 @@ use crate::encoder::{Encoder, grid, read, write};
 use crate::kernels;
 use crate::node::Node;
 use crate::operators::reduce::{Combine, Last, Map, fold, is_float};
-use crate::operators::reduce_rows::{GROUP, Lying, Rows, code, merged, optional, words};
+use crate::operators::reduce_rows::{Lying, Rows, Share, code, merged, optional, words};
 use crate::tensor::{Layout, Tensor};
 use delegraph_sdk::image::{NodeView, ValueIndex};
 use delegraph_sdk::{DType, Error};
@@ -24,8 +24,17 @@ struct Lines {
     row: u32,
     /// Weights that a row of an image has; rows of one image follow each other in them.
     weights: u32,
-    /// Weights go by the outer dimension.
-    by_outer: bool,
+    /// Which of a row's weights an element has.
+    weighed: Weighed,
+}
+
+/// What weights go by, beside the row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weighed {
+    ByInner,
+    ByOuter,
+    /// A row has one.
+    ByRow,
 }
 
 impl Lines {
@@ -43,7 +52,7 @@ impl Lines {
             image: length,
             row: 0,
             weights: 0,
-            by_outer: false,
+            weighed: Weighed::ByInner,
         }
     }
 
@@ -52,7 +61,7 @@ impl Lines {
         let (Some(images), Some(channels)) = (x.dims.first(), x.dims.get(1)) else {
             return Err(Error::invalid("there are no channels"));
         };
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(Error::invalid(format!(
                 "{channels} channels do not make {groups} groups"
             )));
@@ -67,7 +76,7 @@ impl Lines {
             image: channels * area,
             row: each * area,
             weights: each,
-            by_outer: true,
+            weighed: Weighed::ByOuter,
         };
         Ok(match x.layout {
             Layout::RowMajor => common,
@@ -75,9 +84,27 @@ impl Lines {
                 outer: [area, *channels],
                 inner: [each, 1],
                 row: each,
-                by_outer: false,
+                weighed: Weighed::ByInner,
                 ..common
             },
+        })
+    }
+
+    /// Channels, each over all images; row-major.
+    fn channels(x: &Tensor) -> Result<Lines, Error> {
+        let (Some(images), Some(channels)) = (x.dims.first(), x.dims.get(1)) else {
+            return Err(Error::invalid("there are no channels"));
+        };
+        let area: u32 = x.dims.iter().skip(2).product();
+        Ok(Lines {
+            count: *channels,
+            outer: [*images, channels * area],
+            inner: [area, 1],
+            per_image: *channels,
+            image: 0,
+            row: area,
+            weights: 1,
+            weighed: Weighed::ByRow,
         })
     }
 
@@ -93,8 +120,12 @@ impl Lines {
 
     /// True if two neighbours of a row are always a word of 16-bit elements.
     fn paired(&self) -> bool {
-        let outer_even = self.outer[0] == 1 || self.outer[1] % 2 == 0;
-        self.inner[1] == 1 && self.inner[0] % 2 == 0 && outer_even && self.image % 2 == 0 && self.row % 2 == 0
+        let outer_even = self.outer[0] == 1 || self.outer[1].is_multiple_of(2);
+        self.inner[1] == 1
+            && self.inner[0].is_multiple_of(2)
+            && outer_even
+            && self.image.is_multiple_of(2)
+            && self.row.is_multiple_of(2)
     }
 }
 
@@ -122,19 +153,23 @@ fn normalize(
         | u32::from(bias.is_some()) << 1
         | u32::from(by == By::MeanSquare) << 2
         | u32::from(narrow && lines.paired()) << 3
-        | u32::from(lines.by_outer) << 4;
-    let group = length > 64;
-    let kernel = match (group, narrow) {
-        (false, false) => &kernels::NORM_ROWS_FLAT,
-        (false, true) => &kernels::NORM_ROWS_FLAT_NARROW,
-        (true, false) => &kernels::NORM_ROWS_GROUP,
-        (true, true) => &kernels::NORM_ROWS_GROUP_NARROW,
+        | u32::from(lines.weighed == Weighed::ByOuter) << 4
+        | u32::from(lines.weighed == Weighed::ByRow) << 5;
+    let share = Share::of(lines.count, length, false, e.facts());
+    let kernel = match (share, narrow) {
+        (Share::Flat, false) => &kernels::NORM_ROWS_FLAT,
+        (Share::Flat, true) => &kernels::NORM_ROWS_FLAT_NARROW,
+        (Share::Group, false) => &kernels::NORM_ROWS_GROUP,
+        (Share::Group, true) => &kernels::NORM_ROWS_GROUP_NARROW,
+        (Share::Team(_), false) => &kernels::NORM_ROWS_TEAM,
+        (Share::Team(_), true) => &kernels::NORM_ROWS_TEAM_NARROW,
     };
     let (weight, bias) = (weight.unwrap_or(x), bias.unwrap_or(x));
     let mut params = vec![lines.count, code(x)?, code(out)?, length, lines.inner[0]];
     params.extend([lines.outer[1], lines.inner[1], lines.per_image, lines.image, lines.row]);
     params.extend([lines.weights, flags, (eps as f32).to_bits(), code(weight)?, code(bias)?]);
-    let groups = grid(lines.count, if group { 1 } else { GROUP });
+    params.push(share.rows());
+    let groups = share.grid(lines.count);
     e.dispatch(
         kernel,
         &[read(x), read(weight), read(bias), write(out)],
@@ -243,7 +278,7 @@ fn encode_groups(node: &Node<'_>, e: &mut Encoder<'_>, at: &Grouped) -> Encoded 
     let value = node.value(0)?;
     let channels = e.dims(value)?.get(1).copied().unwrap_or(0);
     // Padded channels are not elements: groups that end in them are not rows.
-    let layout = if channels % 4 == 0 {
+    let layout = if channels.is_multiple_of(4) {
         e.layout(value)
     } else {
         Layout::RowMajor
@@ -316,6 +351,29 @@ fn encode_batch(node: &Node<'_>, e: &mut Encoder<'_>, eps: usize) -> Encoded {
     Ok(())
 }
 
+/// By the statistics of the batch itself.
+fn encode_own_statistics(node: &Node<'_>, e: &mut Encoder<'_>) -> Encoded {
+    let x = e.input(node, 0)?;
+    let out = e.output(node, 0, Layout::RowMajor)?;
+    if x.count() == 0 {
+        return Err(Error::invalid("a batch without elements has no statistics"));
+    }
+    let lines = Lines::channels(&x)?;
+    let (weight, bias) = (optional(node, 1, e)?, optional(node, 2, e)?);
+    check(weight.as_ref(), lines.count)?;
+    check(bias.as_ref(), lines.count)?;
+    let eps = node.scalar(5)?.float();
+    normalize(
+        e,
+        &lines,
+        By::Deviation,
+        (&x, &out),
+        (weight.as_ref(), bias.as_ref()),
+        eps,
+    )?;
+    statistics(node, e, &x, &lines, eps)
+}
+
 fn accept_floats(node: &NodeView<'_>) -> Result<(), Refusal> {
     for value in node.inputs().chain(node.outputs().iter()) {
         let dtype = caps::dtype_of(node, value);
@@ -332,6 +390,14 @@ fn accept_channels(node: &NodeView<'_>) -> Result<(), Refusal> {
     match caps::rank(node, 0) {
         Some(2..) => Ok(()),
         _ => Err(Refusal::shape("channels are the second of two dimensions at least")),
+    }
+}
+
+fn accept_own_statistics(node: &NodeView<'_>) -> Result<(), Refusal> {
+    accept_channels(node)?;
+    match node.arg(3).bool() {
+        Some(true) => Ok(()),
+        _ => Err(Refusal::attribute("neither statistics nor training")),
     }
 }
 
@@ -381,6 +447,15 @@ pub const OPERATORS: &[Operator] = &[
         encode_groups(n, e, &grouped(1, None, 7))
     }),
     row("aten::batch_norm", accept_batch, |n, e| encode_batch(n, e, 7)),
+    row("aten::native_batch_norm", accept_batch, |n, e| encode_batch(n, e, 7)),
+    row("aten::_native_batch_norm_legit", accept_batch, |n, e| {
+        encode_batch(n, e, 7)
+    }),
+    row(
+        "aten::_native_batch_norm_legit.no_stats",
+        accept_own_statistics,
+        encode_own_statistics,
+    ),
     row("aten::_native_batch_norm_legit_no_training", accept_batch, |n, e| {
         encode_batch(n, e, 6)
     }),

@@ -26,26 +26,6 @@ pub struct Side {
     pub column: u32,
 }
 
-impl Side {
-    /// The last two dimensions of a row-major tensor as a matrix.
-    pub fn matrix(tensor: &Tensor) -> Side {
-        let row = tensor.dims.last().copied().unwrap_or(1).max(1);
-        Side {
-            tensor: tensor.clone(),
-            base: 0,
-            row,
-            column: 1,
-        }
-    }
-
-    /// With rows and columns changed.
-    #[must_use]
-    pub fn transposed(mut self) -> Side {
-        std::mem::swap(&mut self.row, &mut self.column);
-        self
-    }
-}
-
 /// A batch dimension: its size, and the steps of `a`, `b` and `c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
@@ -197,24 +177,28 @@ fn choose(facts: &Facts, product: &Product, inner: &[Batch], bases: [u32; 4]) ->
         })
     };
     let vectors = product.aligned(inner, bases);
+    let few = product.m <= 4;
+    if is_wide(facts) && !few && product.n >= 16 && product.k >= 16 {
+        let kernel = match pair {
+            Some(0) => &kernels::GEMM_TILE_F32,
+            Some(_) => &kernels::GEMM_TILE_F16,
+            None => &kernels::GEMM_TILE_CODE,
+        };
+        return Ok(Choice {
+            kernel,
+            lanes: 64,
+            tile: [64, 64],
+        });
+    }
     if let Some(pair) = pair {
         let of = |kernels: [&'static Kernel; 2]| kernels[pair];
-        if is_wide(facts) {
-            if product.m <= 4 && vectors && product.b_along_k() && product.k >= 256 {
-                let best = of([&kernels::GEMV_F32_SUBGROUP, &kernels::GEMV_F16_SUBGROUP]);
-                return Ok(Choice {
-                    kernel: facts.pick(&[best, of([&kernels::GEMV_F32, &kernels::GEMV_F16])])?,
-                    lanes: 64,
-                    tile: [1, 4],
-                });
-            }
-            if product.m >= 16 && product.n >= 16 && product.k >= 16 {
-                return Ok(Choice {
-                    kernel: of([&kernels::GEMM_TILE_F32, &kernels::GEMM_TILE_F16]),
-                    lanes: 64,
-                    tile: [64, 64],
-                });
-            }
+        if is_wide(facts) && few && vectors && product.b_along_k() && product.k >= 64 {
+            let best = of([&kernels::GEMV_F32_SUBGROUP, &kernels::GEMV_F16_SUBGROUP]);
+            return Ok(Choice {
+                kernel: facts.pick(&[best, of([&kernels::GEMV_F32, &kernels::GEMV_F16])])?,
+                lanes: 64,
+                tile: [1, 4],
+            });
         }
         if vectors && product.b_along_k() {
             return match product.m {
@@ -351,3 +335,7 @@ pub fn checked(factors: &[u32]) -> Result<u32, Error> {
         .map(|all| all as u32)
         .ok_or_else(|| Error::unsupported("a product of more tiles than kernels count"))
 }
+
+#[cfg(test)]
+#[path = "product_tests.rs"]
+mod tests;

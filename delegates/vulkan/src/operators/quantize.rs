@@ -12,26 +12,14 @@ use delegraph_sdk::{DType, Error};
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
-    to("quantized_decomposed::quantize_per_tensor", |n, e| {
-        quantize(n, e, Shape::Tensor, 3, false)
-    }),
     to("quantized_decomposed::quantize_per_tensor.tensor", |n, e| {
         quantize(n, e, Shape::Tensor, 3, false)
-    }),
-    to("quantized_decomposed::quantize_per_channel", |n, e| {
-        quantize(n, e, Shape::Channel(3), 4, false)
     }),
     to("quantized_decomposed::quantize_per_token", |n, e| {
         quantize(n, e, Shape::Token, 3, true)
     }),
-    from("quantized_decomposed::dequantize_per_tensor", |n, e| {
-        dequantize(n, e, Shape::Tensor)
-    }),
     from("quantized_decomposed::dequantize_per_tensor.tensor", |n, e| {
         dequantize(n, e, Shape::Tensor)
-    }),
-    from("quantized_decomposed::dequantize_per_channel", |n, e| {
-        dequantize(n, e, Shape::Channel(3))
     }),
     from("quantized_decomposed::dequantize_per_token", |n, e| {
         dequantize(n, e, Shape::Token)
@@ -48,9 +36,10 @@ pub const OPERATORS: &[Operator] = &[
     choosing("quantized_decomposed::choose_qparams_per_token_asymmetric", |n, e| {
         choose_token(n, e, 1, f64::from(f32::EPSILON))
     }),
-    choosing("quantized_decomposed::_choose_qparams_per_token_asymmetric_impl", |n, e| {
-        choose_token(n, e, 1, f64::from(f32::EPSILON))
-    }),
+    choosing(
+        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl",
+        |n, e| choose_token(n, e, 1, f64::from(f32::EPSILON)),
+    ),
     choosing("quantized_decomposed::choose_qparams_per_token", |n, e| {
         choose_token(n, e, 4, 1e-5)
     }),
@@ -176,8 +165,6 @@ fn accept_choose_affine(node: &NodeView<'_>) -> Result<(), Refusal> {
 #[derive(Clone, Copy)]
 enum Shape {
     Tensor,
-    /// The argument that names the axis.
-    Channel(usize),
     Token,
     /// The argument that says how many.
     Group(usize),
@@ -193,11 +180,6 @@ impl Shape {
         Ok(match self {
             Shape::Tensor => [all.max(1), 1],
             Shape::Token => [last, all / last],
-            Shape::Channel(axis) => {
-                let axis = node.dim(axis, dims.len())?;
-                let after = dims.get(axis + 1..).unwrap_or_default();
-                [after.iter().product(), dims.get(axis).copied().unwrap_or(1)]
-            }
             Shape::Group(size) => run(node.int(size)?, last, all)?,
             Shape::Block(sizes) => run(node.ints(sizes)?.last().copied().unwrap_or(1), last, all)?,
         })
@@ -206,7 +188,7 @@ impl Shape {
 
 fn run(size: i64, last: u32, all: u32) -> Result<[u32; 2], Error> {
     match u32::try_from(size) {
-        Ok(size) if size > 0 && last % size == 0 => Ok([size, all / size]),
+        Ok(size) if size > 0 && last.is_multiple_of(size) => Ok([size, all / size]),
         _ => Err(Error::invalid(format!("{last} elements are not blocks of {size}"))),
     }
 }
@@ -240,7 +222,9 @@ impl Parameters {
             None => parameters.scale = node.scalar(scale)?.float(),
         }
         match node.view().arg(zero).value() {
-            Some(value) => parameters.zeros = Some(e.tensor(value, Layout::RowMajor)?).filter(|zeros| zeros.count() > 0),
+            Some(value) => {
+                parameters.zeros = Some(e.tensor(value, Layout::RowMajor)?).filter(|zeros| zeros.count() > 0)
+            }
             None => parameters.zero = node.optional_scalar(zero)?.map_or(0.0, |zero| zero.float()),
         }
         let [_, count] = parameters.shape;
@@ -300,13 +284,7 @@ impl Parameters {
     }
 }
 
-fn quantize(
-    node: &Node<'_>,
-    e: &mut Encoder<'_>,
-    shape: Shape,
-    limits: usize,
-    shift_first: bool,
-) -> Result<(), Error> {
+fn quantize(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape, limits: usize, shift_first: bool) -> Result<(), Error> {
     let x = e.input(node, 0)?;
     let parameters = Parameters::read(node, e, &x, shape, [1, 2])?;
     let limits = [node.int(limits)?, node.int(limits + 1)?];
@@ -319,13 +297,7 @@ fn dequantize(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape) -> Result<(), 
     dequantize_with(node, e, shape, 1, 2)
 }
 
-fn dequantize_with(
-    node: &Node<'_>,
-    e: &mut Encoder<'_>,
-    shape: Shape,
-    scale: usize,
-    zero: usize,
-) -> Result<(), Error> {
+fn dequantize_with(node: &Node<'_>, e: &mut Encoder<'_>, shape: Shape, scale: usize, zero: usize) -> Result<(), Error> {
     let x = e.input(node, 0)?;
     let parameters = Parameters::read(node, e, &x, shape, [scale, zero])?;
     let out = e.output(node, 0, Layout::RowMajor)?;

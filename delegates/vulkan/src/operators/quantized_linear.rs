@@ -91,7 +91,9 @@ pub fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
     let bias = image.value(bias);
     match (bias.dtype(), bias.quant()) {
         (Some(dtype), None) if floats.contains(&dtype) => Ok(()),
-        (Some(DType::I32), Some(_)) if caps::dtype(node, 0).is_some_and(is_integer) && one_group(&weight.quant()) => Ok(()),
+        (Some(DType::I32), Some(_)) if caps::dtype(node, 0).is_some_and(is_integer) && one_group(&weight.quant()) => {
+            Ok(())
+        }
         _ => refuse("a bias of another type"),
     }
 }
@@ -192,18 +194,37 @@ struct Layer {
 /// Sizes that do not fit, or a tensor that the device does not bind.
 pub fn linear(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let layer = layer(node, e)?;
-    let finish = e.finish(node, Layout::RowMajor)?;
+    let finish = match layer.quantized {
+        // Links are of floats: none stands behind integers.
+        true => {
+            let out = e.output(node, 0, Layout::RowMajor)?;
+            e.unfinished(out)?
+        }
+        false => e.finish(node, Layout::RowMajor)?,
+    };
     if finish.out.count() == 0 {
         return Ok(());
     }
     let bytes = |dtype: DType| matches!(dtype, DType::I8 | DType::U8);
     let vectors = layer.k.is_multiple_of(4) && layer.k > 0;
     let even = finish.out.element() == 4 || layer.n.is_multiple_of(2);
-    if layer.input.is_none() && !layer.quantized && bytes(layer.weights) && vectors && layer.group.is_multiple_of(4) && even {
+    if layer.input.is_none()
+        && !layer.quantized
+        && bytes(layer.weights)
+        && vectors
+        && layer.group.is_multiple_of(4)
+        && even
+    {
         return few_bits(e, layer, &finish);
     }
     let full = !layer.quantized || (layer.n.is_multiple_of(4) && finish.out.element() == 1);
-    if bytes(layer.x.dtype) && bytes(layer.weights) && vectors && layer.group == layer.k && layer.k <= MOST_BYTES && full && even
+    if bytes(layer.x.dtype)
+        && bytes(layer.weights)
+        && vectors
+        && layer.group == layer.k
+        && layer.k <= MOST_BYTES
+        && full
+        && even
     {
         return of_bytes(e, layer, &finish);
     }
@@ -361,7 +382,7 @@ fn few_bits(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
     };
     let half = layer.x.dtype == DType::F16;
     let of = |kernels: [&'static Kernel; 4]| kernels[usize::from(half) * 2 + usize::from(nibbles)];
-    if is_wide(e.facts()) && m <= 4 && k >= 256 {
+    if is_wide(e.facts()) && m <= 4 && k >= 64 {
         let best = of([
             &kernels::GEMV_WEIGHT_W8_F32_SUBGROUP,
             &kernels::GEMV_WEIGHT_W4_F32_SUBGROUP,
@@ -376,6 +397,15 @@ fn few_bits(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
         ]);
         let kernel = e.facts().pick(&[best, plain])?;
         return layer.dispatch(e, kernel, &weight, finish, &[m, n.div_ceil(4), 64]);
+    }
+    if is_wide(e.facts()) && m > 4 && n >= 16 {
+        let kernel = of([
+            &kernels::GEMM_WEIGHT_TILE_W8_F32,
+            &kernels::GEMM_WEIGHT_TILE_W4_F32,
+            &kernels::GEMM_WEIGHT_TILE_W8_F16,
+            &kernels::GEMM_WEIGHT_TILE_W4_F16,
+        ]);
+        return layer.dispatch(e, kernel, &weight, finish, &[m.div_ceil(64), n.div_ceil(64), 64]);
     }
     let (kernel, rows) = match m {
         1 => (
@@ -411,7 +441,9 @@ fn of_bytes(e: &mut Encoder<'_>, mut layer: Layer, finish: &Finish) -> Result<()
         layer.params[42] = 0x8080_8080;
         layer.params[43] = -128i32 as u32;
     }
-    let kernel = e.facts().pick(&[&kernels::GEMM_BYTES_DOT, &kernels::GEMM_BYTES_PLAIN])?;
+    let kernel = e
+        .facts()
+        .pick(&[&kernels::GEMM_BYTES_DOT, &kernels::GEMM_BYTES_PLAIN])?;
     let count = [layer.m.div_ceil(4), layer.n.div_ceil(4)];
     layer.dispatch(e, kernel, &weight, finish, &count)
 }

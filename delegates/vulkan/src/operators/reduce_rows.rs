@@ -4,7 +4,9 @@
 //! other side.
 
 use crate::codes;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, grid};
+use crate::facts::Facts;
+use crate::kernels::Needs;
 use crate::node::{Node, wrap};
 use crate::tensor::{Layout, Tensor, checked_count};
 use delegraph_sdk::image::ValueIndex;
@@ -182,6 +184,48 @@ pub fn merged(dims: &[[u32; 2]]) -> Dims {
     list
 }
 
+/// How rows are shared out by kernels that end with `include/norm_main.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// A row for each invocation.
+    Flat,
+    /// A row for each workgroup.
+    Group,
+    /// A row for each subgroup, and so many for a workgroup.
+    Team(u32),
+}
+
+impl Share {
+    /// For rows of a length; `side_by_side`: neighbours of a row are apart, those of other rows are not.
+    pub fn of(rows: u32, length: u32, side_by_side: bool, facts: &Facts) -> Share {
+        if length <= 64 || (side_by_side && rows >= 1024) {
+            return Share::Flat;
+        }
+        let has = facts.has.has(Needs::SUBGROUP) && (2..=GROUP).contains(&facts.subgroup);
+        match has && rows >= 64 && length <= facts.subgroup.saturating_mul(64) {
+            true => Share::Team(GROUP / facts.subgroup),
+            false => Share::Group,
+        }
+    }
+
+    /// Workgroups for so many rows.
+    pub fn grid(self, rows: u32) -> [u32; 3] {
+        match self {
+            Share::Flat => grid(rows, GROUP),
+            Share::Group => grid(rows, 1),
+            Share::Team(each) => grid(rows, each),
+        }
+    }
+
+    /// Rows of a workgroup, for the parameters.
+    pub fn rows(self) -> u32 {
+        match self {
+            Share::Team(each) => each,
+            _ => 1,
+        }
+    }
+}
+
 /// Which dimensions an argument names: `None` and an empty list name all.
 ///
 /// # Errors
@@ -245,6 +289,17 @@ mod tests {
     fn empty_rows() {
         let rows = Rows::new(&lying(&[2, 0], Layout::RowMajor), &[false, true]).unwrap();
         assert_eq!((rows.count, rows.length, rows.plan().segments), (2, 0, 1));
+    }
+
+    #[test]
+    fn rows_are_shared_by_the_size_of_a_subgroup() {
+        let mut facts = Facts::weakest();
+        assert_eq!(Share::of(1000, 200, false, &facts), Share::Group);
+        (facts.has, facts.subgroup) = (Needs::SUBGROUP, 32);
+        assert_eq!(Share::of(1000, 200, false, &facts), Share::Team(4));
+        assert_eq!(Share::of(1000, 200, false, &facts).grid(1000), [250, 1, 1]);
+        assert_eq!(Share::of(1000, 20_000, false, &facts), Share::Group);
+        assert_eq!(Share::of(1000, 20, false, &facts), Share::Flat);
     }
 
     #[test]

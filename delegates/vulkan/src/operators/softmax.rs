@@ -1,11 +1,11 @@
 //! Softmax and its relatives.
 
 use crate::caps::{Operator, Refusal};
-use crate::encoder::{Encoder, grid, read, write};
+use crate::encoder::{Encoder, read, write};
 use crate::kernels;
 use crate::node::Node;
 use crate::operators::reduce::{accept_sum, is_float};
-use crate::operators::reduce_rows::{GROUP, code};
+use crate::operators::reduce_rows::{Share, code};
 use crate::tensor::Layout;
 use delegraph_sdk::Error;
 use delegraph_sdk::image::NodeView;
@@ -36,25 +36,19 @@ fn encode(node: &Node<'_>, e: &mut Encoder<'_>, what: What) -> Result<(), Error>
         return Ok(());
     }
     let narrow = out.element() == 2;
-    let pair = narrow && after == 1 && length % 2 == 0;
-    let group = length > 64 && !(after > 1 && rows >= 1024);
-    let kernel = match (group, narrow) {
-        (false, false) => &kernels::SOFTMAX_FLAT,
-        (false, true) => &kernels::SOFTMAX_FLAT_NARROW,
-        (true, false) => &kernels::SOFTMAX_GROUP,
-        (true, true) => &kernels::SOFTMAX_GROUP_NARROW,
+    let pair = narrow && after == 1 && length.is_multiple_of(2);
+    let share = Share::of(rows, length, after > 1, e.facts());
+    let kernel = match (share, narrow) {
+        (Share::Flat, false) => &kernels::SOFTMAX_FLAT,
+        (Share::Flat, true) => &kernels::SOFTMAX_FLAT_NARROW,
+        (Share::Group, false) => &kernels::SOFTMAX_GROUP,
+        (Share::Group, true) => &kernels::SOFTMAX_GROUP_NARROW,
+        (Share::Team(_), false) => &kernels::SOFTMAX_TEAM,
+        (Share::Team(_), true) => &kernels::SOFTMAX_TEAM_NARROW,
     };
-    let groups = grid(rows, if group { 1 } else { GROUP });
-    let params = [
-        rows,
-        code(&x)?,
-        code(&out)?,
-        length,
-        what as u32,
-        after,
-        u32::from(pair),
-    ];
-    e.dispatch(kernel, &[read(&x), write(&out)], &params, groups)
+    let mut params = vec![rows, code(&x)?, code(&out)?, length, what as u32, after];
+    params.extend([u32::from(pair), share.rows()]);
+    e.dispatch(kernel, &[read(&x), write(&out)], &params, share.grid(rows))
 }
 
 /// A conversion on the way must change nothing, and floats come out.

@@ -4,6 +4,7 @@
 //! and written; at load they are found by their [`Key`]. What a blob lacks, because another device lowers otherwise, is made at load.
 
 pub mod conv;
+pub mod conv_bytes;
 pub mod linear;
 
 use delegraph_sdk::{DType, Error};
@@ -18,7 +19,14 @@ pub struct Packing {
 }
 
 /// All forms: the reader of blobs knows no others.
-pub static ALL: &[&Packing] = &[&conv::BLOCKS, &conv::DEPTHWISE, &conv::WINOGRAD, &linear::NIBBLES];
+pub static ALL: &[&Packing] = &[
+    &conv::BLOCKS,
+    &conv::DEPTHWISE,
+    &conv::WINOGRAD,
+    &conv_bytes::BLOCKS,
+    &conv_bytes::DEPTHWISE,
+    &linear::NIBBLES,
+];
 
 /// The form of this name.
 pub fn find(name: &str) -> Option<&'static Packing> {

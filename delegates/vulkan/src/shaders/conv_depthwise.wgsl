@@ -2,7 +2,10 @@
 //@ workgroup 64
 //@ include index
 //@ include numbers
+//@ include ops
+//@ if ANY
 //@ include finish
+//@ end
 //@ include channels
 //@ include convolve
 //@ include rows
@@ -12,10 +15,14 @@
 //@ buffer extra0 read array<u32>
 //@ buffer extra1 read array<u32>
 //@ buffer out write array<$O>
-//@ variant f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1
-//@ variant f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1
-//@ variant rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32
-//@ variant rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16
+//@ variant f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1 FEW=1
+//@ variant any_f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1 ANY=1
+//@ variant f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1 FEW=1
+//@ variant any_f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1 ANY=1
+//@ variant rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32 FEW=1
+//@ variant any_rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32 ANY=1
+//@ variant rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16 FEW=1
+//@ variant any_rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16 ANY=1
 // params: 0 invocations, 1 blocks of channels, 2 tiles of a row, 3 output height, 4 output width, 5 input height, 6 input width,
 // 7 kernel height, 8 kernel width, 9 channels, 10 code of bias, down: 11 stride, 12 padding, 13 dilation, across: 14 to 16; 17 the finish.
 // Weights: kernel element, block of channels, and four channels.

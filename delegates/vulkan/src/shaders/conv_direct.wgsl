@@ -6,7 +6,10 @@
 //@ workgroup 64
 //@ include index
 //@ include numbers
+//@ include ops
+//@ if ANY
 //@ include finish
+//@ end
 //@ include channels
 //@ include convolve
 //@ include rows
@@ -16,10 +19,14 @@
 //@ buffer extra0 read array<u32>
 //@ buffer extra1 read array<u32>
 //@ buffer out write array<$O>
-//@ variant f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1
-//@ variant f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1
-//@ variant rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32
-//@ variant rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16
+//@ variant f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1 FEW=1
+//@ variant any_f32 T=f32 V=vec4<f32> O=vec4<f32> LAST=1 ANY=1
+//@ variant f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1 FEW=1
+//@ variant any_f16 T=f16 V=vec2<u32> O=vec2<u32> LAST=1 ANY=1
+//@ variant rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32 FEW=1
+//@ variant any_rows_f32 T=f32 V=vec4<f32> O=f32 ROWS=f32 ANY=1
+//@ variant rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16 FEW=1
+//@ variant any_rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16 ANY=1
 // params: 0 invocations, 1 tiles of outputs, 2 of them in a group, 3 output blocks of a group, 4 output blocks, 5 input blocks of a group,
 // 6 input blocks, 7 tiles of a row, 8 output height, 9 output width, 10 input height, 11 input width, 12 kernel height, 13 kernel width,
 // 14 outputs, 15 code of bias; down: 16 multiple, 17 offset, 18 step, 19 gap, 20 lift; across: 21 to 25; 26 the finish.

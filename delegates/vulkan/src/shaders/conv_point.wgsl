@@ -3,7 +3,10 @@
 //@ workgroup 64
 //@ include index
 //@ include numbers
+//@ include ops
+//@ if ANY
 //@ include finish
+//@ end
 //@ include channels
 //@ include convolve
 //@ buffer x read array<$V>
@@ -12,8 +15,10 @@
 //@ buffer extra0 read array<u32>
 //@ buffer extra1 read array<u32>
 //@ buffer out write array<$V>
-//@ variant f32 T=f32 V=vec4<f32>
-//@ variant f16 T=f16 V=vec2<u32>
+//@ variant f32 T=f32 V=vec4<f32> FEW=1
+//@ variant any_f32 T=f32 V=vec4<f32> ANY=1
+//@ variant f16 T=f16 V=vec2<u32> FEW=1
+//@ variant any_f16 T=f16 V=vec2<u32> ANY=1
 // params: 0 invocations, 1 tiles of outputs, 2 blocks of outputs, 3 blocks of inputs, 4 tiles of pixels, 5 pixels, 6 outputs,
 // 7 code of bias; 8 the finish. Weights: input block, input, output block, and four outputs.
 

@@ -1,21 +1,24 @@
-// Normalizes rows: takes away the mean and divides by the deviation, or divides by the root of the mean square; then weight and bias.
+// Normalizes rows, each by an invocation (flat), a workgroup (group) or a subgroup (team): takes away the mean and divides by the deviation, or divides by the root of the mean square; then weight and bias.
 //@ workgroup 128
 //@ include index
 //@ include numbers
 //@ include reduce_rows
 //@ include norm_store
+const ROWS: u32 = 15u; // the parameter that says how many rows a workgroup has
 //@ buffer x read array<u32>
 //@ buffer weight read array<u32>
 //@ buffer bias read array<u32>
 //@ buffer out write array<$OUT>
 //@ variant flat FLAT=1 WIDE=1 OUT=u32
 //@ variant flat_narrow FLAT=1 NARROW=1 OUT=atomic<u32>
-//@ variant group GROUP=1 WIDE=1 OUT=u32
-//@ variant group_narrow GROUP=1 NARROW=1 OUT=atomic<u32>
+//@ variant group GROUP=1 SHARED=1 WIDE=1 OUT=u32
+//@ variant group_narrow GROUP=1 SHARED=1 NARROW=1 OUT=atomic<u32>
+//@ variant team TEAM=1 SHARED=1 WIDE=1 OUT=u32 needs=subgroup
+//@ variant team_narrow TEAM=1 SHARED=1 NARROW=1 OUT=atomic<u32> needs=subgroup
 // params: rows, code of x, code of out, length of a row, elements of its inner dimension, strides of outer and inner dimension,
 //         rows of an image, strides of images and of rows in an image, weights of a row of an image,
-//         flags (1 weight, 2 bias, 4 mean square, 8 two neighbours are a word, 16 weights go by the outer dimension), epsilon,
-//         codes of weight and bias
+//         flags (1 weight, 2 bias, 4 mean square, 8 two neighbours are a word, 16 weights go by the outer dimension, 32 by the row alone), epsilon,
+//         codes of weight and bias, rows of a workgroup (team)
 
 fn place_of(j: u32) -> vec2<u32> {
     let inner = params[4];
@@ -29,16 +32,19 @@ fn value_at(base: u32, place: vec2<u32>) -> f32 {
 }
 
 // The sum of elements, or of the squares of their distances from `center`.
+// All invocations of a row go round as often.
 fn gathered(base: u32, first: u32, step: u32, squares: bool, center: f32) -> f32 {
     let length = params[3];
     var total = 0.0;
-    var j = first;
-    while j < length {
+    for (var start = 0u; start < length; start += 32u * step) {
         var block = 0.0;
-        for (var k = 0u; k < 32u && j < length; k++) {
-            let value = value_at(base, place_of(j)) - center;
-            block += select(value, value * value, squares);
-            j += step;
+        let end = min(start + 32u * step, length);
+        for (var at = start; at < end; at += step) {
+            let j = at + first;
+            if j < length {
+                let value = value_at(base, place_of(j)) - center;
+                block += select(value, value * value, squares);
+            }
         }
         total += block;
     }
@@ -63,31 +69,24 @@ fn gathered_by_all(mine: f32, local: u32) -> f32 {
     return sum;
 }
 //@ end
+//@ if TEAM
+fn gathered_by_all(mine: f32, local: u32) -> f32 {
+    return subgroupAdd(mine);
+}
+//@ end
 
 fn scaled(value: f32, place: vec2<u32>, start: u32) -> f32 {
     let flags = params[11];
     var i = start;
-    i += select(place.y, place.x, (flags & 16u) != 0u);
+    if (flags & 32u) == 0u { i += select(place.y, place.x, (flags & 16u) != 0u); }
     var y = value;
     if (flags & 1u) != 0u { y = y * float_from(weight[word_of(i, params[13])], i, params[13]); }
     if (flags & 2u) != 0u { y = y + float_from(bias[word_of(i, params[14])], i, params[14]); }
     return y;
 }
 
-@compute @workgroup_size(WX)
-//@ if FLAT
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let row = linear(id, groups);
-    let first = 0u;
-    let step = 1u;
-//@ end
-//@ if GROUP
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = id.x + id.y * groups.x;
-    let first = local;
-    let step = WX;
-//@ end
-    if row >= params[0] { return; }
+// One row: by the invocations `first` of `step`.
+fn do_row(row: u32, first: u32, step: u32) {
     let length = params[3];
     let flags = params[11];
     let image = row / params[7];
@@ -97,14 +96,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: v
     var mean = 0.0;
     if (flags & 4u) == 0u {
         mean = gathered(base, first, step, false, 0.0);
-//@ if GROUP
-        mean = gathered_by_all(mean, local);
+//@ if SHARED
+        mean = gathered_by_all(mean, first);
 //@ end
         mean = mean / count;
     }
     var squares = gathered(base, first, step, true, mean);
-//@ if GROUP
-    squares = gathered_by_all(squares, local);
+//@ if SHARED
+    squares = gathered_by_all(squares, first);
 //@ end
     let scale = 1.0 / sqrt(squares / count + bitcast<f32>(params[12]));
     let start = within * params[10];
@@ -125,3 +124,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: v
         }
     }
 }
+
+//@ include norm_main

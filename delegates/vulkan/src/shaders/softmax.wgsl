@@ -1,17 +1,20 @@
-// Softmax and its logarithm along rows: the largest element and the sum in one pass, the results in another.
+// Softmax and its logarithm along rows, each by an invocation (flat), a workgroup (group) or a subgroup (team): the largest element and the sum in one pass, the results in another.
 //@ workgroup 128
 //@ include index
 //@ include numbers
 //@ include reduce_rows
 //@ include norm_store
+const ROWS: u32 = 7u; // the parameter that says how many rows a workgroup has
 //@ buffer x read array<u32>
 //@ buffer out write array<$OUT>
 //@ variant flat FLAT=1 WIDE=1 OUT=u32
 //@ variant flat_narrow FLAT=1 NARROW=1 OUT=atomic<u32>
-//@ variant group GROUP=1 WIDE=1 OUT=u32
-//@ variant group_narrow GROUP=1 NARROW=1 OUT=atomic<u32>
+//@ variant group GROUP=1 SHARED=1 WIDE=1 OUT=u32
+//@ variant group_narrow GROUP=1 SHARED=1 NARROW=1 OUT=atomic<u32>
+//@ variant team TEAM=1 SHARED=1 WIDE=1 OUT=u32 needs=subgroup
+//@ variant team_narrow TEAM=1 SHARED=1 NARROW=1 OUT=atomic<u32> needs=subgroup
 // params: rows, code of x, code of out, length of a row, what (0 softmax, 1 its logarithm, 2 softmax where a row of -infinity gives 0),
-//         step within a row, 1 if two neighbours of a row are a word
+//         step within a row, 1 if two neighbours of a row are a word, rows of a workgroup (team)
 
 // The largest element, and the sum of e to the power of the distances from it. NaN is in the sum.
 struct Sum {
@@ -37,15 +40,16 @@ fn joined(a: Sum, b: Sum) -> Sum {
     return Sum(b.top, a.sum * exp(a.top - b.top) + b.sum);
 }
 
+// Elements from `first` on in steps of `step`, in blocks. All invocations of a row go round as often.
 fn gathered(base: u32, first: u32, step: u32) -> Sum {
     let length = params[3];
     var total = nothing();
-    var j = first;
-    while j < length {
+    for (var start = 0u; start < length; start += 32u * step) {
         var block = nothing();
-        for (var k = 0u; k < 32u && j < length; k++) {
-            block = including(block, element(base + j * params[5], params[1]));
-            j += step;
+        let end = min(start + 32u * step, length);
+        for (var at = start; at < end; at += step) {
+            let j = at + first;
+            if j < length { block = including(block, element(base + j * params[5], params[1])); }
         }
         total = joined(total, block);
     }
@@ -72,6 +76,15 @@ fn gathered_by_all(mine: Sum, local: u32) -> Sum {
     return total;
 }
 //@ end
+//@ if TEAM
+fn gathered_by_all(mine: Sum, local: u32) -> Sum {
+    let top = subgroupMax(mine.top);
+    // Equal infinities have no difference.
+    var part = mine.sum;
+    if mine.top != top { part = mine.sum * exp(mine.top - top); }
+    return Sum(top, subgroupAdd(part));
+}
+//@ end
 
 fn result(value: f32, total: Sum, logarithm: f32) -> f32 {
     if params[4] == 1u { return value - total.top - logarithm; }
@@ -79,26 +92,14 @@ fn result(value: f32, total: Sum, logarithm: f32) -> f32 {
     return exp(value - total.top) / total.sum;
 }
 
-@compute @workgroup_size(WX)
-//@ if FLAT
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let row = linear(id, groups);
-    let first = 0u;
-    let step = 1u;
-//@ end
-//@ if GROUP
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = id.x + id.y * groups.x;
-    let first = local;
-    let step = WX;
-//@ end
-    if row >= params[0] { return; }
+// One row: by the invocations `first` of `step`.
+fn do_row(row: u32, first: u32, step: u32) {
     let length = params[3];
     let inner = params[5];
     let base = (row / inner) * (length * inner) + row % inner;
     var total = gathered(base, first, step);
-//@ if GROUP
-    total = gathered_by_all(total, local);
+//@ if SHARED
+    total = gathered_by_all(total, first);
 //@ end
     // The distance of infinity from itself is NaN, and so is every sum that has it. Not all drivers' `exp` hands NaN on.
     if total.top == infinity() || (total.top == -infinity() && params[4] != 2u) { total.sum = nan(); }
@@ -118,3 +119,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: v
         }
     }
 }
+
+//@ include norm_main

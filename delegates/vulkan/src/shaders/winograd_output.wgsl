@@ -2,7 +2,10 @@
 //@ workgroup 64
 //@ include index
 //@ include numbers
+//@ include ops
+//@ if ANY
 //@ include finish
+//@ end
 //@ include channels
 //@ include convolve
 //@ buffer m read array<vec4<f32>>
@@ -10,8 +13,10 @@
 //@ buffer extra0 read array<u32>
 //@ buffer extra1 read array<u32>
 //@ buffer out write array<$V>
-//@ variant f32 T=f32 V=vec4<f32>
-//@ variant f16 T=f16 V=vec2<u32>
+//@ variant f32 T=f32 V=vec4<f32> FEW=1
+//@ variant any_f32 T=f32 V=vec4<f32> ANY=1
+//@ variant f16 T=f16 V=vec2<u32> FEW=1
+//@ variant any_f16 T=f16 V=vec2<u32> ANY=1
 // params: 0 invocations, 1 blocks of channels, 2 tiles of a row, 3 tiles of a column, 4 height, 5 width, 6 channels, 7 code of bias, 8 tiles;
 // 9 the finish
 

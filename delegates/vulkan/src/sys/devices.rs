@@ -163,6 +163,12 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
     if plain.shader_int64 != 0 {
         has = has.and(Needs::I64);
     }
+    // Kernels for graphics processors are tested on drivers that compute on the processor: `1`, or `plain` for a device without anything.
+    let as_discrete = std::env::var("DELEGRAPH_VULKAN_AS_DISCRETE").ok();
+    let as_discrete = as_discrete.filter(|how| how == "1" || how == "plain");
+    if as_discrete.as_deref() == Some("plain") {
+        has = Needs::NONE;
+    }
     let text = |chars: &[std::ffi::c_char]| -> String {
         chars
             .iter()
@@ -178,8 +184,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
     let limits = properties.limits;
     let has_timestamps = families.get(queues.compute).is_some_and(|f| f.timestamp_bits > 0);
     let kind = match properties.device_type {
-        // Kernels for graphics processors are tested on drivers that compute on the processor.
-        _ if std::env::var_os("DELEGRAPH_VULKAN_AS_DISCRETE").is_some_and(|v| v == "1") => Kind::Discrete,
+        _ if as_discrete.is_some() => Kind::Discrete,
         vk::PhysicalDeviceType::DISCRETE_GPU => Kind::Discrete,
         vk::PhysicalDeviceType::INTEGRATED_GPU => Kind::Integrated,
         vk::PhysicalDeviceType::VIRTUAL_GPU => Kind::Virtual,

@@ -11,7 +11,7 @@ use ash::vk;
 use delegraph_sdk::{Error, Status};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What buffers are for, all of them.
@@ -40,10 +40,25 @@ pub struct Gpu {
     file: Option<PathBuf>,
     /// How many pipelines the file knows.
     saved: AtomicUsize,
+    /// Bytes of the cache that need not be written: as it was when it was made of a file, or written last.
+    known: AtomicUsize,
     /// By number of buffers.
     layouts: Mutex<HashMap<usize, (vk::DescriptorSetLayout, vk::PipelineLayout)>>,
     /// By index of the kernel.
     pipelines: Mutex<HashMap<usize, vk::Pipeline>>,
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static USED: AtomicU64 = AtomicU64::new(0);
+
+/// Allocations of device memory in this process that are alive.
+pub fn allocated() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
+/// Bytes of them that somebody uses.
+pub fn used() -> u64 {
+    USED.load(Ordering::Relaxed)
 }
 
 /// A block of memory: one buffer over all of it.
@@ -137,6 +152,7 @@ impl Gpu {
             cache: vk::PipelineCache::null(),
             file: caches.map(|folder| cache::file(folder, &facts)),
             saved: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
             facts,
@@ -148,6 +164,12 @@ impl Gpu {
         let info = vk::PipelineCacheCreateInfo::default().initial_data(kept.as_deref().unwrap_or_default());
         // SAFETY: the device is open; the data has the header of this device and driver, and is as long as it was written.
         gpu.cache = unsafe { gpu.device.create_pipeline_cache(&info, None) }.map_err(|r| error("make a cache", r))?;
+        if kept.is_some() {
+            // A driver may put something before what it was given.
+            // SAFETY: as above.
+            let data = unsafe { gpu.device.get_pipeline_cache_data(gpu.cache) }.unwrap_or_default();
+            gpu.known = AtomicUsize::new(data.len());
+        }
         let info = vk::BufferCreateInfo::default().size(256).usage(USAGE);
         // SAFETY: as above. What one buffer may lie in, all of the same use may.
         gpu.allowed = unsafe {
@@ -216,11 +238,22 @@ impl Gpu {
     }
 
     pub(super) fn take(&self, r#use: Use, bytes: u64) -> Result<Piece<Block>, Error> {
-        lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)
+        let piece = lock(&self.pools).take(&Driver(self), r#use, self.allowed, bytes)?;
+        USED.fetch_add(piece.bytes, Ordering::Relaxed);
+        Ok(piece)
+    }
+
+    fn free(&self, block: Block) {
+        // SAFETY: nobody has a piece of it any more; whoever had waited for the device. Freeing memory unmaps it.
+        unsafe {
+            self.device.destroy_buffer(block.buffer, None);
+            self.device.free_memory(block.memory, None);
+        }
     }
 
     pub(super) fn give_back(&self, piece: &Piece<Block>) {
         lock(&self.pools).give_back(&Driver(self), piece);
+        USED.fetch_sub(piece.bytes, Ordering::Relaxed);
     }
 
     /// Makes the pipelines of these kernels, and keeps what the driver made of them for other processes.
@@ -243,10 +276,12 @@ impl Gpu {
             return;
         }
         // SAFETY: the device is open.
-        if let Ok(data) = unsafe { self.device.get_pipeline_cache_data(self.cache) } {
-            if self.facts.identity.made(&data) && cache::read(file, &self.facts.identity).as_ref() != Some(&data) {
-                let _ = cache::write(file, &data);
-            }
+        let Ok(data) = (unsafe { self.device.get_pipeline_cache_data(self.cache) }) else {
+            return;
+        };
+        // A driver may write the same pipelines in other bytes each time: only more of them are news.
+        if self.facts.identity.made(&data) && self.known.swap(data.len(), Ordering::AcqRel) < data.len() {
+            let _ = cache::write(file, &data);
         }
     }
 
@@ -398,9 +433,12 @@ impl Backing for Driver<'_> {
             })()
         };
         match made {
-            Ok(()) => Ok(block),
+            Ok(()) => {
+                ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+                Ok(block)
+            }
             Err(error) => {
-                self.release(block);
+                gpu.free(block);
                 Err(error)
             }
         }
@@ -408,11 +446,8 @@ impl Backing for Driver<'_> {
 
     fn release(&self, block: Block) {
         let Driver(gpu) = self;
-        // SAFETY: nobody has a piece of it any more; whoever had waited for the device. Freeing memory unmaps it.
-        unsafe {
-            gpu.device.destroy_buffer(block.buffer, None);
-            gpu.device.free_memory(block.memory, None);
-        }
+        ALLOCATIONS.fetch_sub(1, Ordering::Relaxed);
+        gpu.free(block);
     }
 }
 

@@ -13,7 +13,7 @@ mod recording;
 mod timeline;
 
 pub use buffer::Buffer;
-pub use gpu::Gpu;
+pub use gpu::{Gpu, allocated, used};
 pub use instance::{Instance, Messages};
 pub use recording::{Command, Part, Recording};
 pub use timeline::{Bell, Timeline, wait_any};

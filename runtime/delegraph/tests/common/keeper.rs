@@ -79,13 +79,14 @@ impl Delegate for Keeper {
 }
 
 impl Compile for Keeper {
-    fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
-        Ok(Partition::each(graph, |node| {
-            match self.without.split(' ').any(|op| op == node.op()) {
-                true => Verdict::Refuse(Reason::OTHER, "not this one".into()),
-                false => Verdict::Take,
+    fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
+        let mut partition = self.inner.partition(graph, context)?;
+        for (node, verdict) in graph.nodes().zip(&mut partition.verdicts) {
+            if self.without.split(' ').any(|op| op == node.op()) {
+                *verdict = Verdict::Refuse(Reason::OTHER, "not this one".into());
             }
-        }))
+        }
+        Ok(partition)
     }
 
     fn compile(

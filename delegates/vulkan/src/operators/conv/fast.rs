@@ -2,6 +2,7 @@
 
 use super::geometry::Geometry;
 use super::{NO_BIAS, bias, float_code};
+use crate::chain::Op;
 use crate::encoder::{Encoder, Finish, grid, read, write};
 use crate::kernels::{self, Kernel};
 use crate::node::Node;
@@ -76,18 +77,54 @@ fn by_dtype(dtype: DType, single: &'static Kernel, half: &'static Kernel) -> &'s
     if dtype == DType::F16 { half } else { single }
 }
 
+/// The links that the variants FEW of the kernels apply; the others have all of `finish()`.
+const FEW: &[Op] = &[
+    Op::Add,
+    Op::Mul,
+    Op::Max,
+    Op::Clamp,
+    Op::Hardswish,
+    Op::Hardsigmoid,
+    Op::Leaky,
+];
+
+/// The variants of a kernel.
+struct Variants {
+    few: [&'static Kernel; 2],
+    any: [&'static Kernel; 2],
+}
+
+impl Variants {
+    /// The one for an element type and what is applied to results.
+    fn of(&self, dtype: DType, links: &[u32]) -> &'static Kernel {
+        let is_half = dtype == DType::F16;
+        let mut operations = links.iter().skip(1).step_by(5).map(|head| head & 255);
+        let is_one_of_few = |op| FEW.iter().any(|few| *few as u32 == op) || (is_half && op == Op::As as u32);
+        let set = if operations.all(is_one_of_few) {
+            self.few
+        } else {
+            self.any
+        };
+        set[usize::from(is_half)]
+    }
+}
+
 /// The output and the kernel that writes it: channels last for four dimensions, row-major else.
 fn output(
     node: &Node<'_>,
     e: &mut Encoder<'_>,
-    [last, last_half, rows, rows_half]: [&'static Kernel; 4],
+    last: &Variants,
+    rows: &Variants,
 ) -> Result<(Finish, &'static Kernel), Error> {
     let value = node.output(0)?;
     let (rank, dtype) = (e.dims(value)?.len(), e.dtype(value)?);
-    match rank {
-        4 => Ok((e.finish(node, Layout::Nhwc4)?, by_dtype(dtype, last, last_half))),
-        _ => Ok((e.finish(node, Layout::RowMajor)?, by_dtype(dtype, rows, rows_half))),
-    }
+    let (layout, variants) = match rank {
+        4 => (Layout::Nhwc4, last),
+        _ => (Layout::RowMajor, rows),
+    };
+    let finish = e.finish(node, layout)?;
+    let kernel = variants.of(dtype, &finish.links);
+    Ok((finish, kernel))
 }
 
 /// 1 by 1: a product of matrices.
@@ -98,7 +135,11 @@ pub fn point(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), E
     let finish = e.finish(node, Layout::Nhwc4)?;
     let [_, down, across] = &g.axes;
     let pixels = invocations(&[g.batch, down.output, across.output])?;
-    let kernel = by_dtype(x.dtype, &kernels::CONV_POINT_F32, &kernels::CONV_POINT_F16);
+    let variants = Variants {
+        few: [&kernels::CONV_POINT_F32, &kernels::CONV_POINT_F16],
+        any: [&kernels::CONV_POINT_ANY_F32, &kernels::CONV_POINT_ANY_F16],
+    };
+    let kernel = variants.of(x.dtype, &finish.links);
     product(
         e,
         kernel,
@@ -150,13 +191,15 @@ pub fn direct(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
     let x = input(node, e, g)?;
     let w = weights(node, e, g, false)?;
     let (bias, bias_code) = bias(node, e, &w, g)?;
-    let variants = [
-        &kernels::CONV_DIRECT_F32,
-        &kernels::CONV_DIRECT_F16,
-        &kernels::CONV_DIRECT_ROWS_F32,
-        &kernels::CONV_DIRECT_ROWS_F16,
-    ];
-    let (finish, kernel) = output(node, e, variants)?;
+    let last = Variants {
+        few: [&kernels::CONV_DIRECT_F32, &kernels::CONV_DIRECT_F16],
+        any: [&kernels::CONV_DIRECT_ANY_F32, &kernels::CONV_DIRECT_ANY_F16],
+    };
+    let rows = Variants {
+        few: [&kernels::CONV_DIRECT_ROWS_F32, &kernels::CONV_DIRECT_ROWS_F16],
+        any: [&kernels::CONV_DIRECT_ANY_ROWS_F32, &kernels::CONV_DIRECT_ANY_ROWS_F16],
+    };
+    let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
     let group_blocks = g.share().div_ceil(4);
     let group_tiles = group_blocks.div_ceil(2);
@@ -207,13 +250,15 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
     let x = input(node, e, g)?;
     let w = weights(node, e, g, true)?;
     let (bias, bias_code) = bias(node, e, &w, g)?;
-    let variants = [
-        &kernels::CONV_DEPTHWISE_F32,
-        &kernels::CONV_DEPTHWISE_F16,
-        &kernels::CONV_DEPTHWISE_ROWS_F32,
-        &kernels::CONV_DEPTHWISE_ROWS_F16,
-    ];
-    let (finish, kernel) = output(node, e, variants)?;
+    let last = Variants {
+        few: [&kernels::CONV_DEPTHWISE_F32, &kernels::CONV_DEPTHWISE_F16],
+        any: [&kernels::CONV_DEPTHWISE_ANY_F32, &kernels::CONV_DEPTHWISE_ANY_F16],
+    };
+    let rows = Variants {
+        few: [&kernels::CONV_DEPTHWISE_ROWS_F32, &kernels::CONV_DEPTHWISE_ROWS_F16],
+        any: [&kernels::CONV_DEPTHWISE_ANY_ROWS_F32, &kernels::CONV_DEPTHWISE_ANY_ROWS_F16],
+    };
+    let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
     let (blocks, row) = (g.channels.div_ceil(4), across.output.div_ceil(PIXELS));
     let count = invocations(&[blocks, row, down.output, g.batch])?;
@@ -307,7 +352,11 @@ pub fn winograd(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<()
         tiles,
     ];
     params.extend(&finish.links);
-    let kernel = by_dtype(x.dtype, &kernels::WINOGRAD_OUTPUT_F32, &kernels::WINOGRAD_OUTPUT_F16);
+    let variants = Variants {
+        few: [&kernels::WINOGRAD_OUTPUT_F32, &kernels::WINOGRAD_OUTPUT_F16],
+        any: [&kernels::WINOGRAD_OUTPUT_ANY_F32, &kernels::WINOGRAD_OUTPUT_ANY_F16],
+    };
+    let kernel = variants.of(x.dtype, &finish.links);
     let [first, second] = &finish.extra;
     let operands = [
         read(&products),

@@ -7,10 +7,12 @@
 //! | Winograd | 3 by 3, stride 1, one group, where it needs fewer operations | `winograd_input`, `conv_point`, `winograd_output` |
 //! | direct | everything else of one and two dimensions in groups of whole blocks of four channels, transposed too | `conv_direct` |
 //! | plain | the rest | `conv_plain` |
+//! | bytes | quantized types, see `bytes.rs` | `conv_bytes`, `conv_bytes_depthwise` |
 //!
-//! All but the last read channels last. They write channels last where the output has four dimensions, row-major else. A convolution of one
-//! dimension is one of two dimensions with a height of 1.
+//! All but the plain one read channels last. They write channels last where the output has four dimensions, row-major else. A convolution of one
+//! dimension is one of two dimensions with a height of 1. Winograd's spreads an infinity or NaN of the input to all four pixels of a tile.
 
+mod bytes;
 mod fast;
 mod geometry;
 
@@ -46,6 +48,9 @@ const fn operator(name: &'static str) -> Operator {
 const NO_BIAS: u32 = 255;
 
 fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
+    if bytes::is_quantized(node) {
+        return bytes::accept(node);
+    }
     caps::floats(node)?;
     let first = caps::dtype(node, 0);
     if node.inputs().any(|value| caps::dtype_of(node, value) != first) {
@@ -122,6 +127,9 @@ fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let (x, w) = (node.value(0)?, node.value(1)?);
     let (x_dims, w_dims) = (e.dims(x)?, e.dims(w)?);
     let mut g = Geometry::of(node, &x_dims, &w_dims)?;
+    if bytes::is_quantized(&node.view()) {
+        return bytes::encode(node, e, &g);
+    }
     let output = e.dims(node.output(0)?)?;
     let dtype = e.dtype(x)?;
     let circumstances = Circumstances {

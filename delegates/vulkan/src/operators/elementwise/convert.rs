@@ -52,8 +52,6 @@ enum Parameters {
     One,
     /// Lists along the dimension at argument 3.
     Channels,
-    /// Tensors of the input's sizes with a last dimension of 1.
-    Tokens,
 }
 
 /// Scale and zero point.
@@ -66,16 +64,6 @@ fn parameters(r: &Reader<'_>, kind: Parameters) -> Result<(Operand, Operand), Re
             match (0..rank).contains(&dim) {
                 true => Ok(Operand::Along(r.value(i)?, dim as u32)),
                 false => Err(Refusal::attribute(format!("dimension {dim} of {rank}"))),
-            }
-        }
-        (Parameters::Tokens, _) => {
-            let (x, view) = (r.view(0)?, r.view(i)?);
-            let last = view.const_dims().and_then(|dims| dims.last().copied());
-            match x.rank() == view.rank() && last == Some(1) {
-                true => r.tensor(i),
-                false => Err(Refusal::shape(
-                    "parameters of tokens have the input's sizes and a last dimension of 1",
-                )),
             }
         }
         (Parameters::One, ArgView::Value(_)) => match r.view(i)?.const_dims() {
@@ -147,25 +135,13 @@ pub(super) const ROWS: &[Row] = &[
     Row("quantized_decomposed::quantize_per_tensor", |r| {
         quantize(r, Parameters::One, 3)
     }),
-    Row("quantized_decomposed::quantize_per_tensor.tensor", |r| {
-        quantize(r, Parameters::One, 3)
-    }),
     Row("quantized_decomposed::quantize_per_channel", |r| {
         quantize(r, Parameters::Channels, 4)
-    }),
-    Row("quantized_decomposed::quantize_per_token", |r| {
-        quantize(r, Parameters::Tokens, 3)
     }),
     Row("quantized_decomposed::dequantize_per_tensor", |r| {
         dequantize(r, Parameters::One)
     }),
-    Row("quantized_decomposed::dequantize_per_tensor.tensor", |r| {
-        dequantize(r, Parameters::One)
-    }),
     Row("quantized_decomposed::dequantize_per_channel", |r| {
         dequantize(r, Parameters::Channels)
-    }),
-    Row("quantized_decomposed::dequantize_per_token", |r| {
-        dequantize(r, Parameters::Tokens)
     }),
 ];

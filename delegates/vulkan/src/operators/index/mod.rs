@@ -4,7 +4,9 @@
 //! outside of a tensor is touched.
 
 pub mod gather;
+pub mod rows;
 pub mod scatter;
+pub mod write;
 
 use super::movement::{WIDE, kind, units, widening};
 use crate::caps::{self, Refusal};

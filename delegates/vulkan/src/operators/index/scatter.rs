@@ -1,15 +1,15 @@
 //! Operators that write elements by indices. The tensor itself stays: each makes a new one.
 
-use super::{Index, combined, front, given, indexes, indexes_by_list};
+use super::write::{Dim, Meeting, Write};
+use super::{Index, combined, front, given, indexes, indexes_by_list, rows};
 use crate::caps::{self, Operator, Refusal};
 use crate::codes::code;
-use crate::encoder::{Encoder, grid, read, write};
-use crate::kernels;
+use crate::encoder::Encoder;
 use crate::node::{Node, Scalar};
-use crate::operators::create::bits_of;
+use crate::operators::create::{bits_of, filled};
 use crate::operators::movement::parts::copied;
 use crate::operators::movement::views::broadcast;
-use crate::operators::movement::{Axis, View, WIDE, kind, strided, view_of, widening};
+use crate::operators::movement::{Axis, View, strided, view_of};
 use crate::tensor::{Layout, Tensor, checked_count, strides};
 use delegraph_sdk::image::{ArgView, NodeView};
 use delegraph_sdk::{DType, Error};
@@ -25,8 +25,7 @@ pub const OPERATORS: &[Operator] = &[
         name: "aten::scatter_reduce.two",
         accept: accept_reduce,
         encode: |node, e| {
-            let meeting = Meeting::named(node.str(4)?);
-            let meeting = meeting.ok_or_else(|| Error::internal("a reduction that was not checked"))?;
+            let meeting = Meeting::of(node)?;
             scatter(node, e, meeting)
         },
     },
@@ -34,6 +33,24 @@ pub const OPERATORS: &[Operator] = &[
     replaces("aten::index_fill.int_Scalar", |node, e| {
         by_index(node, e, Meeting::Replace)
     }),
+    replaces("aten::index_fill.int_Tensor", |node, e| {
+        by_index(node, e, Meeting::Replace)
+    }),
+    Operator {
+        name: "aten::scatter.reduce",
+        accept: accept_named,
+        encode: |node, e| scatter(node, e, Meeting::of(node)?),
+    },
+    Operator {
+        name: "aten::scatter.value_reduce",
+        accept: accept_named,
+        encode: |node, e| scatter(node, e, Meeting::of(node)?),
+    },
+    Operator {
+        name: "aten::one_hot",
+        accept: |node| indexes(node, 0),
+        encode: one_hot,
+    },
     accumulates("aten::index_add", |node, e| by_index(node, e, Meeting::Sum)),
     by_list("aten::index_put", index_put),
     by_list("aten::_index_put_impl", index_put),
@@ -94,6 +111,15 @@ fn may_accumulate(node: &NodeView<'_>, argument: usize) -> Result<(), Refusal> {
     }
 }
 
+fn accept_named(node: &NodeView<'_>) -> Result<(), Refusal> {
+    indexes(node, 2)?;
+    numeric(node)?;
+    match node.arg(4) {
+        ArgView::Str(name) if Meeting::named(name).is_some() => Ok(()),
+        other => Err(Refusal::attribute(format!("`reduce` is `{other:?}`"))),
+    }
+}
+
 fn accept_reduce(node: &NodeView<'_>) -> Result<(), Refusal> {
     indexes(node, 2)?;
     numeric(node)?;
@@ -102,164 +128,6 @@ fn accept_reduce(node: &NodeView<'_>) -> Result<(), Refusal> {
         (ArgView::Str(name), Some(true)) => Err(Refusal::attribute(format!("`reduce` is `{name}`"))),
         _ => Err(Refusal::attribute("`include_self` is not true")),
     }
-}
-
-/// How an element meets the one that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meeting {
-    Replace,
-    Sum,
-    Product,
-    Maximum,
-    Minimum,
-}
-
-impl Meeting {
-    fn named(name: &str) -> Option<Meeting> {
-        Some(match name {
-            "sum" => Meeting::Sum,
-            "prod" => Meeting::Product,
-            "amax" => Meeting::Maximum,
-            "amin" => Meeting::Minimum,
-            _ => return None,
-        })
-    }
-
-    /// The number of `accumulate.wgsl`; `None`: nothing is computed.
-    fn number(self) -> Option<u32> {
-        match self {
-            Meeting::Replace => None,
-            Meeting::Sum => Some(0),
-            Meeting::Product => Some(1),
-            Meeting::Maximum => Some(2),
-            Meeting::Minimum => Some(3),
-        }
-    }
-}
-
-/// A dimension that columns differ in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Dim {
-    size: u32,
-    out: i64,
-    source: i64,
-    index: u32,
-}
-
-/// Elements on their way to places: see `include/columns.wgsl`.
-struct Write<'t> {
-    /// What is written, and where it begins.
-    source: &'t Tensor,
-    start: i64,
-    index: &'t Index,
-    /// Indices of a column, and the strides along it in the index tensor and in the source.
-    count: u32,
-    index_stride: u32,
-    source_stride: i64,
-    /// What columns differ in.
-    dims: Vec<Dim>,
-    meeting: Meeting,
-    /// What the elements are multiplied by before they are added.
-    factor: Scalar,
-}
-
-impl Write<'_> {
-    fn to(mut self, e: &mut Encoder<'_>, out: &Tensor) -> Result<(), Error> {
-        let columns = checked_count(&self.dims.iter().map(|d| d.size).collect::<Vec<_>>())?;
-        if columns == 0 || self.count == 0 || out.count() == 0 {
-            return Ok(());
-        }
-        self.dims = joined(&self.dims);
-        let by = match self.meeting {
-            Meeting::Replace => widening(kind(out.dtype), |by| self.widens(by)),
-            _ => 0,
-        };
-        let kind = kind(out.dtype) + by;
-        if let (Some((last, outer)), true) = (self.dims.split_last_mut(), by > 0) {
-            last.size >>= by;
-            for dim in outer {
-                dim.out >>= by;
-                dim.source >>= by;
-            }
-        }
-        let (columns, index) = (columns >> by, self.index);
-        let number = self.meeting.number();
-        let factor = factor(out.dtype, self.factor)?;
-        let mut params = vec![columns, kind, self.count, 0, (self.start >> by) as u32];
-        params.extend([
-            (index.jump >> by) as u32,
-            index.extent,
-            index.words(),
-            self.index_stride,
-        ]);
-        params.extend([
-            (self.source_stride >> by) as u32,
-            code(out.dtype).unwrap_or(0),
-            number.unwrap_or(0),
-        ]);
-        params.extend([factor[0], factor[1], self.dims.len() as u32]);
-        for dim in &self.dims {
-            params.extend([dim.size, dim.out as u32, dim.source as u32, dim.index]);
-        }
-        let kernel = match (number, kind) {
-            (Some(_), 2..) => &kernels::ACCUMULATE_WORDS,
-            (Some(_), _) => &kernels::ACCUMULATE_LANES,
-            (None, WIDE) => &kernels::SCATTER_WIDE,
-            (None, 2 | 3) => &kernels::SCATTER_WORDS,
-            (None, _) => &kernels::SCATTER_LANES,
-        };
-        let flag = e.flag()?;
-        let operands = [read(self.source), read(&index.tensor), write(&flag), write(out)];
-        e.dispatch(kernel, &operands, &params, grid(columns, 64))
-    }
-
-    fn widens(&self, by: i64) -> bool {
-        let whole = |n: i64| n % by == 0;
-        let Some((last, outer)) = self.dims.split_last() else {
-            return false;
-        };
-        self.index.extent > 0
-            && (last.out, last.source, last.index) == (1, 1, 0)
-            && whole(i64::from(last.size))
-            && whole(self.start)
-            && whole(self.index.jump)
-            && whole(self.source_stride)
-            && outer.iter().all(|d| whole(d.out) && whole(d.source))
-    }
-}
-
-/// Dimensions without those of size 1, neighbours joined where they are one.
-fn joined(dims: &[Dim]) -> Vec<Dim> {
-    let mut kept: Vec<Dim> = Vec::with_capacity(dims.len());
-    for dim in dims.iter().filter(|d| d.size != 1) {
-        let inner = i64::from(dim.size);
-        let joins = |outer: &&mut Dim| {
-            outer.out == dim.out * inner
-                && outer.source == dim.source * inner
-                && i64::from(outer.index) == i64::from(dim.index) * inner
-        };
-        match kept.last_mut().filter(joins) {
-            Some(outer) => {
-                *outer = Dim {
-                    size: outer.size * dim.size,
-                    ..*dim
-                }
-            }
-            None => kept.push(*dim),
-        }
-    }
-    kept
-}
-
-/// The bits of a factor, as `accumulate.wgsl` takes them.
-fn factor(dtype: DType, factor: Scalar) -> Result<[u32; 2], Error> {
-    Ok(match dtype.is_float() {
-        true => [(factor.float() as f32).to_bits(), 0],
-        false => {
-            let bits = bits_of(DType::I64, factor)?;
-            [bits as u32, (bits >> 32) as u32]
-        }
-    })
 }
 
 /// What is written: a tensor, or a number that stands everywhere (then it has no dimensions).
@@ -345,16 +213,22 @@ fn by_index(node: &Node<'_>, e: &mut Encoder<'_>, meeting: Meeting) -> Result<()
     let dtype = e.dtype(node.output(0)?)?;
     let src = written(node, e, 3, dtype)?;
     let tensor = e.input(node, 2)?;
-    let (out, axes) = target(node, e)?;
-    let at = node.dim(1, axes.len())?;
-    let mut sizes: Vec<u32> = axes.iter().map(|a| a.size).collect();
-    sizes[at] = tensor.count();
-    let src = broadcast(src, &sizes)?;
+    let mut sizes = e.dims(node.value(0)?)?;
+    if sizes.is_empty() {
+        sizes.push(1);
+    }
+    let at = node.dim(1, sizes.len())?;
     let index = Index {
-        extent: axes[at].size,
-        jump: axes[at].stride,
+        extent: sizes[at],
+        jump: i64::from(strides(&sizes)[at]),
         tensor,
     };
+    sizes[at] = index.tensor.count();
+    let src = broadcast(src, &sizes)?;
+    if meeting == Meeting::Replace && rows::replace(node, e, &index, &src, (at, 1))? {
+        return Ok(());
+    }
+    let (out, axes) = target(node, e)?;
     let others = (0..axes.len()).filter(|d| *d != at);
     let dims = others.map(|d| Dim {
         size: axes[d].size,
@@ -392,6 +266,25 @@ fn meeting_of(node: &Node<'_>) -> Result<Meeting, Error> {
 fn index_put(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let values = view_of(e, node, 2)?;
     let given = given(node, e)?;
+    if values.source.dtype != e.dtype(node.output(0)?)? {
+        return Err(Error::invalid(format!("values of {} are put", values.source.dtype)));
+    }
+    let meeting = meeting_of(node)?;
+    if let ([(at, tensor)], Meeting::Replace) = (&given[..], meeting) {
+        let dims = e.dims(node.value(0)?)?;
+        if let (Some(extent), Some(jump)) = (dims.get(*at), strides(&dims).get(*at)) {
+            let index = Index {
+                extent: *extent,
+                jump: i64::from(*jump),
+                tensor: tensor.clone(),
+            };
+            let shape = [&dims[..*at], &tensor.dims, &dims[*at + 1..]].concat();
+            let slices = broadcast(values.clone(), &shape)?;
+            if rows::replace(node, e, &index, &slices, (*at, tensor.dims.len()))? {
+                return Ok(());
+            }
+        }
+    }
     let (out, axes) = target(node, e)?;
     if given.last().is_some_and(|(d, _)| *d >= axes.len()) {
         return Err(Error::invalid("there are more indices than dimensions"));
@@ -434,7 +327,7 @@ fn index_put(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         index_stride: 1,
         source_stride: source_stride.unwrap_or(0),
         dims,
-        meeting: meeting_of(node)?,
+        meeting,
         factor: Scalar::Int(1),
     }
     .to(e, &out)
@@ -482,6 +375,41 @@ fn put_flat(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     .to(e, &out)
 }
 
+/// A 1 at the place that each class index names, zeros elsewhere.
+fn one_hot(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    let tensor = e.input(node, 0)?;
+    let out = filled(node, e, Scalar::Int(0))?;
+    let one = bits_of(out.dtype, Scalar::Int(1))?.to_le_bytes();
+    let source = e.bytes(out.dtype, &[], one[..out.element() as usize].to_vec())?;
+    let classes = out.dims.last().copied().unwrap_or(0);
+    if classes == 0 && tensor.count() > 0 {
+        return Err(Error::invalid("an index into no classes"));
+    }
+    let dims = vec![Dim {
+        size: tensor.count(),
+        out: i64::from(classes),
+        source: 0,
+        index: 1,
+    }];
+    let index = Index {
+        extent: classes,
+        jump: 1,
+        tensor,
+    };
+    Write {
+        source: &source,
+        start: 0,
+        index: &index,
+        count: 1,
+        index_stride: 0,
+        source_stride: 0,
+        dims,
+        meeting: Meeting::Replace,
+        factor: Scalar::Int(1),
+    }
+    .to(e, &out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -493,17 +421,5 @@ mod tests {
         assert_eq!(along(&[axis(2, 0), axis(3, 0)]), Some(0));
         assert_eq!(along(&[axis(2, 0), axis(3, 1)]), None);
         assert_eq!(along(&[]), Some(0));
-    }
-
-    #[test]
-    fn columns_are_joined() {
-        let dim = |size, stride, index| Dim {
-            size,
-            out: stride,
-            source: stride,
-            index,
-        };
-        assert_eq!(joined(&[dim(2, 12, 0), dim(1, 5, 0), dim(3, 4, 0)]), [dim(6, 4, 0)]);
-        assert_eq!(joined(&[dim(2, 12, 1), dim(3, 4, 0)]).len(), 2);
     }
 }

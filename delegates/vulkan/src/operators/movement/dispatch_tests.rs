@@ -1,4 +1,4 @@
-//! What moving elements costs: the dispatches that operators of this family become.
+//! What operators of this family become: how many dispatches, and what these move, by a model of the kernel `move`.
 
 use crate::encoder::Encoder;
 use crate::facts::Facts;
@@ -32,6 +32,49 @@ impl Graph {
         let ty = self.ty(dtype, dims);
         let made = self.0.node("node", op, args, &[("y", &ty)], "");
         made.into_iter().next().expect("one output")
+    }
+
+    /// Runs a graph whose first input holds 0, 1, 2, … as i32, and expects these elements of its outputs.
+    #[track_caller]
+    fn gives(mut self, outputs: &[(ValueIndex, &[i32])]) {
+        outputs.iter().for_each(|(value, _)| self.0.output(*value));
+        let image = self.0.finish().expect("a graph");
+        let view = verify(&image).expect("a sound graph");
+        let facts = Facts::weakest();
+        let schedule = Encoder::encode(view, &Plan::default(), &Sizes::new(&view), &facts).expect("it is lowered");
+        let mut memory: Vec<Vec<i32>> = schedule
+            .storages
+            .iter()
+            .map(|s| (0..s.bytes as i32 / 4).collect())
+            .collect();
+        for dispatch in &schedule.dispatches {
+            let run: usize = match dispatch.kernel.name {
+                "move_words" => 1,
+                "move_wide" => 4,
+                name => panic!("no model of `{name}`"),
+            };
+            let params = &schedule.params[dispatch.params.clone()];
+            let [source, out] = dispatch.bindings[..] else {
+                panic!("two operands");
+            };
+            for i in 0..params[0] {
+                let (mut at, mut rest) = (params[4], i);
+                for axis in params[6..].chunks_exact(2).take(params[5] as usize).rev() {
+                    at = at.wrapping_add((rest % axis[0]).wrapping_mul(axis[1]));
+                    rest /= axis[0];
+                }
+                for lane in 0..run {
+                    let from = source.offset as usize / 4 + at as usize * run + lane;
+                    let value = memory[source.storage][from];
+                    memory[out.storage][out.offset as usize / 4 + i as usize * run + lane] = value;
+                }
+            }
+        }
+        for ((_, want), have) in outputs.iter().zip(&schedule.outputs) {
+            let first = have.binding.offset as usize / 4;
+            let have = &memory[have.binding.storage][first..first + want.len()];
+            assert_eq!(have, *want);
+        }
     }
 
     #[track_caller]
@@ -110,10 +153,11 @@ fn rows_are_written_in_place_where_nobody_needs_the_old_ones() {
         graph.node("aten::zeros", &args, DType::F32, &[1000, 64])
     };
     rows_into(made, false, &["fill", "words", "scatter_wide"]);
-    rows_into(made, true, &["fill", "move_wide", "words", "scatter_wide"]);
+    // Otherwise one dispatch copies the others and brings these.
+    rows_into(made, true, &["fill", "words", "rows_wide"]);
     // An input is the caller's.
     let given = |graph: &mut Graph| graph.input(DType::F32, &[1000, 64]);
-    rows_into(given, false, &["move_wide", "words", "scatter_wide"]);
+    rows_into(given, false, &["words", "rows_wide"]);
     // A view of what is read later shares its memory.
     let mut graph = Graph::new();
     let sizes = graph.ints(&[8, 64]);
@@ -139,4 +183,91 @@ fn rows_are_written_in_place_where_nobody_needs_the_old_ones() {
     ];
     let out = graph.node("aten::slice_scatter", &args, DType::F32, &[1000, 64]);
     graph.becomes(&[out, flat], &["fill", "move_wide", "part_wide"]);
+}
+
+#[test]
+fn views_show_the_right_elements() {
+    const I32: DType = DType::I32;
+    let mut graph = Graph::new();
+    let x = graph.input(I32, &[3, 4]);
+    let all = |more: &[Arg]| [&[Arg::Value(x)], more].concat();
+    let turned = graph.node("aten::t", &all(&[]), I32, &[4, 3]);
+    let windows = all(&[Arg::Int(1), Arg::Int(3), Arg::Int(1)]);
+    let windows = graph.node("aten::unfold", &windows, I32, &[3, 2, 3]);
+    let diagonal = all(&[Arg::Int(1), Arg::Int(0), Arg::Int(1)]);
+    let diagonal = graph.node("aten::diagonal", &diagonal, I32, &[3]);
+    let below = all(&[Arg::Int(-1), Arg::Int(0), Arg::Int(1)]);
+    let below = graph.node("aten::diagonal", &below, I32, &[2]);
+    let narrow = all(&[Arg::Int(-1), Arg::Int(-3), Arg::Int(2)]);
+    let narrow = graph.node("aten::narrow", &narrow, I32, &[3, 2]);
+    let steps = all(&[Arg::Int(1), Arg::Int(-3), Arg::None, Arg::Int(2)]);
+    let steps = graph.node("aten::slice.Tensor", &steps, I32, &[3, 2]);
+    let (sizes, strides) = (graph.ints(&[2, 3]), graph.ints(&[1, 4]));
+    let strided = graph.node("aten::as_strided", &all(&[sizes, strides, Arg::Int(2)]), I32, &[2, 3]);
+    let column = graph.node("aten::select.int", &all(&[Arg::Int(1), Arg::Int(-1)]), I32, &[3]);
+    let sizes = graph.ints(&[2, 3, 2]);
+    let stretched = graph.node("aten::expand", &[Arg::Value(narrow), sizes], I32, &[2, 3, 2]);
+    let mirrored = graph.ints(&[0]);
+    let mirrored = graph.node("aten::flip", &all(&[mirrored]), I32, &[3, 4]);
+    graph.gives(&[
+        (turned, &[0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]),
+        (windows, &[0, 1, 2, 1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9, 10, 9, 10, 11]),
+        (diagonal, &[1, 6, 11]),
+        (below, &[4, 9]),
+        (narrow, &[1, 2, 5, 6, 9, 10]),
+        (steps, &[1, 3, 5, 7, 9, 11]),
+        (strided, &[2, 6, 10, 3, 7, 11]),
+        (column, &[3, 7, 11]),
+        (stretched, &[1, 2, 5, 6, 9, 10, 1, 2, 5, 6, 9, 10]),
+        (mirrored, &[8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3]),
+    ]);
+}
+
+#[test]
+fn dimensions_are_moved_and_parted() {
+    const I32: DType = DType::I32;
+    let mut graph = Graph::new();
+    let x = graph.input(I32, &[2, 3, 2]);
+    let (from, to) = (graph.ints(&[0]), graph.ints(&[-1]));
+    let moved = graph.node("aten::movedim.intlist", &[Arg::Value(x), from, to], I32, &[3, 2, 2]);
+    let quarter = [Arg::Value(x), Arg::Int(1), graph.ints(&[0, 2])];
+    let quarter = graph.node("aten::rot90", &quarter, I32, &[2, 3, 2]);
+    let parts = [Arg::Value(x), graph.ints(&[1, 2]), Arg::Int(1)];
+    let types = [graph.ty(I32, &[2, 1, 2]), graph.ty(I32, &[2, 2, 2])];
+    let outputs = [("a", &types[0]), ("b", &types[1])];
+    let parts = graph.0.node("split", "aten::split_with_sizes", &parts, &outputs, "");
+    let again = [Arg::Value(parts[0]), Arg::Int(2), Arg::Int(2), Arg::None];
+    let again = graph.node("aten::repeat_interleave.self_int", &again, I32, &[2, 1, 4]);
+    graph.gives(&[
+        (moved, &[0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11]),
+        (quarter, &[1, 7, 3, 9, 5, 11, 0, 6, 2, 8, 4, 10]),
+        (parts[0], &[0, 1, 6, 7]),
+        (parts[1], &[2, 3, 4, 5, 8, 9, 10, 11]),
+        (again, &[0, 0, 1, 1, 6, 6, 7, 7]),
+    ]);
+}
+
+#[test]
+fn channels_become_space() {
+    const I32: DType = DType::I32;
+    let mut graph = Graph::new();
+    let x = graph.input(I32, &[1, 4, 2, 1]);
+    let wide = graph.node("aten::pixel_shuffle", &[Arg::Value(x), Arg::Int(2)], I32, &[1, 1, 4, 2]);
+    let back = graph.node(
+        "aten::pixel_unshuffle",
+        &[Arg::Value(wide), Arg::Int(2)],
+        I32,
+        &[1, 4, 2, 1],
+    );
+    let dealt = graph.node(
+        "aten::channel_shuffle",
+        &[Arg::Value(x), Arg::Int(2)],
+        I32,
+        &[1, 4, 2, 1],
+    );
+    graph.gives(&[
+        (wide, &[0, 2, 4, 6, 1, 3, 5, 7]),
+        (back, &[0, 1, 2, 3, 4, 5, 6, 7]),
+        (dealt, &[0, 1, 4, 5, 2, 3, 6, 7]),
+    ]);
 }

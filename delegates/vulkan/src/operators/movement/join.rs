@@ -20,6 +20,8 @@ pub const OPERATORS: &[Operator] = &[
     }),
     joins("aten::vstack", |node, e| stack_along(node, e, 2, |_| 0)),
     joins("aten::row_stack", |node, e| stack_along(node, e, 2, |_| 0)),
+    joins("aten::column_stack", columns),
+    joins("aten::dstack", columns),
 ];
 
 const fn joins(name: &'static str, encode: fn(&Node<'_>, &mut Encoder<'_>) -> Result<(), Error>) -> Operator {
@@ -87,6 +89,29 @@ fn stack(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         dims.insert(at, 1);
         tensors.push(tensor.reshaped(&dims)?);
     }
+    join(e, &tensors, at, &out)
+}
+
+/// `column_stack` and `dstack`: vectors become columns, or matrices layers, and are joined along the last dimension of these.
+fn columns(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    let at = if node.op() == "aten::dstack" { 2 } else { 1 };
+    let mut tensors = Vec::new();
+    for value in node.values(0)? {
+        let tensor = e.tensor(value, Layout::RowMajor)?;
+        let mut dims = tensor.dims.clone();
+        while dims.len() < at {
+            // A vector lies along the dimension before the last.
+            dims.insert(0, 1);
+        }
+        if dims.len() == at {
+            dims.push(1);
+        }
+        if at == 1 && tensor.dims.is_empty() {
+            dims = vec![1, 1];
+        }
+        tensors.push(tensor.reshaped(&dims)?);
+    }
+    let out = e.output(node, 0, Layout::RowMajor)?;
     join(e, &tensors, at, &out)
 }
 

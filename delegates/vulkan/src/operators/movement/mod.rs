@@ -5,7 +5,9 @@
 mod dispatch_tests;
 pub mod edges;
 pub mod join;
+pub mod pad;
 pub mod parts;
+pub mod rearrange;
 pub mod views;
 
 use crate::caps::{self, Refusal};
@@ -106,7 +108,7 @@ impl View {
 }
 
 /// Axes without those of size 1, neighbours joined where they are one.
-fn compact(axes: &[Axis]) -> Vec<Axis> {
+pub fn compact(axes: &[Axis]) -> Vec<Axis> {
     let mut kept: Vec<Axis> = Vec::with_capacity(axes.len());
     for axis in axes.iter().filter(|a| a.size != 1) {
         match kept.last_mut() {

@@ -1,6 +1,7 @@
 //! Tensors with some of their elements replaced by those of another.
 
-use super::views::{diagonal_of, position, row, slice_bounds};
+use super::rearrange::diagonal_of;
+use super::views::{position, row, slice_bounds};
 use super::{Axis, View, WIDE, kind, strided, view_of, widening};
 use crate::caps::Operator;
 use crate::encoder::{Encoder, grid, read, write};

@@ -1,7 +1,7 @@
-//! Views. Most show memory as it is; the others are made contiguous.
+//! Views that keep the order along each dimension. Most show memory as it is; the others are made contiguous.
 
 use super::{Axis, View, as_it_lies, movable, moves, show, view_of};
-use crate::caps::Operator;
+use crate::caps::{self, Operator, Refusal};
 use crate::encoder::Encoder;
 use crate::node::{Node, wrap};
 use crate::operators::movement::edges::slice_channels_last;
@@ -19,15 +19,31 @@ pub const fn row(name: &'static str, encode: Encode) -> Operator {
     }
 }
 
-/// The operators that show or reorder the elements of one tensor.
+/// A row of the table whose other tensors only give sizes.
+const fn first(name: &'static str, encode: Encode) -> Operator {
+    Operator {
+        name,
+        accept: |node| {
+            movable(node)?;
+            match caps::dtype(node, 0) == caps::output_dtype(node) {
+                true => Ok(()),
+                false => Err(Refusal::dtype(format!("`{}` of different types", node.op()))),
+            }
+        },
+        encode,
+    }
+}
+
+/// The operators that show a tensor in other sizes, in another order of dimensions, stretched, or in parts.
 pub const OPERATORS: &[Operator] = &[
     row("aten::view", reshape),
     row("aten::view_copy", reshape),
     row("aten::_unsafe_view", reshape),
     row("aten::_reshape_alias", reshape),
     row("aten::reshape", reshape),
-    row("aten::reshape_as", reshape),
-    row("aten::view_as", reshape),
+    row("aten::_reshape_copy", reshape),
+    first("aten::reshape_as", reshape),
+    first("aten::view_as", reshape),
     row("aten::flatten.using_ints", reshape),
     row("aten::unflatten.int", reshape),
     row("aten::ravel", reshape),
@@ -74,7 +90,8 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::mT", |node, e| transposed(node, e, -2, -1)),
     row("aten::expand", expand),
     row("aten::expand_copy", expand),
-    row("aten::expand_as", expand),
+    first("aten::expand_as", expand),
+    row("aten::broadcast_tensors", broadcast_all),
     row("aten::broadcast_to", expand),
     row("aten::slice.Tensor", slice),
     row("aten::slice_copy.Tensor", slice),
@@ -85,6 +102,7 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::unbind.int", unbind),
     row("aten::unbind_copy.int", unbind),
     row("aten::split.Tensor", split),
+    row("aten::tensor_split.sections", split),
     row("aten::split_copy.Tensor", split),
     row("aten::split.sizes", split),
     row("aten::split_with_sizes", split),
@@ -93,20 +111,6 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::unsafe_split_with_sizes", split),
     row("aten::chunk", split),
     row("aten::unsafe_chunk", split),
-    row("aten::flip", flip),
-    row("aten::fliplr", |node, e| flipped(node, e, &[1])),
-    row("aten::flipud", |node, e| flipped(node, e, &[0])),
-    row("aten::diagonal", diagonal),
-    row("aten::diagonal_copy", diagonal),
-    row("aten::unfold", unfold),
-    row("aten::unfold_copy", unfold),
-    row("aten::as_strided", as_strided),
-    row("aten::as_strided_copy", as_strided),
-    row("aten::pixel_shuffle", pixel_shuffle),
-    row("aten::pixel_unshuffle", pixel_unshuffle),
-    row("aten::channel_shuffle", channel_shuffle),
-    row("aten::native_channel_shuffle", channel_shuffle),
-    row("aten::repeat_interleave.self_int", repeat_interleave),
 ];
 
 /// The same elements in order: the graph says in which sizes.
@@ -144,7 +148,7 @@ fn same(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
 }
 
 /// Shows a view as the first output.
-fn shown(node: &Node<'_>, e: &mut Encoder<'_>, view: &View) -> Result<(), Error> {
+pub(super) fn shown(node: &Node<'_>, e: &mut Encoder<'_>, view: &View) -> Result<(), Error> {
     show(e, node.output(0)?, view)
 }
 
@@ -161,12 +165,12 @@ fn permuted(node: &Node<'_>, e: &mut Encoder<'_>, order: &[usize]) -> Result<(),
     shown(node, e, &view.permuted(order))
 }
 
-fn dims_of(list: &[i64], rank: usize) -> Result<Vec<usize>, Error> {
+pub(super) fn dims_of(list: &[i64], rank: usize) -> Result<Vec<usize>, Error> {
     list.iter().map(|d| wrap(*d, rank)).collect()
 }
 
 /// Number of dimensions of the tensor at argument 0.
-fn rank(node: &Node<'_>, e: &Encoder<'_>) -> Result<usize, Error> {
+pub(super) fn rank(node: &Node<'_>, e: &Encoder<'_>) -> Result<usize, Error> {
     Ok(e.dims(node.value(0)?)?.len())
 }
 
@@ -230,9 +234,23 @@ pub fn broadcast(mut view: View, dims: &[u32]) -> Result<View, Error> {
 }
 
 fn expand(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    expanded(node, e, 0)
+}
+
+fn expanded(node: &Node<'_>, e: &mut Encoder<'_>, argument: usize) -> Result<(), Error> {
     let dims = e.dims(node.output(0)?)?;
-    let view = broadcast(view_of(e, node, 0)?, &dims)?;
+    let view = broadcast(view_of(e, node, argument)?, &dims)?;
     shown(node, e, &view)
+}
+
+/// Each tensor of a list, stretched to the sizes that they have together.
+fn broadcast_all(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    for (i, value) in node.values(0)?.into_iter().enumerate() {
+        let out = node.output(i)?;
+        let (view, dims) = (View::of(&as_it_lies(e, value)?), e.dims(out)?);
+        show(e, out, &broadcast(view, &dims)?)?;
+    }
+    Ok(())
 }
 
 /// A slice as Python takes it: `(start, length)`, whatever the bounds.
@@ -340,173 +358,6 @@ fn split(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
             "parts of {start} together do not make up {size}"
         ))),
     }
-}
-
-fn flip(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let along = dims_of(&node.ints(1)?, rank(node, e)?)?;
-    flipped(node, e, &along)
-}
-
-fn flipped(node: &Node<'_>, e: &mut Encoder<'_>, along: &[usize]) -> Result<(), Error> {
-    let mut view = view_of(e, node, 0)?;
-    for d in along {
-        if let Some(size) = view.axes.get(*d).map(|a| a.size).filter(|s| *s > 0) {
-            view = view.sliced(*d, i64::from(size) - 1, size, -1);
-        }
-    }
-    shown(node, e, &view)
-}
-
-/// The view of a diagonal of a tensor; the graph says how long it is.
-///
-/// # Errors
-/// There are not two dimensions.
-pub fn diagonal_of(mut view: View, (offset, a, b): (i64, usize, usize), len: u32) -> Result<View, Error> {
-    let (Some(first), Some(second)) = (view.axes.get(a).copied(), view.axes.get(b).copied()) else {
-        return Err(Error::invalid("a diagonal needs two dimensions"));
-    };
-    if a == b {
-        return Err(Error::invalid("a diagonal needs two dimensions"));
-    }
-    view.start += offset.max(0) * second.stride - offset.min(0) * first.stride;
-    let stride = first.stride + second.stride;
-    view.axes = (0..view.axes.len())
-        .filter(|d| *d != a && *d != b)
-        .map(|d| view.axes[d])
-        .collect();
-    view.axes.push(Axis { size: len, stride });
-    Ok(view)
-}
-
-fn diagonal(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let view = view_of(e, node, 0)?;
-    let rank = view.axes.len();
-    let place = (node.int(1)?, node.dim(2, rank)?, node.dim(3, rank)?);
-    let len = e.dims(node.output(0)?)?.last().copied().unwrap_or(0);
-    shown(node, e, &diagonal_of(view, place, len)?)
-}
-
-/// Windows of a dimension, as a new last one.
-fn unfold(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let mut view = view_of(e, node, 0)?;
-    let dims = e.dims(node.output(0)?)?;
-    let (Some(window), step) = (dims.last(), node.int(3)?) else {
-        return Err(Error::invalid("windows need a dimension"));
-    };
-    if view.axes.is_empty() {
-        let size = *window;
-        view.axes.push(Axis { size, stride: 1 });
-        return shown(node, e, &view);
-    }
-    let at = node.dim(1, view.axes.len())?;
-    let axis = view.axes[at];
-    view.axes[at] = Axis {
-        size: dims.get(at).copied().unwrap_or(0),
-        stride: axis.stride * step,
-    };
-    view.axes.push(Axis { size: *window, ..axis });
-    shown(node, e, &view)
-}
-
-/// Tensors are contiguous here, so that strides mean what they say.
-fn as_strided(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let source = e.input(node, 0)?;
-    let (sizes, strides) = (e.dims(node.output(0)?)?, node.ints(2)?);
-    let start = node.optional_scalar(3)?.map_or(0, |s| s.int());
-    if sizes.len() != strides.len() {
-        return Err(Error::invalid("there are not as many strides as sizes"));
-    }
-    let axes = sizes
-        .into_iter()
-        .zip(strides)
-        .map(|(size, stride)| Axis { size, stride });
-    let axes = axes.collect();
-    shown(node, e, &View { source, start, axes })
-}
-
-/// The last three dimensions of a view, and those before them.
-fn planes(view: &View) -> Result<(Vec<Axis>, [Axis; 3]), Error> {
-    match view.axes.as_slice() {
-        [front @ .., c, h, w] => Ok((front.to_vec(), [*c, *h, *w])),
-        _ => Err(Error::invalid("three dimensions at least")),
-    }
-}
-
-/// A dimension in two: which block, and where in it.
-fn blocks(axis: Axis, block: u32) -> [Axis; 2] {
-    let outer = Axis {
-        size: axis.size / block,
-        stride: axis.stride * i64::from(block),
-    };
-    [outer, Axis { size: block, ..axis }]
-}
-
-fn factor(node: &Node<'_>) -> Result<u32, Error> {
-    let factor = node.int(1)?;
-    u32::try_from(factor)
-        .ok()
-        .filter(|f| *f > 0)
-        .ok_or_else(|| Error::invalid(format!("a factor of {factor}")))
-}
-
-/// Channels become space: `[.., c*r*r, h, w]` to `[.., c, h*r, w*r]`.
-fn pixel_shuffle(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let (mut view, r) = (view_of(e, node, 0)?, factor(node)?);
-    let (mut axes, [c, h, w]) = planes(&view)?;
-    let [c, x] = blocks(c, r);
-    let [c, y] = blocks(c, r);
-    axes.extend([c, h, y, w, x]);
-    view.axes = axes;
-    shown(node, e, &view)
-}
-
-/// The way back of [`pixel_shuffle`].
-fn pixel_unshuffle(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let (mut view, r) = (view_of(e, node, 0)?, factor(node)?);
-    let (mut axes, [c, h, w]) = planes(&view)?;
-    let ([h, y], [w, x]) = (blocks(h, r), blocks(w, r));
-    axes.extend([c, y, x, h, w]);
-    view.axes = axes;
-    shown(node, e, &view)
-}
-
-/// Deals the channels out over groups.
-fn channel_shuffle(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let (mut view, groups) = (view_of(e, node, 0)?, factor(node)?);
-    let Some(axis) = view.axes.get(1).copied().filter(|a| a.size % groups == 0) else {
-        return Err(Error::invalid("the channels do not fall into the groups"));
-    };
-    let [group, within] = blocks(axis, axis.size / groups);
-    view.axes.splice(1..2, [within, group]);
-    shown(node, e, &view)
-}
-
-/// Each element of a dimension so many times.
-fn repeat_interleave(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
-    let repeats = node.int(1)?;
-    let repeats = u32::try_from(repeats).map_err(|_| Error::invalid(format!("{repeats} repeats")))?;
-    let again = Axis {
-        size: repeats,
-        stride: 0,
-    };
-    let mut view = match node.optional_scalar(2)? {
-        Some(dim) => {
-            let mut view = view_of(e, node, 0)?;
-            let at = wrap(dim.int(), view.axes.len())?;
-            view.axes.insert((at + 1).min(view.axes.len()), again);
-            view
-        }
-        None => {
-            let flat = e.input(node, 0)?;
-            let mut view = View::of(&flat.reshaped(&[flat.count()])?);
-            view.axes.push(again);
-            view
-        }
-    };
-    if view.axes.iter().any(|a| a.size == 0) {
-        view.axes = vec![Axis { size: 0, stride: 0 }];
-    }
-    shown(node, e, &view)
 }
 
 #[cfg(test)]

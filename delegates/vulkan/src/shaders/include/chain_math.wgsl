@@ -43,7 +43,7 @@ fn apply_math(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
         default: {}
     }
     // e^(u + low) or 2^exponent.
-    let held = clamp(u, -120.0, 100.0);
+    let held = clamp(u, -150.0, 100.0);
     var n = round(held * 1.442695);
     var r = ((held - n * 0.69314575) - n * 1.4286068e-6) + low;
     if op == OP_POW || op == OP_RPOW || op == OP_EXP2 {
@@ -75,7 +75,7 @@ fn apply_math(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
         case OP_ATANH: { v = 2.0 * a / (1.0 - a); next = true; }
         case OP_LOGIT: {
             next = x > 0.3 && x < 0.7;
-            v = select(x, 2.0 * x - 1.0, next) / (1.0 - x);
+            v = select(select(x, 2.0 * x - 1.0, next) / (1.0 - x), x, x < 1e-9);
         }
         case OP_XLOGY: { v = y; }
         default: {}
@@ -157,7 +157,7 @@ fn apply_math(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
             let rest = m_fmod(x, y);
             let other = rest != 0.0 && (rest < 0.0) != (y < 0.0);
             // Without the rest the quotient is whole.
-            let plain = quotient(x - select(rest, 0.0, y == 0.0), y);
+            let plain = (x - select(rest, 0.0, y == 0.0)) / y;
             let whole = round(plain) - select(0.0, 1.0, other && op == OP_FLOOR_DIV);
             let signed = bitcast<f32>((bitcast<u32>(x) ^ bitcast<u32>(y)) & 0x80000000u);
             let divided = select(select(whole, signed, whole == 0.0), plain, y == 0.0);

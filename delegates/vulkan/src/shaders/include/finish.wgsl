@@ -20,6 +20,7 @@ fn finish_clamp(x: f32, low: f32, high: f32) -> f32 {
     return select(min(max(x, low), high), x, is_nan(x));
 }
 
+//@ if CURVES
 // Activations with an exponential, which is called in one place.
 fn finish_curve(op: u32, x: f32) -> f32 {
     let is_tanh = op == OP_TANH;
@@ -53,6 +54,7 @@ fn finish_curve(op: u32, x: f32) -> f32 {
     }
     return select(y, x, is_nan(x));
 }
+//@ end
 
 fn finish_link(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
     switch op {
@@ -71,7 +73,9 @@ fn finish_link(op: u32, x: f32, y: f32, z: f32, y2: u32) -> f32 {
         case OP_HARDSIGMOID: { return finish_clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0); }
         case OP_LEAKY: { return select(x * y, x, x > 0.0); }
         case OP_AS: { return float_from(bits_of_float(x, y2), 0u, y2); }
+//@ if CURVES
         case OP_SIGMOID, OP_SILU, OP_TANH, OP_GELU, OP_GELU_TANH: { return finish_curve(op, x); }
+//@ end
         default: { return x; }
     }
 }

@@ -34,7 +34,7 @@ fn exp_core(n: f32, r: f32, k: i32, less: f32) -> f32 {
 
 // 2^k (e^(x + low) - less); `low` is what rounding x lost.
 fn exp_parts(x: f32, low: f32, k: i32, less: f32) -> f32 {
-    let held = clamp(x, -120.0, 100.0);
+    let held = clamp(x, -150.0, 100.0);
     let n = round(held * 1.442695);
     let r = ((held - n * 0.69314575) - n * 1.4286068e-6) + low;
     return select(exp_core(n, r, k, less), x, is_nan(x));
@@ -48,10 +48,11 @@ fn m_exp(x: f32) -> f32 {
 // x as m 2^e with m from the root of a half to that of 2: e and m - 1.
 fn log_split(x: f32) -> vec2<f32> {
     let small = bitcast<u32>(x) < 0x00800000u;
-    let bits = bitcast<u32>(select(x, x * 8388608.0, small));
+    // Those below the normal ones are integers times 2^-149.
+    let bits = bitcast<u32>(select(x, f32(bitcast<u32>(x)), small));
     let over = bitcast<i32>(bits) - 0x3f3504f3;
     let m = bitcast<f32>((over & 0x7fffff) + 0x3f3504f3);
-    return vec2<f32>(f32(over >> 23u) - select(0.0, 23.0, small), m - 1.0);
+    return vec2<f32>(f32(over >> 23u) - select(0.0, 149.0, small), m - 1.0);
 }
 
 // ln(1 + f), for f from -0.3 to 0.42.
@@ -59,16 +60,17 @@ fn log_core(f: f32) -> f32 {
     let s = f / (2.0 + f);
     let z = s * s;
     let tail = z * (0.6666667 + z * (0.4 + z * (0.2857143 + z * (0.22222222 + z * 0.18181819))));
-    return 2.0 * s + s * tail;
+    // 2 s + s tail, where 2 s is f - s f.
+    return f - s * (f - tail);
 }
 
-// What a logarithm is where its argument is no positive number. Numbers that a driver takes for 0 have the logarithm of 0.
+// What a logarithm is where its argument is no positive number.
 fn log_checked(value: f32, x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     let magnitude = bits & 0x7fffffffu;
     let above = select(value, x, magnitude == 0x7f800000u);
     let signed = select(above, not_a_number(), bits > 0x7fffffffu);
-    return select(select(signed, -infinity(), !(abs(x) > 0.0)), x, magnitude > 0x7f800000u);
+    return select(select(signed, -infinity(), magnitude == 0u), x, magnitude > 0x7f800000u);
 }
 
 fn log_sum(e: f32, l: f32) -> f32 {

@@ -39,8 +39,9 @@ fn power_checked(magnitude: f32, x: f32, y: f32) -> f32 {
     let whole = abs(y) >= 8388608.0 || floor(y) == y;
     let odd = whole && abs(y) < 16777216.0 && floor(y * 0.5) != y * 0.5;
     let negative = bitcast<u32>(x) > 0x7fffffffu;
-    let at_end = a == 0.0 || a == infinity();
-    let positive = select(select(magnitude, 1.0, a == 1.0), select(0.0, infinity(), (a == 0.0) == (y < 0.0)), at_end);
+    let is_zero = bitcast<u32>(a) == 0u;
+    let at_end = is_zero || a == infinity();
+    let positive = select(select(magnitude, 1.0, a == 1.0), select(0.0, infinity(), is_zero == (y < 0.0)), at_end);
     let signed = select(positive, -positive, negative && odd);
     let bad = is_nan(x) || is_nan(y) || (negative && !whole && !at_end);
     return select(select(signed, not_a_number(), bad), 1.0, y == 0.0 || x == 1.0);

@@ -1,68 +1,82 @@
-//! The reference delegate's manifest claims what its predicate takes, and nothing else.
+//! The manifests of our delegates claim what their predicates take, and nothing else.
 
-#[path = "../examples/reference_claims.rs"]
+#[path = "../examples/claims.rs"]
 mod written;
 
 use delegraph_host::{Claims, Manifest};
 use delegraph_kit::support::{propose, table};
 use delegraph_lower::Operators;
 use std::collections::BTreeSet;
+use written::{CLAIMANTS, Claimant};
 
-fn read() -> (String, Manifest) {
-    let path = written::in_repository("delegates/reference/reference.delegate.toml");
+fn read(claimant: &Claimant) -> (String, Manifest) {
+    let path = written::in_repository(claimant.manifest);
     let text = std::fs::read_to_string(path).unwrap();
     let manifest = Manifest::parse(&text).unwrap();
     (text, manifest)
 }
 
 #[test]
-fn the_manifest_is_what_would_be_written_today() {
-    let (text, _) = read();
-    let (today, proposal) = written::manifest().unwrap();
-    assert!(
-        text == today,
-        "run `cargo run -p delegraph-kit --example reference_claims`"
-    );
-    assert_eq!(proposal.left, [""; 0], "taken, and not claimed");
+fn the_manifests_are_what_would_be_written_today() {
+    for claimant in CLAIMANTS {
+        let (text, _) = read(claimant);
+        let (today, proposal) = claimant.written().unwrap();
+        assert!(
+            text == today,
+            "{}: run `cargo run -p delegraph-kit --example claims`",
+            claimant.manifest
+        );
+        assert_eq!(proposal.left, [""; 0], "{}: taken, and not claimed", claimant.manifest);
+    }
 }
 
 #[test]
 fn whatever_is_claimed_is_taken_and_every_operator_that_was_asked_about_is_claimed() {
-    let (_, manifest) = read();
-    assert_eq!(manifest.claims.problems(&Operators), [""; 0]);
-    let asked = written::asked(&manifest.claims).unwrap();
-    for one in &asked {
+    for (claimant, least) in CLAIMANTS.iter().zip([280, 200]) {
+        let (_, manifest) = read(claimant);
+        assert_eq!(manifest.claims.problems(&Operators), [""; 0]);
+        let asked = claimant.asked(&manifest.claims).unwrap();
+        for one in &asked {
+            assert!(
+                !one.is_broken_promise(),
+                "{}: {} is claimed and refused: {:?}",
+                claimant.manifest,
+                one.question.name(),
+                one.taken
+            );
+        }
+        let taken: BTreeSet<&str> = asked
+            .iter()
+            .filter(|one| one.taken.is_ok())
+            .map(|one| &*one.question.op)
+            .collect();
+        let claimed: BTreeSet<&str> = asked
+            .iter()
+            .filter(|one| one.claimed.is_ok())
+            .map(|one| &*one.question.op)
+            .collect();
+        let without: Vec<&&str> = taken.difference(&claimed).collect();
         assert!(
-            !one.is_broken_promise(),
-            "{} is claimed and refused: {:?}",
-            one.question.name(),
-            one.taken
+            without.is_empty(),
+            "{}: taken and not claimed: {without:?}",
+            claimant.manifest
         );
+        assert!(
+            claimed.len() >= least,
+            "{}: {} are claimed",
+            claimant.manifest,
+            claimed.len()
+        );
+        let total = table(&asked).total();
+        assert!(total.asked > 15_000, "{total:?}");
+        assert!(total.claimed * 10 > total.taken * 9, "{}: {total:?}", claimant.manifest);
     }
-    let taken: BTreeSet<&str> = asked
-        .iter()
-        .filter(|one| one.taken.is_ok())
-        .map(|one| &*one.question.op)
-        .collect();
-    let claimed: BTreeSet<&str> = asked
-        .iter()
-        .filter(|one| one.claimed.is_ok())
-        .map(|one| &*one.question.op)
-        .collect();
-    let without: Vec<&&str> = taken.difference(&claimed).collect();
-    assert!(without.is_empty(), "taken and not claimed: {without:?}");
-    // As many operators of the delegate's table have a recorded call.
-    let has = delegraph_reference::caps::operators().filter(|operator| claimed.contains(operator.name));
-    assert!(has.count() >= 280, "{} are claimed", claimed.len());
-    let total = table(&asked).total();
-    assert!(total.asked > 15_000, "{total:?}");
-    assert!(total.claimed * 10 > total.taken * 9, "{total:?}");
 }
 
 #[test]
 fn a_delegate_of_one_operator_gets_the_claim_that_its_author_would_write() {
     // `add` of f32 tensors of one shape and rank, neither of them a constant, with `alpha = 1`: the example of `first-delegate.md`.
-    let mut asked = written::asked(&Claims::default()).unwrap();
+    let mut asked = CLAIMANTS[0].asked(&Claims::default()).unwrap();
     asked.retain(|one| one.question.op == "aten::add.Tensor");
     for one in &mut asked {
         let view = delegraph_sdk::image::verify(&one.question.image).unwrap();
