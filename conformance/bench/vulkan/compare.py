@@ -2,7 +2,8 @@
 
 Each figure is of a process of its own: the first inference is what an app's user waits for, so nothing may be warm. Mesa's own cache of shaders is
 off, and the delegate's cache of pipelines is empty but where a row says otherwise. Counts are of other processes than times, under
-`count_layer.c`, and are the same for both engines; a run's are half of the difference between a process of 3 steady runs and one of 1.
+`count_layer.c`, and are the same for both engines; a run's are an eighth of the difference between a process of 9 steady
+runs and one of 1.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import statistics
 import struct
 import subprocess
@@ -138,20 +140,29 @@ class Ncnn:
         return json.loads(text.splitlines()[-1])
 
 
+def cpu_ms():
+    """Of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e3
+
+
 def count(engine, work):
     """What making everything ready and the first run take, and what a further run takes."""
     totals = []
-    for runs in (1, 3):
+    for runs in (1, 9):
         path = work / "counts.json"
         path.unlink(missing_ok=True)
-        engine.measure(runs, path)
+        before = cpu_ms()
+        report = engine.measure(runs, path)
+        used = cpu_ms() - before - report.get("cpu_base_ms", 0)
         if not path.exists():
             return None
-        totals.append(json.loads(path.read_text()))
-    one, three = totals
-    keys = ("dispatches", "barriers", "copies", "copy_bytes", "dispatch_bytes", "submits")
-    run = {key: (three[key] - one[key]) / 2 for key in keys}
-    return {"run": run, **{key: one[key] for key in ("pipelines", "pipeline_ms", "allocations", "peak_bytes")}}
+        totals.append({**json.loads(path.read_text()), "cpu_ms": used})
+    one, nine = totals
+    keys = ("dispatches", "barriers", "copies", "copy_bytes", "dispatch_bytes", "submits", "cpu_ms")
+    run = {key: (nine[key] - one[key]) / 8 for key in keys}
+    made = {key: one[key] for key in ("pipelines", "pipeline_ms", "allocations", "peak_bytes")}
+    return {"run": run, "first_cpu_ms": one["cpu_ms"] - run["cpu_ms"], **made}
 
 
 def side_by_side(engines, args):
@@ -192,14 +203,17 @@ def table(header, rows):
 def print_side_by_side(rows):
     def cells(row):
         counts, run = row["counts"], (row["counts"] or {}).get("run")
+        times = [f"{row[key]:.0f}" for key in ("first_ms", "steady_ms", "rss_peak_mb", "rss_added_mb")]
+        if counts is None:
+            return [row["engine"], *times, *["-"] * 8]
+        reached = run["dispatch_bytes"] + 2 * run["copy_bytes"]
         return [
-            row["engine"], f"{row['first_ms']:.0f}", f"{row['steady_ms']:.0f}", f"{row['rss_peak_mb']:.0f}", f"{row['rss_added_mb']:.0f}",
-            *([f"{counts['pipelines']}", mb(counts["peak_bytes"]), f"{run['dispatches']:g}", f"{run['barriers']:g}", f"{run['submits']:g}",
-               mb(run["dispatch_bytes"] + 2 * run["copy_bytes"])] if counts else ["-"] * 6),
+            row["engine"], *times, f"{counts['first_cpu_ms']:.0f}", f"{run['cpu_ms']:.0f}", f"{counts['pipelines']}",
+            mb(counts["peak_bytes"]), f"{run['dispatches']:g}", f"{run['barriers']:g}", f"{run['submits']:g}", mb(reached),
         ]
 
-    table(["MobileNetV2, 1x3x224x224", "first ms", "steady ms", "RSS peak MB", "added MB", "pipelines", "device MB", "dispatches", "barriers",
-           "submits", "MB reached"], map(cells, rows))
+    table(["MobileNetV2, 1x3x224x224", "first ms", "steady ms", "RSS peak MB", "added MB", "first CPU ms", "steady CPU ms", "pipelines",
+           "device MB", "dispatches", "barriers", "submits", "MB reached"], map(cells, rows))
     ours = rows[0]
     for row in rows[1:]:
         if row["engine"].startswith("ncnn"):

@@ -35,7 +35,7 @@ def main():
 
     image = load_file(args.inputs)["0"][0]
     want = load_file(args.expected)["0"].reshape(-1)
-    base = memory("VmRSS:")
+    base, cpu_base = memory("VmRSS:"), time.process_time()
 
     begin = time.perf_counter()
     if args.loader and ncnn.create_gpu_instance(args.loader):
@@ -72,7 +72,7 @@ def main():
             raise SystemExit("ncnn's outputs differ from run to run")
     print(json.dumps({
         "version": ncnn.__version__, "device": ncnn.get_gpu_info(0).device_name(), "load_ms": load * 1e3, "first_ms": first * 1e3,
-        "times_ms": times, "rss_base_mb": base, "rss_peak_mb": memory("VmHWM:"),
+        "times_ms": times, "rss_base_mb": base, "cpu_base_ms": cpu_base * 1e3, "rss_peak_mb": memory("VmHWM:"),
         "max_abs": float(np.abs(got - want).max()), "largest": float(np.abs(want).max()),
     }))
 
