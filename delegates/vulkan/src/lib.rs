@@ -82,6 +82,7 @@ impl Delegate for Vulkan {
             "loader": { "type": "string", "default": "", "description": "path of the Vulkan loader; empty: the system's" },
             "cache": { "type": "string", "default": "", "description": "folder of pipeline caches, or `off`; empty: `delegraph/vulkan` in the user's folder of caches" },
             "validation": { "type": "boolean", "default": false, "description": "use the validation layers; what they say fails the run" },
+            "mirror": { "type": "integer", "minimum": 0, "default": 1048576, "description": "states of up to so many bytes are also kept by the processor, so that a lost device loses none of them" },
             "replay_check": { "type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "description": "repeat the first run so often, and fail if its results differ by a bit" },
             "keep_states_from": { "type": "integer", "minimum": 0, "default": 65536, "description": "bytes from which on a state stays on the device between runs; smaller ones move with each run, and outlive the device" }
         }
@@ -102,9 +103,9 @@ impl Delegate for Vulkan {
         };
         let validation = options.find("validation") == Some(OptionValue::Bool(true))
             || std::env::var_os("DELEGRAPH_VULKAN_VALIDATION").is_some_and(|v| v == "1");
-        let replay = match options.find("replay_check") {
-            Some(OptionValue::Int(count)) => u32::try_from(count).unwrap_or(0),
-            _ => 0,
+        let number = |key, default: u32| match options.find(key) {
+            Some(OptionValue::Int(number)) => u32::try_from(number).unwrap_or(u32::MAX),
+            _ => default,
         };
         let keep_from = match options.find("keep_states_from") {
             Some(OptionValue::Int(bytes)) => u64::try_from(bytes).unwrap_or(0),
@@ -128,7 +129,10 @@ impl Delegate for Vulkan {
         Ok(Vulkan {
             wanted: text("device").to_string(),
             caches: cache::folder(text("cache"), |name| std::env::var_os(name)),
-            settings: Settings { replay },
+            settings: Settings {
+                replay: number("replay_check", 0),
+                mirrored: number("mirror", 1 << 20) as usize,
+            },
             keep_from,
             opened: Mutex::new(vec![None; facts.as_ref().map_or(0, Vec::len)]),
             instance,

@@ -2,6 +2,7 @@
 
 use super::constants::Constants;
 use super::import::{Landing, Spot};
+use super::states::Mirror;
 use super::upload::Upload;
 use super::{Core, Rooms};
 use crate::placement::{ALIGN, Placement, place_beside};
@@ -51,6 +52,8 @@ pub struct Recorded {
     pub inputs: Vec<Option<Room>>,
     /// One an output: where the processor reads it. `None`: it was written in place, or has no bytes.
     pub outputs: Vec<Option<Room>>,
+    /// States that the processor keeps too: the mirror, the half of it that the run makes, and where it is read.
+    pub mirrors: Vec<(Arc<Mirror>, usize, Room)>,
     /// Words that are not 0 where a kernel met a value that is not allowed.
     pub flag: Option<Room>,
     /// Sizes of the outputs.
@@ -221,6 +224,16 @@ impl Lowered {
         let staged_in: Vec<u64> = self.inputs.iter().map(|border| upload.add(border.bytes)).collect();
         let staged_out: Vec<u64> = self.outputs.iter().map(|border| readback.add(border.bytes)).collect();
         let staged_flag = readback.add(16);
+        let mut mirrored = Vec::new();
+        for output in &self.schedule.outputs {
+            if let Some(mirror) = output.state.and_then(|state| core.states.mirror(state)) {
+                let bytes = mirror.size();
+                if bytes == 0 {
+                    continue;
+                }
+                mirrored.push((mirror, output.binding, readback.add(bytes), bytes));
+            }
+        }
         let staged = |room: &Layouter, needed: bool| if needed { room.end } else { 0 };
         let (up, down) = (
             staged(&upload, !unified),
@@ -332,6 +345,11 @@ impl Lowered {
                 false => Some(out_of(binding, staged, border.bytes)?),
             });
         }
+        let mut mirrors = Vec::with_capacity(mirrored.len());
+        for (mirror, binding, staged, bytes) in mirrored {
+            let room = out_of(&binding, staged, bytes)?;
+            mirrors.push((mirror, core.states.half() ^ 1, room));
+        }
         let flag = self.schedule.flag.as_ref();
         let flag = flag.map(|binding| out_of(binding, staged_flag, 16)).transpose()?;
         for ((border, landing), binding) in self.outputs.iter().zip(outputs).zip(bindings()) {
@@ -353,6 +371,7 @@ impl Lowered {
             half: core.states.half(),
             recording,
             timed,
+            mirrors,
             flag,
             inputs: rooms_in,
             outputs: rooms_out,

@@ -56,6 +56,8 @@ pub struct Opened {
 pub struct Settings {
     /// How often the first run is repeated and compared.
     pub replay: u32,
+    /// The largest states that are mirrored.
+    pub mirrored: usize,
 }
 
 /// Makes a session of a blob.
@@ -87,7 +89,7 @@ pub fn load(
         image: Vec::new(),
         plan,
     };
-    core.states = States::new(&core.device.gpu, &view, &core.plan)?;
+    core.states = States::new(&core.device.gpu, &view, &core.plan, core.settings.mirrored)?;
     let host = Host::Call(weights);
     let packed = Packed {
         plan: &core.plan,
@@ -232,8 +234,10 @@ impl Loaded {
     /// The session when nothing of it runs.
     fn at_rest(&self, context: &Context<'_>) -> Result<MutexGuard<'_, Core>, Error> {
         let core = lock(&self.core);
-        core.device.gpu.alive()?;
-        wait(&core.timeline, context, false)?;
+        // A lost device is waited for no more; what can still be told is told.
+        if !core.device.gpu.is_lost() {
+            wait(&core.timeline, context, false)?;
+        }
         Ok(core)
     }
 }

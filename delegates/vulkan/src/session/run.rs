@@ -87,6 +87,9 @@ impl Started {
                 ));
             }
         }
+        for (mirror, half, room) in &recorded.mirrors {
+            mirror.keep(*half, |bytes| room.buffer.read(room.offset, bytes))?;
+        }
         for ((out, room), sizes) in outputs.iter_mut().zip(&recorded.outputs).zip(&recorded.sizes) {
             out.set_sizes(sizes)?;
             let Some(room) = room else { continue };

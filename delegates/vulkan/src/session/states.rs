@@ -1,12 +1,30 @@
 //! States that stay on the device between runs. Each has its memory twice: a run reads one half and writes the other, and the halves change
 //! places when the run is accepted.
+//!
+//! What is in a device's memory when it is lost is lost with it. Small states are therefore mirrored: each run's outcome is also kept by the
+//! processor, and is there for whoever goes on without the device.
 
 use super::upload::{self, Upload};
 use crate::program::Plan;
-use crate::sys::{Buffer, Gpu};
+use crate::sys::{Buffer, Gpu, lock};
 use delegraph_sdk::Error;
 use delegraph_sdk::image::ImageView;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+/// What the processor keeps of a state, one a half.
+pub struct Mirror(Mutex<[Vec<u8>; 2]>);
+
+impl Mirror {
+    /// Bytes of the state.
+    pub fn size(&self) -> u64 {
+        lock(&self.0).first().map_or(0, Vec::len) as u64
+    }
+
+    /// Keeps what `fill` writes as the value of a half.
+    pub fn keep(&self, half: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<(), Error> {
+        lock(&self.0).get_mut(half).map_or(Ok(()), |bytes| fill(bytes))
+    }
+}
 
 /// The states of a session.
 #[derive(Default)]
@@ -24,11 +42,12 @@ struct Kept {
     /// The dimension that it grows along.
     axis: Option<usize>,
     bytes: usize,
+    mirror: Option<Arc<Mirror>>,
 }
 
 impl States {
-    /// Every element is 0.
-    pub fn new(gpu: &Arc<Gpu>, view: &ImageView<'_>, plan: &Plan) -> Result<States, Error> {
+    /// Every element is 0. States of up to `mirrored` bytes are mirrored.
+    pub fn new(gpu: &Arc<Gpu>, view: &ImageView<'_>, plan: &Plan, mirrored: usize) -> Result<States, Error> {
         let damaged = || Error::corrupt("a state of the plan is none of the graph's");
         let mut kept = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
@@ -55,6 +74,7 @@ impl States {
                 dims,
                 element,
                 bytes,
+                mirror: (bytes <= mirrored).then(|| Arc::new(Mirror(Mutex::new([zeros.clone(), zeros])))),
             });
         }
         Ok(States { kept, half: 0 })
@@ -72,6 +92,11 @@ impl States {
             .halves
             .get(half)
             .ok_or_else(|| Error::internal("a state has two halves"))
+    }
+
+    /// The mirror of a state, if it has one.
+    pub fn mirror(&self, index: u32) -> Option<Arc<Mirror>> {
+        self.find(index).ok()?.mirror.clone()
     }
 
     /// What the last run made counts, or not.
@@ -94,6 +119,13 @@ impl States {
                 kept.bytes
             )));
         }
+        if let (true, Some(mirror)) = (gpu.is_lost(), &kept.mirror) {
+            return mirror.keep(self.half, |bytes| {
+                out.copy_from_slice(bytes);
+                Ok(())
+            });
+        }
+        gpu.alive()?;
         upload::read(gpu, self.memory(index, false)?, out)
     }
 
@@ -107,9 +139,17 @@ impl States {
                 kept.bytes
             )));
         }
+        gpu.alive()?;
         let mut upload = Upload::new(gpu, bytes.len() as u64);
         upload.put(self.memory(index, false)?, bytes)?;
-        upload.finish()
+        upload.finish()?;
+        match &kept.mirror {
+            Some(mirror) => mirror.keep(self.half, |room| {
+                room.copy_from_slice(bytes);
+                Ok(())
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Makes every element 0.
