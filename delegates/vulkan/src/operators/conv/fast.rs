@@ -224,13 +224,8 @@ pub fn direct(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
         bias_code,
     ];
     for axis in [down, across] {
-        params.extend([
-            axis.multiple,
-            axis.offset as u32,
-            axis.step as u32,
-            axis.gap,
-            axis.lift(),
-        ]);
+        let (whole, rest) = axis.step_parts();
+        params.extend([axis.multiple, axis.offset as u32, whole, rest, axis.gap, axis.lift()]);
     }
     params.extend(&finish.links);
     let [first, second] = &finish.extra;
@@ -256,7 +251,10 @@ pub fn depthwise(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(
     };
     let rows = Variants {
         few: [&kernels::CONV_DEPTHWISE_ROWS_F32, &kernels::CONV_DEPTHWISE_ROWS_F16],
-        any: [&kernels::CONV_DEPTHWISE_ANY_ROWS_F32, &kernels::CONV_DEPTHWISE_ANY_ROWS_F16],
+        any: [
+            &kernels::CONV_DEPTHWISE_ANY_ROWS_F32,
+            &kernels::CONV_DEPTHWISE_ANY_ROWS_F16,
+        ],
     };
     let (finish, kernel) = output(node, e, &last, &rows)?;
     let [_, down, across] = &g.axes;
