@@ -29,7 +29,8 @@
 //@ variant any_rows_f16 T=f16 V=vec2<u32> O=u32 ROWS=f16 ANY=1
 // params: 0 invocations, 1 tiles of outputs, 2 of them in a group, 3 output blocks of a group, 4 output blocks, 5 input blocks of a group,
 // 6 input blocks, 7 tiles of a row, 8 output height, 9 output width, 10 input height, 11 input width, 12 kernel height, 13 kernel width,
-// 14 outputs, 15 code of bias; down: 16 multiple, 17 offset, 18 step, 19 gap, 20 lift; across: 21 to 25; 26 the finish.
+// 14 outputs, 15 code of bias; down: 16 multiple, 17 offset, 18 whole part and 19 rest of step / gap, 20 gap, 21 lift; across: 22 to 27;
+// 28 the finish.
 // Weights: kernel element, input block of a group, input, output block, and four outputs.
 
 @compute @workgroup_size(WX)
@@ -57,13 +58,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let code = params[15];
     let kernel_height = params[12];
     let kernel_width = params[13];
-    let gap_down = params[19];
-    let lift_down = params[20];
-    let gap = params[24];
-    let lift = params[25];
+    let gap = params[26];
     // Pixels of a tile are `gap` apart: they meet the same kernel elements.
     let first = across % gap + (across / gap) * 4u * gap;
-    let advance = params[21];
+    let advance = params[22];
 
     var a0 = vec4<f32>(0.0);
     var a1 = a0;
@@ -73,20 +71,40 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     var b1 = b0;
     var b2 = b0;
     var b3 = b0;
-    let start_down = down * params[16] + params[17] + gap_down * lift_down;
-    let step_down = params[18];
-    let start_across = first * advance + params[22] + gap * lift;
-    let step_across = params[23];
+    let gap_down = params[20];
+    let whole_down = params[18];
+    let rest_down = params[19];
+    let whole_across = params[24];
+    let rest_across = params[25];
+    // Quotient and rest of the numerator: divisions are slow, so they are carried along.
+    let start_down = down * params[16] + params[17] + gap_down * params[21];
+    let start_across = first * advance + params[23] + gap * params[27];
+    var next_down = start_down / gap_down - params[21];
+    var over_down = start_down % gap_down;
     let base = group * inner;
     for (var ky = 0u; ky < kernel_height; ky++) {
-        let over = start_down + ky * step_down;
-        let y = over / gap_down - lift_down;
-        if over % gap_down != 0u || y >= height { continue; }
+        let y = next_down;
+        let meets_down = over_down == 0u && y < height;
+        next_down += whole_down;
+        over_down += rest_down;
+        if over_down >= gap_down {
+            over_down -= gap_down;
+            next_down += 1u;
+        }
+        if !meets_down { continue; }
         let line = (n * height + y) * width;
+        var next_across = start_across / gap - params[27];
+        var over_across = start_across % gap;
         for (var kx = 0u; kx < kernel_width; kx++) {
-            let beside = start_across + kx * step_across;
-            if beside % gap != 0u { continue; }
-            let z0 = beside / gap - lift;
+            let z0 = next_across;
+            let meets = over_across == 0u;
+            next_across += whole_across;
+            over_across += rest_across;
+            if over_across >= gap {
+                over_across -= gap;
+                next_across += 1u;
+            }
+            if !meets { continue; }
             let z1 = z0 + advance;
             let z2 = z1 + advance;
             let z3 = z2 + advance;
@@ -121,7 +139,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let to = select(block, other, r >= 4u);
         let at = (row * params[9] + place) * blocks + to;
         let sum = eighth(r, a0, a1, a2, a3, b0, b1, b2, b3) + bias4(4u * to, outputs, code);
-        out[at] = pack4(finish4(sum, 4u * at, 4u * to, outputs, 26u));
+        out[at] = pack4(finish4(sum, 4u * at, 4u * to, outputs, 28u));
     }
 //@ end
 //@ if ROWS
@@ -130,7 +148,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let to = select(block, other, r == 4u);
         let b = bias4(4u * to, outputs, code);
         let sums = mat4x4<f32>(select(a0, b0, r == 4u), select(a1, b1, r == 4u), select(a2, b2, r == 4u), select(a3, b3, r == 4u));
-        store_rows(sums[0] + b, sums[1] + b, sums[2] + b, sums[3] + b, row, first, gap, to, outputs, params[8], params[9], 26u);
+        store_rows(sums[0] + b, sums[1] + b, sums[2] + b, sums[3] + b, row, first, gap, to, outputs, params[8], params[9], 28u);
     }
 //@ end
 }

@@ -224,13 +224,8 @@ pub fn direct(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
         bias_code,
     ];
     for axis in [down, across] {
-        params.extend([
-            axis.multiple,
-            axis.offset as u32,
-            axis.step as u32,
-            axis.gap,
-            axis.lift(),
-        ]);
+        let (whole, rest) = axis.step_parts();
+        params.extend([axis.multiple, axis.offset as u32, whole, rest, axis.gap, axis.lift()]);
     }
     params.extend(&finish.links);
     let [first, second] = &finish.extra;

@@ -44,6 +44,13 @@ impl Axis {
         (-least).max(0).unsigned_abs().div_ceil(u64::from(self.gap.max(1))) as u32
     }
 
+    /// What the quotient grows by from kernel element to kernel element, downwards where negative, and what is left over of the gap.
+    pub fn step_parts(&self) -> (u32, u32) {
+        let gap = i64::from(self.gap.max(1));
+        let step = i64::from(self.step);
+        (step.div_euclid(gap) as i32 as u32, step.rem_euclid(gap) as u32)
+    }
+
     /// True if each output has just the input of its own place.
     pub fn is_identity(&self) -> bool {
         self.kernel == 1 && self.multiple == 1 && self.offset == 0 && self.gap == 1 && self.input == self.output
@@ -283,6 +290,7 @@ mod tests {
         let axis = geometry.axes[2];
         assert_eq!((axis.output, axis.gap, axis.step, axis.lift()), (8, 2, -1, 1));
         assert_eq!(geometry.outputs, 2);
+        assert_eq!(axis.step_parts(), (u32::MAX, 1));
         // Each pair of output and kernel element gives at most one input, and each input meets each kernel element once at most.
         let mut met = vec![0; 4];
         for o in 0..8 {
