@@ -309,15 +309,6 @@ fn elf() -> Vec<u8> {
     bytes
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_library_needs_what_it_names() {
-        let names = delegraph_host::trust::needed_libraries(&super::elf()).unwrap();
-        assert_eq!(names, ["libone.so", "libtwo.so"]);
-    }
-}
-
 fn vulkan_plan() -> Vec<u8> {
     let constants = delegraph_vulkan::packing::ALL
         .iter()
@@ -341,4 +332,13 @@ fn vulkan_plan() -> Vec<u8> {
         constants: constants.collect(),
     };
     plan.write()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_library_needs_what_it_names() {
+        let names = delegraph_host::trust::needed_libraries(&super::elf()).unwrap();
+        assert_eq!(names, ["libone.so", "libtwo.so"]);
+    }
 }

@@ -62,10 +62,6 @@ pub struct Vulkan {
     keep_from: u64,
 }
 
-/// Bytes from which on a state stays on the device, unless an option says otherwise: what is smaller costs little to move with each run, and a
-/// device that is lost does not take it along.
-const KEEP_STATES_FROM: u64 = 1 << 16;
-
 impl Delegate for Vulkan {
     const INFO: Info = Info {
         name: "vulkan",
@@ -84,7 +80,7 @@ impl Delegate for Vulkan {
             "validation": { "type": "boolean", "default": false, "description": "use the validation layers; what they say fails the run" },
             "mirror": { "type": "integer", "minimum": 0, "default": 1048576, "description": "states of up to so many bytes are also kept by the processor, so that a lost device loses none of them" },
             "replay_check": { "type": "integer", "minimum": 0, "maximum": 1000, "default": 0, "description": "repeat the first run so often, and fail if its results differ by a bit" },
-            "keep_states_from": { "type": "integer", "minimum": 0, "default": 65536, "description": "bytes from which on a state stays on the device between runs; smaller ones move with each run, and outlive the device" }
+            "keep_states_from": { "type": "integer", "minimum": 0, "default": 0, "description": "bytes from which on a state stays on the device between runs; smaller ones move with each run" }
         }
     }"#;
 
@@ -109,7 +105,7 @@ impl Delegate for Vulkan {
         };
         let keep_from = match options.find("keep_states_from") {
             Some(OptionValue::Int(bytes)) => u64::try_from(bytes).unwrap_or(0),
-            _ => KEEP_STATES_FROM,
+            _ => 0,
         };
         let loader = Some(text("loader")).filter(|path| !path.is_empty());
         let instance = Instance::open(loader, validation);
