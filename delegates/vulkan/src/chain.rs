@@ -145,7 +145,7 @@ impl Op {
     }
 
     /// The operation that gives the same with the accumulator and `y` in each other's place.
-    fn mirrored(self) -> Option<Op> {
+    pub fn mirrored(self) -> Option<Op> {
         Some(match self {
             Op::Mul | Op::Max | Op::Min | Op::Eq | Op::Ne | Op::And | Op::Or | Op::Xor => self,
             Op::BitAnd | Op::BitOr | Op::BitXor | Op::Hypot | Op::Logaddexp | Op::Fmax | Op::Fmin => self,

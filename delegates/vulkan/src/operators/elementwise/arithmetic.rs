@@ -29,8 +29,26 @@ fn sum(r: &Reader<'_>, op: Op, factor: Scalar) -> Described {
         chain.links.push(Link::of(op, product));
         return Ok(chain);
     }
+    if matches!(dtype, DType::F16 | DType::BF16) && factor.float().abs() != 1.0 {
+        return scaled_sum(r, op, factor, dtype);
+    }
     chain.links.push(Link::two(op, y, Operand::Number(factor)));
     Ok(chain)
+}
+
+/// PyTorch rounds the product of 16-bit floats before it adds.
+fn scaled_sum(r: &Reader<'_>, op: Op, factor: Scalar, dtype: DType) -> Described {
+    let (scaled, other, factor) = match op {
+        Op::Rsub => (0, 1, negative(factor)),
+        _ => (1, 0, factor),
+    };
+    let mut links = vec![
+        Link::of(Op::Load, r.operand(scaled, dtype)?),
+        Link::of(Op::Mul, Operand::Number(factor)),
+    ];
+    links.extend(Link::rounding(dtype));
+    links.push(Link::of(Op::Add, r.operand(other, dtype)?));
+    Ok(Chain { dtype, links })
 }
 
 fn factor(r: &Reader<'_>) -> Result<Scalar, Refusal> {
@@ -76,18 +94,11 @@ fn float(r: &Reader<'_>, op: Op) -> Described {
 /// For functions with jumps: the operands are first what the dtype makes of them.
 fn stepped(r: &Reader<'_>, op: Op) -> Described {
     let dtype = r.no_bool()?;
-    let (x, y) = (r.rounded(0, dtype)?, r.rounded(1, dtype)?);
-    let divides = !matches!(op, Op::Pow | Op::Max | Op::Min);
-    if let Operand::Number(number) = y
-        && divides
-        && !dtype.is_float()
-        && number.int() == 0
-        && !r.is_unknown(1)
-    {
+    let known = !r.is_unknown(1) && r.arg(1).value().is_none();
+    if !dtype.is_float() && known && r.number(1)?.int() == 0 {
         return Err(Refusal::attribute("integers are divided by zero"));
     }
-    let links = vec![Link::of(Op::Load, x), Link::of(op, y)];
-    Ok(Chain { dtype, links })
+    r.pair(dtype, op)
 }
 
 fn div_mode(r: &Reader<'_>) -> Described {
@@ -100,12 +111,7 @@ fn div_mode(r: &Reader<'_>) -> Described {
 }
 
 fn extreme(r: &Reader<'_>, op: Op) -> Described {
-    let dtype = r.out()?;
-    let links = vec![
-        Link::of(Op::Load, r.rounded(0, dtype)?),
-        Link::of(op, r.rounded(1, dtype)?),
-    ];
-    Ok(Chain { dtype, links })
+    r.pair(r.out()?, op)
 }
 
 fn pow(r: &Reader<'_>) -> Described {

@@ -35,7 +35,7 @@ fn bounded(r: &Reader<'_>, low: Option<usize>, high: Option<usize>) -> Described
     let dtype = r.no_bool()?;
     let mut chain = r.load(dtype)?;
     let bound = |i: Option<usize>| match i {
-        Some(i) if !r.is_none(i) => r.rounded(i, dtype).map(Some),
+        Some(i) if !r.is_none(i) => r.bound(i, dtype).map(Some),
         _ => Ok(None),
     };
     match (bound(low)?, bound(high)?) {

@@ -11,12 +11,7 @@ type Described = Result<Chain, Refusal>;
 
 /// Compares in the dtype that the operands have together.
 fn compare(r: &Reader<'_>, op: Op) -> Described {
-    let dtype = r.common(&[0, 1])?;
-    let links = vec![
-        Link::of(Op::Load, r.rounded(0, dtype)?),
-        Link::of(op, r.rounded(1, dtype)?),
-    ];
-    Ok(Chain { dtype, links })
+    r.pair(r.common(&[0, 1])?, op)
 }
 
 /// Whatever is not zero is true. What is computed in holds every operand's zero apart from its other numbers.

@@ -125,9 +125,45 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An operation with jumps on arguments 0 and 1, each first made what the dtype makes of it.
+    pub(crate) fn pair(&self, dtype: DType, op: Op) -> Result<Chain, Refusal> {
+        let narrowed = |i| self.arg(i).value().is_some_and(|value| self.is_narrowed(value, dtype));
+        let operand = |i| match narrowed(i) {
+            true => self.tensor(i),
+            false => self.rounded(i, dtype),
+        };
+        // Only what is loaded can be rounded: where that is argument 1, the operation is mirrored.
+        let (first, second, op) = match (narrowed(1), op.mirrored()) {
+            (true, Some(mirrored)) if !narrowed(0) => (1, 0, mirrored),
+            _ => (0, 1, op),
+        };
+        let mut links = vec![Link::of(Op::Load, operand(first)?)];
+        if narrowed(first) {
+            links.extend(Link::rounding(dtype));
+        }
+        links.push(Link::of(op, self.rounded(second, dtype)?));
+        Ok(Chain { dtype, links })
+    }
+
+    /// A bound: integers beyond the dtype bound nothing, and do not wrap.
+    pub(crate) fn bound(&self, i: usize, dtype: DType) -> Result<Operand, Refusal> {
+        match (self.arg(i), Class::of(dtype)) {
+            (ArgView::Value(_), _) | (_, Some(Class::Float)) => self.rounded(i, dtype),
+            (_, Some(Class::Int)) => {
+                let held = self.number(i)?.int().clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+                Ok(Operand::Number(Scalar::Int(held)))
+            }
+            _ => self.operand(i, dtype),
+        }
+    }
+
     /// True where a conversion to the dtype loses something.
     fn is_narrowed(&self, value: ValueIndex, dtype: DType) -> bool {
         let have = self.node.image().value(value).dtype();
+        // The low word is what is loaded of 64 bits, which is what a conversion to 32 gives.
+        if (have, dtype) == (Some(DType::I64), DType::I32) {
+            return false;
+        }
         have.is_some_and(|have| category(have) == category(dtype) && promoted(have, dtype) != dtype)
     }
 

@@ -98,6 +98,9 @@ fn logit(r: &Reader<'_>) -> Described {
     let mut chain = r.load(r.floats()?)?;
     if !r.is_none(1) {
         let eps = r.number(1)?.float();
+        if eps > 0.5 {
+            return Err(Refusal::attribute("bounds of `logit` that cross"));
+        }
         chain.links.push(Link::two(Op::Clamp, float(eps), float(1.0 - eps)));
     }
     chain.links.push(Link::new(Op::Logit));
