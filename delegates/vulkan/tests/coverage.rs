@@ -14,7 +14,12 @@ fn every_row_is_an_operator_that_there_is() {
 
 #[test]
 fn most_of_core_aten_is_taken() {
-    let core = operators().filter(|operator| Op::find(operator.name).is_some_and(Op::is_core)).count();
-    println!("{core} of core ATen's overloads, {} operators in all", operators().count());
+    let core = operators()
+        .filter(|operator| Op::find(operator.name).is_some_and(Op::is_core))
+        .count();
+    println!(
+        "{core} of core ATen's overloads, {} operators in all",
+        operators().count()
+    );
     assert!(core >= 140, "{core}");
 }
