@@ -125,3 +125,56 @@ fn batches_that_share_a_matrix_are_rows() {
     let schedule = graph.lowered(y, &device(Kind::Software));
     assert_eq!((param(&schedule, 0, 0), param(&schedule, 0, 5)), (24, 1));
 }
+
+fn attention(graph: &mut Graph, query: ValueIndex, key: ValueIndex, sizes: &[i64]) -> ValueIndex {
+    let tensors = [query, key, key].map(Arg::Value);
+    let rest = [
+        Arg::None,
+        Arg::Float(0.0),
+        Arg::Bool(false),
+        Arg::None,
+        Arg::Bool(false),
+    ];
+    let args: Vec<Arg> = tensors.into_iter().chain(rest).collect();
+    graph.node("aten::scaled_dot_product_attention", &args, sizes)
+}
+
+#[test]
+fn a_few_queries_are_one_dispatch_where_barriers_cost_little() {
+    let lowered = |kind, rows: i64| {
+        let mut graph = Graph::new();
+        let query = graph.input("q", &[1, 2, rows, 64]);
+        let key = graph.input("k", &[1, 2, 100, 64]);
+        let y = attention(&mut graph, query, key, &[1, 2, rows, 64]);
+        kernels(&graph.lowered(y, &device(kind)))
+    };
+    assert_eq!(lowered(Kind::Discrete, 1), ["attention_few_f32"]);
+    assert_eq!(
+        lowered(Kind::Discrete, 32),
+        ["gemm_tile_f32", "attention_softmax_group", "gemm_tile_f32"]
+    );
+    assert_eq!(
+        lowered(Kind::Software, 1),
+        ["gemm_row_f32", "attention_softmax_line", "gemm_nn_f32"]
+    );
+}
+
+#[test]
+fn heads_that_were_moved_forward_are_not_copied() {
+    let mut graph = Graph::new();
+    let swap = [1, 2].map(Arg::Int);
+    let mut moved = |name, length| {
+        let x = graph.input(name, &[1, length, 2, 8]);
+        let args: Vec<Arg> = [Arg::Value(x)].into_iter().chain(swap.clone()).collect();
+        graph.node("aten::transpose.int", &args, &[1, 2, length, 8])
+    };
+    let (query, key) = (moved("q", 3), moved("k", 12));
+    let y = attention(&mut graph, query, key, &[1, 2, 3, 8]);
+    let schedule = graph.lowered(y, &device(Kind::Software));
+    assert_eq!(
+        kernels(&schedule),
+        ["gemm_nt_f32", "attention_softmax_line", "gemm_nn_f32"]
+    );
+    // Rows of a head are as far apart as both heads are wide.
+    assert_eq!((param(&schedule, 0, 11), param(&schedule, 0, 18)), (16, 16));
+}

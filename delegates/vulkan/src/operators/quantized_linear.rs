@@ -128,7 +128,12 @@ impl Scales {
         let [n, k] = dims else {
             return Err("a weight that is no matrix".to_string());
         };
-        let (n, k) = (*n as u32, *k as u32);
+        let (Ok(n), Ok(k)) = (u32::try_from(*n), u32::try_from(*k)) else {
+            return Err("a weight of more than 32 bits can count".to_string());
+        };
+        if k == 0 {
+            return Err("a weight without terms".to_string());
+        }
         Ok(match quant {
             Quant::PerTensor { scale, zero_point, .. } => Scales::One {
                 scale: *scale,
