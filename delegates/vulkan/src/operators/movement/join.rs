@@ -11,9 +11,9 @@ use delegraph_sdk::image::NodeView;
 
 /// The operators that join tensors.
 pub const OPERATORS: &[Operator] = &[
-    joins("aten::cat", |node, e| cat(node, e)),
-    joins("aten::concat", |node, e| cat(node, e)),
-    joins("aten::concatenate", |node, e| cat(node, e)),
+    joins("aten::cat", cat),
+    joins("aten::concat", cat),
+    joins("aten::concatenate", cat),
     joins("aten::stack", stack),
     joins("aten::hstack", |node, e| {
         stack_along(node, e, 1, |rank| usize::from(rank > 1))
@@ -170,10 +170,10 @@ fn join(e: &mut Encoder<'_>, tensors: &[Tensor], at: usize, out: &Tensor) -> Res
         return Ok(());
     }
     // The padding of the last tensor becomes that of the output, where it lies in the same place.
-    if let Some((_, last)) = pieces.last_mut() {
-        if last.begin + last.row == row {
-            last.end = row;
-        }
+    if let Some((_, last)) = pieces.last_mut()
+        && last.begin + last.row == row
+    {
+        last.end = row;
     }
     let filled = pieces.last().map_or(0, |(_, last)| last.end);
     let numbers = |(_, p): &(Tensor, Piece)| [p.begin, p.end, p.row];

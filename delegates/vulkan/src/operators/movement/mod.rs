@@ -229,7 +229,7 @@ pub fn show(e: &mut Encoder<'_>, value: ValueIndex, view: &View) -> Result<(), E
     }
     let run = matches!(compact(&view.axes)[..], [] | [Axis { stride: 1, .. }]);
     let skipped = view.start as u64 * u64::from(view.source.element());
-    if run && count > 0 && skipped % 256 == 0 {
+    if run && count > 0 && skipped.is_multiple_of(256) {
         let tensor = Tensor {
             offset: view.source.offset + skipped,
             dims,
