@@ -12,7 +12,8 @@ use crate::facts::Facts;
 use crate::fuse;
 use crate::kernels::{self, Kernel};
 use crate::node::Node;
-use crate::operators::{elementwise, movement};
+use crate::operators::movement::views;
+use crate::operators::{elementwise, movement, strided};
 use crate::packing::{Key, Packing};
 use crate::program::Plan;
 use crate::schedule::{Binding, Dispatch, Output, PARAMS_ALIGN, Packed, Schedule, Source, Storage};
@@ -207,6 +208,18 @@ impl<'a> Encoder<'a> {
         for value in image.outputs().iter() {
             self.last_read[value.0 as usize] = u32::MAX;
         }
+        // What readers look behind is read as long as what it makes.
+        for index in (0..image.node_count()).rev() {
+            let node = image.node(NodeIndex(index));
+            if strided::looks_behind(node.op()) || views::joins_dimensions(node.op()) {
+                let outputs = node.outputs().iter().map(|v| self.last_read[v.0 as usize]);
+                let until = outputs.max().unwrap_or(0);
+                if let Some(value) = node.arg(0).value() {
+                    let last = &mut self.last_read[value.0 as usize];
+                    *last = until.max(*last);
+                }
+            }
+        }
     }
 
     /// The tensor at an argument, row-major, if the node may write to it in place of a copy: nobody reads its memory after the node, the node
@@ -274,6 +287,14 @@ impl<'a> Encoder<'a> {
         self.schedule.transfers += u32::from(moved.storage != have.storage);
         self.values[at].push(moved.clone());
         Ok(moved)
+    }
+
+    /// The tensor that a value is in a layout, if it lies so by now.
+    pub fn found(&self, value: ValueIndex, layout: Layout) -> Option<Tensor> {
+        self.values[value.0 as usize]
+            .iter()
+            .find(|t| t.layout == layout)
+            .cloned()
     }
 
     /// The layout that a value lies in by now; [`Layout::RowMajor`] for constants.

@@ -54,17 +54,24 @@ fn clean(tensor: Tensor, dims: Vec<u32>, mut steps: Vec<u32>) -> Strided {
     Strided { tensor, dims, steps }
 }
 
+/// Operators that readers look behind: what these read is read as long as what they make.
+const KNOWN: &[&str] = &[
+    "aten::expand",
+    "aten::numpy_T",
+    "aten::permute",
+    "aten::t",
+    "aten::transpose.int",
+    "aten::unsqueeze",
+];
+
+/// True if readers may look behind this operator.
+pub fn looks_behind(op: &str) -> bool {
+    KNOWN.contains(&op)
+}
+
 /// The nodes that a value goes through, the last first, as long as they only change steps.
 fn path<'a>(image: &ImageView<'a>, mut value: ValueIndex) -> Vec<NodeView<'a>> {
     const MOST: usize = 8;
-    const KNOWN: &[&str] = &[
-        "aten::expand",
-        "aten::numpy_T",
-        "aten::permute",
-        "aten::t",
-        "aten::transpose.int",
-        "aten::unsqueeze",
-    ];
     let mut path = Vec::new();
     while path.len() < MOST {
         let Source::Node(index) = image.value(value).source() else {

@@ -3,6 +3,7 @@
 use crate::encoder::Encoder;
 use crate::facts::Facts;
 use crate::program::Plan;
+use crate::schedule::Schedule;
 use delegraph_sdk::DType;
 use delegraph_sdk::image::{Arg, ImageBuilder, Sizes, Type, ValueIndex, verify};
 
@@ -36,12 +37,9 @@ impl Graph {
 
     /// Runs a graph whose first input holds 0, 1, 2, … as i32, and expects these elements of its outputs.
     #[track_caller]
-    fn gives(mut self, outputs: &[(ValueIndex, &[i32])]) {
-        outputs.iter().for_each(|(value, _)| self.0.output(*value));
-        let image = self.0.finish().expect("a graph");
-        let view = verify(&image).expect("a sound graph");
-        let facts = Facts::weakest();
-        let schedule = Encoder::encode(view, &Plan::default(), &Sizes::new(&view), &facts).expect("it is lowered");
+    fn gives(self, outputs: &[(ValueIndex, &[i32])]) {
+        let values: Vec<ValueIndex> = outputs.iter().map(|(value, _)| *value).collect();
+        let (_, schedule) = self.lowered(&values);
         let mut memory: Vec<Vec<i32>> = schedule
             .storages
             .iter()
@@ -77,15 +75,21 @@ impl Graph {
         }
     }
 
+    /// The kernels that a graph becomes, and all about it.
     #[track_caller]
-    fn becomes(mut self, outputs: &[ValueIndex], kernels: &[&str]) {
+    fn lowered(mut self, outputs: &[ValueIndex]) -> (Vec<&'static str>, Schedule) {
         outputs.iter().for_each(|value| self.0.output(*value));
         let image = self.0.finish().expect("a graph");
         let view = verify(&image).expect("a sound graph");
         let facts = Facts::weakest();
         let schedule = Encoder::encode(view, &Plan::default(), &Sizes::new(&view), &facts).expect("it is lowered");
-        let names: Vec<&str> = schedule.dispatches.iter().map(|d| d.kernel.name).collect();
-        assert_eq!(names, kernels);
+        let names = schedule.dispatches.iter().map(|d| d.kernel.name).collect();
+        (names, schedule)
+    }
+
+    #[track_caller]
+    fn becomes(self, outputs: &[ValueIndex], kernels: &[&str]) {
+        assert_eq!(self.lowered(outputs).0, kernels);
     }
 }
 
@@ -129,6 +133,29 @@ fn tensors_are_joined_four_at_once() {
         let out = graph.node("aten::cat", &args, DType::F32, &[2, count * columns]);
         graph.becomes(&[out], kernels);
     }
+}
+
+#[test]
+fn what_readers_look_behind_is_not_written_in_place() {
+    let mut graph = Graph::new();
+    let sizes = graph.ints(&[128, 64]);
+    let zeros = [sizes, Arg::None, Arg::None, Arg::None, Arg::None];
+    let x = graph.node("aten::zeros", &zeros, DType::F32, &[128, 64]);
+    let stretched = graph.ints(&[2, 128, 64]);
+    let turned = graph.node("aten::expand", &[Arg::Value(x), stretched], DType::F32, &[2, 128, 64]);
+    let row = graph.input(DType::F32, &[64]);
+    let put = [Arg::Value(x), Arg::Value(row), Arg::Int(0), Arg::Int(3)];
+    let put = graph.node("aten::select_scatter", &put, DType::F32, &[128, 64]);
+    // The product reads `x` in place of what was made of it.
+    let y = graph.input(DType::F32, &[2, 64, 64]);
+    let product = graph.node(
+        "aten::bmm",
+        &[Arg::Value(turned), Arg::Value(y)],
+        DType::F32,
+        &[2, 128, 64],
+    );
+    let (names, _) = graph.lowered(&[put, product]);
+    assert_eq!(names[..3], ["fill", "move_wide", "part_wide"], "{names:?}");
 }
 
 /// `index_copy` of two rows into what `make` makes.

@@ -7,6 +7,7 @@ use crate::node::{Node, wrap};
 use crate::operators::movement::edges::slice_channels_last;
 use crate::tensor::{Layout, Tensor};
 use delegraph_sdk::Error;
+use delegraph_sdk::image::Source;
 
 type Encode = fn(&Node<'_>, &mut Encoder<'_>) -> Result<(), Error>;
 
@@ -152,8 +153,45 @@ pub(super) fn shown(node: &Node<'_>, e: &mut Encoder<'_>, view: &View) -> Result
     show(e, node.output(0)?, view)
 }
 
+/// True for operators that [`permuted`] may look behind.
+pub fn joins_dimensions(op: &str) -> bool {
+    matches!(
+        op,
+        "aten::view" | "aten::reshape" | "aten::_unsafe_view" | "aten::flatten.using_ints"
+    )
+}
+
+/// The tensor at argument 0 as a view of what it was before height and width were joined, where that lies channels last.
+fn before_joined(node: &Node<'_>, e: &Encoder<'_>) -> Result<Option<View>, Error> {
+    let (image, value) = (node.view().image(), node.value(0)?);
+    let Source::Node(maker) = image.value(value).source() else {
+        return Ok(None);
+    };
+    let maker = image.node(maker);
+    let before = maker.arg(0).value().filter(|_| joins_dimensions(maker.op()));
+    let Some(x) = before.and_then(|v| e.found(v, Layout::Nhwc4)) else {
+        return Ok(None);
+    };
+    let view = View::of(&x);
+    let ([n, c, h, w], dims) = (&view.axes[..], e.dims(value)?) else {
+        return Ok(None);
+    };
+    let plane = Axis {
+        size: h.size * w.size,
+        stride: w.stride,
+    };
+    if dims != [n.size, c.size, plane.size] {
+        return Ok(None);
+    }
+    let axes = vec![*n, *c, plane];
+    Ok(Some(View { axes, ..view }))
+}
+
 fn permuted(node: &Node<'_>, e: &mut Encoder<'_>, order: &[usize]) -> Result<(), Error> {
-    let view = view_of(e, node, 0)?;
+    let view = match before_joined(node, e)? {
+        Some(view) => view,
+        None => view_of(e, node, 0)?,
+    };
     let mut seen = vec![false; view.axes.len()];
     order.iter().for_each(|d| seen[*d] = true);
     if order.len() != seen.len() || seen.contains(&false) {
