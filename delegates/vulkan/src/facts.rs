@@ -57,6 +57,8 @@ pub struct Limits {
     pub allocation: u64,
     /// Bytes of the largest heap of device memory.
     pub memory: u64,
+    /// Most storage buffers that a kernel binds.
+    pub bindings: u32,
     /// Most invocations of a workgroup.
     pub invocations: u32,
     /// Most invocations of a workgroup, by dimension.
@@ -91,6 +93,8 @@ impl Facts {
                 offset_alignment: 256,
                 allocation: 1 << 30,
                 memory: 1 << 30,
+                // The specification grants 4, hardware has more: a device that has fewer than a kernel binds refuses it at load.
+                bindings: 16,
                 invocations: 128,
                 workgroup: [128, 128, 64],
                 groups: [65535; 3],
@@ -107,6 +111,7 @@ impl Facts {
         let [x, y, z] = kernel.workgroup;
         let limits = &self.limits;
         self.has.has(kernel.needs)
+            && kernel.writes.len() < limits.bindings as usize
             && x.saturating_mul(y).saturating_mul(z) <= limits.invocations
             && [x, y, z].iter().zip(limits.workgroup).all(|(size, most)| *size <= most)
     }

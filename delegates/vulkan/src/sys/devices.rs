@@ -224,6 +224,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             allocation: allocation.max_memory_allocation_size,
             memory: device_bytes,
+            bindings: limits.max_per_stage_descriptor_storage_buffers,
             invocations: limits.max_compute_work_group_invocations,
             workgroup: limits.max_compute_work_group_size,
             groups: limits.max_compute_work_group_count,

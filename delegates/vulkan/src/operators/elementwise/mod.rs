@@ -3,7 +3,8 @@
 //! A row holds an operator's name and the function that describes a node of it. The same description decides whether a node is taken, lowers it, and
 //! lets chains of several nodes be joined.
 //!
-//! Integers divided by zero are an error for PyTorch that a kernel cannot raise: quotient and rest are 0 there. A divisor that is a number is checked.
+//! Integers divided by zero are an error, as for PyTorch: a divisor that is a number is checked when it is read, a tensor by a kernel of its own, which sets
+//! the flag of the run.
 
 mod arithmetic;
 mod choose;
@@ -15,7 +16,8 @@ mod unary;
 use crate::caps::{Operator, Refusal};
 use crate::chain::{self, Chain, Class, MAX_TENSORS, Op, Operand};
 use crate::codes::code;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, grid, read, write};
+use crate::kernels;
 use crate::node::Node;
 use crate::tensor::{Layout, Tensor};
 use delegraph_sdk::Error;
@@ -135,6 +137,28 @@ pub fn encode_chain(chain: &Chain, node: &Node<'_>, e: &mut Encoder<'_>) -> Resu
         true => Layout::Nhwc4,
         false => Layout::RowMajor,
     };
+    check_divisors(chain, e)?;
     let out = e.output(node, 0, layout)?;
     chain::dispatch(e, chain, &tensors, &out)
+}
+
+/// Lets the run fail where an integer is divided by 0.
+fn check_divisors(chain: &Chain, e: &mut Encoder<'_>) -> Result<(), Error> {
+    if Class::of(chain.dtype) == Some(Class::Float) {
+        return Ok(());
+    }
+    for link in &chain.links {
+        let (Op::FloorDiv | Op::TruncDiv | Op::Fmod | Op::Remainder, Operand::Value(value)) = (link.op, link.y) else {
+            continue;
+        };
+        let divisor = e.tensor(value, Layout::RowMajor)?;
+        let code =
+            code(divisor.dtype).ok_or_else(|| Error::unsupported(format!("no kernel reads {}", divisor.dtype)))?;
+        let (flag, count) = (e.flag()?, divisor.count());
+        let operands = [read(&divisor), write(&flag)];
+        if count > 0 {
+            e.dispatch(&kernels::ZEROS, &operands, &[count, code], grid(count, 64))?;
+        }
+    }
+    Ok(())
 }
