@@ -51,8 +51,10 @@ fn device(kind: Kind) -> Facts {
     }
 }
 
+/// The kernels; without the mark of those that have nothing behind them.
 fn kernels(schedule: &Schedule) -> Vec<&'static str> {
-    schedule.dispatches.iter().map(|d| d.kernel.name).collect()
+    let names = schedule.dispatches.iter().map(|d| d.kernel.name);
+    names.map(|name| name.strip_suffix("_light").unwrap_or(name)).collect()
 }
 
 fn param(schedule: &Schedule, dispatch: usize, at: usize) -> u32 {
