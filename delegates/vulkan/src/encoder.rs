@@ -189,6 +189,7 @@ impl<'a> Encoder<'a> {
                 state,
             });
         }
+        encoder.schedule.drop_unread();
         Ok(encoder.schedule)
     }
 
