@@ -18,6 +18,8 @@ const MARK: &str =
 pub struct Claimant {
     /// Its manifest, from the root of the repository.
     pub manifest: &'static str,
+    /// Operators of which it takes more than a claim can say.
+    pub left: &'static [&'static str],
     /// Whether it takes a node.
     pub accept: fn(&NodeView<'_>) -> Result<(), String>,
 }
@@ -26,6 +28,7 @@ pub struct Claimant {
 pub const CLAIMANTS: &[Claimant] = &[
     Claimant {
         manifest: "delegates/reference/reference.delegate.toml",
+        left: &[],
         accept: |node| match delegraph_reference::caps::accept(node) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.text),
@@ -33,6 +36,7 @@ pub const CLAIMANTS: &[Claimant] = &[
     },
     Claimant {
         manifest: "delegates/vulkan/vulkan.delegate.toml",
+        left: &["aten::linear"],
         accept: |node| match delegraph_vulkan::caps::accept(node) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.text),

@@ -26,7 +26,9 @@ fn the_manifests_are_what_would_be_written_today() {
             "{}: run `cargo run -p delegraph-kit --example claims`",
             claimant.manifest
         );
-        assert_eq!(proposal.left, [""; 0], "{}: taken, and not claimed", claimant.manifest);
+        let is_known = |line: &String| claimant.left.iter().any(|op| line.starts_with(&format!("`{op}`")));
+        let left: Vec<&String> = proposal.left.iter().filter(|line| !is_known(line)).collect();
+        assert_eq!(left, [""; 0], "{}: taken, and not claimed", claimant.manifest);
     }
 }
 
