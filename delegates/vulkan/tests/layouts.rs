@@ -108,7 +108,7 @@ fn to_half(x: f32) -> u16 {
     } else {
         ((bits & 0x7fff_ffff) - (112 << 23)) >> 13
     };
-    (bits >> 16 & 0x8000 | rest) as u16
+    ((bits >> 16) & 0x8000 | rest) as u16
 }
 
 #[test]

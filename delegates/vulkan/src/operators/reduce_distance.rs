@@ -68,12 +68,45 @@ fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     )
 }
 
+/// Of each row from those that follow it.
+fn encode_pairs(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
+    let x = e.input(node, 0)?;
+    let out = e.output(node, 0, Layout::RowMajor)?;
+    let order = node.scalar(1)?.float();
+    let order = known(Some(order)).ok_or_else(|| Error::unsupported(format!("a distance of order {order}")))?;
+    let &[rows, length] = &x.dims[..] else {
+        return Err(Error::invalid(format!("distances between the rows of {:?}", x.dims)));
+    };
+    if out.count() == 0 {
+        return Ok(());
+    }
+    let params = [out.count(), code(&x)?, 0, rows, length, order];
+    let groups = grid(words(out.count(), out.dtype), 64);
+    e.dispatch(
+        &kernels::REDUCE_DISTANCE,
+        &[read(&x), read(&x), write(&out)],
+        &params,
+        groups,
+    )
+}
+
+fn accept_pairs(node: &NodeView<'_>) -> Result<(), Refusal> {
+    match (caps::dtype(node, 0), caps::output_dtype(node)) {
+        (Some(x), Some(out)) if is_float(x) && x == out => accept_order(node, 1),
+        _ => Err(Refusal::dtype("distances of whole numbers")),
+    }
+}
+
 fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
     match (caps::dtype(node, 0), caps::dtype(node, 1), caps::output_dtype(node)) {
         (Some(a), Some(b), Some(out)) if is_float(a) && a == b && a == out => {}
         _ => return Err(Refusal::dtype("distances of whole numbers, or of tensors of two types")),
     }
-    let order = node.arg(2);
+    accept_order(node, 2)
+}
+
+fn accept_order(node: &NodeView<'_>, argument: usize) -> Result<(), Refusal> {
+    let order = node.arg(argument);
     match known(order.float().or(order.int().map(|i| i as f64))) {
         Some(_) => Ok(()),
         None => Err(Refusal::attribute(
@@ -88,6 +121,11 @@ pub const OPERATORS: &[Operator] = &[
         name: "aten::_cdist_forward",
         accept,
         encode,
+    },
+    Operator {
+        name: "aten::_pdist_forward",
+        accept: accept_pairs,
+        encode: encode_pairs,
     },
     Operator {
         name: "aten::cdist",

@@ -6,17 +6,32 @@
 //@ buffer x read array<u32>
 //@ buffer y read array<u32>
 //@ buffer out write array<u32>
-// params: elements of the output, code of all, rows of x and of y in a batch, length of a row, order (0, 1, 2; 3 infinity),
+// params: elements of the output, code of all, rows of x (0: pairs of rows of y, which is x too) and of y in a batch, length of a row,
+//         order (0, 1, 2; 3 infinity),
 //         places of the batches' dimensions for x and for y: strides in matrices
 
 fn distance_of(i: u32) -> f32 {
     let columns = params[3];
-    let batch = i / (params[2] * columns);
-    let place = i % (params[2] * columns);
     let length = params[4];
     let code = params[1];
-    let a = (strided(batch, params[6]) * params[2] + place / columns) * length;
-    let b = (strided(batch, params[7]) * columns + place % columns) * length;
+    var a: u32;
+    var b: u32;
+    if params[2] == 0u {
+        // Pairs in order: the first row with each that follows it, and so on.
+        var row = 0u;
+        var rest = i;
+        while rest >= columns - 1u - row {
+            rest -= columns - 1u - row;
+            row += 1u;
+        }
+        a = row * length;
+        b = (row + 1u + rest) * length;
+    } else {
+        let batch = i / (params[2] * columns);
+        let place = i % (params[2] * columns);
+        a = (strided(batch, params[6]) * params[2] + place / columns) * length;
+        b = (strided(batch, params[7]) * columns + place % columns) * length;
+    }
     var total = 0.0;
     for (var start = 0u; start < length; start += 32u) {
         var block = 0.0;
