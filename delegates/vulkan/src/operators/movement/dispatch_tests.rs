@@ -155,8 +155,9 @@ fn what_readers_look_behind_is_not_written_in_place() {
         &[2, 128, 64],
     );
     let (names, _) = graph.lowered(&[put, product]);
-    // The first is the expansion, which is dropped later; the second the copy that is written to.
-    assert_eq!(names[..4], ["fill", "move_wide", "move_wide", "part_wide"]);
+    // The move is the copy that is written to; the expansion is dropped, since the product looks behind it.
+    assert_eq!(names[..3], ["fill", "move_wide", "part_wide"]);
+    assert!(names[3..].iter().any(|name| name.starts_with("gemm")), "{names:?}");
 }
 
 /// `index_copy` of two rows into what `make` makes.
