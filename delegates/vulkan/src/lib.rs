@@ -36,7 +36,7 @@ pub mod tensor;
 
 use crate::facts::{Facts, Kind};
 use crate::session::{HostBuffer, Opened, Settings, Shared, Waiter};
-use crate::sys::{Gpu, Instance, lock};
+use crate::sys::{Gpu, Instance, environment, lock};
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, HostMemory, Import, Info, LogLevel,
@@ -98,7 +98,7 @@ impl Delegate for Vulkan {
             _ => "",
         };
         let validation = options.find("validation") == Some(OptionValue::Bool(true))
-            || std::env::var_os("DELEGRAPH_VULKAN_VALIDATION").is_some_and(|v| v == "1");
+            || environment::is_set("DELEGRAPH_VULKAN_VALIDATION");
         let number = |key, default: u32| match options.find(key) {
             Some(OptionValue::Int(number)) => u32::try_from(number).unwrap_or(u32::MAX),
             _ => default,
@@ -124,7 +124,7 @@ impl Delegate for Vulkan {
         }
         Ok(Vulkan {
             wanted: text("device").to_string(),
-            caches: cache::folder(text("cache"), |name| std::env::var_os(name)),
+            caches: cache::folder(text("cache"), environment::variable),
             settings: Settings {
                 replay: number("replay_check", 0),
                 mirrored: number("mirror", 1 << 20) as usize,

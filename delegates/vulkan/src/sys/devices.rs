@@ -1,5 +1,6 @@
 //! The devices of the system, as their drivers describe them.
 
+use super::environment::variable;
 use super::{Instance, error};
 use crate::cache::Identity;
 use crate::choice::{self, Family, Queues};
@@ -164,7 +165,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         has = has.and(Needs::I64);
     }
     // Kernels for graphics processors are tested on drivers that compute on the processor: `1`, or `plain` for a device without anything.
-    let as_discrete = std::env::var("DELEGRAPH_VULKAN_AS_DISCRETE").ok();
+    let as_discrete = variable("DELEGRAPH_VULKAN_AS_DISCRETE").and_then(|how| how.into_string().ok());
     let as_discrete = as_discrete.filter(|how| how == "1" || how == "plain");
     if as_discrete.as_deref() == Some("plain") {
         has = Needs::NONE;

@@ -1,5 +1,6 @@
 //! The loader and an instance.
 
+use super::environment::{is_set, variable};
 use super::{error, lock};
 use ash::{Entry, vk};
 use delegraph_sdk::{Error, Status};
@@ -88,7 +89,7 @@ impl Instance {
             ));
         }
         // For tests: the number of the submission that loses the device.
-        let lose = std::env::var("DELEGRAPH_VULKAN_LOSE").ok();
+        let lose = variable("DELEGRAPH_VULKAN_LOSE").and_then(|n| n.into_string().ok());
         let lose = lose.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut layers = Vec::new();
         let mut extensions = Vec::new();
@@ -139,7 +140,7 @@ impl Instance {
             messenger: None,
             messages,
             lose: AtomicI64::new(lose),
-            staged: std::env::var_os("DELEGRAPH_VULKAN_STAGING").is_some_and(|v| v == "1"),
+            staged: is_set("DELEGRAPH_VULKAN_STAGING"),
         };
         if validation {
             // The one above is for making and ending the instance only.

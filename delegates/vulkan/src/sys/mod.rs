@@ -7,6 +7,7 @@
 
 mod buffer;
 mod devices;
+pub mod environment;
 mod gpu;
 mod instance;
 mod recording;
