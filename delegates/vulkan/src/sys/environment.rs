@@ -19,6 +19,7 @@ pub fn is_set(name: &str) -> bool {
 fn is_elevated() -> bool {
     /// `AT_SECURE` of `elf.h`: the kernel says whether the program was started with more rights than its caller has.
     const SECURE: std::ffi::c_ulong = 23;
+    // SAFETY: this is its declaration in `sys/auxv.h`.
     unsafe extern "C" {
         fn getauxval(kind: std::ffi::c_ulong) -> std::ffi::c_ulong;
     }

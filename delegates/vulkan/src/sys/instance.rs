@@ -172,6 +172,7 @@ fn messenger_info(messages: &Arc<Messages>) -> vk::DebugUtilsMessengerCreateInfo
         .user_data(Arc::as_ptr(messages).cast_mut().cast())
 }
 
+/// SAFETY: only the layers call it, with the pointers that `messenger_info` and the specification of the extension promise.
 unsafe extern "system" fn on_message(
     _severity: vk::DebugUtilsMessageSeverityFlagsEXT,
     _kind: vk::DebugUtilsMessageTypeFlagsEXT,
