@@ -474,6 +474,12 @@ impl<'a> Builder<'a> {
         Ok(Some((number(quant_min), number(quant_max))))
     }
 
+    /// True if a value is in a tensor already.
+    pub fn is_made(&self, value: ValueIndex) -> bool {
+        let place = self.places.get(&value);
+        place.is_some_and(|place| place.row_major.is_some() || place.channels_last.is_some())
+    }
+
     /// Says that a value is in a tensor.
     pub fn bind(&mut self, value: ValueIndex, layout: Layout, tensor: TensorId) {
         *self.places.entry(value).or_default().slot(layout) = Some(tensor);
@@ -603,15 +609,21 @@ impl<'a> Builder<'a> {
         let (data_type, quantization) = self.representation(value)?;
         let view = self.image.value(value);
         let constant = self.constant(value)?.ok_or_else(|| Error::internal("no weight"))?;
-        let bytes = packing::converted(
-            constant.dtype,
-            &constant.bytes,
-            convert(constant.dtype, view.quant().is_some()),
-        )?;
         let dims = self.dims(value)?;
+        let converted = || {
+            packing::converted(
+                constant.dtype,
+                &constant.bytes,
+                convert(constant.dtype, view.quant().is_some()),
+            )
+        };
         let bytes = match layout {
-            Layout::ChannelsLast => packing::permuted(&bytes, data_type.size(), &dims, &order(dims.len(), layout)),
-            Layout::RowMajor => bytes,
+            // Zeros, which large weights need not be walked over for.
+            _ if !constant.known => vec![0; dims.iter().map(|d| *d as usize).product::<usize>() * data_type.size()],
+            Layout::ChannelsLast => {
+                packing::permuted(&converted()?, data_type.size(), &dims, &order(dims.len(), layout))
+            }
+            Layout::RowMajor => converted()?,
         };
         Ok(self.add(Tensor {
             name: view.name().to_string(),
