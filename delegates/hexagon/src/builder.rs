@@ -5,8 +5,8 @@
 //! ([`Builder::read`]); the transposition is made once, at the first one who asks, and constants are turned here. What has no wish of its own
 //! takes the layout that is there ([`Builder::layout_of`]), so that a chain of convolutions is transposed at its two ends only.
 //!
-//! f32 and f16 values are `FLOAT_16`; quantized ones of 8 and 16 bits are unsigned fixed point, signed ones shifted by half their range; i64
-//! becomes `INT_32`.
+//! f32 and f16 values are `FLOAT_16`; quantized ones of 8 and 16 bits, and integers of these sizes with scale 1, are unsigned fixed point,
+//! signed ones shifted by half their range; i64 becomes `INT_32`.
 
 use crate::caps::Refusal;
 use crate::graph::{
@@ -111,6 +111,11 @@ pub fn order(rank: usize, to: Layout) -> Vec<u32> {
     order
 }
 
+/// True if both layouts have the elements in one order: there is nothing but channels, or one of them.
+fn lies_as_one(dims: &[u32]) -> bool {
+    dims.len() < 3 || dims[1] == 1 || dims[2..].iter().all(|d| *d == 1)
+}
+
 /// Where a dimension of a value is as it lies.
 pub fn axis(dim: usize, rank: usize, layout: Layout) -> u32 {
     match layout {
@@ -202,6 +207,14 @@ impl<'a> Builder<'a> {
         dims.ok_or_else(|| Refusal::shape(format!("`{}` has no fixed shape", view.name())))
     }
 
+    /// Sizes of a value as it lies in a layout, `[1]` for one without dimensions.
+    ///
+    /// # Errors
+    /// As [`Builder::dims`].
+    pub fn arranged_dims(&self, value: ValueIndex, layout: Layout) -> Result<Vec<u32>, Refusal> {
+        Ok(arranged(&self.dims(value)?, layout))
+    }
+
     /// The layouts that a value is there in; the wish of those that have none of their own. Constants have no wish.
     pub fn layout_of(&self, value: ValueIndex) -> Layout {
         match self.places.get(&value) {
@@ -242,7 +255,13 @@ impl<'a> Builder<'a> {
         };
         let tensor = match (other, self.image.value(value).source()) {
             (_, Source::Weight(_)) => self.weight(value, layout)?,
-            (Some(other), _) => self.transposed(other, &order(rank, layout)),
+            (Some(other), _) => {
+                let dims = self.dims(value)?;
+                match lies_as_one(&dims) {
+                    true => self.reshaped(other, &arranged(&dims, layout))?,
+                    false => self.transposed(other, &order(rank, layout)),
+                }
+            }
             (None, Source::Input(at)) if self.weights.is_some() => {
                 let tensor = self.declare(value, Layout::RowMajor, TensorKind::Input)?;
                 self.graph.inputs[at as usize].tensor = Some(tensor);
@@ -400,16 +419,19 @@ impl<'a> Builder<'a> {
         let view = self.image.value(value);
         let dtype = view.dtype().unwrap_or(DType::F32);
         match view.quant() {
-            None => data_type(dtype)
-                .map(|data_type| (data_type, Quantization::None))
-                .ok_or_else(|| Refusal::dtype(format!("`{}` is of {dtype}, which has no QNN type here", view.name()))),
+            // Small integers that stand for themselves are fixed point of scale 1: the library moves and compares these alone.
+            None => match fixed_type(dtype) {
+                Some((data_type, shift)) => Ok((data_type, Quantization::PerTensor(scale_offset(1.0, shift)?))),
+                None => data_type(dtype)
+                    .map(|data_type| (data_type, Quantization::None))
+                    .ok_or_else(|| {
+                        Refusal::dtype(format!("`{}` is of {dtype}, which has no QNN type here", view.name()))
+                    }),
+            },
             Some(Quant::PerTensor { scale, zero_point, .. }) => {
-                let (data_type, shift) = match dtype {
-                    DType::U8 => (DataType::UFixed8, 0),
-                    DType::I8 => (DataType::UFixed8, 128),
-                    DType::U16 => (DataType::UFixed16, 0),
-                    DType::I16 => (DataType::UFixed16, 32768),
-                    DType::I32 => (DataType::SFixed32, 0),
+                let (data_type, shift) = match (fixed_type(dtype), dtype) {
+                    (Some(fixed), _) => fixed,
+                    (None, DType::I32) => (DataType::SFixed32, 0),
                     _ => {
                         return Err(Refusal::quantization(format!(
                             "`{}` is quantized as {dtype}",
@@ -446,6 +468,14 @@ impl<'a> Builder<'a> {
         let wide = self.like(tensor);
         self.clamps.push((wide, tensor, low, high));
         Ok(wide)
+    }
+
+    /// True if a value's range is narrower than the type that it is held in.
+    ///
+    /// # Errors
+    /// None now.
+    pub fn is_narrowed(&self, value: ValueIndex) -> Result<bool, Refusal> {
+        Ok(self.narrowed(value)?.is_some())
     }
 
     /// The numbers that a quantized value is limited to, if its range is narrower than the type that it is held in.
@@ -520,7 +550,14 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// A number that the type does not hold.
     pub fn number(&mut self, number: f64, like: TensorId) -> Result<TensorId, Refusal> {
-        let data_type = self.graph.tensor(like).data_type;
+        self.number_of(number, self.graph.tensor(like).data_type)
+    }
+
+    /// A constant of one element of a type.
+    ///
+    /// # Errors
+    /// As [`Builder::number`].
+    pub fn number_of(&mut self, number: f64, data_type: DataType) -> Result<TensorId, Refusal> {
         let (quantization, bytes) = packing::number(number, data_type)
             .ok_or_else(|| Refusal::attribute(format!("{number} beside {data_type}")))?;
         Ok(self.fixed(data_type, &[1], quantization, bytes))
@@ -611,11 +648,7 @@ impl<'a> Builder<'a> {
         let constant = self.constant(value)?.ok_or_else(|| Error::internal("no weight"))?;
         let dims = self.dims(value)?;
         let converted = || {
-            packing::converted(
-                constant.dtype,
-                &constant.bytes,
-                convert(constant.dtype, view.quant().is_some()),
-            )
+packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype))
         };
         let bytes = match layout {
             // Zeros, which large weights need not be walked over for.
@@ -681,18 +714,27 @@ pub fn data_type(dtype: DType) -> Option<DataType> {
     Some(match dtype {
         DType::F32 | DType::F16 => DataType::Float16,
         DType::I32 | DType::I64 => DataType::Int32,
-        DType::U8 => DataType::Uint8,
-        DType::I8 => DataType::Int8,
         DType::BOOL => DataType::Bool,
         _ => return None,
     })
 }
 
-fn convert(dtype: DType, quantized: bool) -> Convert {
+/// The fixed-point type that holds integers of 8 or 16 bits, and how far they are shifted in it.
+fn fixed_type(dtype: DType) -> Option<(DataType, i64)> {
+    Some(match dtype {
+        DType::U8 => (DataType::UFixed8, 0),
+        DType::I8 => (DataType::UFixed8, 128),
+        DType::U16 => (DataType::UFixed16, 0),
+        DType::I16 => (DataType::UFixed16, 32768),
+        _ => return None,
+    })
+}
+
+fn convert(dtype: DType) -> Convert {
     match dtype {
         DType::F32 => Convert::Half,
         DType::I64 => Convert::Narrow,
-        DType::I8 | DType::I16 if quantized => Convert::FlipSign,
+        DType::I8 | DType::I16 => Convert::FlipSign,
         _ => Convert::Same,
     }
 }
@@ -703,7 +745,7 @@ fn port(image: &ImageView<'_>, value: ValueIndex) -> Port {
     Port {
         tensor: None,
         dtype,
-        convert: convert(dtype, view.quant().is_some()),
+        convert: convert(dtype),
     }
 }
 

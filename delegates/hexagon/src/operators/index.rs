@@ -51,7 +51,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator {
         name: "aten::index_put",
         lower: |n, b| {
-            let indices = n.optionals(1)?;
+            let indices = n.optional_values(1)?;
             let [Some(index)] = indices[..] else {
                 return Err(Refusal::attribute("more than one index"));
             };
@@ -133,7 +133,7 @@ fn rows(
 
 /// One index, of any dimension.
 fn one_index(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
-    let all = node.optionals(1)?;
+    let all = node.optional_values(1)?;
     let mut given = all.iter().enumerate().filter_map(|(dim, index)| index.map(|index| (dim, index)));
     match (given.next(), given.next()) {
         (Some((dim, index)), None) => rows(node, b, node.value(0)?, dim, index, true),
