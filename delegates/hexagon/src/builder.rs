@@ -82,6 +82,8 @@ pub struct Builder<'a> {
     source: Option<NodeIndex>,
     prefix: String,
     made: usize,
+    /// Dequantized values that nobody has read yet, by the integers that they are of.
+    dequantized: HashMap<ValueIndex, (TensorId, Layout)>,
     /// Results that are limited further before anybody reads them: what is written, and where it goes.
     clamps: Vec<(TensorId, TensorId, f32, f32)>,
 }
@@ -156,6 +158,7 @@ impl<'a> Builder<'a> {
             source: None,
             prefix: String::new(),
             made: 0,
+            dequantized: HashMap::new(),
             clamps: Vec::new(),
         }
     }
@@ -245,6 +248,13 @@ impl<'a> Builder<'a> {
     pub fn read(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
         let rank = self.image.value(value).rank();
         let layout = if rank < 3 { Layout::RowMajor } else { layout };
+        if let Some((integers, lies)) = self.dequantized.get(&value).copied()
+            && !self.places.contains_key(&value)
+        {
+            let float = self.declare(value, lies, TensorKind::Native)?;
+            self.op("Dequantize", Vec::new(), &[integers], &[float]);
+            self.bind(value, lies, float);
+        }
         let place = self.places.entry(value).or_default();
         if let Some(tensor) = *place.slot(layout) {
             return Ok(tensor);
@@ -455,13 +465,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// Its type has no QNN type.
     pub fn write(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
-        let layout = if self.image.value(value).rank() < 3 {
-            Layout::RowMajor
-        } else {
-            layout
-        };
-        let tensor = self.declare(value, layout, TensorKind::Native)?;
-        self.bind(value, layout, tensor);
+        let tensor = self.plain_write(value, layout)?;
         let Some((low, high)) = self.narrowed(value)? else {
             return Ok(tensor);
         };
@@ -470,12 +474,36 @@ impl<'a> Builder<'a> {
         Ok(wide)
     }
 
+    /// As [`Builder::write`], for a node that keeps the result's range itself.
+    ///
+    /// # Errors
+    /// Its type has no QNN type.
+    pub fn plain_write(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
+        let layout = if self.image.value(value).rank() < 3 {
+            Layout::RowMajor
+        } else {
+            layout
+        };
+        let tensor = self.declare(value, layout, TensorKind::Native)?;
+        self.bind(value, layout, tensor);
+        Ok(tensor)
+    }
+
     /// True if a value's range is narrower than the type that it is held in.
     ///
     /// # Errors
     /// None now.
     pub fn is_narrowed(&self, value: ValueIndex) -> Result<bool, Refusal> {
         Ok(self.narrowed(value)?.is_some())
+    }
+
+    /// The numbers that a quantized value of a narrower range is limited to.
+    ///
+    /// # Errors
+    /// Its range is that of its type.
+    pub fn range_of(&self, value: ValueIndex) -> Result<(f32, f32), Refusal> {
+        let range = self.narrowed(value)?;
+        range.ok_or_else(|| Error::internal("a range as wide as the type").into())
     }
 
     /// The numbers that a quantized value is limited to, if its range is narrower than the type that it is held in.
@@ -507,7 +535,70 @@ impl<'a> Builder<'a> {
     /// True if a value is in a tensor already.
     pub fn is_made(&self, value: ValueIndex) -> bool {
         let place = self.places.get(&value);
-        place.is_some_and(|place| place.row_major.is_some() || place.channels_last.is_some())
+        let placed = place.is_some_and(|place| place.row_major.is_some() || place.channels_last.is_some());
+        placed || self.dequantized.contains_key(&value)
+    }
+
+    /// Says that an f32 value is what the integers of a tensor stand for: they become f16 if somebody reads it, and f32 on the host if it
+    /// leaves the graph.
+    pub fn dequantize_later(&mut self, value: ValueIndex, integers: TensorId, layout: Layout) {
+        self.dequantized.insert(value, (integers, layout));
+    }
+
+    /// The integers that a dequantized value is of.
+    pub fn integers_of(&self, value: ValueIndex) -> Option<(TensorId, Layout)> {
+        self.dequantized.get(&value).copied()
+    }
+
+    /// The tensor of an f32 input of the graph that comes in as the integers of `quantized`; `None`: it is no input, or something else is
+    /// done with it than quantizing it so.
+    ///
+    /// # Errors
+    /// As [`Builder::representation`].
+    pub fn quantized_input(&mut self, value: ValueIndex, quantized: ValueIndex) -> Result<Option<TensorId>, Refusal> {
+        let view = self.image.value(value);
+        let Source::Input(at) = view.source() else {
+            return Ok(None);
+        };
+        if view.dtype() != Some(DType::F32) || self.image.outputs().iter().any(|v| v == value) {
+            return Ok(None);
+        }
+        let (data_type, quantization) = self.representation(quantized)?;
+        for node in self.image.nodes() {
+            if !node.inputs().any(|v| v == value) {
+                continue;
+            }
+            let result = node.outputs().get(0).map(|out| self.representation(out));
+            let same = matches!(&result, Some(Ok((t, q))) if *t == data_type && *q == quantization);
+            if node.op() != "quantized_decomposed::quantize_per_tensor" || !same {
+                return Ok(None);
+            }
+        }
+        if let Some(Port {
+            tensor: Some(tensor), ..
+        }) = self.graph.inputs.get(at as usize)
+            && !self.is_asking()
+        {
+            return Ok(Some(*tensor));
+        }
+        let dims = self.dims(value)?;
+        let tensor = self.add(Tensor {
+            name: view.name().to_string(),
+            kind: TensorKind::Input,
+            data_type,
+            dims,
+            quantization,
+        });
+        let port = Port {
+            tensor: Some(tensor),
+            dtype: DType::F32,
+            convert: Convert::Quantize,
+        };
+        match self.is_asking() {
+            true => self.graph.inputs.push(port),
+            false => self.graph.inputs[at as usize] = port,
+        }
+        Ok(Some(tensor))
     }
 
     /// Says that a value is in a tensor.
@@ -691,7 +782,19 @@ packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype))
             } else {
                 Layout::RowMajor
             };
-            let mut id = self.read(*value, layout)?;
+            let integers = self.dequantized.get(value).copied();
+            let integers = integers.filter(|_| self.image.value(*value).dtype() == Some(DType::F32));
+            let mut id = match integers {
+                None => self.read(*value, layout)?,
+                Some((integers, lies)) if lies == layout || self.is_asking() => integers,
+                Some((integers, _)) => {
+                    let dims = self.dims(*value)?;
+                    match lies_as_one(&dims) {
+                        true => self.reshaped(integers, &dims)?,
+                        false => self.transposed(integers, &order(dims.len(), Layout::RowMajor)),
+                    }
+                }
+            };
             if self.graph.tensor(id).kind != TensorKind::Native {
                 // An input or a constant that is given back, or one result twice.
                 let copy = self.like(id);
@@ -699,10 +802,11 @@ packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype))
                 id = copy;
             }
             self.graph.tensors[id.0 as usize].kind = TensorKind::Output;
-            let port = Port {
-                tensor: Some(id),
-                ..port(&self.image, *value)
-            };
+            let mut port = port(&self.image, *value);
+            port.tensor = Some(id);
+            if integers.is_some() {
+                port.convert = Convert::Quantize;
+            }
             self.graph.outputs.push(port);
         }
         Ok(self.graph)

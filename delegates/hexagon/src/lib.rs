@@ -10,6 +10,7 @@
 
 pub mod builder;
 pub mod caps;
+pub mod flow;
 pub mod graph;
 pub mod node;
 pub mod operators;

@@ -104,6 +104,7 @@ pub fn converted(dtype: DType, bytes: &[u8], convert: Convert) -> Result<Vec<u8>
     match convert {
         Convert::Same => Ok(bytes.to_vec()),
         Convert::Half => halves(DType::F32, bytes),
+        Convert::Quantize => Err(Refusal::quantization("a constant is quantized by its program")),
         Convert::Narrow => {
             let (wide, _) = bytes.as_chunks::<8>();
             let mut out = Vec::with_capacity(wide.len() * 4);

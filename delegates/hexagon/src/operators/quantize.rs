@@ -1,14 +1,15 @@
 //! Quantizing and back by explicit operators, where integers meet floats.
 //!
 //! At the border of a graph both are done on the host, in f32: an f32 input that is only quantized comes in as integers, and a dequantized
-//! output leaves as integers (`Convert` in `graph.rs`). So does nothing lose what f16 has not. A dequantization that is quantized again is
-//! one node.
+//! output leaves as integers (`Convert::Quantize`). So nothing loses what f16 has not. A dequantization that is quantized again is one node.
 
 use super::common::{Elements, elements};
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
+use crate::graph::{Quantization, TensorId};
 use crate::node::Node;
-use delegraph_sdk::image::Quant;
+use delegraph_sdk::DType;
+use delegraph_sdk::image::{Quant, ValueIndex};
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
@@ -22,18 +23,45 @@ pub const OPERATORS: &[Operator] = &[
     },
 ];
 
-/// Numbers of the arguments: what the value's type says has to be the same.
-fn agrees(node: &Node<'_>, b: &Builder<'_>, quantized: delegraph_sdk::image::ValueIndex) -> Result<(), Refusal> {
-    let view = b.image();
-    let view = view.value(quantized);
+/// The arguments have to say what the type of the quantized value says.
+fn agrees(node: &Node<'_>, b: &Builder<'_>, quantized: ValueIndex) -> Result<(), Refusal> {
+    let image = b.image();
+    let view = image.value(quantized);
     let Some(Quant::PerTensor { scale, zero_point, .. }) = view.quant() else {
-        return Err(Refusal::quantization(format!("`{}` has no scale that all agree on", view.name())));
+        return Err(Refusal::quantization(format!(
+            "`{}` has no scale that all who read it agree on",
+            view.name()
+        )));
     };
-    let given = (node.float(1)?, node.int(2)?);
-    match given == (scale, zero_point) {
+    match (node.float(1)?, node.int(2)?) == (scale, zero_point) {
         true => Ok(()),
-        false => Err(Refusal::quantization("a scale that is another one than the type's")),
+        false => Err(Refusal::quantization("another scale than the type's")),
     }
+}
+
+/// Integers as others of a scale: the same ones where that is theirs.
+fn converted(b: &mut Builder<'_>, integers: TensorId, out: ValueIndex, layout: Layout) -> Result<(), Refusal> {
+    let (data_type, quantization): (_, Quantization) = b.representation(out)?;
+    let have = b.tensor(integers);
+    let same = have.data_type == data_type && have.quantization == quantization;
+    if same && !b.is_narrowed(out)? {
+        b.bind(out, layout, integers);
+        return Ok(());
+    }
+    if same {
+        return narrowed(b, integers, out, layout);
+    }
+    let written = b.write(out, layout)?;
+    b.op("Convert", Vec::new(), &[integers], &[written]);
+    Ok(())
+}
+
+/// Integers limited to those of a narrower range.
+fn narrowed(b: &mut Builder<'_>, integers: TensorId, out: ValueIndex, layout: Layout) -> Result<(), Refusal> {
+    let (low, high) = b.range_of(out)?;
+    let tensor = b.plain_write(out, layout)?;
+    b.op("ReluMinMax", super::common::limits(low, high), &[integers], &[tensor]);
+    Ok(())
 }
 
 fn quantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
@@ -42,6 +70,12 @@ fn quantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         return Err(Refusal::dtype("not from floats to 8 or 16 bits"));
     }
     agrees(node, b, out)?;
+    if let Some((integers, layout)) = b.integers_of(x) {
+        return converted(b, integers, out, layout);
+    }
+    if let Some(integers) = b.quantized_input(x, out)? {
+        return converted(b, integers, out, Layout::RowMajor);
+    }
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
     let written = b.write(out, layout)?;
@@ -57,8 +91,11 @@ fn dequantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     agrees(node, b, x)?;
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
+    if b.image().value(out).dtype() == Some(DType::F32) {
+        b.dequantize_later(out, read, layout);
+        return Ok(());
+    }
     let written = b.write(out, layout)?;
     b.op("Dequantize", Vec::new(), &[read], &[written]);
-    let _ = Layout::RowMajor;
     Ok(())
 }
