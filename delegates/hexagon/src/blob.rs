@@ -113,7 +113,11 @@ impl Slot {
                 .ok_or_else(|| wrong("sizes of a tensor are not sizes"))?;
         }
         let Some(tensor) = &self.tensor else { return Ok(()) };
-        let wanted = if self.dims.is_empty() { vec![1] } else { self.dims.clone() };
+        let wanted = if self.dims.is_empty() {
+            vec![1]
+        } else {
+            self.dims.clone()
+        };
         let inner = tensor.data_type.size();
         let fits = match self.convert {
             Convert::Same => size == inner,
@@ -270,7 +274,10 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
-        let (head, rest) = self.bytes.split_at_checked(count).ok_or_else(|| wrong("it is cut off"))?;
+        let (head, rest) = self
+            .bytes
+            .split_at_checked(count)
+            .ok_or_else(|| wrong("it is cut off"))?;
         self.bytes = rest;
         Ok(head)
     }
@@ -391,8 +398,20 @@ pub fn sample() -> Header {
         size: 4096,
         graph: "g0".to_string(),
         inputs: vec![
-            slot(DType::F32, &[1, 8], Convert::Half, DataType::Float16, Quantization::None),
-            slot(DType::I8, &[2, 3], Convert::FlipSign, DataType::UFixed8, Quantization::PerTensor(pair)),
+            slot(
+                DType::F32,
+                &[1, 8],
+                Convert::Half,
+                DataType::Float16,
+                Quantization::None,
+            ),
+            slot(
+                DType::I8,
+                &[2, 3],
+                Convert::FlipSign,
+                DataType::UFixed8,
+                Quantization::PerTensor(pair),
+            ),
             slot(DType::I64, &[], Convert::Narrow, DataType::Int32, Quantization::None),
             Slot {
                 dtype: DType::F32,
@@ -401,7 +420,13 @@ pub fn sample() -> Header {
                 tensor: None,
             },
         ],
-        outputs: vec![slot(DType::BOOL, &[5], Convert::Same, DataType::Bool, Quantization::None)],
+        outputs: vec![slot(
+            DType::BOOL,
+            &[5],
+            Convert::Same,
+            DataType::Bool,
+            Quantization::None,
+        )],
         nodes: vec![("mul".to_string(), Some(0)), ("output".to_string(), None)],
     }
 }

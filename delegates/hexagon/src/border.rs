@@ -27,8 +27,9 @@ pub fn inward(dtype: DType, convert: Convert, host: &[u8], graph: &mut [u8]) -> 
             let (wide, narrow) = (host.as_chunks::<8>().0, graph.as_chunks_mut::<4>().0);
             for (narrow, wide) in narrow.iter_mut().zip(wide) {
                 let number = i64::from_le_bytes(*wide);
-                let fits = i32::try_from(number)
-                    .map_err(|_| Error::invalid(format!("{number} does not fit the 32 bits that the chip computes in")))?;
+                let fits = i32::try_from(number).map_err(|_| {
+                    Error::invalid(format!("{number} does not fit the 32 bits that the chip computes in"))
+                })?;
                 *narrow = fits.to_le_bytes();
             }
         }
@@ -60,14 +61,19 @@ pub fn outward(dtype: DType, convert: Convert, graph: &[u8], host: &mut [u8]) {
 
 /// 1 for whatever is not 0.
 fn truths(from: &[u8], to: &mut [u8]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = u8::from(*from != 0));
+    to.iter_mut()
+        .zip(from)
+        .for_each(|(to, from)| *to = u8::from(*from != 0));
 }
 
 /// Turns over the highest bit of each element, in its last byte.
 fn flip(dtype: DType, from: &[u8], to: &mut [u8]) {
     to.copy_from_slice(from);
     let size = dtype.size().unwrap_or(1);
-    to.iter_mut().skip(size - 1).step_by(size).for_each(|byte| *byte ^= 0x80);
+    to.iter_mut()
+        .skip(size - 1)
+        .step_by(size)
+        .for_each(|byte| *byte ^= 0x80);
 }
 
 #[cfg(test)]
@@ -86,7 +92,12 @@ mod tests {
             // 1.5 is 0x3fc00000 and 0x3e00.
             (DType::F32, Convert::Half, &[0, 0, 0xc0, 0x3f], &[0, 0x3e]),
             (DType::F16, Convert::Same, &[0, 0x3e], &[0, 0x3e]),
-            (DType::I64, Convert::Narrow, &[0xfe, 255, 255, 255, 255, 255, 255, 255], &[0xfe, 255, 255, 255]),
+            (
+                DType::I64,
+                Convert::Narrow,
+                &[0xfe, 255, 255, 255, 255, 255, 255, 255],
+                &[0xfe, 255, 255, 255],
+            ),
             (DType::I8, Convert::FlipSign, &[0x80, 0, 0x7f], &[0, 0x80, 0xff]),
             (DType::I16, Convert::FlipSign, &[0, 0x80, 1, 0], &[0, 0, 1, 0x80]),
             (DType::BOOL, Convert::Same, &[0, 1], &[0, 1]),

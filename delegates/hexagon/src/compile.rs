@@ -81,7 +81,9 @@ pub fn compile(
             .graph
             .as_ref()
             .and_then(|name| graphs.iter().position(|graph| graph.name == *name));
-        let Some(at) = at else { return Failed::from(failed.error) };
+        let Some(at) = at else {
+            return Failed::from(failed.error);
+        };
         let graph = &graphs[at];
         // A library that names no node may still refuse one when it sees it among the others.
         let node = failed.node.or_else(|| validate::first_refused(graph, qnn));

@@ -83,11 +83,6 @@ impl Engine {
         &self.qnn
     }
 
-    /// The chip.
-    pub fn soc(&self) -> &'static Soc {
-        self.soc
-    }
-
     /// Why descriptions in context binaries cannot be read; `None`: they can.
     pub fn unchecked(&self) -> Option<&Error> {
         self.system.as_ref().err()
@@ -108,7 +103,10 @@ impl Engine {
     pub fn load(&self, header: &Header, binary: &[u8]) -> Result<LoadedGraph, Error> {
         let library = self.qnn.library();
         let (core, backend) = (library.api_version(), library.backend_version());
-        let ours = ([core.major, core.minor, core.patch], [backend.major, backend.minor, backend.patch]);
+        let ours = (
+            [core.major, core.minor, core.patch],
+            [backend.major, backend.minor, backend.patch],
+        );
         if (header.core, header.backend) > ours || header.core[0] != ours.0[0] {
             return Err(Error::new(
                 Status::BLOB_INCOMPATIBLE,
@@ -133,7 +131,10 @@ impl Engine {
             Ok(system) => {
                 let described = system.describe(binary)?;
                 if described.soc.is_some_and(|soc| soc != header.soc) {
-                    return Err(mismatch(format!("the context is for chip {:?}, the header for {}", described.soc, header.soc)));
+                    return Err(mismatch(format!(
+                        "the context is for chip {:?}, the header for {}",
+                        described.soc, header.soc
+                    )));
                 }
                 self.check(&border, &described.graphs)?;
                 described.graphs
@@ -157,7 +158,12 @@ impl Engine {
             ("outputs", &border.outputs, &found.outputs),
         ] {
             if ours.len() != theirs.len() {
-                let text = format!("graph `{}` has {} {what}, not {}", border.name, theirs.len(), ours.len());
+                let text = format!(
+                    "graph `{}` has {} {what}, not {}",
+                    border.name,
+                    theirs.len(),
+                    ours.len()
+                );
                 return Err(mismatch(text));
             }
             if let Some(other) = ours.iter().find(|tensor| !theirs.contains(tensor)) {

@@ -35,7 +35,9 @@ impl Loaded {
 /// Room for a tensor's elements as the graph has them.
 fn room(slot: &Slot) -> Vec<u8> {
     match &slot.tensor {
-        Some(tensor) if !border::is_same(slot.dtype, slot.convert) => vec![0; slot.elements() * tensor.data_type.size()],
+        Some(tensor) if !border::is_same(slot.dtype, slot.convert) => {
+            vec![0; slot.elements() * tensor.data_type.size()]
+        }
         _ => Vec::new(),
     }
 }
@@ -53,12 +55,16 @@ fn in_time(context: &Context<'_>) -> Result<(), Error> {
 
 /// Holds a tensor's sizes against the graph's, which are fixed.
 fn check(what: &str, at: usize, slot: &Slot, sizes: &[i64]) -> Result<(), Error> {
-    let same = sizes.len() == slot.dims.len() && sizes.iter().zip(&slot.dims).all(|(size, dim)| *size == i64::from(*dim));
+    let same =
+        sizes.len() == slot.dims.len() && sizes.iter().zip(&slot.dims).all(|(size, dim)| *size == i64::from(*dim));
     match same {
         true => Ok(()),
         false => Err(Error::new(
             Status::SHAPE_OUT_OF_RANGE,
-            format!("{what} {at} has the sizes {sizes:?}; the graph was compiled for {:?}", slot.dims),
+            format!(
+                "{what} {at} has the sizes {sizes:?}; the graph was compiled for {:?}",
+                slot.dims
+            ),
         )
         .hint("compile for these sizes too: `--shapes`")),
     }
@@ -100,7 +106,12 @@ impl Session for Loaded {
             }
         }
         let mut written: Vec<&mut [u8]> = Vec::with_capacity(outputs.len());
-        for (at, ((output, slot), room)) in outputs.iter_mut().zip(&header.outputs).zip(&mut self.outputs).enumerate() {
+        for (at, ((output, slot), room)) in outputs
+            .iter_mut()
+            .zip(&header.outputs)
+            .zip(&mut self.outputs)
+            .enumerate()
+        {
             let dims: Vec<i64> = slot.dims.iter().map(|d| i64::from(*d)).collect();
             output.set_sizes(&dims)?;
             let bytes = output.bytes.get_mut(..slot.bytes());

@@ -174,7 +174,10 @@ impl Run for Hexagon {
             return BlobVerdict::UnsupportedHere(error.message);
         }
         let (core, backend) = (library.api_version(), library.backend_version());
-        let ours = ([core.major, core.minor, core.patch], [backend.major, backend.minor, backend.patch]);
+        let ours = (
+            [core.major, core.minor, core.patch],
+            [backend.major, backend.minor, backend.patch],
+        );
         let ours_named = compile::driver(ours.0, ours.1);
         match compile::versions(meta.driver_min) {
             None => BlobVerdict::Corrupt(format!("`{}` names no versions of the QNN library", meta.driver_min)),
@@ -188,15 +191,23 @@ impl Run for Hexagon {
 
     fn load(&self, blob: &Blob<'_>, _: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         if let Some(device) = blob.device.filter(|device| *device != 0) {
-            return Err(Error::new(Status::NOT_FOUND, format!("there is no device {device}; there is 0")));
+            return Err(Error::new(
+                Status::NOT_FOUND,
+                format!("there is no device {device}; there is 0"),
+            ));
         }
         let header = Header::read(blob.section(blob::HEADER)?)?;
         let binary = blob.section(blob::CONTEXT)?;
         if binary.len() as u64 != header.size || header.digest != <[u8; 32]>::from(Sha256::digest(binary)) {
-            return Err(Error::corrupt("the context binary is not the one that the blob's header is of"));
+            return Err(Error::corrupt(
+                "the context binary is not the one that the blob's header is of",
+            ));
         }
         let soc = soc::SOCS.iter().find(|soc| soc.id == header.soc).ok_or_else(|| {
-            let text = format!("the blob is for {} ({}), which is not known here", header.soc_name, header.soc);
+            let text = format!(
+                "the blob is for {} ({}), which is not known here",
+                header.soc_name, header.soc
+            );
             Error::new(Status::BLOB_INCOMPATIBLE, text).hint(format!("the chips are {}", soc::names()))
         })?;
         self.allowed(soc)?;
@@ -204,7 +215,10 @@ impl Run for Hexagon {
         let graph = engine.load(&header, binary);
         engine.tell(context);
         if let Some(error) = engine.unchecked() {
-            context.log(LogLevel::Info, &format!("context binaries are not compared with their headers: {error}"));
+            context.log(
+                LogLevel::Info,
+                &format!("context binaries are not compared with their headers: {error}"),
+            );
         }
         Ok(Box::new(execute::Loaded::new(engine, graph?, header)))
     }

@@ -17,7 +17,12 @@ const PACKAGE: &str = "onnxruntime_qnn";
 /// Folders of the system that a vendor or a person may have put it into.
 const SYSTEM: &[&str] = match cfg!(target_os = "android") {
     true => &["/vendor/lib64", "/odm/lib64", "/system/lib64"],
-    false => &["/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"],
+    false => &[
+        "/usr/local/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib",
+    ],
 };
 
 /// The folder of the libraries.
@@ -25,7 +30,12 @@ const SYSTEM: &[&str] = match cfg!(target_os = "android") {
 /// # Errors
 /// `DEPENDENCY_MISSING`: the folder that was named has none, or none was found.
 pub fn folder(option: Option<&Path>) -> Result<PathBuf, Error> {
-    look(option, environment::variable(VARIABLE), plugin_folder().as_deref(), SYSTEM)
+    look(
+        option,
+        environment::variable(VARIABLE),
+        plugin_folder().as_deref(),
+        SYSTEM,
+    )
 }
 
 fn look(
@@ -47,10 +57,18 @@ fn look(
         });
     }
     let places = plugin.into_iter().chain(system.iter().map(Path::new));
-    places.into_iter().find_map(|folder| inside(folder).ok()).ok_or_else(|| {
-        Error::new(Status::DEPENDENCY_MISSING, format!("Qualcomm's `{BACKEND}` is not here"))
-            .hint(format!("name its folder by {VARIABLE} or the option `library`; vendor-docs/hexagon.md says how to get it"))
-    })
+    places
+        .into_iter()
+        .find_map(|folder| inside(folder).ok())
+        .ok_or_else(|| {
+            Error::new(
+                Status::DEPENDENCY_MISSING,
+                format!("Qualcomm's `{BACKEND}` is not here"),
+            )
+            .hint(format!(
+                "name its folder by {VARIABLE} or the option `library`; vendor-docs/hexagon.md says how to get it"
+            ))
+        })
 }
 
 /// The folder itself, or the wheel's package in it.
@@ -115,7 +133,10 @@ mod tests {
         let c = made("only", "");
         let error = look(Some(Path::new("/nowhere")), None, Some(&c), &[]).unwrap_err();
         assert_eq!(error.code, Status::DEPENDENCY_MISSING);
-        assert!(error.message.contains("/nowhere") && error.message.contains("`library`"), "{error}");
+        assert!(
+            error.message.contains("/nowhere") && error.message.contains("`library`"),
+            "{error}"
+        );
         let error = look(None, Some("/nowhere".into()), Some(&c), &[]).unwrap_err();
         assert!(error.message.contains(VARIABLE), "{error}");
         let error = look(None, None, None, &[]).unwrap_err();

@@ -89,7 +89,10 @@ mod tests {
             event("other:OpId_4 (cycles)", 100, 1, Unit::Cycles),
         ];
         let found = shares(&events, &crate::blob::sample(), (1000, 2000));
-        let expected = [("mul: 300 cycles", Some(0), (1000, 1750)), ("other: 100 cycles", None, (1750, 2000))];
+        let expected = [
+            ("mul: 300 cycles", Some(0), (1000, 1750)),
+            ("other: 100 cycles", None, (1750, 2000)),
+        ];
         let found: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.node, s.span)).collect();
         assert_eq!(found, expected);
     }

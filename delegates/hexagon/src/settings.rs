@@ -80,7 +80,9 @@ impl Settings {
             integer: one_of("precision", text("precision")?, PRECISIONS)? == "integer",
             performance_mode: one_of("performance_mode", text("performance_mode")?, PERFORMANCE_MODES)?,
             vtcm_mb,
-            library: Some(text("library")?).filter(|path| !path.is_empty()).map(PathBuf::from),
+            library: Some(text("library")?)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
         };
         // A chip with less is a mistake that can be told now where the chip is named; else when it is known.
         settings.vtcm_of(soc.unwrap_or(default_soc()))?;
