@@ -122,7 +122,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, at: &Arguments) -> Result<(), Ref
     let float = |b: &mut Builder<'_>, dims: &[u32]| b.temporary(DataType::Float16, dims, Quantization::None);
     let mut scores = float(b, &[batch, sizes.shared, queries, sizes.columns]);
     multiply(b, [q, k], [false, true], scores);
-    let mask = node.optional(at.mask)?;
+    let mask = node.optional_value(at.mask)?;
     let by_head = [batch, sizes.heads, sizes.rows, sizes.columns];
     let mut shown = None;
     if causal || mask.is_some() {

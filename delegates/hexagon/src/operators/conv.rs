@@ -172,7 +172,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         narrow: !g.transposed && !depthwise && wanted == 2 && g.groups == 1,
     };
     let weight = weight::weight(b, w, input, &form)?;
-    let bias = weight::bias(b, node.optional(2)?, outputs, input, &weight)?;
+    let bias = weight::bias(b, node.optional_value(2)?, outputs, input, &weight)?;
     let mut inputs = vec![input, weight.id];
     inputs.extend(bias);
 

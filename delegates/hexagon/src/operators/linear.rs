@@ -17,7 +17,7 @@ pub const OPERATORS: &[Operator] = &[Operator {
         let layer = Layer {
             x: node.value(0)?,
             weight: node.value(1)?,
-            bias: node.optional(2)?,
+            bias: node.optional_value(2)?,
             inputs_first: false,
         };
         layer.lower(node, b)

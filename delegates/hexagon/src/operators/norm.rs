@@ -57,15 +57,15 @@ fn row_length(node: &Node<'_>, dims: &[u32]) -> Result<u32, Refusal> {
 
 fn layer(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let eps = node.scalar(4)?.float() as f32;
-    let gamma = |b: &mut Builder<'_>, count| line(b, node.optional(2)?, 1.0, count);
-    let beta = |b: &mut Builder<'_>, count| line(b, node.optional(3)?, 0.0, count).map(Some);
+    let gamma = |b: &mut Builder<'_>, count| line(b, node.optional_value(2)?, 1.0, count);
+    let beta = |b: &mut Builder<'_>, count| line(b, node.optional_value(3)?, 0.0, count).map(Some);
     rows(node, b, "LayerNorm", eps, gamma, beta)
 }
 
 fn rms(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     // PyTorch computes 16-bit floats in f32, and takes the epsilon of that.
     let eps = node.optional_scalar(3)?.map_or(f32::EPSILON, |eps| eps.float() as f32);
-    let gamma = |b: &mut Builder<'_>, count| line(b, node.optional(2)?, 1.0, count);
+    let gamma = |b: &mut Builder<'_>, count| line(b, node.optional_value(2)?, 1.0, count);
     rows(node, b, "RmsNorm", eps, gamma, |_, _| Ok(None))
 }
 
@@ -160,8 +160,8 @@ fn groups(
             "{channels} channels do not make {groups} groups"
         )));
     }
-    let gamma = line(b, node.optional(weight)?, 1.0, channels)?;
-    let beta = line(b, node.optional(weight + 1)?, 0.0, channels)?;
+    let gamma = line(b, node.optional_value(weight)?, 1.0, channels)?;
+    let beta = line(b, node.optional_value(weight + 1)?, 0.0, channels)?;
     let params = vec![
         ("epsilon", Param::F32(node.scalar(eps)?.float() as f32)),
         ("group", Param::U32(groups)),
@@ -180,8 +180,8 @@ fn instance(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     images::floats(b, &[x, out])?;
     let input = plane(b, x)?;
     let channels = *b.tensor(input).dims.last().unwrap_or(&1);
-    let gamma = line(b, node.optional(1)?, 1.0, channels)?;
-    let beta = line(b, node.optional(2)?, 0.0, channels)?;
+    let gamma = line(b, node.optional_value(1)?, 1.0, channels)?;
+    let beta = line(b, node.optional_value(2)?, 0.0, channels)?;
     let params = vec![("epsilon", Param::F32(node.scalar(7)?.float() as f32))];
     plane_out(b, out, |b, y| {
         b.op("InstanceNorm", params, &[input, gamma, beta], &[y]);
@@ -201,7 +201,7 @@ fn batch(node: &Node<'_>, b: &mut Builder<'_>, eps: usize) -> Result<(), Refusal
         .ok_or_else(|| Refusal::shape("there are no channels"))?;
     let eps = node.scalar(eps)?.float();
     let numbers = |i: usize, default: f64| -> Result<Vec<f64>, Refusal> {
-        let Some(value) = node.optional(i)? else {
+        let Some(value) = node.optional_value(i)? else {
             return match i {
                 1 | 2 => Ok(vec![default; channels as usize]),
                 _ => Err(Refusal::attribute("there are no running statistics")),
