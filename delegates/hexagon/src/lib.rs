@@ -15,3 +15,4 @@ pub mod node;
 pub mod operators;
 pub mod packing;
 pub mod soc;
+pub mod sys;
