@@ -8,15 +8,15 @@ use super::log::{Call, Sink, on_log, text};
 use super::tensor::{OwnedNode, OwnedTensor};
 use crate::graph::{Graph, Node};
 use crate::soc;
-use delegraph_sdk::{Error, LogLevel, Status};
-use std::collections::HashMap;
+use delegraph_sdk::{Error, LogLevel};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Up to which level the library tells us: warnings. Its reasons for a refusal are errors.
 const LOUDEST: u32 = 2;
 
 /// For each library of the process, the chip that was chosen: the library keeps it for all of the process.
-static CHIPS: Mutex<Option<HashMap<usize, u32>>> = Mutex::new(None);
+static CHIPS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
 
 /// The library with a chip. What is made by it keeps its handles alive.
 pub struct Qnn {
@@ -78,7 +78,6 @@ impl Qnn {
     /// # Errors
     /// The process has another chip already, the library does not know this one, or it fails.
     pub fn open(library: Arc<Library>, soc: u32, log: Arc<Sink>) -> Result<Qnn, Error> {
-        reserve(&library, soc)?;
         let mut core = Core {
             library,
             log: NONE,
@@ -89,6 +88,7 @@ impl Qnn {
         };
         // From here on, `core` frees what was made.
         let call = core.call();
+        may_have(&core.library, soc)?;
         let table = core.library.table;
         // SAFETY: outputs are valid for a write, the callback is for ever, and the configuration is alive during the call; so below.
         let code = unsafe { table.log_create()?(on_log, LOUDEST, &mut core.log) };
@@ -112,6 +112,7 @@ impl Qnn {
         let code = unsafe { table.device_create()?(core.log, configs.as_ptr(), &mut core.device) };
         core.check(&call, &format!("make a device of chip {soc}"), code)
             .map_err(|error| error.hint(format!("chips that are known here: {}", soc::names())))?;
+        lock(&CHIPS).insert(core.library.identity, soc);
         drop(call);
         Ok(Qnn { core: Arc::new(core) })
     }
@@ -178,29 +179,25 @@ impl Qnn {
     }
 }
 
-/// Takes the process for a chip.
+/// Whether the process may have this chip.
 ///
 /// # Errors
 /// It has another.
-fn reserve(library: &Library, wanted: u32) -> Result<(), Error> {
-    let mut chips = lock(&CHIPS);
-    let chosen = *chips.get_or_insert_default().entry(library.identity).or_insert(wanted);
-    if chosen == wanted {
+fn may_have(library: &Library, wanted: u32) -> Result<(), Error> {
+    let chosen = lock(&CHIPS).get(&library.identity).copied();
+    let Some(chosen) = chosen.filter(|chosen| *chosen != wanted) else {
         return Ok(());
-    }
+    };
     let name = |id: u32| match soc::SOCS.iter().find(|soc| soc.id == id) {
         Some(soc) => format!("{} ({id})", soc.name),
         None => format!("chip {id}"),
     };
-    Err(Error::new(
-        Status::UNSUPPORTED,
-        format!(
-            "this process compiles for {}; the QNN library keeps one chip a process, so that it cannot compile for {} too",
-            name(chosen),
-            name(wanted)
-        ),
-    )
-    .hint("use another process for the other chip"))
+    let text = format!(
+        "this process compiles for {}; the QNN library keeps one chip a process, so that it cannot compile for {} too",
+        name(chosen),
+        name(wanted)
+    );
+    Err(Error::unsupported(text).hint("use another process for the other chip"))
 }
 
 /// A sink that drops everything.

@@ -60,10 +60,8 @@ impl Border {
         }
         for (at, (data, size)) in buffers.iter().enumerate() {
             if *size != self.sizes[at] {
-                return Err(Error::invalid(format!(
-                    "{what} `{}` has {} bytes, not {size}",
-                    infos[at].name, self.sizes[at]
-                )));
+                let (name, wants) = (&infos[at].name, self.sizes[at]);
+                return Err(Error::invalid(format!("{what} `{name}` has {size} bytes, not {wants}")));
             }
             self.raw[at].body.buffer = c::ClientBuffer {
                 data: data.cast(),
