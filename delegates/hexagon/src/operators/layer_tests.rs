@@ -1,11 +1,15 @@
-//! What layers become, on graph data: operators, their parameters, sizes, constants and scales.
+//! What layers become, on graph data: operators, their parameters, sizes, constants and scales. Where `DELEGRAPH_QNN_DIR` names Qualcomm's
+//! library, it is asked about every node and compiles every graph, too.
 
 use crate::builder::{Builder, WeightBytes};
 use crate::caps;
 use crate::graph::{DataType, Graph, Node, Param, Quantization, Tensor, TensorKind};
 use delegraph_sdk::image::{Arg, ImageBuilder, Quant, Sizes, Type, ValueIndex, WeightIndex, verify};
 use delegraph_sdk::{DType, Error};
+use crate::sys::{Library, Qnn};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// An image with its weights.
 struct Program {
@@ -20,6 +24,17 @@ impl WeightBytes for Bytes {
     fn bytes(&self, id: u32) -> Result<&[u8], Error> {
         Ok(&self.0[&id])
     }
+}
+
+/// Qualcomm's library for SM8650, where there is one.
+fn library() -> Option<&'static Qnn> {
+    static CELL: OnceLock<Option<Qnn>> = OnceLock::new();
+    let open = || {
+        let folder = std::env::var_os("DELEGRAPH_QNN_DIR")?;
+        let library = Library::open(Path::new(&folder), "libQnnHtp.so").unwrap();
+        Some(Qnn::open(library, 57, Arc::new(|_, _: &str| {})).unwrap())
+    };
+    CELL.get_or_init(open).as_ref()
 }
 
 fn halves(bytes: &[u8]) -> Vec<f32> {
@@ -109,13 +124,22 @@ impl Program {
         let view = verify(&bytes).unwrap();
         let sizes = Sizes::new(&view);
         for node in view.nodes() {
-            caps::alone(&view, &node, &sizes).map_err(|refusal| format!("alone: {}", refusal.text))?;
+            let graph = caps::alone(&view, &node, &sizes).map_err(|refusal| format!("alone: {}", refusal.text))?;
+            for node in library().iter().flat_map(|_| &graph.nodes) {
+                let taken = library().map_or(Ok(()), |library| library.validate(&graph, node));
+                taken.map_err(|words| format!("`{}`: {words}", node.op))?;
+            }
         }
         let mut builder = Builder::new(view, &self.bytes, "g");
         for node in view.nodes() {
             caps::lower(&node, &sizes, &mut builder).map_err(|refusal| refusal.text)?;
         }
-        builder.finish(outputs).map_err(|refusal| refusal.text)
+        let graph = builder.finish(outputs).map_err(|refusal| refusal.text)?;
+        if let Some(library) = library() {
+            let compiled = library.compile(&[&graph], &Default::default());
+            compiled.map_err(|error| format!("compiling {:?}: {}", ops(&graph), error.error.message))?;
+        }
+        Ok(graph)
     }
 }
 
