@@ -151,6 +151,7 @@
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
 //! - A device that keeps caches from run to run: name the states of the graph in [`Compiled::kept_states`], write the methods `state_` of
 //!   [`Session`], export with `state`.
+//! - Variables: read them by [`environment`], which knows none in a process that was started with more rights than its caller has.
 //! - Sizes that are numbers by now: [`arguments`] reads what a node was given.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
@@ -181,7 +182,7 @@ pub use error::Error;
 pub use extension::Extension;
 pub use options::{OptionValue, Options};
 pub use submit::SubmittedRun;
-pub use sys::{Element, HostMemory};
+pub use sys::{Element, HostMemory, environment};
 pub use table::{entry, roles, static_entry, static_entry_as};
 pub use tensor::{Imported, TensorOut, TensorView};
 pub use weights::{KeptWeights, Weights};

@@ -1,6 +1,7 @@
 //! The C side: raw calls to the host, and reading what it hands over. All `unsafe` of the SDK is here and in `table`.
 
 mod call;
+pub mod environment;
 mod host;
 mod run;
 mod weights;

@@ -48,6 +48,11 @@ impl DataType {
         matches!(self as u32 >> 8, 3 | 4)
     }
 
+    /// Floating point.
+    pub fn is_float(self) -> bool {
+        matches!(self, DataType::Float16 | DataType::Float32)
+    }
+
     /// The type of this number, if it is one of ours.
     pub fn of(code: u32) -> Option<DataType> {
         use DataType::*;

@@ -1,5 +1,6 @@
 //! Constants in the form of the library: element types, orders of dimensions, single numbers.
 
+use crate::border;
 use crate::caps::Refusal;
 use crate::graph::{Convert, DataType, Quantization, ScaleOffset};
 use delegraph_sdk::DType;
@@ -101,28 +102,17 @@ pub fn spread(bytes: &[u8], size: usize, dims: &[u32], dim: usize, apart: u32, z
 /// # Errors
 /// A number that does not fit.
 pub fn converted(dtype: DType, bytes: &[u8], convert: Convert) -> Result<Vec<u8>, Refusal> {
-    match convert {
-        Convert::Same => Ok(bytes.to_vec()),
-        Convert::Half => halves(DType::F32, bytes),
-        Convert::Narrow => {
-            let (wide, _) = bytes.as_chunks::<8>();
-            let mut out = Vec::with_capacity(wide.len() * 4);
-            for bytes in wide {
-                let number = i64::from_le_bytes(*bytes);
-                let narrow = i32::try_from(number)
-                    .map_err(|_| Refusal::dtype(format!("the constant {number} does not fit 32 bits")))?;
-                out.extend(narrow.to_le_bytes());
-            }
-            Ok(out)
-        }
-        Convert::FlipSign => {
-            let mut out = bytes.to_vec();
-            let size = dtype.size().unwrap_or(1);
-            // The highest byte of each element, which is its last.
-            out.iter_mut().skip(size - 1).step_by(size).for_each(|b| *b ^= 0x80);
-            Ok(out)
-        }
+    if convert == Convert::Half {
+        return halves(DType::F32, bytes);
     }
+    let size = dtype.size().unwrap_or(1);
+    let room = match convert {
+        Convert::Same | Convert::FlipSign => bytes.len(),
+        Convert::Half | Convert::Narrow => bytes.len() / size * (size / 2),
+    };
+    let mut out = vec![0; room];
+    border::inward(dtype, convert, bytes, &mut out).map_err(|error| Refusal::dtype(error.message))?;
+    Ok(out)
 }
 
 /// Elements in another order of dimensions: dimension `i` of the result is dimension `order[i]`.

@@ -36,11 +36,11 @@ pub mod tensor;
 
 use crate::facts::{Facts, Kind};
 use crate::session::{HostBuffer, Opened, Settings, Shared, Waiter};
-use crate::sys::{Gpu, Instance, environment, lock};
+use crate::sys::{Gpu, Instance, lock};
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, HostMemory, Import, Info, LogLevel,
-    OptionValue, Options, Partition, Run, Session, Status, Weights,
+    OptionValue, Options, Partition, Run, Session, Status, Weights, environment,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

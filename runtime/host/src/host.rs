@@ -6,7 +6,7 @@ use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, agree, load, shake_hands};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
-use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
+use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, SandboxWishes, delegate_options};
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
 use delegraph_types::nearest;
@@ -241,15 +241,18 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
         .as_ref()
         .map(|m| m.sandbox.clone())
         .unwrap_or_default();
+    let own = options.options.get(&candidate.backend).cloned();
+    let mut read = beside(&wishes.read);
+    read.extend(named_by_user(&wishes, own.as_ref(), delegraph_config::is_elevated()));
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
         library: library.absolute()?,
-        options: options.options.get(&candidate.backend).cloned(),
+        options: own,
         worker: options.workers.get(&candidate.backend).cloned().unwrap_or_default(),
         binary: options.worker_binary.clone(),
         sandbox: crate::worker::Sandbox {
             enabled: !options.no_sandbox.contains(&candidate.backend),
-            read: beside(&wishes.read),
+            read,
             write: beside(&wishes.write),
             devices: beside(&wishes.devices),
             exec: wishes.exec,
@@ -264,6 +267,33 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
         agree(remote.info(), manifest)?;
     }
     Ok(Instance::Remote(Arc::new(remote)))
+}
+
+/// Places that the user named, by an option of the delegate or a variable of the environment, and that its manifest wishes to read. The
+/// manifest says which option; what stands in it is the user's. An elevated process heeds no variable.
+#[cfg(target_os = "linux")]
+fn named_by_user(wishes: &SandboxWishes, options: Option<&serde_json::Value>, elevated: bool) -> Vec<PathBuf> {
+    let option = |key: &String| options?.get(key)?.as_str().map(PathBuf::from);
+    let variable = |name: &String| match elevated {
+        true => None,
+        false => std::env::var_os(name).map(PathBuf::from),
+    };
+    let given = wishes.read_options.iter().filter_map(option);
+    let given = given.chain(wishes.read_variables.iter().filter_map(variable));
+    let mut places = Vec::new();
+    for place in given.filter(|place| !place.as_os_str().is_empty()) {
+        let Ok(place) = std::path::absolute(place) else {
+            continue;
+        };
+        // A Python wheel has the libraries that its own need in `NAME.libs` beside the package `NAME`.
+        if let Some(name) = place.file_name() {
+            let mut libraries = name.to_os_string();
+            libraries.push(".libs");
+            places.push(place.with_file_name(libraries));
+        }
+        places.push(place);
+    }
+    places
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -285,4 +315,28 @@ fn start(backend: &str, handshake: Handshake, options: &HostOptions) -> Result<I
         format!("it did not start: {}{hint}", error.message)
     })?;
     Ok(Instance::Local(Arc::new(local)))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_worker_reads_where_the_user_pointed_and_nowhere_else() {
+        let wishes = SandboxWishes {
+            read_options: vec!["library".to_string(), "other".to_string(), "count".to_string()],
+            read_variables: vec!["PATH".to_string()],
+            ..SandboxWishes::default()
+        };
+        let options = json!({ "library": "/opt/vendor/package", "unwished": "/home", "count": 3, "other": "" });
+        let expected = [
+            PathBuf::from("/opt/vendor/package.libs"),
+            PathBuf::from("/opt/vendor/package"),
+        ];
+        assert_eq!(named_by_user(&wishes, Some(&options), true), expected);
+        assert_eq!(named_by_user(&wishes, None, true), Vec::<PathBuf>::new());
+        // `PATH` is no variable that a manifest can wish for; here it is one that is always set.
+        assert!(named_by_user(&wishes, None, false).len() >= 2);
+    }
 }

@@ -32,6 +32,8 @@ use toml::{Table, Value};
 ///
 /// [sandbox]                        # optional: what it may do in a worker, beyond reading system libraries and its own folder
 /// read = ["firmware"]              # files and folders, relative to the manifest
+/// read_options = ["library"]       # options of its own that name a file or folder, which it may read
+/// read_variables = ["DELEGRAPH_X"] # variables of the environment that name one; each begins with DELEGRAPH_
 /// write = []
 /// devices = ["/dev/dri"]
 /// exec = false                     # start programs
@@ -134,6 +136,11 @@ impl Default for Numeric {
 pub struct SandboxWishes {
     /// Files and folders that it reads.
     pub read: Vec<PathBuf>,
+    /// Options of its own whose value is a file or folder that it reads: the user names the place, the manifest does not.
+    pub read_options: Vec<String>,
+    /// Variables of the environment that name a file or folder that it reads. They begin with `DELEGRAPH_`: no other variable was set with a
+    /// delegate in mind.
+    pub read_variables: Vec<String>,
     /// Files and folders that it writes.
     pub write: Vec<PathBuf>,
     /// Device files that it opens.
@@ -375,9 +382,24 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
     };
     known_keys(
         table,
-        &["read", "write", "devices", "exec", "network", "temp"],
+        &[
+            "read",
+            "read_options",
+            "read_variables",
+            "write",
+            "devices",
+            "exec",
+            "network",
+            "temp",
+        ],
         "sandbox.",
     )?;
+    let read_variables = strings(table, "read_variables")?;
+    if let Some(other) = read_variables.iter().find(|name| !name.starts_with("DELEGRAPH_")) {
+        return Err(format!(
+            "`sandbox.read_variables` in the manifest has `{other}`; such variables begin with `DELEGRAPH_`"
+        ));
+    }
     let paths = |key: &str| -> Result<Vec<PathBuf>, String> {
         let paths = strings(table, key)?;
         Ok(paths.iter().map(PathBuf::from).collect())
@@ -389,6 +411,8 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
     };
     Ok(SandboxWishes {
         read: paths("read")?,
+        read_options: strings(table, "read_options")?,
+        read_variables,
         write: paths("write")?,
         devices: paths("devices")?,
         exec: flag("exec")?,
@@ -610,6 +634,16 @@ mod tests {
                 "name = 'x'",
                 "name = 'x'\npasses = ['keep:aten linear']",
                 "`keep:aten linear`, which names no operator",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { read_variables = ['HOME'] }",
+                "`sandbox.read_variables` in the manifest has `HOME`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { read_option = ['library'] }",
+                "unknown key `sandbox.read_option`; did you mean `read_options`?",
             ),
             ("name = 'x'", "name = ", "is not TOML"),
         ];

@@ -1,6 +1,5 @@
 //! The devices of the system, as their drivers describe them.
 
-use super::environment::variable;
 use super::{Instance, error};
 use crate::cache::Identity;
 use crate::choice::{self, Family, Queues};
@@ -9,6 +8,7 @@ use crate::kernels::Needs;
 use crate::memory::{Heap, MemoryType, Table};
 use ash::vk;
 use delegraph_sdk::Error;
+use delegraph_sdk::environment::variable;
 
 /// A device of the system, not opened yet.
 pub(super) struct Found {

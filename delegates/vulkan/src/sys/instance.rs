@@ -1,8 +1,8 @@
 //! The loader and an instance.
 
-use super::environment::{is_set, variable};
 use super::{error, lock};
 use ash::{Entry, vk};
+use delegraph_sdk::environment::{is_set, variable};
 use delegraph_sdk::{Error, Status};
 use std::ffi::{CStr, CString, c_void};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};

@@ -7,7 +7,6 @@
 
 mod buffer;
 mod devices;
-pub mod environment;
 mod gpu;
 mod instance;
 mod recording;
