@@ -109,9 +109,10 @@ pub fn converted(dtype: DType, bytes: &[u8], convert: Convert) -> Result<Vec<u8>
     let room = match convert {
         Convert::Same | Convert::FlipSign => bytes.len(),
         Convert::Half | Convert::Narrow => bytes.len() / size * (size / 2),
+        Convert::Quantize => return Err(Refusal::quantization("a constant is quantized by its program")),
     };
     let mut out = vec![0; room];
-    border::inward(dtype, convert, bytes, &mut out).map_err(|error| Refusal::dtype(error.message))?;
+    border::inward(dtype, convert, None, bytes, &mut out).map_err(|error| Refusal::dtype(error.message))?;
     Ok(out)
 }
 

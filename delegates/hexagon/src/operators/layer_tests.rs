@@ -4,9 +4,9 @@
 use crate::builder::{Builder, WeightBytes};
 use crate::caps;
 use crate::graph::{DataType, Graph, Node, Param, Quantization, Tensor, TensorKind};
+use crate::sys::{Library, Qnn};
 use delegraph_sdk::image::{Arg, ImageBuilder, Quant, Sizes, Type, ValueIndex, WeightIndex, verify};
 use delegraph_sdk::{DType, Error};
-use crate::sys::{Library, Qnn};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -327,7 +327,7 @@ fn integers_keep_their_scales() {
     assert_eq!(bias.data_type, DataType::SFixed32);
     // 1 / (0.1 * 0.5) and -1 / (0.1 * 0.25).
     assert_eq!(words(fixed(bias)), [20, -40]);
-    assert_eq!(graph.count("ReluMinMax"), 0);
+    assert_eq!(ops(&graph), ["Reshape", "Conv2d", "Reshape"]);
 }
 
 #[test]
@@ -360,10 +360,21 @@ fn four_bits_and_a_narrow_result() {
         operand(&graph, conv, 1).quantization,
         Quantization::NarrowPerAxis { bits: 4, axis: 3, .. }
     ));
-    let limit = the(&graph, "ReluMinMax");
-    assert_eq!(limit.inputs, conv.outputs);
-    assert_eq!(*param(limit, "min_value"), Param::F32(0.0));
-    assert_eq!(*param(limit, "max_value"), Param::F32(6.0));
+    // -1 is 127 as an unsigned byte, 29 is 157.
+    let (low, high) = (the(&graph, "ElementWiseMaximum"), the(&graph, "ElementWiseMinimum"));
+    assert_eq!((low.inputs[0], high.inputs[0]), (conv.outputs[0], low.outputs[0]));
+    assert_eq!(fixed(operand(&graph, low, 1)), [127]);
+    assert_eq!(fixed(operand(&graph, high, 1)), [157]);
+    assert_eq!(
+        operand(&graph, low, 1).quantization,
+        graph.tensor(conv.outputs[0]).quantization
+    );
+}
+
+#[test]
+fn a_relu_alone_is_one() {
+    let graph = quantized(|_| Arg::None, (-127, 127), (-1, 127));
+    assert_eq!(ops(&graph).iter().filter(|op| **op == "Relu").count(), 1);
 }
 
 #[test]
