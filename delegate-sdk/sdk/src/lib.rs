@@ -151,8 +151,8 @@
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
 //! - A device that keeps caches from run to run: name the states of the graph in [`Compiled::kept_states`], write the methods `state_` of
 //!   [`Session`], export with `state`.
-//! - Sizes that are numbers by now: [`arguments`] reads what a node was given.
 //! - Variables: read them by [`environment`], which knows none in a process that was started with more rights than its caller has.
+//! - Sizes that are numbers by now: [`arguments`] reads what a node was given.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
 mod answer;

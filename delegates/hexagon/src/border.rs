@@ -188,7 +188,10 @@ mod tests {
     fn floats_are_quantized_as_pytorch_does_it() {
         let floats = [0.25f32, 0.75, -0.25, 1.25, 100.0, -100.0, 0.5, 12.75, f32::INFINITY];
         let host: Vec<u8> = floats.iter().flat_map(|f| f.to_le_bytes()).collect();
-        let pair = Some(ScaleOffset { scale: 0.5, offset: -10 });
+        let pair = Some(ScaleOffset {
+            scale: 0.5,
+            offset: -10,
+        });
         let mut bytes = [0; 9];
         inward(DType::F32, Convert::Quantize, pair, &host, &mut bytes).unwrap();
         // torch.ops.quantized_decomposed.quantize_per_tensor(x, 0.5, 10, 0, 255, torch.uint8)

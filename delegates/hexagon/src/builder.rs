@@ -85,7 +85,14 @@ pub struct Builder<'a> {
     /// Dequantized values that nobody has read yet, by the integers that they are of.
     dequantized: HashMap<ValueIndex, (TensorId, Layout)>,
     /// Results that are limited further before anybody reads them: what is written, and where it goes.
-    clamps: Vec<(TensorId, TensorId, f32, f32)>,
+    clamps: Vec<(TensorId, TensorId, Limits)>,
+}
+
+/// A range of integers as they are stored; `None`: that end is the type's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    low: Option<u16>,
+    high: Option<u16>,
 }
 
 /// Sizes of a value as it lies.
@@ -466,11 +473,11 @@ impl<'a> Builder<'a> {
     /// Its type has no QNN type.
     pub fn write(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
         let tensor = self.plain_write(value, layout)?;
-        let Some((low, high)) = self.narrowed(value)? else {
+        let Some(limits) = self.narrowed(value) else {
             return Ok(tensor);
         };
         let wide = self.like(tensor);
-        self.clamps.push((wide, tensor, low, high));
+        self.clamps.push((wide, tensor, limits));
         Ok(wide)
     }
 
@@ -490,46 +497,76 @@ impl<'a> Builder<'a> {
     }
 
     /// True if a value's range is narrower than the type that it is held in.
-    ///
-    /// # Errors
-    /// None now.
-    pub fn is_narrowed(&self, value: ValueIndex) -> Result<bool, Refusal> {
-        Ok(self.narrowed(value)?.is_some())
+    pub fn is_narrowed(&self, value: ValueIndex) -> bool {
+        self.narrowed(value).is_some()
     }
 
-    /// The numbers that a quantized value of a narrower range is limited to.
+    /// The integers of the tensor `wide` limited to the range of a value of the same scale, as that value.
     ///
     /// # Errors
-    /// Its range is that of its type.
-    pub fn range_of(&self, value: ValueIndex) -> Result<(f32, f32), Refusal> {
-        let range = self.narrowed(value)?;
-        range.ok_or_else(|| Error::internal("a range as wide as the type").into())
+    /// Its type has no QNN type.
+    pub fn write_limited(&mut self, value: ValueIndex, layout: Layout, wide: TensorId) -> Result<(), Refusal> {
+        let narrow = self.plain_write(value, layout)?;
+        match self.narrowed(value) {
+            Some(limits) => self.limit(wide, narrow, limits),
+            None => self.op("Reshape", Vec::new(), &[wide], &[narrow]),
+        }
+        Ok(())
     }
 
-    /// The numbers that a quantized value is limited to, if its range is narrower than the type that it is held in.
-    fn narrowed(&self, value: ValueIndex) -> Result<Option<(f32, f32)>, Refusal> {
+    /// The integers that a quantized value is limited to, as they are stored, if its range is narrower than the type that it is held in.
+    fn narrowed(&self, value: ValueIndex) -> Option<Limits> {
         let view = self.image.value(value);
         let Some(Quant::PerTensor {
-            scale,
-            zero_point,
-            quant_min,
-            quant_max,
+            quant_min, quant_max, ..
         }) = view.quant()
         else {
-            return Ok(None);
+            return None;
         };
         let (low, high) = match view.dtype() {
             Some(DType::U8) => (0, 255),
             Some(DType::I8) => (-128, 127),
             Some(DType::U16) => (0, 65535),
             Some(DType::I16) => (-32768, 32767),
-            _ => return Ok(None),
+            _ => return None,
         };
-        if quant_min <= low && quant_max >= high {
-            return Ok(None);
+        let stored = |q: i64| (q.clamp(low, high) - low) as u16;
+        let limits = Limits {
+            low: (quant_min > low).then(|| stored(quant_min)),
+            high: (quant_max < high).then(|| stored(quant_max)),
+        };
+        (limits.low.is_some() || limits.high.is_some()).then_some(limits)
+    }
+
+    /// Limits integers. The library's `ReluMinMax` leaves integers of 16 bits as they are, and those of 8 where a limit is an end of the type;
+    /// its `Relu` is exact in 8 bits alone. The larger and the smaller of two integers are exact always.
+    fn limit(&mut self, wide: TensorId, narrow: TensorId, limits: Limits) {
+        let Tensor {
+            data_type,
+            quantization,
+            ..
+        } = self.graph.tensor(wide).clone();
+        let zero = match &quantization {
+            Quantization::PerTensor(pair) => -i64::from(pair.offset),
+            _ => 0,
+        };
+        if data_type == DataType::UFixed8 && limits.high.is_none() && limits.low.map(i64::from) == Some(zero) {
+            self.op("Relu", Vec::new(), &[wide], &[narrow]);
+            return;
         }
-        let number = |q: i64| ((q.clamp(low, high) - zero_point) as f64 * scale) as f32;
-        Ok(Some((number(quant_min), number(quant_max))))
+        let mut from = wide;
+        let ends = [("ElementWiseMaximum", limits.low), ("ElementWiseMinimum", limits.high)];
+        let mut ends = ends.into_iter().filter_map(|(op, end)| Some((op, end?))).peekable();
+        while let Some((op, end)) = ends.next() {
+            let bytes = end.to_le_bytes()[..data_type.size()].to_vec();
+            let end = self.fixed(data_type, &[1], quantization.clone(), bytes);
+            let to = match ends.peek() {
+                Some(_) => self.like(wide),
+                None => narrow,
+            };
+            self.op(op, Vec::new(), &[from, end], &[to]);
+            from = to;
+        }
     }
 
     /// True if a value is in a tensor already.
@@ -677,9 +714,8 @@ impl<'a> Builder<'a> {
         });
         for output in outputs {
             if let Some(at) = self.clamps.iter().position(|(wide, ..)| wide == output) {
-                let (wide, narrow, low, high) = self.clamps.swap_remove(at);
-                let limits = vec![("min_value", Param::F32(low)), ("max_value", Param::F32(high))];
-                self.op("ReluMinMax", limits, &[wide], &[narrow]);
+                let (wide, narrow, limits) = self.clamps.swap_remove(at);
+                self.limit(wide, narrow, limits);
             }
         }
     }
@@ -738,9 +774,7 @@ impl<'a> Builder<'a> {
         let view = self.image.value(value);
         let constant = self.constant(value)?.ok_or_else(|| Error::internal("no weight"))?;
         let dims = self.dims(value)?;
-        let converted = || {
-packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype))
-        };
+        let converted = || packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype));
         let bytes = match layout {
             // Zeros, which large weights need not be walked over for.
             _ if !constant.known => vec![0; dims.iter().map(|d| *d as usize).product::<usize>() * data_type.size()],

@@ -129,7 +129,13 @@ impl Session for Loaded {
         executed?;
         for ((output, slot), room) in outputs.iter_mut().zip(&header.outputs).zip(&self.outputs) {
             if !room.is_empty() {
-                border::outward(slot.dtype, slot.convert, slot.pair(), room, &mut output.bytes[..slot.bytes()])?;
+                border::outward(
+                    slot.dtype,
+                    slot.convert,
+                    slot.pair(),
+                    room,
+                    &mut output.bytes[..slot.bytes()],
+                )?;
             }
         }
         if let Some(profile) = profile {

@@ -162,7 +162,10 @@ impl Flow {
             return Ok(());
         }
         // From f32 to f16 the rounding is what the program asks for.
-        let halves = node.outputs().iter().all(|v| image.value(v).dtype() == Some(DType::F16));
+        let halves = node
+            .outputs()
+            .iter()
+            .all(|v| image.value(v).dtype() == Some(DType::F16));
         let mut singles = node.inputs().filter(|value| is_single(&image, *value)).peekable();
         let rounds = singles.peek().is_some() && !halves && !singles.any(|value| self.rounded.contains(&value));
         match rounds {

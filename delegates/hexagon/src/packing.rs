@@ -102,6 +102,9 @@ pub fn spread(bytes: &[u8], size: usize, dims: &[u32], dim: usize, apart: u32, z
 /// # Errors
 /// A number that does not fit.
 pub fn converted(dtype: DType, bytes: &[u8], convert: Convert) -> Result<Vec<u8>, Refusal> {
+    if convert == Convert::Half {
+        return halves(DType::F32, bytes);
+    }
     let size = dtype.size().unwrap_or(1);
     let room = match convert {
         Convert::Same | Convert::FlipSign => bytes.len(),

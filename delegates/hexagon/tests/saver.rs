@@ -22,7 +22,10 @@ fn explore() {
         println!("{:?}", l.as_ref().err());
         if let Ok(l) = l {
             let mut graph = l.graph("add").unwrap();
-            println!("{:?}", graph.execute(&[&[1; 256], &[2; 256]], &mut [&mut [0; 256]], None));
+            println!(
+                "{:?}",
+                graph.execute(&[&[1; 256], &[2; 256]], &mut [&mut [0; 256]], None)
+            );
         }
     }
 }

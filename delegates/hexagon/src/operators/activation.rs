@@ -77,7 +77,9 @@ pub const OPERATORS: &[Operator] = &[
     composed!("aten::softplus", |n: &Node<'_>, b: &mut Builder<'_>, x| {
         let (beta, threshold) = (n.scalar(1)?.float(), n.scalar(2)?.float());
         if threshold < 12.0 {
-            return Err(Refusal::attribute(format!("a threshold of {threshold}, where the curve is not straight yet")));
+            return Err(Refusal::attribute(format!(
+                "a threshold of {threshold}, where the curve is not straight yet"
+            )));
         }
         softplus(b, x, beta)
     }),

@@ -43,7 +43,9 @@ fn cast(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (from, to) = (image.value(x).dtype(), image.value(out).dtype());
     let (have, want) = (elements(b, x)?, elements(b, out)?);
     if have.is_fixed() || want.is_fixed() {
-        return Err(Refusal::quantization("quantized numbers change their type by quantizing"));
+        return Err(Refusal::quantization(
+            "quantized numbers change their type by quantizing",
+        ));
     }
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;

@@ -53,7 +53,9 @@ pub fn elements(b: &Builder<'_>, value: ValueIndex) -> Result<Elements, Refusal>
         (quantized, dtype) => {
             let how = if quantized { "quantized as" } else { "of" };
             let name = view.name();
-            return Err(Refusal::dtype(format!("`{name}` is {how} {dtype}, which is not taken here")));
+            return Err(Refusal::dtype(format!(
+                "`{name}` is {how} {dtype}, which is not taken here"
+            )));
         }
     })
 }
@@ -213,7 +215,12 @@ pub fn number_in(b: &mut Builder<'_>, number: f64, like: TensorId) -> Result<Ten
         return b.number(number, like);
     };
     let q = integer_in(number, data_type, pair)?;
-    Ok(b.fixed(data_type, &[1], quantization, q.to_le_bytes()[..data_type.size()].to_vec()))
+    Ok(b.fixed(
+        data_type,
+        &[1],
+        quantization,
+        q.to_le_bytes()[..data_type.size()].to_vec(),
+    ))
 }
 
 /// The integer that stands for a number.
@@ -229,7 +236,9 @@ pub fn integer_in(number: f64, data_type: DataType, pair: ScaleOffset) -> Result
     let q = (number / f64::from(pair.scale)).round_ties_even() - f64::from(pair.offset);
     match number.is_finite() && (0.0..=most).contains(&q) {
         true => Ok(q as i32),
-        false => Err(Refusal::attribute(format!("{number} is beyond the numbers that the integers stand for"))),
+        false => Err(Refusal::attribute(format!(
+            "{number} is beyond the numbers that the integers stand for"
+        ))),
     }
 }
 
@@ -255,7 +264,9 @@ pub fn as_float(b: &mut Builder<'_>, x: TensorId, kind: Elements) -> Result<Tens
         Elements::Small if b.tensor(x).data_type.size() == 1 => {
             Ok(b.cast("Dequantize", x, DataType::Float16, Quantization::None))
         }
-        Elements::Fixed16 => Err(Refusal::quantization("16 bits are more than f16 arithmetic is exact to")),
+        Elements::Fixed16 => Err(Refusal::quantization(
+            "16 bits are more than f16 arithmetic is exact to",
+        )),
         _ => Err(Refusal::dtype("integers that f16 does not hold beside floats")),
     }
 }
@@ -277,7 +288,9 @@ pub fn give(b: &mut Builder<'_>, result: TensorId, out: ValueIndex, layout: Layo
             b.op("Quantize", Vec::new(), &[result], &[quantized]);
             Ok(())
         }
-        Elements::Fixed16 => Err(Refusal::quantization("16 bits are more than f16 arithmetic is exact to")),
+        Elements::Fixed16 => Err(Refusal::quantization(
+            "16 bits are more than f16 arithmetic is exact to",
+        )),
         _ => Err(Refusal::dtype("an integer result of float arithmetic")),
     }
 }
@@ -290,11 +303,14 @@ pub fn same(b: &mut Builder<'_>, tensor: TensorId, out: ValueIndex, layout: Layo
     let have = b.tensor(tensor);
     let (data_type, quantization) = b.representation(out)?;
     if data_type != have.data_type {
-        return Err(Refusal::dtype(format!("{} does not become {data_type} by moving", have.data_type)));
+        return Err(Refusal::dtype(format!(
+            "{} does not become {data_type} by moving",
+            have.data_type
+        )));
     }
     let dims = b.arranged_dims(out, layout)?;
     let tensor = b.reshaped(tensor, &dims)?;
-    if quantization == b.tensor(tensor).quantization && !b.is_narrowed(out)? {
+    if quantization == b.tensor(tensor).quantization && !b.is_narrowed(out) {
         b.bind(out, layout, tensor);
         return Ok(());
     }

@@ -275,7 +275,9 @@ fn triangle(node: &Node<'_>, b: &mut Builder<'_>, keeps: fn(i64, i64, i64) -> bo
     };
     let read = b.read(x, Layout::RowMajor)?;
     let places = (0..i64::from(rows)).flat_map(|row| (0..i64::from(columns)).map(move |column| (row, column)));
-    let mask: Vec<u8> = places.map(|(row, column)| u8::from(keeps(row, column, diagonal))).collect();
+    let mask: Vec<u8> = places
+        .map(|(row, column)| u8::from(keeps(row, column, diagonal)))
+        .collect();
     let mask = b.fixed(DataType::Bool, &[rows, columns], Quantization::None, mask);
     let zero = number_in(b, 0.0, read)?;
     let result = b.choose(mask, read, zero);

@@ -169,7 +169,9 @@ fn operands(
 fn computes(b: &Builder<'_>, node: &Node<'_>) -> Result<Elements, Refusal> {
     match elements(b, node.output(0)?)? {
         kind @ (Elements::Float | Elements::Fixed8 | Elements::Fixed16) => Ok(kind),
-        _ => Err(Refusal::dtype("integer arithmetic, which saturates there and wraps around in PyTorch")),
+        _ => Err(Refusal::dtype(
+            "integer arithmetic, which saturates there and wraps around in PyTorch",
+        )),
     }
 }
 
@@ -224,13 +226,7 @@ fn weighted(
 }
 
 /// `maximum`, `minimum`: nothing is rounded, so all types will do.
-fn extreme(
-    node: &Node<'_>,
-    b: &mut Builder<'_>,
-    first: usize,
-    second: usize,
-    op: &'static str,
-) -> Result<(), Refusal> {
+fn extreme(node: &Node<'_>, b: &mut Builder<'_>, first: usize, second: usize, op: &'static str) -> Result<(), Refusal> {
     let pair = [Operand::of(node, first)?, Operand::of(node, second)?];
     let out = node.output(0)?;
     let rank = b.image().value(out).rank();
@@ -255,7 +251,11 @@ pub fn between(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
             bounds.push((Operand::of(node, i)?, op));
         }
     }
-    let all: Vec<Operand> = bounds.iter().map(|(bound, _)| *bound).chain([Operand::Value(x)]).collect();
+    let all: Vec<Operand> = bounds
+        .iter()
+        .map(|(bound, _)| *bound)
+        .chain([Operand::Value(x)])
+        .collect();
     let layout = layout(b, &all, out)?;
     let kind = elements(b, out)?;
     if kind == Elements::Bool || kind != elements(b, x)? {

@@ -21,7 +21,7 @@ pub fn numbers(b: &Builder<'_>, value: ValueIndex) -> Result<DataType, Refusal> 
     }
 }
 
-/// The type that values of a layer have, all the same.
+/// The type that values of a layer have, all the same; integers that stand for themselves are not computed in.
 ///
 /// # Errors
 /// They have different ones, or not one of [`numbers`].
@@ -29,6 +29,13 @@ pub fn one_type(b: &Builder<'_>, values: &[ValueIndex]) -> Result<DataType, Refu
     let mut found = None;
     for value in values {
         let data_type = numbers(b, *value)?;
+        let view = b.image().value(*value);
+        if data_type.is_fixed() && view.quant().is_none() {
+            return Err(Refusal::dtype(format!(
+                "`{}` is of integers that stand for themselves",
+                view.name()
+            )));
+        }
         if *found.get_or_insert(data_type) != data_type {
             let name = b.image().value(*value).name();
             return Err(Refusal::dtype(format!(

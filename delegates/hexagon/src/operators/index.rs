@@ -134,7 +134,10 @@ fn rows(
 /// One index, of any dimension.
 fn one_index(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let all = node.optional_values(1)?;
-    let mut given = all.iter().enumerate().filter_map(|(dim, index)| index.map(|index| (dim, index)));
+    let mut given = all
+        .iter()
+        .enumerate()
+        .filter_map(|(dim, index)| index.map(|index| (dim, index)));
     match (given.next(), given.next()) {
         (Some((dim, index)), None) => rows(node, b, node.value(0)?, dim, index, true),
         _ => Err(Refusal::attribute("more than one index")),

@@ -59,7 +59,10 @@ pub const OPERATORS: &[Operator] = &[
         n.dim(1, rank)?,
         n.dim(2, rank)?
     )))),
-    operator!("aten::t", |n, b| swapped(n, b, |_, rank| Ok((0, rank.saturating_sub(1))))),
+    operator!("aten::t", |n, b| swapped(n, b, |_, rank| Ok((
+        0,
+        rank.saturating_sub(1)
+    )))),
     operator!("aten::expand", expanded),
     operator!("aten::expand_copy", expanded),
     operator!("aten::expand_as", expanded),

@@ -44,23 +44,15 @@ fn converted(b: &mut Builder<'_>, integers: TensorId, out: ValueIndex, layout: L
     let (data_type, quantization): (_, Quantization) = b.representation(out)?;
     let have = b.tensor(integers);
     let same = have.data_type == data_type && have.quantization == quantization;
-    if same && !b.is_narrowed(out)? {
+    if same && !b.is_narrowed(out) {
         b.bind(out, layout, integers);
         return Ok(());
     }
     if same {
-        return narrowed(b, integers, out, layout);
+        return b.write_limited(out, layout, integers);
     }
     let written = b.write(out, layout)?;
     b.op("Convert", Vec::new(), &[integers], &[written]);
-    Ok(())
-}
-
-/// Integers limited to those of a narrower range.
-fn narrowed(b: &mut Builder<'_>, integers: TensorId, out: ValueIndex, layout: Layout) -> Result<(), Refusal> {
-    let (low, high) = b.range_of(out)?;
-    let tensor = b.plain_write(out, layout)?;
-    b.op("ReluMinMax", super::common::limits(low, high), &[integers], &[tensor]);
     Ok(())
 }
 

@@ -445,10 +445,9 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
     ];
     if let Border::Constant(value) = border {
         params.push(match (&quantization, data_type) {
-            (Quantization::PerTensor(pair), _) => (
-                "pad_constant_value",
-                Param::I32(integer_in(value, data_type, *pair)?),
-            ),
+            (Quantization::PerTensor(pair), _) => {
+                ("pad_constant_value", Param::I32(integer_in(value, data_type, *pair)?))
+            }
             (_, DataType::Bool) => ("pad_constant_value", Param::I32(i32::from(value != 0.0))),
             _ => ("pad_constant_value", Param::F32(value as f32)),
         });

@@ -67,9 +67,16 @@ pub const OPERATORS: &[Operator] = &[
         let near = b.limited(x, -8192.0, 8192.0);
         Ok(b.unary("ElementWiseAtan", near))
     }),
-    composed!("aten::reciprocal", |b: &mut Builder<'_>, x| b
-        .before("ElementWiseDivide", 1.0, x)),
-    composed!("aten::exp2", |b: &mut Builder<'_>, x| b.before("ElementWisePower", 2.0, x)),
+    composed!("aten::reciprocal", |b: &mut Builder<'_>, x| b.before(
+        "ElementWiseDivide",
+        1.0,
+        x
+    )),
+    composed!("aten::exp2", |b: &mut Builder<'_>, x| b.before(
+        "ElementWisePower",
+        2.0,
+        x
+    )),
     composed!("aten::expm1", |b: &mut Builder<'_>, x| {
         let power = b.unary("ElementWiseExp", x);
         b.with("ElementWiseSubtract", power, 1.0)
