@@ -587,6 +587,17 @@ impl<'a> Builder<'a> {
         self.dequantized.get(&value).copied()
     }
 
+    /// The quantized value that a value becomes, if that is all that is done with it.
+    pub fn quantized_alone(&self, value: ValueIndex) -> Option<ValueIndex> {
+        if self.image.outputs().iter().any(|v| v == value) {
+            return None;
+        }
+        let mut readers = self.image.nodes().filter(|node| node.inputs().any(|v| v == value));
+        let (only, more) = (readers.next()?, readers.next());
+        let quantizes = only.op() == "quantized_decomposed::quantize_per_tensor" && more.is_none();
+        quantizes.then(|| only.outputs().get(0)).flatten()
+    }
+
     /// The tensor of an f32 input of the graph that comes in as the integers of `quantized`; `None`: it is no input, or something else is
     /// done with it than quantizing it so.
     ///

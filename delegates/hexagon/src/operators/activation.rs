@@ -1,12 +1,14 @@
 //! Activations.
 
-use super::common::{Elements, Steps, elements, floats, give, limits};
+use super::common::{Elements, Steps, elements, floats, give, limits, nearest_in, same};
 use super::elementwise::{between, island};
 use super::unary::native;
 use crate::builder::{Builder, Layout, axis};
 use crate::caps::{Operator, Refusal};
-use crate::graph::{Param, TensorId};
+use crate::graph::{Param, Quantization, TensorId};
 use crate::node::Node;
+use delegraph_sdk::DType;
+use delegraph_sdk::image::ValueIndex;
 
 macro_rules! operator {
     ($name:literal, $lower:expr) => {
@@ -43,9 +45,12 @@ pub const OPERATORS: &[Operator] = &[
     operator!("aten::clamp_min", |n, b| limit(n, b, Some(n.scalar(1)?.float()), None)),
     operator!("aten::clamp_max", |n, b| limit(n, b, None, Some(n.scalar(1)?.float()))),
     operator!("aten::clamp.Tensor", between),
-    operator!("aten::sigmoid", |n, b| native(n, b, "Sigmoid")),
-    operator!("aten::tanh", |n, b| native(n, b, "Tanh")),
-    operator!("aten::hardswish", |n, b| native(n, b, "HardSwish")),
+    operator!("aten::sigmoid", |n, b| match is_half(n, b)? {
+        true => island(n, b, &[0], |b, x| gate(b, x[0])),
+        false => native(n, b, "Sigmoid"),
+    }),
+    operator!("aten::tanh", |n, b| native8(n, b, "Tanh")),
+    operator!("aten::hardswish", |n, b| native8(n, b, "HardSwish")),
     operator!("aten::gelu", gelu),
     operator!("aten::prelu", prelu),
     composed!("aten::leaky_relu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
@@ -53,8 +58,8 @@ pub const OPERATORS: &[Operator] = &[
         sloped(b, x, slope)
     }),
     composed!("aten::silu", |_: &Node<'_>, b: &mut Builder<'_>, x| {
-        let gate = b.unary("Sigmoid", x);
-        Ok(b.binary("ElementWiseMultiply", x, gate))
+        let below = denominator(b, x)?;
+        Ok(b.binary("ElementWiseDivide", x, below))
     }),
     composed!("aten::hardsigmoid", |_: &Node<'_>, b: &mut Builder<'_>, x| {
         let part = b.with("ElementWiseMultiply", x, 1.0 / 6.0)?;
@@ -132,13 +137,16 @@ fn limit(node: &Node<'_>, b: &mut Builder<'_>, low: Option<f64>, high: Option<f6
                 result = b.binary(op, result, bound);
             }
         }
-        return super::common::same(b, result, out, layout);
+        return same(b, result, out, layout);
     }
     if kind == Elements::Bool {
         return Err(Refusal::dtype("booleans"));
     }
     if low.is_some_and(f64::is_nan) || high.is_some_and(f64::is_nan) {
         return Err(Refusal::attribute("a bound that is no number"));
+    }
+    if kind.is_fixed() && !(kind == Elements::Fixed8 && (low, high) == (Some(0.0), None)) {
+        return limit_integers(b, read, out, layout, [low, high]);
     }
     let written = b.write(out, layout)?;
     match (low, high) {
@@ -154,10 +162,36 @@ fn limit(node: &Node<'_>, b: &mut Builder<'_>, low: Option<f64>, high: Option<f6
     Ok(())
 }
 
+/// Limits of quantized numbers, by the larger and the smaller of two integers of the result's scale: the library's `ReluMinMax` and, in
+/// 16 bits, its `Relu` leave some of them as they are.
+fn limit_integers(
+    b: &mut Builder<'_>,
+    read: TensorId,
+    out: ValueIndex,
+    layout: Layout,
+    limits: [Option<f64>; 2],
+) -> Result<(), Refusal> {
+    let (data_type, quantization) = b.representation(out)?;
+    let Quantization::PerTensor(pair) = quantization else {
+        return Err(Refusal::quantization("not quantized by one scale"));
+    };
+    let mut result = match b.tensor(read).quantization == quantization {
+        true => read,
+        false => b.cast("Convert", read, data_type, quantization.clone()),
+    };
+    for (limit, op) in limits.into_iter().zip(["ElementWiseMaximum", "ElementWiseMinimum"]) {
+        let Some(limit) = limit else { continue };
+        let q = nearest_in(limit, data_type, pair).to_le_bytes();
+        let limit = b.fixed(data_type, &[1], quantization.clone(), q[..data_type.size()].to_vec());
+        result = b.binary(op, result, limit);
+    }
+    same(b, result, out, layout)
+}
+
 /// The library's own is that of the error function; the other is its approximation, by the formula.
 fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     match node.str(1)? {
-        "none" => native(node, b, "Gelu"),
+        "none" => native8(node, b, "Gelu"),
         "tanh" => island(node, b, &[0], |b, x| {
             // 0.5 x (1 + tanh(y)) is x sigmoid(2 y).
             let x = x[0];
@@ -166,11 +200,40 @@ fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
             let inner = b.with("ElementWiseAdd", inner, 1.0)?;
             let slope = b.with("ElementWiseMultiply", x, 2.0 * (2.0 / std::f64::consts::PI).sqrt())?;
             let argument = b.binary("ElementWiseMultiply", slope, inner);
-            let gate = b.unary("Sigmoid", argument);
-            Ok(b.binary("ElementWiseMultiply", x, gate))
+            let below = denominator(b, argument)?;
+            Ok(b.binary("ElementWiseDivide", x, below))
         }),
         other => Err(Refusal::attribute(format!("gelu `{other}`"))),
     }
+}
+
+/// A node of the library that is exact to a step in 8 bits, and not in 16.
+fn native8(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), Refusal> {
+    match elements(b, node.output(0)?)? {
+        Elements::Fixed16 => Err(Refusal::quantization("the library is off by more than a step in 16 bits")),
+        _ => native(node, b, op),
+    }
+}
+
+/// True if the result is to be as exact as f16 is.
+fn is_half(node: &Node<'_>, b: &Builder<'_>) -> Result<bool, Refusal> {
+    let out = node.output(0)?;
+    Ok(b.image().value(out).dtype() == Some(DType::F16))
+}
+
+/// `1 + exp(-x)`, which a sigmoid is the inverse of: the library's own sigmoid is off by half a thousandth, a multiple of small results.
+fn denominator(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    let negative = b.unary("ElementWiseNeg", x);
+    // exp(11) is within f16; what is smaller than its inverse is 0 in good company.
+    let near = b.limited(negative, -65504.0, 11.0);
+    let power = b.unary("ElementWiseExp", near);
+    b.with("ElementWiseAdd", power, 1.0)
+}
+
+/// The sigmoid.
+fn gate(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    let below = denominator(b, x)?;
+    b.before("ElementWiseDivide", 1.0, below)
 }
 
 /// A slope below 0.
@@ -261,7 +324,7 @@ fn glu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let halves = [(); 2].map(|()| b.temporary(tensor.data_type, &tensor.dims, tensor.quantization.clone()));
     let params = vec![("axis", Param::U32(at)), ("split_index", Param::list(&[half]))];
     b.op("Split", params, &[read], &halves);
-    let gate = b.unary("Sigmoid", halves[1]);
-    let result = b.binary("ElementWiseMultiply", halves[0], gate);
+    let below = denominator(b, halves[1])?;
+    let result = b.binary("ElementWiseDivide", halves[0], below);
     give(b, result, out, layout)
 }

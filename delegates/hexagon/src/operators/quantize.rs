@@ -3,7 +3,7 @@
 //! At the border of a graph both are done on the host, in f32: an f32 input that is only quantized comes in as integers, and a dequantized
 //! output leaves as integers (`Convert::Quantize`). So nothing loses what f16 has not. A dequantization that is quantized again is one node.
 
-use super::common::{Elements, elements};
+use super::common::{Elements, elements, quantized_as};
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Quantization, TensorId};
@@ -71,7 +71,7 @@ fn quantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
     let written = b.write(out, layout)?;
-    b.op("Quantize", Vec::new(), &[read], &[written]);
+    quantized_as(b, read, written);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All of them work along dimensions, so they take what lies channels last as it lies.
 
-use super::common::{Elements, elements, integer_in, moved, number_in, same};
+use super::common::{Elements, Steps, elements, integer_in, moved, number_in, same};
 use crate::builder::{Builder, Layout, axis};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{DataType, Param, Quantization, TensorId};
@@ -256,6 +256,10 @@ fn joined(node: &Node<'_>, b: &mut Builder<'_>, stack: bool) -> Result<(), Refus
         true => Layout::RowMajor,
         false => b.elementwise_layout(&values, out)?,
     };
+    if let Some(integers) = integers_joined(b, &values, out, dim, stack)? {
+        b.dequantize_later(out, integers, Layout::RowMajor);
+        return Ok(());
+    }
     let mut inputs = Vec::with_capacity(values.len());
     for value in values {
         if !stack && b.image().value(value).rank() != rank {
@@ -277,6 +281,37 @@ fn joined(node: &Node<'_>, b: &mut Builder<'_>, stack: bool) -> Result<(), Refus
         b.op("Concat", vec![("axis", Param::U32(at))], inputs, &[written]);
         Ok(())
     })
+}
+
+/// Dequantized values that are joined and quantized again stay integers, of the scale that they then have.
+fn integers_joined(
+    b: &mut Builder<'_>,
+    values: &[ValueIndex],
+    out: ValueIndex,
+    dim: usize,
+    stack: bool,
+) -> Result<Option<TensorId>, Refusal> {
+    let parts: Option<Vec<(TensorId, Layout)>> = values.iter().map(|value| b.integers_of(*value)).collect();
+    let (Some(parts), Some(quantized), false) = (parts, b.quantized_alone(out), stack) else {
+        return Ok(None);
+    };
+    if parts.iter().any(|(_, layout)| *layout != Layout::RowMajor) {
+        return Ok(None);
+    }
+    let (data_type, quantization) = b.representation(quantized)?;
+    let mut inputs = Vec::with_capacity(parts.len());
+    for (part, _) in parts {
+        let have = b.tensor(part);
+        let same = have.data_type == data_type && have.quantization == quantization;
+        inputs.push(match same {
+            true => part,
+            false => b.cast("Convert", part, data_type, quantization.clone()),
+        });
+    }
+    let dims = b.dims(out)?;
+    let joined = b.temporary(data_type, &dims, quantization);
+    b.op("Concat", vec![("axis", Param::U32(dim as u32))], &inputs, &[joined]);
+    Ok(Some(joined))
 }
 
 fn flipped(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
@@ -436,6 +471,8 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
     let scheme = match border {
         Border::Constant(_) => 0,
         Border::Reflect => 2,
+        // The library drops one side of it in f16.
+        Border::Edge if kind != Elements::Bool => return edged(b, read, out, layout, &amounts),
         Border::Edge => 3,
     };
     let flat: Vec<u32> = amounts.iter().flatten().copied().collect();
@@ -456,6 +493,32 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
         b.op("Pad", params, read, &[written]);
         Ok(())
     })
+}
+
+/// A border of the elements beside it, by an index of each dimension.
+fn edged(
+    b: &mut Builder<'_>,
+    mut read: TensorId,
+    out: ValueIndex,
+    layout: Layout,
+    amounts: &[[u32; 2]],
+) -> Result<(), Refusal> {
+    for (at, [before, after]) in amounts.iter().enumerate() {
+        let mut tensor = b.tensor(read).clone();
+        let size = tensor.dims[at];
+        if before + after == 0 {
+            continue;
+        }
+        let count = before + size + after;
+        let place = |i: u32| i.saturating_sub(*before).min(size - 1) as i32;
+        let bytes = (0..count).flat_map(|i| place(i).to_le_bytes()).collect();
+        let index = b.fixed(DataType::Int32, &[count], Quantization::None, bytes);
+        tensor.dims[at] = count;
+        let wide = b.temporary(tensor.data_type, &tensor.dims, tensor.quantization);
+        b.op("Gather", vec![("axis", Param::I32(at as i32))], &[read, index], &[wide]);
+        read = wide;
+    }
+    same(b, read, out, layout)
 }
 
 /// A border of a number, by concatenation with constants: the library pads no integers.

@@ -51,7 +51,13 @@ pub const OPERATORS: &[Operator] = &[
         let whole = truncated(b, x)?;
         Ok(b.binary("ElementWiseSubtract", x, whole))
     }),
-    native!("aten::exp", "ElementWiseExp"),
+    Operator {
+        name: "aten::exp",
+        lower: |n, b| match elements(b, n.output(0)?)? {
+            Elements::Float => island(n, b, &[0], |b, x| exponential(b, x[0])),
+            _ => native(n, b, "ElementWiseExp"),
+        },
+    },
     native!("aten::log", "ElementWiseLog"),
     native!("aten::sqrt", "ElementWiseSquareRoot"),
     native!("aten::rsqrt", "ElementWiseRsqrt"),
@@ -78,7 +84,7 @@ pub const OPERATORS: &[Operator] = &[
         x
     )),
     composed!("aten::expm1", |b: &mut Builder<'_>, x| {
-        let power = b.unary("ElementWiseExp", x);
+        let power = exponential(b, x)?;
         b.with("ElementWiseSubtract", power, 1.0)
     }),
     composed!("aten::log1p", |b: &mut Builder<'_>, x| {
@@ -162,6 +168,15 @@ fn exact(
     same(b, result, out, layout)
 }
 
+/// The library's gives NaN for what is beyond f16, which infinity is in f16.
+fn exponential(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    let power = b.unary("ElementWiseExp", x);
+    // The logarithm of 65520, from where on f16 rounds to infinity.
+    let beyond = b.truth_with("ElementWiseGreaterEqual", x, 11.0899)?;
+    let infinity = b.number(f64::INFINITY, x)?;
+    Ok(b.choose(beyond, infinity, power))
+}
+
 /// Towards 0.
 fn truncated(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
     let below = b.truth_with("ElementWiseLess", x, 0.0)?;
@@ -180,7 +195,7 @@ fn sine(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
 /// Half of `exp(x) op exp(-x)`
 fn hyperbolic(b: &mut Builder<'_>, x: TensorId, op: &'static str) -> Result<TensorId, Refusal> {
     let negative = b.unary("ElementWiseNeg", x);
-    let (up, down) = (b.unary("ElementWiseExp", x), b.unary("ElementWiseExp", negative));
+    let (up, down) = (exponential(b, x)?, exponential(b, negative)?);
     let both = b.binary(op, up, down);
     b.with("ElementWiseMultiply", both, 0.5)
 }
