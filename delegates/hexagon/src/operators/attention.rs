@@ -5,6 +5,7 @@
 
 use super::images;
 use super::matmul::{multiply, scaled};
+use super::softmax;
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{DataType, Param, Quantization, TensorId};
@@ -137,6 +138,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, at: &Arguments) -> Result<(), Ref
     if let Some(mask) = mask {
         (scores, shown) = masked(b, scores, mask)?;
     }
+    let scores = softmax::below_largest(b, scores);
     let mut shares = b.like(scores);
     let axis = b.tensor(scores).dims.len() as u32 - 1;
     b.op("Softmax", vec![("axis", Param::U32(axis))], &[scores], &[shares]);

@@ -32,11 +32,7 @@ pub const OPERATORS: &[Operator] = &[
 ];
 
 /// A dimension of a value moved behind all others: the tensor, and the order that it is in; `None`: it is there in `layout`.
-fn behind(
-    b: &mut Builder<'_>,
-    x: ValueIndex,
-    dim: usize,
-) -> Result<(TensorId, Layout, Option<Vec<u32>>), Refusal> {
+fn behind(b: &mut Builder<'_>, x: ValueIndex, dim: usize) -> Result<(TensorId, Layout, Option<Vec<u32>>), Refusal> {
     let rank = b.image().value(x).rank().max(1);
     if dim == 1 && rank >= 3 {
         return Ok((b.read(x, Layout::ChannelsLast)?, Layout::ChannelsLast, None));
@@ -69,7 +65,9 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), R
     }
     let (read, layout, order) = behind(b, x, dim)?;
     if kind == Elements::Fixed16 {
-        return Err(Refusal::quantization("the library is off by more than a step in 16 bits"));
+        return Err(Refusal::quantization(
+            "the library is off by more than a step in 16 bits",
+        ));
     }
     let read = match kind {
         Elements::Float => below_largest(b, read),
@@ -97,10 +95,7 @@ pub fn below_largest(b: &mut Builder<'_>, x: TensorId) -> TensorId {
     let last = dims.len() - 1;
     dims[last] = 1;
     let most = b.temporary(DataType::Float16, &dims, Quantization::None);
-    let params = vec![
-        ("axes", Param::list(&[last as u32])),
-        ("keep_dims", Param::Bool(true)),
-    ];
+    let params = vec![("axes", Param::list(&[last as u32])), ("keep_dims", Param::Bool(true))];
     b.op("ReduceMax", params, &[x], &[most]);
     b.binary("ElementWiseSubtract", x, most)
 }
