@@ -689,14 +689,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// A number that the type does not hold.
     pub fn number(&mut self, number: f64, like: TensorId) -> Result<TensorId, Refusal> {
-        self.number_of(number, self.graph.tensor(like).data_type)
-    }
-
-    /// A constant of one element of a type.
-    ///
-    /// # Errors
-    /// As [`Builder::number`].
-    pub fn number_of(&mut self, number: f64, data_type: DataType) -> Result<TensorId, Refusal> {
+        let data_type = self.graph.tensor(like).data_type;
         let (quantization, bytes) = packing::number(number, data_type)
             .ok_or_else(|| Refusal::attribute(format!("{number} beside {data_type}")))?;
         Ok(self.fixed(data_type, &[1], quantization, bytes))

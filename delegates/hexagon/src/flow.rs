@@ -2,7 +2,7 @@
 //!
 //! f32 becomes f16 where it enters a graph. An operator that rounds nothing (it moves, selects, compares) would give rounded numbers for
 //! exact ones there, and be worth little: it stays on the host. Behind one that computes, and so rounds to f16 anyway, nothing is lost, and
-//! it is taken. f16, integers and quantized numbers are never rounded.
+//! it is taken. f16, integers and quantized numbers are never rounded, and what is made of integers is exact.
 
 use crate::caps::Refusal;
 use delegraph_sdk::DType;
@@ -155,10 +155,13 @@ pub fn is_exact(op: &str) -> bool {
     EXACT.binary_search(&base(op)).is_ok()
 }
 
-/// Which values are rounded to f16, while the nodes of an image are asked about in their order.
+/// Which values are of f16, while the nodes of an image are asked about in their order.
 #[derive(Debug, Default)]
 pub struct Flow {
+    /// Computed in f16: what is moved with them may be rounded.
     rounded: HashSet<ValueIndex>,
+    /// Made of other types, and exact in f16.
+    exact: HashSet<ValueIndex>,
 }
 
 fn is_single(image: &ImageView<'_>, value: ValueIndex) -> bool {
@@ -183,30 +186,49 @@ impl Flow {
                 )),
             };
         }
-        if !is_exact(node.op()) {
+        if !rounds_nothing(node) {
             return Ok(());
         }
         // From f32 to f16 the rounding is what the program asks for.
-        let halves = node
-            .outputs()
-            .iter()
-            .all(|v| image.value(v).dtype() == Some(DType::F16));
-        let mut singles = node.inputs().filter(|value| is_single(&image, *value)).peekable();
-        let rounds = singles.peek().is_some() && !halves && !singles.any(|value| self.rounded.contains(&value));
-        match rounds {
-            false => Ok(()),
-            true => Err(Refusal::dtype(
+        let halves = node.outputs().iter().all(|v| image.value(v).dtype() == Some(DType::F16));
+        let singles: Vec<ValueIndex> = node.inputs().filter(|value| is_single(&image, *value)).collect();
+        let exact = singles.iter().all(|value| self.exact.contains(value));
+        match halves || exact || self.is_behind(node) {
+            true => Ok(()),
+            false => Err(Refusal::dtype(
                 "it rounds nothing, and f32 that nobody has computed in f16 would be rounded to it",
             )),
         }
+    }
+
+    /// True if a node reads what was computed in f16.
+    fn is_behind(&self, node: &NodeView<'_>) -> bool {
+        node.inputs().any(|value| self.rounded.contains(&value))
     }
 
     /// A node was taken: what it makes of f32 is of f16 from here on.
     pub fn take(&mut self, node: &NodeView<'_>) {
         let image = node.image();
         let singles = node.outputs().iter().filter(|value| is_single(&image, *value));
-        self.rounded.extend(singles);
+        match rounds_nothing(node) && !self.is_behind(node) {
+            true => self.exact.extend(singles),
+            false => self.rounded.extend(singles),
+        }
     }
+}
+
+/// True if a node rounds nothing: an operator that never does, or a product by a power of two.
+fn rounds_nothing(node: &NodeView<'_>) -> bool {
+    let scales = matches!(
+        node.op(),
+        "aten::mul.Tensor" | "aten::mul.Scalar" | "aten::div.Tensor" | "aten::div.Scalar"
+    );
+    let number = || node.arg(1).float().or(node.arg(1).int().map(|i| i as f64));
+    is_exact(node.op()) || (scales && number().is_some_and(is_power_of_two))
+}
+
+fn is_power_of_two(number: f64) -> bool {
+    number.is_normal() && number.to_bits() & ((1 << 52) - 1) == 0
 }
 
 #[cfg(test)]
@@ -217,6 +239,7 @@ mod tests {
     #[test]
     fn operators_are_found() {
         assert!(EXACT.is_sorted());
+        assert!(is_power_of_two(-0.25) && is_power_of_two(8.0) && !is_power_of_two(3.0) && !is_power_of_two(0.0));
         assert!(is_exact("aten::slice.Tensor") && is_exact("aten::view") && !is_exact("aten::add.Tensor"));
     }
 

@@ -214,7 +214,7 @@ impl<'s> Numerics<'s> {
         }
         let stateful = !module.states.is_empty();
         let taken = self.engine.compile(module, trial)?;
-        if let Some(reason) = unpromised(trial.subject, rule, steps).or_else(|| beyond(&taken.precision, steps)) {
+        if let Some(reason) = unpromised(trial.subject, steps).or_else(|| beyond(&taken.precision, rule, steps)) {
             return Err(Failure::skip(reason));
         }
         let mut session = self.engine.open(&taken, "case", trial)?;
@@ -333,9 +333,9 @@ fn floats<'s>(steps: &'s [Run<'_>]) -> impl Iterator<Item = f64> + 's {
     })
 }
 
-/// What the manifest promises nothing of, where a case is about that.
-fn unpromised(subject: &Subject, rule: &Rule, steps: &[Run<'_>]) -> Option<String> {
-    let (_, manifest) = subject.manifest.as_ref().filter(|_| rule.policy == tolerance::Policy::NonFinite)?;
+/// What a case has, and the manifest promises nothing of.
+fn unpromised(subject: &Subject, steps: &[Run<'_>]) -> Option<String> {
+    let (_, manifest) = subject.manifest.as_ref()?;
     let has = |what: fn(f64) -> bool| floats(steps).any(what);
     let key = match () {
         () if !manifest.numeric.nan && has(f64::is_nan) => "nan",
@@ -346,10 +346,13 @@ fn unpromised(subject: &Subject, rule: &Rule, steps: &[Run<'_>]) -> Option<Strin
 }
 
 /// Numbers that the precision which a blob declares does not have.
-fn beyond(precision: &str, steps: &[Run<'_>]) -> Option<String> {
+fn beyond(precision: &str, rule: &Rule, steps: &[Run<'_>]) -> Option<String> {
     let narrow = tolerance::narrower(delegraph_types::DType::F32, precision);
     if narrow == delegraph_types::DType::F32 {
         return None;
+    }
+    if rule.policy == tolerance::Policy::Denormal {
+        return Some(format!("denormal numbers of f32 are none of `{precision}`, which the blob declares to compute in"));
     }
     let most = tolerance::largest(narrow);
     let number = floats(steps).find(|number| number.is_finite() && number.abs() > most)?;

@@ -2,7 +2,7 @@
 
 use super::common::{Elements, Steps, elements, floats, give, limits, nearest_in, same};
 use super::elementwise::{between, island};
-use super::unary::native;
+use super::unary::{LEAST_EXPONENT, decay, native};
 use crate::builder::{Builder, Layout, axis};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Param, Quantization, TensorId};
@@ -191,6 +191,8 @@ fn limit_integers(
 /// The library's own is that of the error function; the other is its approximation, by the formula.
 fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     match node.str(1)? {
+        // The library's is off by half a thousandth, which is much where nothing larger is beside it.
+        "none" if b.image().value(node.output(0)?).rank() == 0 => Err(Refusal::shape("a single number")),
         "none" => native8(node, b, "Gelu"),
         "tanh" => island(node, b, &[0], |b, x| {
             // 0.5 x (1 + tanh(y)) is x sigmoid(2 y).
@@ -227,7 +229,7 @@ fn is_half(node: &Node<'_>, b: &Builder<'_>) -> Result<bool, Refusal> {
 fn denominator(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
     let negative = b.unary("ElementWiseNeg", x);
     // exp(11) is within f16; what is smaller than its inverse is 0 in good company.
-    let near = b.limited(negative, -65504.0, 11.0);
+    let near = b.limited(negative, LEAST_EXPONENT, 11.0);
     let power = b.unary("ElementWiseExp", near);
     b.with("ElementWiseAdd", power, 1.0)
 }
@@ -277,12 +279,11 @@ fn exponential(
     positive: f64,
     inner: f64,
 ) -> Result<TensorId, Refusal> {
-    let below = b.limited(x, -65504.0, 0.0);
     let below = match inner {
-        1.0 => below,
-        _ => b.with("ElementWiseMultiply", below, inner)?,
+        1.0 => x,
+        _ => b.with("ElementWiseMultiply", x, inner)?,
     };
-    let power = b.unary("ElementWiseExp", below);
+    let power = decay(b, below);
     let less = b.with("ElementWiseSubtract", power, 1.0)?;
     let less = b.with("ElementWiseMultiply", less, negative)?;
     let above = b.unary("Relu", x);
@@ -301,7 +302,7 @@ fn softplus(b: &mut Builder<'_>, x: TensorId, beta: f64) -> Result<TensorId, Ref
     };
     let size = b.unary("ElementWiseAbs", x);
     let negative = b.unary("ElementWiseNeg", size);
-    let power = b.unary("ElementWiseExp", negative);
+    let power = decay(b, negative);
     let next = b.with("ElementWiseAdd", power, 1.0)?;
     let rest = b.unary("ElementWiseLog", next);
     let above = b.unary("Relu", x);

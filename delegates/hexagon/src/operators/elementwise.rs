@@ -304,6 +304,7 @@ fn power(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
             }
         }
         _ => {
+            super::unary::only_half(node, b)?;
             let [x, y] = operands(b, Elements::Float, pair, rank, layout)?;
             b.binary("ElementWisePower", x, y)
         }

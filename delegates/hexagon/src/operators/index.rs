@@ -203,7 +203,7 @@ fn scattered(node: &Node<'_>, b: &mut Builder<'_>, reduction: u32) -> Result<(),
 }
 
 /// A constant of one number.
-pub fn filled(b: &mut Builder<'_>, one: TensorId, dims: &[u32]) -> Result<TensorId, Refusal> {
+fn filled(b: &mut Builder<'_>, one: TensorId, dims: &[u32]) -> Result<TensorId, Refusal> {
     let tensor = b.tensor(one).clone();
     let crate::graph::TensorKind::Static(element) = tensor.kind else {
         return Err(Refusal::attribute("no constant"));

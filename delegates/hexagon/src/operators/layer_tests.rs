@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// An image with its weights.
-struct Program {
+pub(super) struct Program {
     image: ImageBuilder,
     bytes: Bytes,
 }
@@ -51,7 +51,7 @@ fn words(bytes: &[u8]) -> Vec<i32> {
         .collect()
 }
 
-fn per_tensor(scale: f64, zero_point: i64, quant_min: i64, quant_max: i64) -> Option<Quant> {
+pub(super) fn per_tensor(scale: f64, zero_point: i64, quant_min: i64, quant_max: i64) -> Option<Quant> {
     Some(Quant::PerTensor {
         scale,
         zero_point,
@@ -61,19 +61,19 @@ fn per_tensor(scale: f64, zero_point: i64, quant_min: i64, quant_max: i64) -> Op
 }
 
 impl Program {
-    fn new() -> Program {
+    pub(super) fn new() -> Program {
         Program {
             image: ImageBuilder::new("g"),
             bytes: Bytes::default(),
         }
     }
 
-    fn ty(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>) -> Type {
+    pub(super) fn ty(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>) -> Type {
         let dims = dims.iter().map(|d| self.image.int(*d)).collect();
         Type::Tensor { dtype, dims, quant }
     }
 
-    fn input(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>) -> Arg {
+    pub(super) fn input(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>) -> Arg {
         let ty = self.ty(dtype, dims, quant);
         Arg::Value(self.image.input(&format!("x{}", self.bytes.0.len()), &ty))
     }
@@ -84,14 +84,14 @@ impl Program {
         self.image.weight(id, dtype, dims)
     }
 
-    fn weight(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>, bytes: Vec<u8>) -> Arg {
+    pub(super) fn weight(&mut self, dtype: DType, dims: &[i64], quant: Option<Quant>, bytes: Vec<u8>) -> Arg {
         let ty = self.ty(dtype, dims, quant);
         let weight = self.stored(dtype, dims, bytes);
         let name = format!("w{}", self.bytes.0.len());
         Arg::Value(self.image.weight_value(&name, &ty, weight))
     }
 
-    fn floats(&mut self, dims: &[i64], numbers: &[f32]) -> Arg {
+    pub(super) fn floats(&mut self, dims: &[i64], numbers: &[f32]) -> Arg {
         let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         self.weight(DType::F32, dims, None, bytes)
     }
@@ -101,11 +101,11 @@ impl Program {
         self.stored(DType::F32, dims, bytes)
     }
 
-    fn ints(&mut self, list: &[i64]) -> Arg {
+    pub(super) fn ints(&mut self, list: &[i64]) -> Arg {
         Arg::Ints(list.iter().map(|i| self.image.int(*i)).collect())
     }
 
-    fn node(&mut self, op: &str, args: &[Arg], results: &[Type]) -> Vec<ValueIndex> {
+    pub(super) fn node(&mut self, op: &str, args: &[Arg], results: &[Type]) -> Vec<ValueIndex> {
         let names: Vec<String> = (0..results.len()).map(|i| format!("{op}.{i}")).collect();
         let outputs: Vec<(&str, &Type)> = names.iter().map(String::as_str).zip(results).collect();
         let name = format!("{op}.n{}", self.bytes.0.len());
@@ -113,12 +113,12 @@ impl Program {
     }
 
     /// The graph as it is compiled, and whether each node alone is taken.
-    fn lowered(mut self, op: &str, args: &[Arg], result: Type) -> Result<Graph, String> {
+    pub(super) fn lowered(mut self, op: &str, args: &[Arg], result: Type) -> Result<Graph, String> {
         let out = self.node(op, args, &[result]);
         self.finished(&out[..1])
     }
 
-    fn finished(mut self, outputs: &[ValueIndex]) -> Result<Graph, String> {
+    pub(super) fn finished(mut self, outputs: &[ValueIndex]) -> Result<Graph, String> {
         outputs.iter().for_each(|v| self.image.output(*v));
         let bytes = self.image.finish().unwrap();
         let view = verify(&bytes).unwrap();
@@ -143,23 +143,23 @@ impl Program {
     }
 }
 
-fn ops(graph: &Graph) -> Vec<&'static str> {
+pub(super) fn ops(graph: &Graph) -> Vec<&'static str> {
     graph.nodes.iter().map(|node| node.op).collect()
 }
 
-fn the<'g>(graph: &'g Graph, op: &str) -> &'g Node {
+pub(super) fn the<'g>(graph: &'g Graph, op: &str) -> &'g Node {
     graph.nodes.iter().find(|node| node.op == op).unwrap()
 }
 
-fn operand<'g>(graph: &'g Graph, node: &Node, i: usize) -> &'g Tensor {
+pub(super) fn operand<'g>(graph: &'g Graph, node: &Node, i: usize) -> &'g Tensor {
     graph.tensor(node.inputs[i])
 }
 
-fn param<'g>(node: &'g Node, name: &str) -> &'g Param {
+pub(super) fn param<'g>(node: &'g Node, name: &str) -> &'g Param {
     &node.params.iter().find(|(n, _)| *n == name).unwrap().1
 }
 
-fn fixed(tensor: &Tensor) -> &[u8] {
+pub(super) fn fixed(tensor: &Tensor) -> &[u8] {
     match &tensor.kind {
         TensorKind::Static(bytes) => bytes,
         _ => panic!("{} is no constant", tensor.name),

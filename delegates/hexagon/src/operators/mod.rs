@@ -6,7 +6,8 @@ pub mod cast;
 pub mod common;
 pub mod compare;
 pub mod conv;
-pub mod create;
+#[cfg(test)]
+mod element_tests;
 pub mod elementwise;
 mod images;
 pub mod index;
@@ -40,7 +41,6 @@ pub const FAMILIES: &[&[Operator]] = &[
     slices::OPERATORS,
     index::OPERATORS,
     cast::OPERATORS,
-    create::OPERATORS,
     quantize::OPERATORS,
     conv::OPERATORS,
     linear::OPERATORS,

@@ -249,6 +249,9 @@ fn spread(node: &Node<'_>, b: &mut Builder<'_>, root: bool, correction: bool) ->
     give(b, answer, out, result)
 }
 
+/// Most elements that are summed up one by one.
+const LONGEST_SUM: u32 = 16;
+
 fn so_far(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (x, out) = (node.value(0)?, node.output(0)?);
     if elements(b, x)? != Elements::Float || elements(b, out)? != Elements::Float {
@@ -260,6 +263,11 @@ fn so_far(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let read = b.read(x, layout)?;
     if rank == 0 {
         return same(b, read, out, layout);
+    }
+    if b.dims(x)?[dim] > LONGEST_SUM {
+        return Err(Refusal::shape(format!(
+            "the library adds in f16, which more than {LONGEST_SUM} elements in a row lose their digits in"
+        )));
     }
     let written = b.write(out, layout)?;
     let params = vec![

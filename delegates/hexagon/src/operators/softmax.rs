@@ -1,6 +1,7 @@
 //! Softmax and its logarithm, which the library has along the last dimension.
 
 use super::common::{Elements, Steps, elements, same};
+use super::unary::decay;
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{DataType, Param, Quantization, TensorId};
@@ -69,10 +70,17 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), R
             "the library is off by more than a step in 16 bits",
         ));
     }
-    let read = match kind {
-        Elements::Float => below_largest(b, read),
-        _ => read,
-    };
+    if kind == Elements::Float {
+        let result = match op {
+            "Softmax" => shares(b, read),
+            _ => logarithms(b, read),
+        };
+        let result = match &order {
+            Some(order) => b.transposed(result, &back(order)),
+            None => result,
+        };
+        return same(b, result, out, layout);
+    }
     let last = b.tensor(read).dims.len() as u32 - 1;
     let params = vec![("axis", Param::U32(last)), ("beta", Param::F32(1.0))];
     let Some(order) = order else {
@@ -88,16 +96,38 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), R
     same(b, turned, out, layout)
 }
 
-/// A tensor of f16 less its largest element along the last dimension. The library's softmax loses as many digits as that has: its shares are
-/// off by 0.003 where it is 10, by 0.016 where it is 100.
-pub fn below_largest(b: &mut Builder<'_>, x: TensorId) -> TensorId {
+/// A reduction of f16 along the last dimension, which stays as 1.
+fn along_last(b: &mut Builder<'_>, op: &'static str, x: TensorId) -> TensorId {
     let mut dims = b.tensor(x).dims.clone();
     let last = dims.len() - 1;
     dims[last] = 1;
-    let most = b.temporary(DataType::Float16, &dims, Quantization::None);
-    let params = vec![("axes", Param::list(&[last as u32])), ("keep_dims", Param::Bool(true))];
-    b.op("ReduceMax", params, &[x], &[most]);
-    b.binary("ElementWiseSubtract", x, most)
+    let out = b.temporary(DataType::Float16, &dims, Quantization::None);
+    let params = vec![
+        ("axes", Param::list(&[last as u32])),
+        ("keep_dims", Param::Bool(true)),
+    ];
+    b.op(op, params, &[x], &[out]);
+    out
+}
+
+/// Softmax of f16 along the last dimension by its parts. The library's own is off by 0.003 where the largest element is 10, by 0.016 where it
+/// is 100.
+pub fn shares(b: &mut Builder<'_>, x: TensorId) -> TensorId {
+    let most = along_last(b, "ReduceMax", x);
+    let below = b.binary("ElementWiseSubtract", x, most);
+    let power = decay(b, below);
+    let total = along_last(b, "ReduceSum", power);
+    b.binary("ElementWiseDivide", power, total)
+}
+
+/// The logarithm of [`shares`].
+fn logarithms(b: &mut Builder<'_>, x: TensorId) -> TensorId {
+    let most = along_last(b, "ReduceMax", x);
+    let below = b.binary("ElementWiseSubtract", x, most);
+    let power = decay(b, below);
+    let total = along_last(b, "ReduceSum", power);
+    let log = b.unary("ElementWiseLog", total);
+    b.binary("ElementWiseSubtract", below, log)
 }
 
 /// `m + log(sum(exp(x - m)))`, `m` being the largest: nothing overflows.
@@ -118,7 +148,7 @@ fn sum(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let most = b.temporary(DataType::Float16, &dims, Quantization::None);
     b.op("ReduceMax", params(), &[read], &[most]);
     let below = b.binary("ElementWiseSubtract", read, most);
-    let power = b.unary("ElementWiseExp", below);
+    let power = decay(b, below);
     let total = b.like(most);
     b.op("ReduceSum", params(), &[power], &[total]);
     let log = b.unary("ElementWiseLog", total);
