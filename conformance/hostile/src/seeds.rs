@@ -63,6 +63,7 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
             .collect(),
         "graph_image" => COMPILED.iter().flat_map(|name| images(name)).collect(),
         "envelope" => vec![("envelope".to_string(), envelope())],
+        "hexagon_blob" => vec![("header".to_string(), delegraph_hexagon::blob::sample().write())],
         "vulkan_plan" => vec![("plan".to_string(), vulkan_plan())],
         "manifest" => vec![
             named("delegates/null/null.delegate.toml"),

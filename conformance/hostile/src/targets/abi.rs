@@ -3,6 +3,7 @@
 use super::Outcome;
 use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
 use delegraph_abi::{envelope, image::Sizes};
+use delegraph_hexagon::blob::Header;
 use delegraph_vulkan::program::Plan;
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
@@ -87,6 +88,17 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
     assert_eq!(again.meta, parsed.meta);
     assert_eq!(again.sections, parsed.sections);
     Outcome::Read
+}
+
+/// The header of a blob of the Hexagon delegate is read, and written again as it was.
+pub fn hexagon_blob(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    match Header::read(bytes) {
+        Ok(header) => {
+            assert_eq!(header.write(), bytes, "a header that was read is written as it was");
+            Outcome::Read
+        }
+        Err(error) => Outcome::Refused(error.message),
+    }
 }
 
 /// The plan of a blob of the Vulkan delegate is read, and written again as it was.
