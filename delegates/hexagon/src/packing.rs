@@ -138,6 +138,6 @@ mod tests {
             };
             assert_eq!((i32::from(bytes[0]) + pair.offset) as f32 * pair.scale, number as f32);
         }
-        assert!(super::number(1.5, DataType::Int32).is_none());
+        assert!(number(1.5, DataType::Int32).is_none());
     }
 }

@@ -8,15 +8,25 @@ use super::log::{Call, Sink, on_log, text};
 use super::tensor::{OwnedNode, OwnedTensor};
 use crate::graph::{Graph, Node};
 use crate::soc;
-use delegraph_sdk::{Error, LogLevel, Status};
-use std::collections::HashMap;
+use delegraph_sdk::{Error, LogLevel};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Up to which level the library tells us: warnings. Its reasons for a refusal are errors.
 const LOUDEST: u32 = 2;
 
-/// For each library of the process, the chip that was chosen: the library keeps it for all of the process.
-static CHIPS: Mutex<Option<HashMap<usize, u32>>> = Mutex::new(None);
+/// For each library of the process, what was chosen.
+static CHOSEN: Mutex<BTreeMap<usize, Chosen>> = Mutex::new(BTreeMap::new());
+
+/// What holds for all of the process.
+#[derive(Clone, Copy)]
+struct Chosen {
+    /// The library keeps the chip.
+    soc: u32,
+    /// MiB of tightly coupled memory of the first context, if there was one. In the emulation, a context with another size makes those fail that were
+    /// made before.
+    vtcm_mb: Option<u32>,
+}
 
 /// The library with a chip. What is made by it keeps its handles alive.
 pub struct Qnn {
@@ -42,6 +52,25 @@ impl Core {
     /// Its turn to call the library.
     pub fn call(&self) -> Call {
         Call::begin(&self.sink)
+    }
+
+    /// Takes the process for graphs of this size of tightly coupled memory; `None`: the chip's own.
+    ///
+    /// # Errors
+    /// It has graphs of another.
+    pub fn choose_vtcm(&self, wanted: Option<u32>) -> Result<(), Error> {
+        let own = soc::SOCS.iter().find(|soc| soc.id == self.soc).map(|soc| soc.vtcm_mb);
+        let wanted = wanted.or(own).unwrap_or(0);
+        let mut all = lock(&CHOSEN);
+        let first = all.get_mut(&self.library.identity);
+        let first = first.map_or(wanted, |chosen| *chosen.vtcm_mb.get_or_insert(wanted));
+        if first == wanted {
+            return Ok(());
+        }
+        let text = format!(
+            "this process has graphs with {first} MiB of tightly coupled memory; with others of {wanted} MiB they could not be executed any more"
+        );
+        Err(Error::unsupported(text).hint("use another process for another `vtcm_mb`"))
     }
 
     /// What a result is: nothing, or an error with the library's words.
@@ -78,7 +107,6 @@ impl Qnn {
     /// # Errors
     /// The process has another chip already, the library does not know this one, or it fails.
     pub fn open(library: Arc<Library>, soc: u32, log: Arc<Sink>) -> Result<Qnn, Error> {
-        reserve(&library, soc)?;
         let mut core = Core {
             library,
             log: NONE,
@@ -89,6 +117,7 @@ impl Qnn {
         };
         // From here on, `core` frees what was made.
         let call = core.call();
+        may_have(&core.library, soc)?;
         let table = core.library.table;
         // SAFETY: outputs are valid for a write, the callback is for ever, and the configuration is alive during the call; so below.
         let code = unsafe { table.log_create()?(on_log, LOUDEST, &mut core.log) };
@@ -112,6 +141,9 @@ impl Qnn {
         let code = unsafe { table.device_create()?(core.log, configs.as_ptr(), &mut core.device) };
         core.check(&call, &format!("make a device of chip {soc}"), code)
             .map_err(|error| error.hint(format!("chips that are known here: {}", soc::names())))?;
+        lock(&CHOSEN)
+            .entry(core.library.identity)
+            .or_insert(Chosen { soc, vtcm_mb: None });
         drop(call);
         Ok(Qnn { core: Arc::new(core) })
     }
@@ -178,29 +210,25 @@ impl Qnn {
     }
 }
 
-/// Takes the process for a chip.
+/// Whether the process may have this chip.
 ///
 /// # Errors
 /// It has another.
-fn reserve(library: &Library, wanted: u32) -> Result<(), Error> {
-    let mut chips = lock(&CHIPS);
-    let chosen = *chips.get_or_insert_default().entry(library.identity).or_insert(wanted);
-    if chosen == wanted {
+fn may_have(library: &Library, wanted: u32) -> Result<(), Error> {
+    let chosen = lock(&CHOSEN).get(&library.identity).map(|chosen| chosen.soc);
+    let Some(chosen) = chosen.filter(|chosen| *chosen != wanted) else {
         return Ok(());
-    }
+    };
     let name = |id: u32| match soc::SOCS.iter().find(|soc| soc.id == id) {
         Some(soc) => format!("{} ({id})", soc.name),
         None => format!("chip {id}"),
     };
-    Err(Error::new(
-        Status::UNSUPPORTED,
-        format!(
-            "this process compiles for {}; the QNN library keeps one chip a process, so that it cannot compile for {} too",
-            name(chosen),
-            name(wanted)
-        ),
-    )
-    .hint("use another process for the other chip"))
+    let text = format!(
+        "this process compiles for {}; the QNN library keeps one chip a process, so that it cannot compile for {} too",
+        name(chosen),
+        name(wanted)
+    );
+    Err(Error::unsupported(text).hint("use another process for the other chip"))
 }
 
 /// A sink that drops everything.

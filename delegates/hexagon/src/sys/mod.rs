@@ -20,6 +20,13 @@ mod system;
 mod table;
 mod tensor;
 
+#[cfg(test)]
+mod mock;
+#[cfg(test)]
+mod mock_tests;
+#[cfg(test)]
+mod system_tests;
+
 pub use context::{CompileError, CompileOptions, Compiled, LoadedContext};
 pub use device::Qnn;
 pub use execute::LoadedGraph;
