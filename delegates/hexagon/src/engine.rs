@@ -141,6 +141,7 @@ impl Engine {
             }
             Err(_) => Vec::new(),
         };
+        self.qnn.reserve_vtcm(header.vtcm_mb)?;
         let context = self.qnn.load_described(binary, described)?;
         let mut contexts = lock(&self.contexts);
         contexts.retain(|_, context| context.strong_count() > 0);

@@ -77,7 +77,10 @@ fn run(delegate: &Delegate, blob: &[u8]) -> Result<(), DelegateError> {
     }];
     session.execute(&[input(&xs), input(&ys)], &mut outputs)?;
     let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
-    let got: Vec<f32> = out.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
+    let got: Vec<f32> = out
+        .chunks_exact(4)
+        .map(|b| f32::from_ne_bytes(b.try_into().unwrap()))
+        .collect();
     assert_eq!(got, expected);
     Ok(())
 }
@@ -112,7 +115,10 @@ fn what_is_compiled_runs_and_what_was_changed_does_not() {
     let own = available(&folder, json!({}));
     assert_eq!(own.devices().unwrap().len(), 1);
     let partition = own.partition(&image()).unwrap();
-    assert!(partition.verdicts.iter().all(|verdict| verdict.supported), "{partition:?}");
+    assert!(
+        partition.verdicts.iter().all(|verdict| verdict.supported),
+        "{partition:?}"
+    );
     let blob = own.compile(&image(), &NoWeights, "").unwrap();
     let meta = envelope::parse(&blob).unwrap().meta;
     assert_eq!(meta.precision, "f16");
@@ -129,7 +135,12 @@ fn what_is_compiled_runs_and_what_was_changed_does_not() {
     };
     // The binary is not the header's.
     let flipped = changed(&blob, |_| {}, |bytes| bytes[1000] ^= 1);
-    refused(&own, &flipped, Status::BLOB_CORRUPT, "not the one that the blob's header is of");
+    refused(
+        &own,
+        &flipped,
+        Status::BLOB_CORRUPT,
+        "not the one that the blob's header is of",
+    );
     // It is cut off, and the header says so.
     let context = {
         let old = envelope::parse(&blob).unwrap();
@@ -149,10 +160,30 @@ fn what_is_compiled_runs_and_what_was_changed_does_not() {
     refused(&own, &cut, Status::BLOB_CORRUPT, "cut off");
     let mut newer = header_of(&blob).write();
     newer[4] = 9;
-    refused(&own, &rewritten(&blob, &newer, &context), Status::BLOB_INCOMPATIBLE, "version 9");
-    refused(&own, &header(&|h| h.soc = 999), Status::BLOB_INCOMPATIBLE, "not known here");
-    refused(&own, &header(&|h| h.graph = "g7".to_string()), Status::BLOB_CORRUPT, "no graph `g7`");
-    refused(&own, &header(&rename), Status::BLOB_CORRUPT, "tensor `other` of graph `g0`");
+    refused(
+        &own,
+        &rewritten(&blob, &newer, &context),
+        Status::BLOB_INCOMPATIBLE,
+        "version 9",
+    );
+    refused(
+        &own,
+        &header(&|h| h.soc = 999),
+        Status::BLOB_INCOMPATIBLE,
+        "not known here",
+    );
+    refused(
+        &own,
+        &header(&|h| h.graph = "g7".to_string()),
+        Status::BLOB_CORRUPT,
+        "no graph `g7`",
+    );
+    refused(
+        &own,
+        &header(&rename),
+        Status::BLOB_CORRUPT,
+        "tensor `other` of graph `g0`",
+    );
 }
 
 fn rename(header: &mut Header) {
@@ -172,7 +203,12 @@ fn a_blob_of_another_chip_or_a_newer_library_is_refused() {
     run(&own, &blob).unwrap();
     let keep = |_: &mut Vec<u8>| {};
     let other = changed(&blob, |h| h.soc = 69, keep);
-    refused(&own, &other, Status::BLOB_INCOMPATIBLE, "for sm8750, and the option `soc` is sm8650");
+    refused(
+        &own,
+        &other,
+        Status::BLOB_INCOMPATIBLE,
+        "for sm8750, and the option `soc` is sm8650",
+    );
     let newer = changed(&blob, |h| h.backend[1] += 1, keep);
     refused(&own, &newer, Status::BLOB_INCOMPATIBLE, "made by");
     // Without the option, the process's chip stands against it.
@@ -190,12 +226,21 @@ fn without_the_library_the_table_answers_and_nothing_is_compiled_or_loaded() {
     let own = delegate(json!({ "library": "/nowhere" }));
     assert!(own.devices().unwrap().is_empty());
     let partition = own.partition(&image()).unwrap();
-    assert!(partition.verdicts.iter().all(|verdict| verdict.supported), "{partition:?}");
+    assert!(
+        partition.verdicts.iter().all(|verdict| verdict.supported),
+        "{partition:?}"
+    );
     let error = own.compile(&image(), &NoWeights, "").unwrap_err();
     assert_eq!(error.code, Status::DEPENDENCY_MISSING, "{error}");
-    assert!(error.message.contains("unavailable") && error.message.contains("/nowhere"), "{error}");
+    assert!(
+        error.message.contains("unavailable") && error.message.contains("/nowhere"),
+        "{error}"
+    );
     // With integers only, floats are refused.
     let own = delegate(json!({ "library": "/nowhere", "precision": "integer" }));
     let partition = own.partition(&image()).unwrap();
-    assert!(partition.verdicts.iter().all(|verdict| !verdict.supported), "{partition:?}");
+    assert!(
+        partition.verdicts.iter().all(|verdict| !verdict.supported),
+        "{partition:?}"
+    );
 }

@@ -158,6 +158,14 @@ impl Qnn {
         self.core.soc
     }
 
+    /// Takes the process for contexts of this many MiB of tightly coupled memory. Compiling does it too; who loads a context does it first.
+    ///
+    /// # Errors
+    /// The process has another size already: contexts of two sizes break each other.
+    pub fn reserve_vtcm(&self, mb: u32) -> Result<(), Error> {
+        self.core.choose_vtcm(Some(mb))
+    }
+
     /// Names of all operators that the library has.
     ///
     /// # Errors
