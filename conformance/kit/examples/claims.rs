@@ -48,7 +48,7 @@ pub const CLAIMANTS: &[Claimant] = &[
         left: &[],
         accept: |node| {
             let image = node.image();
-            let asked = delegraph_hexagon::validate::accept(&image, node, &Sizes::new(&image), None, false);
+            let asked = delegraph_hexagon::validate::first(&image, node, &Sizes::new(&image));
             asked.map_err(|refusal| refusal.text)
         },
     },

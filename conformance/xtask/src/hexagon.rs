@@ -25,7 +25,9 @@ struct Options {
 
 /// Qualcomm's libraries: where the variable says, or as `cargo xtask provision qnn` unpacked them.
 pub fn libraries(root: &Path) -> Option<PathBuf> {
-    let given = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let given = std::env::var_os(VARIABLE)
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from);
     given.or_else(|| Some(root.join("target/provision/qnn/onnxruntime_qnn")).filter(|folder| folder.is_dir()))
 }
 
@@ -92,7 +94,10 @@ fn parse(arguments: &[&str]) -> Result<Options> {
     };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
-        let value = words.next().copied().with_context(|| format!("`{word}` needs a value"))?;
+        let value = words
+            .next()
+            .copied()
+            .with_context(|| format!("`{word}` needs a value"))?;
         match *word {
             "--soc" => options.socs = split(value),
             "--list" => options.lists = split(value),
@@ -110,7 +115,13 @@ mod tests {
     #[test]
     fn one_chip_and_two_lists_unless_said_otherwise() {
         let options = parse(&[]).unwrap();
-        assert_eq!((options.socs, options.lists), (vec!["sm8650".to_string()], vec!["core".to_string(), "quant".to_string()]));
+        assert_eq!(
+            (options.socs, options.lists),
+            (
+                vec!["sm8650".to_string()],
+                vec!["core".to_string(), "quant".to_string()]
+            )
+        );
         let options = parse(&["--soc", "sm8650,sm8750", "--list", "core", "--case", "op/*"]).unwrap();
         assert_eq!((options.socs.len(), options.lists.len()), (2, 1));
         assert_eq!(options.cases, ["op/*"]);

@@ -92,6 +92,14 @@ impl Slot {
         })
     }
 
+    /// Scale and offset of the graph's tensor, if it has one pair.
+    pub fn pair(&self) -> Option<ScaleOffset> {
+        match self.tensor.as_ref().map(|tensor| &tensor.quantization) {
+            Some(Quantization::PerTensor(pair)) => Some(*pair),
+            _ => None,
+        }
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.dims.iter().map(|d| *d as usize).product()
@@ -124,6 +132,10 @@ impl Slot {
             Convert::Half => self.dtype == DType::F32 && tensor.data_type == DataType::Float16,
             Convert::Narrow => self.dtype == DType::I64 && tensor.data_type == DataType::Int32,
             Convert::FlipSign => size == inner && size <= 2,
+            Convert::Quantize => {
+                let fixed = matches!(tensor.data_type, DataType::UFixed8 | DataType::UFixed16);
+                self.dtype == DType::F32 && fixed && self.pair().is_some()
+            }
         };
         let scaled = match tensor.quantization {
             Quantization::PerTensor(pair) => pair.scale.is_finite() && pair.scale > 0.0,
@@ -261,7 +273,13 @@ impl Writer {
 }
 
 impl Convert {
-    const ALL: [Convert; 4] = [Convert::Same, Convert::Half, Convert::Narrow, Convert::FlipSign];
+    const ALL: [Convert; 5] = [
+        Convert::Same,
+        Convert::Half,
+        Convert::Narrow,
+        Convert::FlipSign,
+        Convert::Quantize,
+    ];
 
     fn code(self) -> u32 {
         Convert::ALL.iter().position(|c| *c == self).unwrap_or(0) as u32

@@ -1,6 +1,6 @@
 //! Elements on their way between the host's tensors and the graph's.
 
-use crate::graph::Convert;
+use crate::graph::{Convert, ScaleOffset};
 use delegraph_sdk::{DType, Error};
 use half::f16;
 
@@ -9,18 +9,33 @@ pub fn is_same(dtype: DType, convert: Convert) -> bool {
     convert == Convert::Same && dtype != DType::BOOL
 }
 
-/// Writes the graph's elements of the host's. Both are contiguous and of as many elements.
+/// Writes the graph's elements of the host's. Both are contiguous and of as many elements. `pair`: scale and offset of the graph's tensor,
+/// where [`Convert::Quantize`] asks for it.
 ///
 /// # Errors
-/// An integer that does not fit 32 bits.
-pub fn inward(dtype: DType, convert: Convert, host: &[u8], graph: &mut [u8]) -> Result<(), Error> {
+/// A number that the graph's type does not hold: an integer of more than 32 bits, a finite float beyond f16, NaN among what is quantized.
+pub fn inward(
+    dtype: DType,
+    convert: Convert,
+    pair: Option<ScaleOffset>,
+    host: &[u8],
+    graph: &mut [u8],
+) -> Result<(), Error> {
     match convert {
         Convert::Same if dtype == DType::BOOL => truths(host, graph),
         Convert::Same => graph.copy_from_slice(host),
         Convert::Half => {
             let (floats, halves) = (host.as_chunks::<4>().0, graph.as_chunks_mut::<2>().0);
             for (half, float) in halves.iter_mut().zip(floats) {
-                *half = f16::from_f32(f32::from_le_bytes(*float)).to_le_bytes();
+                let number = f32::from_le_bytes(*float);
+                let rounded = f16::from_f32(number);
+                if rounded.is_infinite() && number.is_finite() {
+                    return Err(Error::invalid(format!(
+                        "{number} is beyond f16, which the chip computes in: its largest number is {}",
+                        f16::MAX
+                    )));
+                }
+                *half = rounded.to_le_bytes();
             }
         }
         Convert::Narrow => {
@@ -34,12 +49,55 @@ pub fn inward(dtype: DType, convert: Convert, host: &[u8], graph: &mut [u8]) -> 
             }
         }
         Convert::FlipSign => flip(dtype, host, graph),
+        Convert::Quantize => quantize(scale(pair)?, host, graph)?,
     }
     Ok(())
 }
 
-/// Writes the host's elements of the graph's.
-pub fn outward(dtype: DType, convert: Convert, graph: &[u8], host: &mut [u8]) {
+fn scale(pair: Option<ScaleOffset>) -> Result<ScaleOffset, Error> {
+    pair.ok_or_else(|| Error::internal("quantizing without a scale"))
+}
+
+/// f32 as unsigned integers of the size that the room has: `round(x / scale) - offset` within the type, halves to the even integer, as
+/// PyTorch's `quantize_per_tensor` computes it.
+fn quantize(pair: ScaleOffset, host: &[u8], graph: &mut [u8]) -> Result<(), Error> {
+    let floats = host.as_chunks::<4>().0;
+    let size = graph.len() / floats.len().max(1);
+    let most = if size == 1 { 255.0 } else { 65535.0 };
+    let (inverse, zero) = (1.0 / pair.scale, -pair.offset as f32);
+    for (q, float) in graph.chunks_exact_mut(size.max(1)).zip(floats) {
+        let number = f32::from_le_bytes(*float);
+        if number.is_nan() {
+            return Err(Error::invalid("NaN stands for no integer"));
+        }
+        let integer = ((number * inverse).round_ties_even() + zero).clamp(0.0, most) as u16;
+        q.copy_from_slice(&integer.to_le_bytes()[..q.len()]);
+    }
+    Ok(())
+}
+
+/// The f32 numbers that unsigned integers stand for.
+fn dequantize(pair: ScaleOffset, graph: &[u8], host: &mut [u8]) {
+    let floats = host.as_chunks_mut::<4>().0;
+    let size = graph.len() / floats.len().max(1);
+    for (float, q) in floats.iter_mut().zip(graph.chunks_exact(size.max(1))) {
+        let low = q.first().copied().map_or(0, i32::from);
+        let high = q.get(1).copied().map_or(0, i32::from);
+        *float = ((low + 256 * high + pair.offset) as f32 * pair.scale).to_le_bytes();
+    }
+}
+
+/// Writes the host's elements of the graph's; `pair` as for [`inward`].
+///
+/// # Errors
+/// There is no scale where one is asked for.
+pub fn outward(
+    dtype: DType,
+    convert: Convert,
+    pair: Option<ScaleOffset>,
+    graph: &[u8],
+    host: &mut [u8],
+) -> Result<(), Error> {
     match convert {
         Convert::Same if dtype == DType::BOOL => truths(graph, host),
         Convert::Same => host.copy_from_slice(graph),
@@ -56,7 +114,9 @@ pub fn outward(dtype: DType, convert: Convert, graph: &[u8], host: &mut [u8]) {
             }
         }
         Convert::FlipSign => flip(dtype, graph, host),
+        Convert::Quantize => dequantize(scale(pair)?, graph, host),
     }
+    Ok(())
 }
 
 /// 1 for whatever is not 0.
@@ -82,7 +142,7 @@ mod tests {
 
     fn there(dtype: DType, convert: Convert, host: &[u8], graph: &[u8]) {
         let mut made = vec![0; graph.len()];
-        inward(dtype, convert, host, &mut made).unwrap();
+        inward(dtype, convert, None, host, &mut made).unwrap();
         assert_eq!(made, graph, "{dtype} {convert:?}");
     }
 
@@ -105,16 +165,44 @@ mod tests {
         for (dtype, convert, host, graph) in cases {
             there(dtype, convert, host, graph);
             let mut back = vec![0; host.len()];
-            outward(dtype, convert, graph, &mut back);
+            outward(dtype, convert, None, graph, &mut back).unwrap();
             assert_eq!(back, host, "{dtype} {convert:?}");
         }
         there(DType::BOOL, Convert::Same, &[0, 7, 255], &[0, 1, 1]);
     }
 
     #[test]
-    fn an_integer_that_does_not_fit_is_an_error() {
+    fn a_number_that_does_not_fit_is_an_error() {
         let large = (1i64 << 31).to_le_bytes();
-        let error = inward(DType::I64, Convert::Narrow, &large, &mut [0; 4]).unwrap_err();
+        let error = inward(DType::I64, Convert::Narrow, None, &large, &mut [0; 4]).unwrap_err();
         assert!(error.message.contains("2147483648"), "{error}");
+        let half = |number: f32| inward(DType::F32, Convert::Half, None, &number.to_le_bytes(), &mut [0; 2]);
+        assert!(half(65520.0).unwrap_err().message.contains("65520"));
+        assert!(half(65519.0).is_ok() && half(f32::INFINITY).is_ok());
+        let pair = Some(ScaleOffset { scale: 1.0, offset: 0 });
+        assert!(inward(DType::F32, Convert::Quantize, pair, &f32::NAN.to_le_bytes(), &mut [0]).is_err());
+        assert!(inward(DType::F32, Convert::Quantize, None, &[0; 4], &mut [0]).is_err());
+    }
+
+    #[test]
+    fn floats_are_quantized_as_pytorch_does_it() {
+        let floats = [0.25f32, 0.75, -0.25, 1.25, 100.0, -100.0, 0.5, 12.75, f32::INFINITY];
+        let host: Vec<u8> = floats.iter().flat_map(|f| f.to_le_bytes()).collect();
+        let pair = Some(ScaleOffset {
+            scale: 0.5,
+            offset: -10,
+        });
+        let mut bytes = [0; 9];
+        inward(DType::F32, Convert::Quantize, pair, &host, &mut bytes).unwrap();
+        // torch.ops.quantized_decomposed.quantize_per_tensor(x, 0.5, 10, 0, 255, torch.uint8)
+        assert_eq!(bytes, [10, 12, 10, 12, 210, 0, 11, 36, 255]);
+        let mut words = [0; 18];
+        inward(DType::F32, Convert::Quantize, pair, &host, &mut words).unwrap();
+        assert_eq!(words[8..12], [210, 0, 0, 0]);
+        assert_eq!(words[16..], [0xff, 0xff]);
+        let mut back = [0; 36];
+        outward(DType::F32, Convert::Quantize, pair, &bytes, &mut back).unwrap();
+        assert_eq!(back[12..20], [1.0f32.to_le_bytes(), 100.0f32.to_le_bytes()].concat());
+        assert_eq!(back[32..], 122.5f32.to_le_bytes());
     }
 }

@@ -5,8 +5,8 @@
 //! ([`Builder::read`]); the transposition is made once, at the first one who asks, and constants are turned here. What has no wish of its own
 //! takes the layout that is there ([`Builder::layout_of`]), so that a chain of convolutions is transposed at its two ends only.
 //!
-//! f32 and f16 values are `FLOAT_16`; quantized ones of 8 and 16 bits are unsigned fixed point, signed ones shifted by half their range; i64
-//! becomes `INT_32`.
+//! f32 and f16 values are `FLOAT_16`; quantized ones of 8 and 16 bits, and integers of these sizes with scale 1, are unsigned fixed point,
+//! signed ones shifted by half their range; i64 becomes `INT_32`.
 
 use crate::caps::Refusal;
 use crate::graph::{
@@ -82,8 +82,17 @@ pub struct Builder<'a> {
     source: Option<NodeIndex>,
     prefix: String,
     made: usize,
+    /// Dequantized values that nobody has read yet, by the integers that they are of.
+    dequantized: HashMap<ValueIndex, (TensorId, Layout)>,
     /// Results that are limited further before anybody reads them: what is written, and where it goes.
-    clamps: Vec<(TensorId, TensorId, f32, f32)>,
+    clamps: Vec<(TensorId, TensorId, Limits)>,
+}
+
+/// A range of integers as they are stored; `None`: that end is the type's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    low: Option<u16>,
+    high: Option<u16>,
 }
 
 /// Sizes of a value as it lies.
@@ -109,6 +118,11 @@ pub fn order(rank: usize, to: Layout) -> Vec<u32> {
         }
     }
     order
+}
+
+/// True if both layouts have the elements in one order: there is nothing but channels, or one of them.
+fn lies_as_one(dims: &[u32]) -> bool {
+    dims.len() < 3 || dims[1] == 1 || dims[2..].iter().all(|d| *d == 1)
 }
 
 /// Where a dimension of a value is as it lies.
@@ -151,6 +165,7 @@ impl<'a> Builder<'a> {
             source: None,
             prefix: String::new(),
             made: 0,
+            dequantized: HashMap::new(),
             clamps: Vec::new(),
         }
     }
@@ -202,6 +217,14 @@ impl<'a> Builder<'a> {
         dims.ok_or_else(|| Refusal::shape(format!("`{}` has no fixed shape", view.name())))
     }
 
+    /// Sizes of a value as it lies in a layout, `[1]` for one without dimensions.
+    ///
+    /// # Errors
+    /// As [`Builder::dims`].
+    pub fn arranged_dims(&self, value: ValueIndex, layout: Layout) -> Result<Vec<u32>, Refusal> {
+        Ok(arranged(&self.dims(value)?, layout))
+    }
+
     /// The layouts that a value is there in; the wish of those that have none of their own. Constants have no wish.
     pub fn layout_of(&self, value: ValueIndex) -> Layout {
         match self.places.get(&value) {
@@ -232,6 +255,13 @@ impl<'a> Builder<'a> {
     pub fn read(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
         let rank = self.image.value(value).rank();
         let layout = if rank < 3 { Layout::RowMajor } else { layout };
+        if let Some((integers, lies)) = self.dequantized.get(&value).copied()
+            && !self.places.contains_key(&value)
+        {
+            let float = self.declare(value, lies, TensorKind::Native)?;
+            self.op("Dequantize", Vec::new(), &[integers], &[float]);
+            self.bind(value, lies, float);
+        }
         let place = self.places.entry(value).or_default();
         if let Some(tensor) = *place.slot(layout) {
             return Ok(tensor);
@@ -242,7 +272,13 @@ impl<'a> Builder<'a> {
         };
         let tensor = match (other, self.image.value(value).source()) {
             (_, Source::Weight(_)) => self.weight(value, layout)?,
-            (Some(other), _) => self.transposed(other, &order(rank, layout)),
+            (Some(other), _) => {
+                let dims = self.dims(value)?;
+                match lies_as_one(&dims) {
+                    true => self.reshaped(other, &arranged(&dims, layout))?,
+                    false => self.transposed(other, &order(rank, layout)),
+                }
+            }
             (None, Source::Input(at)) if self.weights.is_some() => {
                 let tensor = self.declare(value, Layout::RowMajor, TensorKind::Input)?;
                 self.graph.inputs[at as usize].tensor = Some(tensor);
@@ -400,16 +436,19 @@ impl<'a> Builder<'a> {
         let view = self.image.value(value);
         let dtype = view.dtype().unwrap_or(DType::F32);
         match view.quant() {
-            None => data_type(dtype)
-                .map(|data_type| (data_type, Quantization::None))
-                .ok_or_else(|| Refusal::dtype(format!("`{}` is of {dtype}, which has no QNN type here", view.name()))),
+            // Small integers that stand for themselves are fixed point of scale 1: the library moves and compares these alone.
+            None => match fixed_type(dtype) {
+                Some((data_type, shift)) => Ok((data_type, Quantization::PerTensor(scale_offset(1.0, shift)?))),
+                None => data_type(dtype)
+                    .map(|data_type| (data_type, Quantization::None))
+                    .ok_or_else(|| {
+                        Refusal::dtype(format!("`{}` is of {dtype}, which has no QNN type here", view.name()))
+                    }),
+            },
             Some(Quant::PerTensor { scale, zero_point, .. }) => {
-                let (data_type, shift) = match dtype {
-                    DType::U8 => (DataType::UFixed8, 0),
-                    DType::I8 => (DataType::UFixed8, 128),
-                    DType::U16 => (DataType::UFixed16, 0),
-                    DType::I16 => (DataType::UFixed16, 32768),
-                    DType::I32 => (DataType::SFixed32, 0),
+                let (data_type, shift) = match (fixed_type(dtype), dtype) {
+                    (Some(fixed), _) => fixed,
+                    (None, DType::I32) => (DataType::SFixed32, 0),
                     _ => {
                         return Err(Refusal::quantization(format!(
                             "`{}` is quantized as {dtype}",
@@ -433,6 +472,20 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// Its type has no QNN type.
     pub fn write(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
+        let tensor = self.plain_write(value, layout)?;
+        let Some(limits) = self.narrowed(value) else {
+            return Ok(tensor);
+        };
+        let wide = self.like(tensor);
+        self.clamps.push((wide, tensor, limits));
+        Ok(wide)
+    }
+
+    /// As [`Builder::write`], for a node that keeps the result's range itself.
+    ///
+    /// # Errors
+    /// Its type has no QNN type.
+    pub fn plain_write(&mut self, value: ValueIndex, layout: Layout) -> Result<TensorId, Refusal> {
         let layout = if self.image.value(value).rank() < 3 {
             Layout::RowMajor
         } else {
@@ -440,38 +493,160 @@ impl<'a> Builder<'a> {
         };
         let tensor = self.declare(value, layout, TensorKind::Native)?;
         self.bind(value, layout, tensor);
-        let Some((low, high)) = self.narrowed(value)? else {
-            return Ok(tensor);
-        };
-        let wide = self.like(tensor);
-        self.clamps.push((wide, tensor, low, high));
-        Ok(wide)
+        Ok(tensor)
     }
 
-    /// The numbers that a quantized value is limited to, if its range is narrower than the type that it is held in.
-    fn narrowed(&self, value: ValueIndex) -> Result<Option<(f32, f32)>, Refusal> {
+    /// True if a value's range is narrower than the type that it is held in.
+    pub fn is_narrowed(&self, value: ValueIndex) -> bool {
+        self.narrowed(value).is_some()
+    }
+
+    /// The integers of the tensor `wide` limited to the range of a value of the same scale, as that value.
+    ///
+    /// # Errors
+    /// Its type has no QNN type.
+    pub fn write_limited(&mut self, value: ValueIndex, layout: Layout, wide: TensorId) -> Result<(), Refusal> {
+        let narrow = self.plain_write(value, layout)?;
+        match self.narrowed(value) {
+            Some(limits) => self.limit(wide, narrow, limits),
+            None => self.op("Reshape", Vec::new(), &[wide], &[narrow]),
+        }
+        Ok(())
+    }
+
+    /// The integers that a quantized value is limited to, as they are stored, if its range is narrower than the type that it is held in.
+    fn narrowed(&self, value: ValueIndex) -> Option<Limits> {
         let view = self.image.value(value);
         let Some(Quant::PerTensor {
-            scale,
-            zero_point,
-            quant_min,
-            quant_max,
+            quant_min, quant_max, ..
         }) = view.quant()
         else {
-            return Ok(None);
+            return None;
         };
         let (low, high) = match view.dtype() {
             Some(DType::U8) => (0, 255),
             Some(DType::I8) => (-128, 127),
             Some(DType::U16) => (0, 65535),
             Some(DType::I16) => (-32768, 32767),
-            _ => return Ok(None),
+            _ => return None,
         };
-        if quant_min <= low && quant_max >= high {
+        let stored = |q: i64| (q.clamp(low, high) - low) as u16;
+        let limits = Limits {
+            low: (quant_min > low).then(|| stored(quant_min)),
+            high: (quant_max < high).then(|| stored(quant_max)),
+        };
+        (limits.low.is_some() || limits.high.is_some()).then_some(limits)
+    }
+
+    /// Limits integers. The library's `ReluMinMax` leaves integers of 16 bits as they are, and those of 8 where a limit is an end of the type;
+    /// its `Relu` is exact in 8 bits alone. The larger and the smaller of two integers are exact always.
+    fn limit(&mut self, wide: TensorId, narrow: TensorId, limits: Limits) {
+        let Tensor {
+            data_type,
+            quantization,
+            ..
+        } = self.graph.tensor(wide).clone();
+        let zero = match &quantization {
+            Quantization::PerTensor(pair) => -i64::from(pair.offset),
+            _ => 0,
+        };
+        if data_type == DataType::UFixed8 && limits.high.is_none() && limits.low.map(i64::from) == Some(zero) {
+            self.op("Relu", Vec::new(), &[wide], &[narrow]);
+            return;
+        }
+        let mut from = wide;
+        let ends = [("ElementWiseMaximum", limits.low), ("ElementWiseMinimum", limits.high)];
+        let mut ends = ends.into_iter().filter_map(|(op, end)| Some((op, end?))).peekable();
+        while let Some((op, end)) = ends.next() {
+            let bytes = end.to_le_bytes()[..data_type.size()].to_vec();
+            let end = self.fixed(data_type, &[1], quantization.clone(), bytes);
+            let to = match ends.peek() {
+                Some(_) => self.like(wide),
+                None => narrow,
+            };
+            self.op(op, Vec::new(), &[from, end], &[to]);
+            from = to;
+        }
+    }
+
+    /// True if a value is in a tensor already.
+    pub fn is_made(&self, value: ValueIndex) -> bool {
+        let place = self.places.get(&value);
+        let placed = place.is_some_and(|place| place.row_major.is_some() || place.channels_last.is_some());
+        placed || self.dequantized.contains_key(&value)
+    }
+
+    /// Says that an f32 value is what the integers of a tensor stand for: they become f16 if somebody reads it, and f32 on the host if it
+    /// leaves the graph.
+    pub fn dequantize_later(&mut self, value: ValueIndex, integers: TensorId, layout: Layout) {
+        self.dequantized.insert(value, (integers, layout));
+    }
+
+    /// The integers that a dequantized value is of.
+    pub fn integers_of(&self, value: ValueIndex) -> Option<(TensorId, Layout)> {
+        self.dequantized.get(&value).copied()
+    }
+
+    /// The quantized value that a value becomes, if that is all that is done with it.
+    pub fn quantized_alone(&self, value: ValueIndex) -> Option<ValueIndex> {
+        if self.image.outputs().iter().any(|v| v == value) {
+            return None;
+        }
+        let mut readers = self.image.nodes().filter(|node| node.inputs().any(|v| v == value));
+        let (only, more) = (readers.next()?, readers.next());
+        let quantizes = only.op() == "quantized_decomposed::quantize_per_tensor" && more.is_none();
+        quantizes.then(|| only.outputs().get(0)).flatten()
+    }
+
+    /// The tensor of an f32 input of the graph that comes in as the integers of `quantized`; `None`: it is no input, or something else is
+    /// done with it than quantizing it so.
+    ///
+    /// # Errors
+    /// As [`Builder::representation`].
+    pub fn quantized_input(&mut self, value: ValueIndex, quantized: ValueIndex) -> Result<Option<TensorId>, Refusal> {
+        let view = self.image.value(value);
+        let Source::Input(at) = view.source() else {
+            return Ok(None);
+        };
+        if view.dtype() != Some(DType::F32) || self.image.outputs().iter().any(|v| v == value) {
             return Ok(None);
         }
-        let number = |q: i64| ((q.clamp(low, high) - zero_point) as f64 * scale) as f32;
-        Ok(Some((number(quant_min), number(quant_max))))
+        let (data_type, quantization) = self.representation(quantized)?;
+        for node in self.image.nodes() {
+            if !node.inputs().any(|v| v == value) {
+                continue;
+            }
+            let result = node.outputs().get(0).map(|out| self.representation(out));
+            let same = matches!(&result, Some(Ok((t, q))) if *t == data_type && *q == quantization);
+            if node.op() != "quantized_decomposed::quantize_per_tensor" || !same {
+                return Ok(None);
+            }
+        }
+        if let Some(Port {
+            tensor: Some(tensor), ..
+        }) = self.graph.inputs.get(at as usize)
+            && !self.is_asking()
+        {
+            return Ok(Some(*tensor));
+        }
+        let dims = self.dims(value)?;
+        let tensor = self.add(Tensor {
+            name: view.name().to_string(),
+            kind: TensorKind::Input,
+            data_type,
+            dims,
+            quantization,
+        });
+        let port = Port {
+            tensor: Some(tensor),
+            dtype: DType::F32,
+            convert: Convert::Quantize,
+        };
+        match self.is_asking() {
+            true => self.graph.inputs.push(port),
+            false => self.graph.inputs[at as usize] = port,
+        }
+        Ok(Some(tensor))
     }
 
     /// Says that a value is in a tensor.
@@ -514,7 +689,14 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// A number that the type does not hold.
     pub fn number(&mut self, number: f64, like: TensorId) -> Result<TensorId, Refusal> {
-        let data_type = self.graph.tensor(like).data_type;
+        self.number_of(number, self.graph.tensor(like).data_type)
+    }
+
+    /// A constant of one element of a type.
+    ///
+    /// # Errors
+    /// As [`Builder::number`].
+    pub fn number_of(&mut self, number: f64, data_type: DataType) -> Result<TensorId, Refusal> {
         let (quantization, bytes) = packing::number(number, data_type)
             .ok_or_else(|| Refusal::attribute(format!("{number} beside {data_type}")))?;
         Ok(self.fixed(data_type, &[1], quantization, bytes))
@@ -543,9 +725,8 @@ impl<'a> Builder<'a> {
         });
         for output in outputs {
             if let Some(at) = self.clamps.iter().position(|(wide, ..)| wide == output) {
-                let (wide, narrow, low, high) = self.clamps.swap_remove(at);
-                let limits = vec![("min_value", Param::F32(low)), ("max_value", Param::F32(high))];
-                self.op("ReluMinMax", limits, &[wide], &[narrow]);
+                let (wide, narrow, limits) = self.clamps.swap_remove(at);
+                self.limit(wide, narrow, limits);
             }
         }
     }
@@ -603,15 +784,15 @@ impl<'a> Builder<'a> {
         let (data_type, quantization) = self.representation(value)?;
         let view = self.image.value(value);
         let constant = self.constant(value)?.ok_or_else(|| Error::internal("no weight"))?;
-        let bytes = packing::converted(
-            constant.dtype,
-            &constant.bytes,
-            convert(constant.dtype, view.quant().is_some()),
-        )?;
         let dims = self.dims(value)?;
+        let converted = || packing::converted(constant.dtype, &constant.bytes, convert(constant.dtype));
         let bytes = match layout {
-            Layout::ChannelsLast => packing::permuted(&bytes, data_type.size(), &dims, &order(dims.len(), layout)),
-            Layout::RowMajor => bytes,
+            // Zeros, which large weights need not be walked over for.
+            _ if !constant.known => vec![0; dims.iter().map(|d| *d as usize).product::<usize>() * data_type.size()],
+            Layout::ChannelsLast => {
+                packing::permuted(&converted()?, data_type.size(), &dims, &order(dims.len(), layout))
+            }
+            Layout::RowMajor => converted()?,
         };
         Ok(self.add(Tensor {
             name: view.name().to_string(),
@@ -646,7 +827,19 @@ impl<'a> Builder<'a> {
             } else {
                 Layout::RowMajor
             };
-            let mut id = self.read(*value, layout)?;
+            let integers = self.dequantized.get(value).copied();
+            let integers = integers.filter(|_| self.image.value(*value).dtype() == Some(DType::F32));
+            let mut id = match integers {
+                None => self.read(*value, layout)?,
+                Some((integers, lies)) if lies == layout || self.is_asking() => integers,
+                Some((integers, _)) => {
+                    let dims = self.dims(*value)?;
+                    match lies_as_one(&dims) {
+                        true => self.reshaped(integers, &dims)?,
+                        false => self.transposed(integers, &order(dims.len(), Layout::RowMajor)),
+                    }
+                }
+            };
             if self.graph.tensor(id).kind != TensorKind::Native {
                 // An input or a constant that is given back, or one result twice.
                 let copy = self.like(id);
@@ -654,10 +847,11 @@ impl<'a> Builder<'a> {
                 id = copy;
             }
             self.graph.tensors[id.0 as usize].kind = TensorKind::Output;
-            let port = Port {
-                tensor: Some(id),
-                ..port(&self.image, *value)
-            };
+            let mut port = port(&self.image, *value);
+            port.tensor = Some(id);
+            if integers.is_some() {
+                port.convert = Convert::Quantize;
+            }
             self.graph.outputs.push(port);
         }
         Ok(self.graph)
@@ -669,18 +863,27 @@ pub fn data_type(dtype: DType) -> Option<DataType> {
     Some(match dtype {
         DType::F32 | DType::F16 => DataType::Float16,
         DType::I32 | DType::I64 => DataType::Int32,
-        DType::U8 => DataType::Uint8,
-        DType::I8 => DataType::Int8,
         DType::BOOL => DataType::Bool,
         _ => return None,
     })
 }
 
-fn convert(dtype: DType, quantized: bool) -> Convert {
+/// The fixed-point type that holds integers of 8 or 16 bits, and how far they are shifted in it.
+fn fixed_type(dtype: DType) -> Option<(DataType, i64)> {
+    Some(match dtype {
+        DType::U8 => (DataType::UFixed8, 0),
+        DType::I8 => (DataType::UFixed8, 128),
+        DType::U16 => (DataType::UFixed16, 0),
+        DType::I16 => (DataType::UFixed16, 32768),
+        _ => return None,
+    })
+}
+
+fn convert(dtype: DType) -> Convert {
     match dtype {
         DType::F32 => Convert::Half,
         DType::I64 => Convert::Narrow,
-        DType::I8 | DType::I16 if quantized => Convert::FlipSign,
+        DType::I8 | DType::I16 => Convert::FlipSign,
         _ => Convert::Same,
     }
 }
@@ -691,7 +894,7 @@ fn port(image: &ImageView<'_>, value: ValueIndex) -> Port {
     Port {
         tensor: None,
         dtype,
-        convert: convert(dtype, view.quant().is_some()),
+        convert: convert(dtype),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::builder::Builder;
 use crate::node::Node;
 use crate::operators;
-use delegraph_sdk::image::{ImageView, Kind, NodeView, Sizes};
+use delegraph_sdk::image::{ImageView, Kind, NodeIndex, NodeView, Sizes, ValueIndex};
 use delegraph_sdk::{Error, Reason, Verdict};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -68,6 +68,15 @@ pub struct Operator {
     pub lower: fn(&Node<'_>, &mut Builder<'_>) -> Result<(), Refusal>,
 }
 
+/// Operators of which the first result is made, and no other: they are taken where nobody reads the others.
+const FIRST_ONLY: &[&str] = &[
+    "aten::max_pool2d_with_indices",
+    "aten::native_layer_norm",
+    "aten::native_group_norm",
+    "aten::_native_batch_norm_legit_no_training",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+];
+
 /// Most dimensions of a tensor: the library's elementwise operators end there.
 pub const MAX_RANK: usize = 5;
 
@@ -91,7 +100,24 @@ pub fn lower(node: &NodeView<'_>, sizes: &Sizes, builder: &mut Builder<'_>) -> R
     let operator = find(node.op())
         .ok_or_else(|| Refusal::new(Reason::UNKNOWN_OP, format!("`{}` has no QNN operator here", node.op())))?;
     let image = node.image();
-    for value in node.inputs().chain(node.outputs().iter()) {
+    // Statistics, places of maxima: not made here, and most programs read the first result alone.
+    let others = node.outputs().iter().skip(1);
+    let unmade: Vec<ValueIndex> = match FIRST_ONLY.contains(&operator.name) {
+        true => others.collect(),
+        false => Vec::new(),
+    };
+    if let Some(read) = unmade.iter().find(|value| is_used(node, **value)) {
+        let name = image.value(*read).name();
+        return Err(Refusal::new(
+            Reason::OTHER,
+            format!("`{name}` is read, and only the first result is made"),
+        ));
+    }
+    for value in node
+        .inputs()
+        .chain(node.outputs().iter())
+        .filter(|v| !unmade.contains(v))
+    {
         let view = image.value(value);
         if !matches!(view.kind(), Kind::Tensor(_)) {
             return Err(Refusal::new(
@@ -126,7 +152,19 @@ pub fn lower(node: &NodeView<'_>, sizes: &Sizes, builder: &mut Builder<'_>) -> R
 pub fn alone(image: &ImageView<'_>, node: &NodeView<'_>, sizes: &Sizes) -> Result<crate::graph::Graph, Refusal> {
     let mut builder = Builder::asking(*image, node);
     lower(node, sizes, &mut builder)?;
-    builder.finish(&node.outputs().iter().collect::<Vec<_>>())
+    // What nobody reads need not be made.
+    let outputs: Vec<ValueIndex> = node.outputs().iter().filter(|v| builder.is_made(*v)).collect();
+    builder.finish(&outputs)
+}
+
+/// True if a node of the image reads the value, or the image gives it.
+fn is_used(node: &NodeView<'_>, value: ValueIndex) -> bool {
+    let image = node.image();
+    let later = node.index().0 + 1..image.node_count();
+    image.outputs().iter().any(|v| v == value)
+        || later
+            .into_iter()
+            .any(|i| image.node(NodeIndex(i)).inputs().any(|v| v == value))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Session for Loaded {
             let bytes = input.bytes.get(..slot.bytes());
             let bytes = bytes.ok_or_else(|| Error::invalid(format!("input {at} is shorter than its sizes say")))?;
             if !room.is_empty() {
-                border::inward(slot.dtype, slot.convert, bytes, room)
+                border::inward(slot.dtype, slot.convert, slot.pair(), bytes, room)
                     .map_err(|error| Error::new(error.code, format!("input {at}: {}", error.message)))?;
             }
         }
@@ -129,7 +129,13 @@ impl Session for Loaded {
         executed?;
         for ((output, slot), room) in outputs.iter_mut().zip(&header.outputs).zip(&self.outputs) {
             if !room.is_empty() {
-                border::outward(slot.dtype, slot.convert, room, &mut output.bytes[..slot.bytes()]);
+                border::outward(
+                    slot.dtype,
+                    slot.convert,
+                    slot.pair(),
+                    room,
+                    &mut output.bytes[..slot.bytes()],
+                )?;
             }
         }
         if let Some(profile) = profile {

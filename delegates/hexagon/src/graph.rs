@@ -218,6 +218,8 @@ pub enum Convert {
     Narrow,
     /// The highest bit is turned over: signed integers become unsigned ones, or the other way round.
     FlipSign,
+    /// f32 becomes integers by the scale and offset of the graph's tensor, halves going to the even one; on the way out integers become f32.
+    Quantize,
 }
 
 /// A tensor of the host's.

@@ -18,6 +18,7 @@ pub mod caps;
 pub mod compile;
 mod engine;
 mod execute;
+pub mod flow;
 pub mod graph;
 pub mod node;
 pub mod operators;

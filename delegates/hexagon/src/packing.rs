@@ -31,18 +31,88 @@ pub fn numbers(dtype: DType, bytes: &[u8]) -> Option<Vec<f64>> {
     })
 }
 
+/// A number as f16.
+///
+/// # Errors
+/// It is finite, and beyond f16's largest.
+pub fn half(number: f64) -> Result<f16, Refusal> {
+    let half = f16::from_f64(number);
+    match number.is_finite() && half.is_infinite() {
+        true => Err(Refusal::dtype(format!(
+            "the constant {number} does not fit f16, which ends at {}",
+            f16::MAX
+        ))),
+        false => Ok(half),
+    }
+}
+
+/// Floats as f16.
+///
+/// # Errors
+/// As [`half`]; or a type without numbers.
+pub fn halves(dtype: DType, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    if dtype == DType::F16 {
+        return Ok(bytes.to_vec());
+    }
+    let numbers = numbers(dtype, bytes).ok_or_else(|| Refusal::dtype(format!("a constant of type {dtype}")))?;
+    let mut out = Vec::with_capacity(numbers.len() * 2);
+    for number in numbers {
+        out.extend(half(number)?.to_le_bytes());
+    }
+    Ok(out)
+}
+
+/// Calls `each` with every element of a row-major tensor and the block that it is in, both counted row-major.
+pub fn for_blocks(dims: &[u32], block: &[u32], mut each: impl FnMut(usize, usize)) {
+    let mut steps = vec![1usize; dims.len()];
+    for d in (1..dims.len()).rev() {
+        steps[d - 1] = steps[d] * (dims[d] / block[d]) as usize;
+    }
+    let count: usize = dims.iter().map(|d| *d as usize).product();
+    let mut index = vec![0u32; dims.len()];
+    for at in 0..count {
+        let of = index.iter().zip(block).zip(&steps);
+        each(at, of.map(|((i, block), step)| (i / block) as usize * step).sum());
+        for d in (0..dims.len()).rev() {
+            index[d] += 1;
+            if index[d] < dims[d] {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// Elements put `apart` along dimension `dim`; between them is `zero` in each byte.
+pub fn spread(bytes: &[u8], size: usize, dims: &[u32], dim: usize, apart: u32, zero: u8) -> Vec<u8> {
+    let inner: usize = dims[dim + 1..].iter().map(|d| *d as usize).product::<usize>() * size;
+    let count = dims[dim] as usize;
+    let length = count.saturating_sub(1) * apart as usize + 1;
+    let mut out = vec![zero; bytes.len() / count.max(1) * length];
+    for (i, run) in bytes.chunks_exact(inner.max(1)).enumerate() {
+        let (row, at) = (i / count, i % count);
+        let start = (row * length + at * apart as usize) * inner;
+        out[start..start + inner].copy_from_slice(run);
+    }
+    out
+}
+
 /// Elements of a type after the conversion that the border makes of them.
 ///
 /// # Errors
 /// A number that does not fit.
 pub fn converted(dtype: DType, bytes: &[u8], convert: Convert) -> Result<Vec<u8>, Refusal> {
+    if convert == Convert::Half {
+        return halves(DType::F32, bytes);
+    }
     let size = dtype.size().unwrap_or(1);
     let room = match convert {
         Convert::Same | Convert::FlipSign => bytes.len(),
         Convert::Half | Convert::Narrow => bytes.len() / size * (size / 2),
+        Convert::Quantize => return Err(Refusal::quantization("a constant is quantized by its program")),
     };
     let mut out = vec![0; room];
-    border::inward(dtype, convert, bytes, &mut out).map_err(|error| Refusal::dtype(error.message))?;
+    border::inward(dtype, convert, None, bytes, &mut out).map_err(|error| Refusal::dtype(error.message))?;
     Ok(out)
 }
 
@@ -89,7 +159,7 @@ pub fn number(number: f64, data_type: DataType) -> Option<(Quantization, Vec<u8>
     };
     let whole = || (number.fract() == 0.0).then_some(number as i64);
     match data_type {
-        DataType::Float16 => Some((Quantization::None, f16::from_f64(number).to_le_bytes().to_vec())),
+        DataType::Float16 => Some((Quantization::None, half(number).ok()?.to_le_bytes().to_vec())),
         DataType::Float32 => Some((Quantization::None, (number as f32).to_le_bytes().to_vec())),
         DataType::UFixed8 => fixed(1),
         DataType::UFixed16 => fixed(2),
@@ -113,6 +183,31 @@ mod tests {
         // [1, 2, 2] of two bytes, channels last.
         let bytes = [1, 0, 2, 0, 3, 0, 4, 0];
         assert_eq!(permuted(&bytes, 2, &[1, 2, 2], &[0, 2, 1]), [1, 0, 3, 0, 2, 0, 4, 0]);
+    }
+
+    #[test]
+    fn blocks_are_counted_row_major() {
+        let mut blocks = vec![9; 8];
+        for_blocks(&[2, 4], &[1, 2], |at, block| blocks[at] = block);
+        assert_eq!(blocks, [0, 0, 1, 1, 2, 2, 3, 3]);
+        for_blocks(&[2, 4], &[2, 1], |at, block| blocks[at] = block);
+        assert_eq!(blocks, [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn elements_move_apart() {
+        assert_eq!(spread(&[1, 2, 3, 4], 1, &[2, 2], 1, 2, 0), [1, 0, 2, 3, 0, 4]);
+        assert_eq!(spread(&[1, 2, 3, 4], 1, &[2, 2], 0, 3, 7), [1, 2, 7, 7, 7, 7, 3, 4]);
+        assert_eq!(spread(&[1, 2, 3, 4], 2, &[2, 1], 0, 2, 0), [1, 2, 0, 0, 3, 4]);
+    }
+
+    #[test]
+    fn a_constant_beyond_f16_is_refused() {
+        assert_eq!(half(65504.0).unwrap().to_f64(), 65504.0);
+        assert!(half(65520.0).unwrap_err().text.contains("f16"));
+        assert!(half(f64::NEG_INFINITY).unwrap().is_infinite());
+        let bytes = 1e6f32.to_le_bytes();
+        assert!(converted(DType::F32, &bytes, Convert::Half).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! refusal. Without the library the table alone answers.
 
 use crate::caps::{self, Refusal};
+use crate::flow::Flow;
 use crate::graph::Graph;
 use crate::sys::Qnn;
 use delegraph_sdk::image::{ImageView, NodeView, Sizes};
@@ -12,17 +13,33 @@ pub fn partition(image: &ImageView<'_>, qnn: Option<&Qnn>, integer: bool, contex
     let sizes = Sizes::new(image);
     let total = u64::from(image.node_count());
     let mut done = 0;
+    let mut flow = Flow::default();
     Partition::each(image, |node| {
         done += 1;
         if context.is_cancelled() {
             return Verdict::Refuse(Reason::OTHER, "the caller gave up".into());
         }
         context.progress(done, total, "asking the QNN library");
-        match accept(image, &node, &sizes, qnn, integer) {
-            Ok(()) => Verdict::Take,
+        match flow
+            .check(&node)
+            .and_then(|()| accept(image, &node, &sizes, qnn, integer))
+        {
+            Ok(()) => {
+                flow.take(&node);
+                Verdict::Take
+            }
             Err(refusal) => refusal.into(),
         }
     })
+}
+
+/// Whether a node is taken that stands before all others, by the table alone: what the manifest claims.
+///
+/// # Errors
+/// Why not.
+pub fn first(image: &ImageView<'_>, node: &NodeView<'_>, sizes: &Sizes) -> Result<(), Refusal> {
+    Flow::default().check(node)?;
+    accept(image, node, sizes, None, false)
 }
 
 /// Whether a node is taken.

@@ -1,5 +1,7 @@
 //! The delegates of a process: found once, each loaded on first use.
 
+#[cfg(target_os = "linux")]
+use crate::SandboxWishes;
 use crate::api::log;
 use crate::delegate::Instance;
 use crate::discover::{self, Candidate};
@@ -7,8 +9,6 @@ use crate::loader::{Handshake, agree, load, shake_hands};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
 use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
-#[cfg(target_os = "linux")]
-use crate::SandboxWishes;
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
 #[cfg(target_os = "linux")]
@@ -276,7 +276,11 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
 /// Places that the user named, by an option of the delegate or a variable of the environment, and that its manifest wishes to read. The
 /// manifest says which option; what stands in it is the user's. An elevated process heeds no variable.
 #[cfg(target_os = "linux")]
-fn named_by_user(wishes: &SandboxWishes, options: Option<&serde_json::Value>, environment: &Environment<'_>) -> Vec<PathBuf> {
+fn named_by_user(
+    wishes: &SandboxWishes,
+    options: Option<&serde_json::Value>,
+    environment: &Environment<'_>,
+) -> Vec<PathBuf> {
     let option = |key: &String| options?.get(key)?.as_str().map(PathBuf::from);
     let variable = |name: &String| environment.get_os(name).map(PathBuf::from);
     let given = wishes.read_options.iter().filter_map(option);
@@ -343,7 +347,10 @@ mod tests {
             expected
         );
         assert_eq!(named(Some(&options), true), expected);
-        assert_eq!(named(None, false), [PathBuf::from("/opt/x.libs"), PathBuf::from("/opt/x")]);
+        assert_eq!(
+            named(None, false),
+            [PathBuf::from("/opt/x.libs"), PathBuf::from("/opt/x")]
+        );
         assert_eq!(named(None, true), Vec::<PathBuf>::new());
     }
 }

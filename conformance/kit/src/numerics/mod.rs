@@ -214,6 +214,9 @@ impl<'s> Numerics<'s> {
         }
         let stateful = !module.states.is_empty();
         let taken = self.engine.compile(module, trial)?;
+        if let Some(reason) = unpromised(trial.subject, rule, steps).or_else(|| beyond(&taken.precision, steps)) {
+            return Err(Failure::skip(reason));
+        }
         let mut session = self.engine.open(&taken, "case", trial)?;
         let mut found = Measure::default();
         let mut given = Vec::new();
@@ -317,6 +320,50 @@ fn file(trial: &mut Trial<'_>, id: &str) {
 struct Run<'t> {
     inputs: Vec<&'t Leaf>,
     wants: Vec<Want<'t>>,
+}
+
+/// The numbers of all float tensors of some runs, inputs and what is wanted.
+fn floats<'s>(steps: &'s [Run<'_>]) -> impl Iterator<Item = f64> + 's {
+    let leaves = steps.iter().flat_map(|step| {
+        step.inputs
+            .iter()
+            .copied()
+            .chain(step.wants.iter().map(|want| want.rounded))
+    });
+    leaves.flat_map(|leaf| match leaf {
+        Leaf::Tensor { dtype, bytes, .. } if dtype.is_float() => delegraph_runner::leaf::to_f64(*dtype, bytes),
+        _ => Vec::new(),
+    })
+}
+
+/// What the manifest promises nothing of, where a case is about that.
+fn unpromised(subject: &Subject, rule: &Rule, steps: &[Run<'_>]) -> Option<String> {
+    let (_, manifest) = subject
+        .manifest
+        .as_ref()
+        .filter(|_| rule.policy == tolerance::Policy::NonFinite)?;
+    let has = |what: fn(f64) -> bool| floats(steps).any(what);
+    let key = match () {
+        () if !manifest.numeric.nan && has(f64::is_nan) => "nan",
+        () if !manifest.numeric.infinity && has(f64::is_infinite) => "infinity",
+        () => return None,
+    };
+    Some(format!(
+        "the manifest promises nothing of it: `numeric.{key} = \"any\"`"
+    ))
+}
+
+/// Numbers that the precision which a blob declares does not have.
+fn beyond(precision: &str, steps: &[Run<'_>]) -> Option<String> {
+    let narrow = tolerance::narrower(delegraph_types::DType::F32, precision);
+    if narrow == delegraph_types::DType::F32 {
+        return None;
+    }
+    let most = tolerance::largest(narrow);
+    let number = floats(steps).find(|number| number.is_finite() && number.abs() > most)?;
+    Some(format!(
+        "{number:e} is beyond `{precision}`, which the blob declares to compute in"
+    ))
 }
 
 /// A trial beside a trial, whose record is thrown away.

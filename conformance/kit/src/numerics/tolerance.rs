@@ -308,9 +308,10 @@ pub fn judge(rule: &Rule, precision: &str, got: &Leaf, want: Want<'_>) -> (Measu
         Limit::Steps => steps(*dtype, &got, &precise),
         _ => {
             let allowed = |i: usize| {
+                let narrow = narrower(*dtype, precision);
                 let flush = match rule.policy {
-                    Policy::Denormal => smallest(*dtype),
-                    Policy::Range if limit != Limit::Exact => smallest(*dtype),
+                    Policy::Denormal => smallest(narrow),
+                    Policy::Range if limit != Limit::Exact => smallest(narrow),
                     _ => 0.0,
                 };
                 flush
@@ -487,6 +488,14 @@ fn place(mut i: usize, shape: &[i64]) -> Vec<usize> {
     index
 }
 
+/// The dtype whose range a declared precision leaves of this one.
+pub fn narrower(dtype: DType, precision: &str) -> DType {
+    match (dtype, precision) {
+        (DType::F32 | DType::F64, "f16") => DType::F16,
+        _ => dtype,
+    }
+}
+
 /// Bits of the significand behind the point, and the exponent of the smallest normal number.
 fn format(dtype: DType) -> (i32, i32) {
     match dtype {
@@ -508,7 +517,7 @@ fn smallest(dtype: DType) -> f64 {
 }
 
 /// Largest finite number.
-fn largest(dtype: DType) -> f64 {
+pub fn largest(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => f16::MAX.to_f64(),
         DType::BF16 => bf16::MAX.to_f64(),
@@ -688,6 +697,20 @@ mod tests {
                 "{precision}"
             );
             assert!(!passes("exact", 1, "", precision, &got, &want, None), "{precision}");
+        }
+    }
+
+    #[test]
+    fn a_declared_precision_has_its_own_denormals() {
+        // 2^-15 is below the smallest normal number of f16, which is 2^-14; 2^-13 is not.
+        for (want, precision, pass) in [
+            (2f32.powi(-15), "f16", true),
+            (2f32.powi(-15), "", false),
+            (2f32.powi(-13), "f16", false),
+        ] {
+            let (got, want) = (f32s(&[0.0]), f32s(&[want]));
+            let found = passes("elementwise", 1, "denormal", precision, &got, &want, None);
+            assert_eq!(found, pass, "{precision}");
         }
     }
 

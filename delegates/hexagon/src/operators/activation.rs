@@ -1,0 +1,332 @@
+//! Activations.
+
+use super::common::{Elements, Steps, elements, floats, give, limits, nearest_in, same};
+use super::elementwise::{between, island};
+use super::unary::native;
+use crate::builder::{Builder, Layout, axis};
+use crate::caps::{Operator, Refusal};
+use crate::graph::{Param, Quantization, TensorId};
+use crate::node::Node;
+use delegraph_sdk::DType;
+use delegraph_sdk::image::ValueIndex;
+
+macro_rules! operator {
+    ($name:literal, $lower:expr) => {
+        Operator {
+            name: $name,
+            lower: $lower,
+        }
+    };
+}
+
+macro_rules! composed {
+    ($name:literal, $compute:expr) => {
+        Operator {
+            name: $name,
+            lower: |n, b| island(n, b, &[0], |b, x| $compute(n, b, x[0])),
+        }
+    };
+}
+
+/// The operators of this family.
+pub const OPERATORS: &[Operator] = &[
+    operator!("aten::relu", |n, b| limit(n, b, Some(0.0), None)),
+    operator!("aten::relu6", |n, b| limit(n, b, Some(0.0), Some(6.0))),
+    operator!("aten::hardtanh", |n, b| limit(
+        n,
+        b,
+        Some(n.scalar(1)?.float()),
+        Some(n.scalar(2)?.float())
+    )),
+    operator!("aten::clamp", |n, b| {
+        let [low, high] = [n.optional_scalar(1)?, n.optional_scalar(2)?];
+        limit(n, b, low.map(|s| s.float()), high.map(|s| s.float()))
+    }),
+    operator!("aten::clamp_min", |n, b| limit(n, b, Some(n.scalar(1)?.float()), None)),
+    operator!("aten::clamp_max", |n, b| limit(n, b, None, Some(n.scalar(1)?.float()))),
+    operator!("aten::clamp.Tensor", between),
+    operator!("aten::sigmoid", |n, b| match is_half(n, b)? {
+        true => island(n, b, &[0], |b, x| gate(b, x[0])),
+        false => native(n, b, "Sigmoid"),
+    }),
+    operator!("aten::tanh", |n, b| native8(n, b, "Tanh")),
+    operator!("aten::hardswish", |n, b| native8(n, b, "HardSwish")),
+    operator!("aten::gelu", gelu),
+    operator!("aten::prelu", prelu),
+    composed!("aten::leaky_relu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let slope = n.scalar(1)?.float();
+        sloped(b, x, slope)
+    }),
+    composed!("aten::silu", |_: &Node<'_>, b: &mut Builder<'_>, x| {
+        let below = denominator(b, x)?;
+        Ok(b.binary("ElementWiseDivide", x, below))
+    }),
+    composed!("aten::hardsigmoid", |_: &Node<'_>, b: &mut Builder<'_>, x| {
+        let part = b.with("ElementWiseMultiply", x, 1.0 / 6.0)?;
+        let moved = b.with("ElementWiseAdd", part, 0.5)?;
+        Ok(b.limited(moved, 0.0, 1.0))
+    }),
+    composed!("aten::elu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let [alpha, scale, inner] = [n.scalar(1)?.float(), n.scalar(2)?.float(), n.scalar(3)?.float()];
+        exponential(b, x, alpha * scale, scale, inner)
+    }),
+    composed!("aten::celu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let alpha = n.scalar(1)?.float();
+        exponential(b, x, alpha, 1.0, 1.0 / alpha)
+    }),
+    composed!("aten::selu", |_: &Node<'_>, b: &mut Builder<'_>, x| {
+        // The constants of the paper, as PyTorch has them.
+        let (alpha, scale) = (1.673_263_242_354_377_2, 1.050_700_987_355_480_5);
+        exponential(b, x, alpha * scale, scale, 1.0)
+    }),
+    composed!("aten::softplus", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let (beta, threshold) = (n.scalar(1)?.float(), n.scalar(2)?.float());
+        if threshold < 12.0 {
+            return Err(Refusal::attribute(format!(
+                "a threshold of {threshold}, where the curve is not straight yet"
+            )));
+        }
+        softplus(b, x, beta)
+    }),
+    composed!("aten::log_sigmoid", |_: &Node<'_>, b: &mut Builder<'_>, x| {
+        let negative = b.unary("ElementWiseNeg", x);
+        let soft = softplus(b, negative, 1.0)?;
+        Ok(b.unary("ElementWiseNeg", soft))
+    }),
+    composed!("aten::mish", |_: &Node<'_>, b: &mut Builder<'_>, x| {
+        let soft = softplus(b, x, 1.0)?;
+        let gate = b.unary("Tanh", soft);
+        Ok(b.binary("ElementWiseMultiply", x, gate))
+    }),
+    composed!("aten::threshold", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let (limit, value) = (n.scalar(1)?.float(), n.scalar(2)?.float());
+        let over = b.truth_with("ElementWiseGreater", x, limit)?;
+        let other = b.number(value, x)?;
+        Ok(b.choose(over, x, other))
+    }),
+    composed!("aten::hardshrink", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let limit = n.scalar(1)?.float();
+        let size = b.unary("ElementWiseAbs", x);
+        let over = b.truth_with("ElementWiseGreater", size, limit)?;
+        let zero = b.number(0.0, x)?;
+        Ok(b.choose(over, x, zero))
+    }),
+    composed!("aten::softshrink", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        // What is left of x without what lies within the limit.
+        let limit = n.scalar(1)?.float() as f32;
+        let within = b.limited(x, -limit, limit);
+        Ok(b.binary("ElementWiseSubtract", x, within))
+    }),
+    operator!("aten::glu", glu),
+];
+
+/// Limits of a range; integers by numbers on both sides.
+fn limit(node: &Node<'_>, b: &mut Builder<'_>, low: Option<f64>, high: Option<f64>) -> Result<(), Refusal> {
+    let (x, out) = (node.value(0)?, node.output(0)?);
+    let kind = elements(b, x)?;
+    if kind != elements(b, out)? {
+        return Err(Refusal::dtype("bounds that change the type"));
+    }
+    let layout = b.elementwise_layout(&[x], out)?;
+    let read = b.read(x, layout)?;
+    if matches!(kind, Elements::Int | Elements::Index | Elements::Small) {
+        let mut result = read;
+        for (bound, op) in [(low, "ElementWiseMaximum"), (high, "ElementWiseMinimum")] {
+            if let Some(bound) = bound {
+                let bound = super::common::number_in(b, bound, result)?;
+                result = b.binary(op, result, bound);
+            }
+        }
+        return same(b, result, out, layout);
+    }
+    if kind == Elements::Bool {
+        return Err(Refusal::dtype("booleans"));
+    }
+    if low.is_some_and(f64::is_nan) || high.is_some_and(f64::is_nan) {
+        return Err(Refusal::attribute("a bound that is no number"));
+    }
+    if kind.is_fixed() && !(kind == Elements::Fixed8 && (low, high) == (Some(0.0), None)) {
+        return limit_integers(b, read, out, layout, [low, high]);
+    }
+    let written = b.write(out, layout)?;
+    match (low, high) {
+        (Some(0.0), None) => b.op("Relu", Vec::new(), &[read], &[written]),
+        (Some(0.0), Some(6.0)) => b.op("Relu6", Vec::new(), &[read], &[written]),
+        _ => {
+            // Where they cross, the upper one wins.
+            let high = high.unwrap_or(f64::INFINITY).clamp(-65504.0, 65504.0);
+            let low = low.unwrap_or(f64::NEG_INFINITY).clamp(-65504.0, 65504.0).min(high);
+            b.op("ReluMinMax", limits(low as f32, high as f32), &[read], &[written]);
+        }
+    }
+    Ok(())
+}
+
+/// Limits of quantized numbers, by the larger and the smaller of two integers of the result's scale: the library's `ReluMinMax` and, in
+/// 16 bits, its `Relu` leave some of them as they are.
+fn limit_integers(
+    b: &mut Builder<'_>,
+    read: TensorId,
+    out: ValueIndex,
+    layout: Layout,
+    limits: [Option<f64>; 2],
+) -> Result<(), Refusal> {
+    let (data_type, quantization) = b.representation(out)?;
+    let Quantization::PerTensor(pair) = quantization else {
+        return Err(Refusal::quantization("not quantized by one scale"));
+    };
+    let mut result = match b.tensor(read).quantization == quantization {
+        true => read,
+        false => b.cast("Convert", read, data_type, quantization.clone()),
+    };
+    for (limit, op) in limits.into_iter().zip(["ElementWiseMaximum", "ElementWiseMinimum"]) {
+        let Some(limit) = limit else { continue };
+        let q = nearest_in(limit, data_type, pair).to_le_bytes();
+        let limit = b.fixed(data_type, &[1], quantization.clone(), q[..data_type.size()].to_vec());
+        result = b.binary(op, result, limit);
+    }
+    same(b, result, out, layout)
+}
+
+/// The library's own is that of the error function; the other is its approximation, by the formula.
+fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
+    match node.str(1)? {
+        "none" => native8(node, b, "Gelu"),
+        "tanh" => island(node, b, &[0], |b, x| {
+            // 0.5 x (1 + tanh(y)) is x sigmoid(2 y).
+            let x = x[0];
+            let square = b.binary("ElementWiseMultiply", x, x);
+            let inner = b.with("ElementWiseMultiply", square, 0.044715)?;
+            let inner = b.with("ElementWiseAdd", inner, 1.0)?;
+            let slope = b.with("ElementWiseMultiply", x, 2.0 * (2.0 / std::f64::consts::PI).sqrt())?;
+            let argument = b.binary("ElementWiseMultiply", slope, inner);
+            let below = denominator(b, argument)?;
+            Ok(b.binary("ElementWiseDivide", x, below))
+        }),
+        other => Err(Refusal::attribute(format!("gelu `{other}`"))),
+    }
+}
+
+/// A node of the library that is exact to a step in 8 bits, and not in 16.
+fn native8(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), Refusal> {
+    match elements(b, node.output(0)?)? {
+        Elements::Fixed16 => Err(Refusal::quantization(
+            "the library is off by more than a step in 16 bits",
+        )),
+        _ => native(node, b, op),
+    }
+}
+
+/// True if the result is to be as exact as f16 is.
+fn is_half(node: &Node<'_>, b: &Builder<'_>) -> Result<bool, Refusal> {
+    let out = node.output(0)?;
+    Ok(b.image().value(out).dtype() == Some(DType::F16))
+}
+
+/// `1 + exp(-x)`, which a sigmoid is the inverse of: the library's own sigmoid is off by half a thousandth, a multiple of small results.
+fn denominator(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    let negative = b.unary("ElementWiseNeg", x);
+    // exp(11) is within f16; what is smaller than its inverse is 0 in good company.
+    let near = b.limited(negative, -65504.0, 11.0);
+    let power = b.unary("ElementWiseExp", near);
+    b.with("ElementWiseAdd", power, 1.0)
+}
+
+/// The sigmoid.
+fn gate(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    let below = denominator(b, x)?;
+    b.before("ElementWiseDivide", 1.0, below)
+}
+
+/// A slope below 0.
+fn sloped(b: &mut Builder<'_>, x: TensorId, slope: f64) -> Result<TensorId, Refusal> {
+    let slope = b.number(slope, x)?;
+    let out = b.like(x);
+    b.op("Prelu", Vec::new(), &[x, slope], &[out]);
+    Ok(out)
+}
+
+/// One slope, or one a channel.
+fn prelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
+    let (x, slopes, out) = (node.value(0)?, node.value(1)?, node.output(0)?);
+    let rank = b.image().value(out).rank();
+    let layout = b.elementwise_layout(&[x], out)?;
+    let read = floats(b, x, rank, layout)?;
+    if elements(b, slopes)? != Elements::Float {
+        return Err(Refusal::dtype("slopes that are no floats"));
+    }
+    let slopes = b.read(slopes, Layout::RowMajor)?;
+    let count = b.tensor(slopes).elements() as u32;
+    let mut dims = vec![1; rank.max(1)];
+    if rank > 1 {
+        dims[axis(1, rank, layout) as usize] = count;
+    } else {
+        dims[0] = count;
+    }
+    let slopes = b.reshaped(slopes, &dims)?;
+    let result = b.like(read);
+    b.op("Prelu", Vec::new(), &[read, slopes], &[result]);
+    give(b, result, out, layout)
+}
+
+/// `positive * x` above 0, `negative * (exp(inner * x) - 1)` below.
+fn exponential(
+    b: &mut Builder<'_>,
+    x: TensorId,
+    negative: f64,
+    positive: f64,
+    inner: f64,
+) -> Result<TensorId, Refusal> {
+    let below = b.limited(x, -65504.0, 0.0);
+    let below = match inner {
+        1.0 => below,
+        _ => b.with("ElementWiseMultiply", below, inner)?,
+    };
+    let power = b.unary("ElementWiseExp", below);
+    let less = b.with("ElementWiseSubtract", power, 1.0)?;
+    let less = b.with("ElementWiseMultiply", less, negative)?;
+    let above = b.unary("Relu", x);
+    let above = match positive {
+        1.0 => above,
+        _ => b.with("ElementWiseMultiply", above, positive)?,
+    };
+    Ok(b.binary("ElementWiseAdd", above, less))
+}
+
+/// `max(x, 0) + log(1 + exp(-|x|))`: nothing overflows. The library's own is off by a hundredth at 0.
+fn softplus(b: &mut Builder<'_>, x: TensorId, beta: f64) -> Result<TensorId, Refusal> {
+    let x = match beta {
+        1.0 => x,
+        _ => b.with("ElementWiseMultiply", x, beta)?,
+    };
+    let size = b.unary("ElementWiseAbs", x);
+    let negative = b.unary("ElementWiseNeg", size);
+    let power = b.unary("ElementWiseExp", negative);
+    let next = b.with("ElementWiseAdd", power, 1.0)?;
+    let rest = b.unary("ElementWiseLog", next);
+    let above = b.unary("Relu", x);
+    let sum = b.binary("ElementWiseAdd", above, rest);
+    match beta {
+        1.0 => Ok(sum),
+        _ => b.with("ElementWiseMultiply", sum, 1.0 / beta),
+    }
+}
+
+/// One half, gated by the other.
+fn glu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
+    let (x, out) = (node.value(0)?, node.output(0)?);
+    let rank = b.image().value(x).rank();
+    let dim = node.dim(1, rank)?;
+    let layout = b.elementwise_layout(&[x], out)?;
+    let read = floats(b, x, rank, layout)?;
+    let at = axis(dim, rank, layout);
+    let mut tensor = b.tensor(read).clone();
+    let half = tensor.dims[at as usize] / 2;
+    tensor.dims[at as usize] = half;
+    let halves = [(); 2].map(|()| b.temporary(tensor.data_type, &tensor.dims, tensor.quantization.clone()));
+    let params = vec![("axis", Param::U32(at)), ("split_index", Param::list(&[half]))];
+    b.op("Split", params, &[read], &halves);
+    let below = denominator(b, halves[1])?;
+    let result = b.binary("ElementWiseDivide", halves[0], below);
+    give(b, result, out, layout)
+}
