@@ -54,10 +54,11 @@ pub trait Delegate: Sized + Send + Sync + 'static {
 
 /// The role of a compiler: says what it takes, and compiles it. It needs no device.
 pub trait Compile: Delegate {
-    /// Says for every node of the graph whether it takes it, or why not.
+    /// Says for every node of the graph whether it takes it, or why not, for the target that [`Context::target`] names.
     ///
     /// # Errors
-    /// Only what has nothing to do with single nodes.
+    /// Only what has nothing to do with single nodes, as a target that it does not have: `INVALID_ARGUMENT`, with the names of those that
+    /// it has.
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error>;
 
     /// Compiles a graph, of which it took every node. Inputs and outputs of the session are the graph's, in order. What takes long

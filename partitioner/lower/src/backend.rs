@@ -22,11 +22,11 @@ pub trait Backend {
         delegraph_abi::c::OPSET
     }
 
-    /// Verdicts and reasons for every node of an image.
+    /// Verdicts and reasons for every node of an image, if it is to be compiled for `target`.
     ///
     /// # Errors
-    /// The delegate failed or answered out of contract.
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError>;
+    /// The delegate failed, does not have the target (`INVALID_ARGUMENT`), or answered out of contract.
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError>;
 
     /// Compiles an image to a blob in its envelope.
     ///
@@ -48,8 +48,8 @@ impl Backend for Arc<Delegate> {
         &self.info().opset
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        Delegate::partition(self, image)
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        Delegate::partition(self, image, target)
     }
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
@@ -62,7 +62,7 @@ impl Backend for Arc<Delegate> {
 ///
 /// # Errors
 /// The delegate failed.
-pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, DelegateError> {
+pub(crate) fn ask(backend: &dyn Backend, target: &str, offer: &Offer) -> Result<Answer, DelegateError> {
     let nodes = &offer.image.nodes;
     let offered = |refusal: &Option<Cow<'static, str>>| match refusal {
         Some(reason) => Verdict::no(reason.clone()),
@@ -75,7 +75,7 @@ pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, Delega
             atomic_sets: Vec::new(),
         });
     }
-    let partition = backend.partition(&offer.image.bytes)?;
+    let partition = backend.partition(&offer.image.bytes, target)?;
     let mut given = partition.verdicts.into_iter();
     for id in nodes {
         // One that is missing is a refusal without a reason.

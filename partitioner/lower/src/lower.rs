@@ -28,6 +28,9 @@ pub struct LowerOptions {
     pub backends: Vec<String>,
     /// What to compile for, by backend; absent: what the delegate thinks best.
     pub targets: BTreeMap<String, String>,
+    /// Makes a target that a delegate does not have an error instead of a line in the report: whoever compiles for another machine
+    /// named it.
+    pub targets_exist: bool,
     /// Limits and rules.
     pub policy: Policy,
     /// Makes a delegate that cannot be loaded or asked an error instead of a line in the report.
@@ -78,6 +81,16 @@ pub enum LowerError {
         /// Backend id.
         backend: String,
         /// Why.
+        reason: String,
+    },
+    /// Only with [`LowerOptions::targets_exist`].
+    #[error("the delegate `{backend}` cannot compile for `{target}`: {reason}")]
+    Target {
+        /// Backend id.
+        backend: String,
+        /// What it was asked to compile for.
+        target: String,
+        /// Why, in its words.
         reason: String,
     },
     /// A composite node has no decomposition and no taker.
@@ -231,6 +244,11 @@ impl Lowering<'_> {
         }
     }
 
+    /// What a backend compiles for; empty: what it thinks best.
+    fn target(&self, backend: &str) -> &str {
+        self.options.targets.get(backend).map_or("", String::as_str)
+    }
+
     /// Asks about every graph; decomposes, one step, what nobody takes whole; asks again about graphs that changed.
     fn ask_until_settled(
         &mut self,
@@ -308,12 +326,13 @@ impl Lowering<'_> {
                     nodes,
                 });
                 let (wants, versions) = (&self.wants[i], &self.options.versions);
+                let target = self.options.targets.get(name).map_or("", String::as_str);
                 let given = if wants.a_view() {
                     let FoldedGraph { views, refused, .. } = &mut self.folded[index];
                     views[i] = None;
                     let rounds = self.options.policy.max_rounds;
                     let asked = ask_view(
-                        backend.as_ref(),
+                        (backend.as_ref(), target),
                         module,
                         index,
                         (wants, versions),
@@ -332,11 +351,20 @@ impl Lowering<'_> {
                         Some((_, offer)) => offer,
                         None => offer(module, &module.graphs[index], form)?,
                     };
-                    ask(backend.as_ref(), &plain.insert((key, offer)).1)
+                    ask(backend.as_ref(), target, &plain.insert((key, offer)).1)
                 };
                 match given {
                     Ok(given) => answer = Some(given),
-                    Err(error) => self.problems[i] = Some(error.to_string()),
+                    Err(error) => {
+                        if self.options.targets_exist && !target.is_empty() && error.code == Status::INVALID_ARGUMENT {
+                            return Err(LowerError::Target {
+                                backend: name.clone(),
+                                target: target.to_string(),
+                                reason: with_hint(&error),
+                            });
+                        }
+                        self.problems[i] = Some(error.to_string());
+                    }
                 }
                 self.check_strict(i)?;
             }
@@ -579,8 +607,7 @@ impl Lowering<'_> {
             graph: &graph.name,
             nodes: image.nodes.len(),
         });
-        let target = self.options.targets.get(backend).map_or("", String::as_str);
-        let result = delegate.compile(&image.bytes, &weights, target);
+        let result = delegate.compile(&image.bytes, &weights, self.target(backend));
         match &result {
             Ok(blob) => {
                 (self.progress)(Progress::Compiled {
@@ -627,7 +654,7 @@ impl Lowering<'_> {
             let Some(image) = self.image(module, index, backend, &region.nodes, reads)? else {
                 continue;
             };
-            let asked = delegate.partition(&image.bytes);
+            let asked = delegate.partition(&image.bytes, self.target(backend));
             let result = match asked {
                 Ok(partition) if partition.verdicts.iter().all(|v| v.supported) => {
                     self.compile(module, graph, backend, &image)?
@@ -652,7 +679,7 @@ impl Lowering<'_> {
     fn candidate(&self, backend: &str, image: &Image, blob: Vec<u8>) -> CompiledCandidate {
         CompiledCandidate {
             backend: backend.to_string(),
-            target: self.options.targets.get(backend).cloned().unwrap_or_default(),
+            target: self.target(backend).to_string(),
             precision: String::new(),
             blob,
             weights: (0..).zip(image.weights.iter().copied()).collect(),

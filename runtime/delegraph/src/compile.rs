@@ -193,7 +193,10 @@ fn partition_over(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
     check_config(config)?;
-    let mut options = lower_options(config);
+    let mut options = LowerOptions {
+        targets_exist: at_load.is_none(),
+        ..lower_options(config)
+    };
     if let Some(at_load) = at_load {
         options
             .backends

@@ -289,29 +289,35 @@ impl Delegate {
         }
     }
 
-    /// Asks which nodes of a graph image it takes.
+    /// Asks which nodes of a graph image it takes, for `target` as [`Delegate::compile`] takes it. A delegate that is older than ABI 0.2
+    /// does not hear of the target.
     ///
     /// # Errors
-    /// The image is malformed, the delegate failed, or did not answer for every node.
-    pub fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        self.partition_with(image, &CallOptions::default())
+    /// The image is malformed, the delegate failed, does not have the target, or did not answer for every node.
+    pub fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        self.partition_with(image, target, &CallOptions::default())
     }
 
     /// [`Delegate::partition`] with a deadline, progress and so on.
     ///
     /// # Errors
     /// As there.
-    pub fn partition_with(&self, image: &[u8], options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition_with(
+        &self,
+        image: &[u8],
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let compiler = self.role(&self.compiler, "compile")?;
         let view = self.verified(image)?;
         match compiler {
-            Instance::Local(local) => local.partition(&view, options),
+            Instance::Local(local) => local.partition(&view, target, options),
             #[cfg(target_os = "linux")]
-            Instance::Remote(remote) => remote.partition(&view, options),
+            Instance::Remote(remote) => remote.partition(&view, target, options),
         }
     }
 
-    /// Compiles a graph image; gives the blob in its envelope.
+    /// Compiles a graph image for a target, empty: this machine, or anything; gives the blob in its envelope.
     ///
     /// # Errors
     /// The image is malformed, or the delegate refused; `node` names the node where it can.

@@ -119,12 +119,19 @@ impl Local {
     }
 
     /// `view` is the verified image.
-    pub fn partition(&self, view: &ImageView<'_>, options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition(
+        &self,
+        view: &ImageView<'_>,
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let image = view.bytes();
         let placed = Aligned::new(image, IMAGE_ALIGN);
         let graph = c::Graph {
             image: placed.bytes().as_ptr(),
             image_size: image.len() as u64,
+            target: target.as_ptr(),
+            target_size: target.len() as u64,
             ..c::Graph::new()
         };
         let sink = PartSink::new(view.node_count());
@@ -170,6 +177,8 @@ impl Local {
             image: placed.bytes().as_ptr(),
             image_size: image.len() as u64,
             weights: handle.as_ptr(),
+            target: target.as_ptr(),
+            target_size: target.len() as u64,
             ..c::Graph::new()
         };
         let target_struct = c::Target {

@@ -8,13 +8,24 @@ use delegraph_abi::image::{ImageView, verify};
 
 /// # Safety
 /// `graph` comes from the host.
-unsafe fn graph_of<'a>(graph: *const c::Graph, call: &RawCall) -> Result<(ImageView<'a>, Weights<'a>), Error> {
-    // SAFETY: the image is valid for the length of the call.
+unsafe fn graph_of<'a>(graph: *const c::Graph, call: &RawCall) -> Result<Asked<'a>, Error> {
+    // SAFETY: the image and the text are valid for the length of the call.
     unsafe {
         let graph = sized(graph, c::Graph::FIRST_SIZE).map_err(|_| bad_struct("dg_graph"))?;
-        let image = verify(bytes(graph.image, graph.image_size)).map_err(|e| Error::invalid(e.to_string()))?;
-        Ok((image, Weights::new(RawWeights::new(graph.weights, call))))
+        Ok(Asked {
+            image: verify(bytes(graph.image, graph.image_size)).map_err(|e| Error::invalid(e.to_string()))?,
+            weights: Weights::new(RawWeights::new(graph.weights, call)),
+            // An older host's struct ends before it.
+            target: text(graph.target, graph.target_size)?,
+        })
     }
+}
+
+/// What a `dg_graph` holds.
+struct Asked<'a> {
+    image: ImageView<'a>,
+    weights: Weights<'a>,
+    target: &'a str,
 }
 
 pub(super) unsafe extern "C" fn partition<D: Compile>(
@@ -26,10 +37,10 @@ pub(super) unsafe extern "C" fn partition<D: Compile>(
     // SAFETY: see `super::get_info`.
     unsafe {
         guard(call, |call| {
-            let (image, _) = graph_of(graph, call)?;
+            let Asked { image, target, .. } = graph_of(graph, call)?;
             let answer = instance::<D>(delegate)?
                 .delegate
-                .partition(&image, &Context::new(*call))?;
+                .partition(&image, &Context::for_target(*call, target))?;
             send_partition(call, sink, &answer)
         })
     }
@@ -67,11 +78,11 @@ pub(super) unsafe extern "C" fn compile<D: Compile>(
     // SAFETY: see `super::get_info`.
     unsafe {
         guard(call, |call| {
-            let (image, weights) = graph_of(graph, call)?;
+            let Asked { image, weights, .. } = graph_of(graph, call)?;
             let target = sized(target, c::Target::FIRST_SIZE).map_err(|_| bad_struct("dg_target"))?;
             let target = text(target.name, target.name_size)?;
             let delegate = &instance::<D>(delegate)?.delegate;
-            let compiled = delegate.compile(&image, &weights, target, &Context::new(*call))?;
+            let compiled = delegate.compile(&image, &weights, target, &Context::for_target(*call, target))?;
             send_blob(call, sink, &compiled)
         })
     }

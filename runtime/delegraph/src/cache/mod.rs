@@ -318,8 +318,8 @@ impl Backend for Caching {
         &self.delegate.info().opset
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        self.delegate.partition(image)
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        self.delegate.partition(image, target)
     }
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {

@@ -225,10 +225,16 @@ impl Remote {
         }
     }
 
-    pub fn partition(&self, view: &ImageView<'_>, options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition(
+        &self,
+        view: &ImageView<'_>,
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let options = self.with_deadline(options, self.spec.worker.compile_limit);
         let image = self.sealed("delegraph-image", &[view.bytes()])?;
         let request = Request::Partition {
+            target: target.to_string(),
             limits: limits(&options),
         };
         let process = self.process_in_time(&options)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of everything here: host and worker are of one build, or do not talk.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub(crate) enum Request {
     Devices,
     /// Descriptors: the image.
     Partition {
+        target: String,
         limits: Limits,
     },
     /// Descriptors: the image, then the weights' files.

@@ -182,10 +182,10 @@ impl Worker {
         let reply = match request {
             Request::Start(_) => return Err(failure(Status::INVALID_ARGUMENT, "it has started already")),
             Request::Devices => Reply::Devices(self.local.devices()?),
-            Request::Partition { limits } => {
+            Request::Partition { target, limits } => {
                 let image = Map::sealed(&next()?)?;
                 let view = verify(image.bytes()).map_err(|e| failure(Status::INVALID_ARGUMENT, e.to_string()))?;
-                Reply::Partition(self.limited(limits, |options| self.local.partition(&view, options))?)
+                Reply::Partition(self.limited(limits, |options| self.local.partition(&view, &target, options))?)
             }
             Request::Compile {
                 target,
