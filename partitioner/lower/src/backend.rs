@@ -1,7 +1,7 @@
 //! A delegate as lowering sees it.
 
 use crate::image::Offer;
-use delegraph_host::{Delegate, DelegateError, Partition, Pass, Weights};
+use delegraph_host::{Delegate, DelegateError, Partition, Pass, SetError, Weights};
 use delegraph_ir::NodeId;
 use delegraph_tag::{Answer, Verdict};
 use std::borrow::Cow;
@@ -33,6 +33,26 @@ pub trait Backend {
     /// # Errors
     /// The delegate refused; the error names the node where it can.
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError>;
+
+    /// Whether it has [`Backend::compile_set`].
+    fn compiles_sets(&self) -> bool {
+        false
+    }
+
+    /// Compiles graphs that one program uses together: a blob for each.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`], with the graph where it can be named.
+    fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        let compile = |(number, (image, weights)): (usize, &(&[u8], &dyn Weights))| {
+            let compiled = self.compile(image, *weights, target);
+            compiled.map_err(|error| SetError {
+                graph: Some(number),
+                error,
+            })
+        };
+        graphs.iter().enumerate().map(compile).collect()
+    }
 }
 
 impl Backend for Arc<Delegate> {
@@ -54,6 +74,14 @@ impl Backend for Arc<Delegate> {
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
         Delegate::compile(self, image, weights, target)
+    }
+
+    fn compiles_sets(&self) -> bool {
+        Delegate::compiles_sets(self)
+    }
+
+    fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        Delegate::compile_set(self, graphs, target)
     }
 }
 
