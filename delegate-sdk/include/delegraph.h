@@ -46,7 +46,7 @@ extern "C" {
 /* Major version of the ABI; part of the entry's name. */
 #define DG_ABI_MAJOR 0
 /* Minor version of the ABI. */
-#define DG_ABI_MINOR 1
+#define DG_ABI_MINOR 2
 /* Names, types and order of every struct, as one number. */
 #define DG_LAYOUT_HASH UINT64_C(0x7e985f990f0958e9)
 /* Version of the operator table that a graph image names. */

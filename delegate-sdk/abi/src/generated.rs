@@ -30,7 +30,7 @@ use core::ptr;
 /// Major version of the ABI; part of the entry's name.
 pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
-pub const ABI_MINOR: u16 = 1;
+pub const ABI_MINOR: u16 = 2;
 /// Names, types and order of every struct, as one number.
 pub const LAYOUT_HASH: u64 = 0x7e985f990f0958e9;
 /// Version of the operator table that a graph image names.

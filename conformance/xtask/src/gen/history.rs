@@ -7,16 +7,28 @@ use sha2::{Digest, Sha256};
 
 /// The files of each earlier minor, in order, and their SHA-256. A row is added when its minor is closed and the next begins; a row never
 /// changes. `golden/v0.N.json` is what the generator wrote last, `frozen/v0.N/delegraph.h` a copy of the header.
-const KEPT: [[(&str, &str); 2]; 1] = [[
-    (
-        "delegate-sdk/abi/golden/v0.0.json",
-        "f2650f1f6dcd60bd7ca1154eae7fc96128ed5983be4dabe1a117c30862222f21",
-    ),
-    (
-        "delegate-sdk/abi/frozen/v0.0/delegraph.h",
-        "7f12a966c41dca63d875773b942cf4d712c24d5ae060ae38bfb39124a13fd527",
-    ),
-]];
+const KEPT: [[(&str, &str); 2]; 2] = [
+    [
+        (
+            "delegate-sdk/abi/golden/v0.0.json",
+            "f2650f1f6dcd60bd7ca1154eae7fc96128ed5983be4dabe1a117c30862222f21",
+        ),
+        (
+            "delegate-sdk/abi/frozen/v0.0/delegraph.h",
+            "7f12a966c41dca63d875773b942cf4d712c24d5ae060ae38bfb39124a13fd527",
+        ),
+    ],
+    [
+        (
+            "delegate-sdk/abi/golden/v0.1.json",
+            "7789751604b04d6fdac650018ab76d6df1562b9b85cf7fe769c34562e5e514b7",
+        ),
+        (
+            "delegate-sdk/abi/frozen/v0.1/delegraph.h",
+            "6610023fa56f806c75c57c6ed5951f5b32e68cc45c692d9d1f9659be50cf0645",
+        ),
+    ],
+];
 
 fn golden(path: &str) -> Value {
     let text = std::fs::read_to_string(crate::root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
