@@ -1,8 +1,8 @@
 //! The traits that make a delegate: who it is, and one for each role.
 
 use crate::{
-    Blob, BlobMeta, BlobVerdict, Compiled, Context, Error, Extension, HostMemory, Options, Partition, SubmittedRun,
-    TensorOut, TensorView, Weights,
+    Blob, BlobMeta, BlobVerdict, Compiled, Context, Error, Extension, HostMemory, Options, Partition, SetError,
+    SubmittedRun, TensorOut, TensorView, Weights,
 };
 use delegraph_abi::image::ImageView;
 use std::any::Any;
@@ -73,6 +73,28 @@ pub trait Compile: Delegate {
         target: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error>;
+
+    /// Compiles graphs that one program uses together: its methods, and the sizes that it is compiled for. It took every node of each, and
+    /// each blob is loaded by itself. Sections of equal bytes are stored once for all of them: put what the graphs share into a section of
+    /// its own ([`crate::Blob::share_hash`]). [`Weights::share_key`] tells which weights they share. Called only if the delegate is exported
+    /// with `compile_set`.
+    ///
+    /// Where it is not overridden, each graph is compiled as if it were alone.
+    ///
+    /// # Errors
+    /// As [`Compile::compile`], with the graph. One that names none makes the host compile each alone.
+    fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, Weights<'_>)],
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Vec<Compiled>, SetError> {
+        let compile = |(number, (graph, weights)): (usize, &(ImageView<'_>, Weights<'_>))| {
+            let compiled = self.compile(graph, weights, target, context);
+            compiled.map_err(|error| error.of_graph(number))
+        };
+        graphs.iter().enumerate().map(compile).collect()
+    }
 }
 
 /// The role of an executor: loads what was compiled, here or elsewhere.

@@ -151,6 +151,9 @@
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
 //! - A device that keeps caches from run to run: name the states of the graph in [`Compiled::kept_states`], write the methods `state_` of
 //!   [`Session`], export with `state`.
+//! - A compiler that puts several graphs into one context, so that what they share is stored once: override [`Compile::compile_set`],
+//!   export with `compile_set`.
+//! - A compiler for several chips: [`Context::target`] names the one that is asked about, in `partition` too.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
 mod answer;
@@ -175,7 +178,7 @@ pub use blob::{Blob, BlobMeta};
 pub use call::{Context, LogLevel, ProfileEvent};
 pub use delegate::{Compile, Delegate, Device, DeviceKind, Import, Info, Run, Session};
 pub use delegraph_abi::{DType, MemoryFormat, Reason, Status, c, image};
-pub use error::Error;
+pub use error::{Error, SetError};
 pub use extension::Extension;
 pub use options::{OptionValue, Options};
 pub use submit::SubmittedRun;

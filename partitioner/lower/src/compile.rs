@@ -60,7 +60,12 @@ impl Lowering<'_> {
             }
             let before: Vec<usize> = works.iter().map(|work| work.excluded.len()).collect();
             self.compile_sets(module, answers, &mut works)?;
-            let unchanged = |works: &[Work]| works.iter().zip(&before).all(|(work, before)| work.excluded.len() == *before);
+            let unchanged = |works: &[Work]| {
+                works
+                    .iter()
+                    .zip(&before)
+                    .all(|(work, before)| work.excluded.len() == *before)
+            };
             if unchanged(&works) {
                 for (index, work) in works.iter_mut().enumerate() {
                     self.compile_regions(module, index, &answers[index], work)?;
@@ -77,7 +82,9 @@ impl Lowering<'_> {
             }
         }
         let finished = works.into_iter().enumerate();
-        finished.map(|(index, work)| self.finish(module, index, &answers[index], work)).collect()
+        finished
+            .map(|(index, work)| self.finish(module, index, &answers[index], work))
+            .collect()
     }
 
     /// Makes the regions of a graph, and their images.
@@ -117,7 +124,11 @@ impl Lowering<'_> {
             let mut keys: Vec<Key> = Vec::new();
             let mut places: Vec<Place> = Vec::new();
             let mut known: FxHashSet<Key> = FxHashSet::default();
-            for (graph, planned) in works.iter().enumerate().filter_map(|(i, work)| Some((i, work.planned.as_ref()?))) {
+            for (graph, planned) in works
+                .iter()
+                .enumerate()
+                .filter_map(|(i, work)| Some((i, work.planned.as_ref()?)))
+            {
                 for (region, images) in planned.images.iter().enumerate() {
                     if planned.tagging.regions[region].backend != name {
                         continue;
@@ -418,7 +429,15 @@ impl Lowering<'_> {
             compiled.candidates = self.candidates(index, &region.backend, images.iter().zip(blobs));
             regions.push(compiled);
         }
-        self.add_alternatives(module, index, &tagging, answers, &work.excluded, &mut regions, &mut problems)?;
+        self.add_alternatives(
+            module,
+            index,
+            &tagging,
+            answers,
+            &work.excluded,
+            &mut regions,
+            &mut problems,
+        )?;
         let tagging = apply(&mut module.graphs[index], tagging);
         let mut nodes = node_reports(module, &module.graphs[index], &tagging);
         for node in &mut nodes {

@@ -519,7 +519,10 @@ impl Lowering<'_> {
         let sizes = |value: &ValueId| {
             let shape = graph.tensor(*value).map_or(&[][..], |tensor| &tensor.shape);
             // What has no bound is offered to nobody.
-            shape.iter().map(|size| size.upper_bound(symbols).unwrap_or(0)).collect()
+            shape
+                .iter()
+                .map(|size| size.upper_bound(symbols).unwrap_or(0))
+                .collect()
         };
         values.iter().map(sizes).collect()
     }
@@ -532,15 +535,19 @@ fn in_all(mut given: Vec<(Option<Bucket>, Answer)>) -> Answer {
     }
     let nodes = given.iter().map(|(_, answer)| answer.verdicts.len()).max().unwrap_or(0);
     let verdict = |node: usize| {
-        let refusals = given.iter().filter_map(|(bucket, answer)| match answer.verdicts.get(node) {
-            Some(verdict) if verdict.supported => None,
-            Some(verdict) => Some((bucket, verdict.reason.as_str())),
-            None => Some((bucket, "")),
-        });
+        let refusals = given
+            .iter()
+            .filter_map(|(bucket, answer)| match answer.verdicts.get(node) {
+                Some(verdict) if verdict.supported => None,
+                Some(verdict) => Some((bucket, verdict.reason.as_str())),
+                None => Some((bucket, "")),
+            });
         let refusals: Vec<(&Option<Bucket>, &str)> = refusals.collect();
         match refusals.as_slice() {
             [] => Verdict::yes(),
-            [(_, reason), rest @ ..] if refusals.len() == given.len() && rest.iter().all(|(_, other)| other == reason) => {
+            [(_, reason), rest @ ..]
+                if refusals.len() == given.len() && rest.iter().all(|(_, other)| other == reason) =>
+            {
                 Verdict::no(reason.to_string())
             }
             [(Some(bucket), reason), ..] => Verdict::no(format!("for {bucket}: {reason}")),
