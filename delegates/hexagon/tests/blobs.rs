@@ -8,7 +8,7 @@ use delegraph_abi::{DType as Code, Status};
 use delegraph_hexagon::Hexagon;
 use delegraph_hexagon::blob::{CONTEXT, HEADER, Header};
 use delegraph_host::{BlobVerdict, Delegate, DelegateError, Host, HostOptions, Input, Output, Weights};
-use delegraph_sdk::roles::{Compile, Run};
+use delegraph_sdk::roles::{CompileSet, Run};
 use delegraph_sdk::static_entry_as;
 use delegraph_types::{DType, Dims};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn delegate(options: Value) -> Arc<Delegate> {
         options: [("hexagon".to_string(), options)].into(),
         ..HostOptions::default()
     });
-    let entry = static_entry_as::<Hexagon, (Compile, Run)>();
+    let entry = static_entry_as::<Hexagon, (CompileSet, Run)>();
     host.register_static("hexagon", entry).unwrap();
     host.delegate("hexagon").unwrap()
 }
@@ -46,8 +46,13 @@ fn available(folder: &Path, more: Value) -> Arc<Delegate> {
 
 /// `x * y`.
 fn image() -> Vec<u8> {
+    product_of(SIZES[0])
+}
+
+/// `x * y` with so many rows.
+fn product_of(rows: i64) -> Vec<u8> {
     let mut image = ImageBuilder::new("forward");
-    let sizes = SIZES.map(|size| image.int(size));
+    let sizes = [rows, SIZES[1]].map(|size| image.int(size));
     let ty = Type::tensor(Code::F32, &sizes);
     let (x, y) = (image.input("x", &ty), image.input("y", &ty));
     let args = [Arg::Value(x), Arg::Value(y)];
@@ -114,7 +119,7 @@ fn what_is_compiled_runs_and_what_was_changed_does_not() {
     let Some(folder) = common::folder() else { return };
     let own = available(&folder, json!({}));
     assert_eq!(own.devices().unwrap().len(), 1);
-    let partition = own.partition(&image()).unwrap();
+    let partition = own.partition(&image(), "").unwrap();
     assert!(
         partition.verdicts.iter().all(|verdict| verdict.supported),
         "{partition:?}"
@@ -222,10 +227,38 @@ fn a_blob_of_another_chip_or_a_newer_library_is_refused() {
 }
 
 #[test]
+fn graphs_that_are_compiled_together_are_in_one_context() {
+    let Some(folder) = common::folder() else { return };
+    let own = available(&folder, json!({}));
+    // The same graph twice, as two methods may have it, and a third one.
+    let graphs = [image(), image(), product_of(1)];
+    let asked: Vec<(&[u8], &dyn Weights)> = graphs.iter().map(|graph| (graph.as_slice(), &NoWeights as _)).collect();
+    let blobs = own.compile_set(&asked, "sm8650").unwrap();
+    let context = |blob: &[u8]| {
+        let parsed = envelope::parse(blob).unwrap();
+        let section = parsed.sections.iter().find(|s| s.name == CONTEXT).unwrap();
+        Sha256::digest(section.bytes).to_vec()
+    };
+    assert!(blobs.iter().all(|blob| context(blob) == context(&blobs[0])));
+    let names: Vec<String> = blobs.iter().map(|blob| header_of(blob).graph).collect();
+    assert_eq!(names, ["g0", "g1", "g2"]);
+    run(&own, &blobs[0]).unwrap();
+    run(&own, &blobs[1]).unwrap();
+    // A chip that there is not is the whole set's error.
+    let error = own.compile_set(&asked, "sm1").unwrap_err();
+    assert!(
+        error.graph.is_none() && error.error.hint.contains("sm8650"),
+        "{error:?}"
+    );
+    let error = own.partition(&image(), "sm1").unwrap_err();
+    assert_eq!(error.code, Status::INVALID_ARGUMENT);
+}
+
+#[test]
 fn without_the_library_the_table_answers_and_nothing_is_compiled_or_loaded() {
     let own = delegate(json!({ "library": "/nowhere" }));
     assert!(own.devices().unwrap().is_empty());
-    let partition = own.partition(&image()).unwrap();
+    let partition = own.partition(&image(), "").unwrap();
     assert!(
         partition.verdicts.iter().all(|verdict| verdict.supported),
         "{partition:?}"
@@ -238,7 +271,7 @@ fn without_the_library_the_table_answers_and_nothing_is_compiled_or_loaded() {
     );
     // With integers only, floats are refused.
     let own = delegate(json!({ "library": "/nowhere", "precision": "integer" }));
-    let partition = own.partition(&image()).unwrap();
+    let partition = own.partition(&image(), "").unwrap();
     assert!(
         partition.verdicts.iter().all(|verdict| !verdict.supported),
         "{partition:?}"

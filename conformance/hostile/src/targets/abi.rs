@@ -82,11 +82,19 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
         Ok(parsed) => parsed,
         Err(error) => return Outcome::Refused(error.to_string()),
     };
-    let written = envelope::write(&parsed.meta, &parsed.sections, |bytes| Sha256::digest(bytes).into());
+    let apart: Vec<(usize, [u8; 32])> = parsed.apart.iter().map(|apart| (apart.section, apart.hash)).collect();
+    let sha256 = |bytes: &[u8]| Sha256::digest(bytes).into();
+    let written = envelope::write_apart(&parsed.meta, &parsed.sections, &apart, sha256);
     let written = written.expect("what was read can be written");
     let again = envelope::parse(&written).expect("what was written can be read");
     assert_eq!(again.meta, parsed.meta);
     assert_eq!(again.sections, parsed.sections);
+    let hashes = again.apart.iter().map(|apart| (apart.section, apart.hash));
+    assert_eq!(hashes.collect::<Vec<_>>(), apart);
+    // Whoever has a section of the right hash and another size, or none at all, gets an error.
+    let mut resolved = parsed.clone();
+    let found = resolved.resolve(&|_| Some(&[0; 3]));
+    assert_eq!(found.is_ok(), parsed.apart.iter().all(|apart| apart.size == 3));
     Outcome::Read
 }
 
