@@ -178,7 +178,8 @@ impl Flow {
         let image = node.image();
         if CENTERED.contains(&base(node.op())) {
             let x = node.arg(0).value();
-            let given = x.is_some_and(|x| is_single(&image, x) && !self.rounded.contains(&x));
+            let given =
+                x.is_some_and(|x| is_single(&image, x) && !self.rounded.contains(&x) && !self.exact.contains(&x));
             return match given {
                 false => Ok(()),
                 true => Err(Refusal::dtype(
@@ -190,7 +191,10 @@ impl Flow {
             return Ok(());
         }
         // From f32 to f16 the rounding is what the program asks for.
-        let halves = node.outputs().iter().all(|v| image.value(v).dtype() == Some(DType::F16));
+        let halves = node
+            .outputs()
+            .iter()
+            .all(|v| image.value(v).dtype() == Some(DType::F16));
         let singles: Vec<ValueIndex> = node.inputs().filter(|value| is_single(&image, *value)).collect();
         let exact = singles.iter().all(|value| self.exact.contains(value));
         match halves || exact || self.is_behind(node) {

@@ -102,10 +102,7 @@ fn along_last(b: &mut Builder<'_>, op: &'static str, x: TensorId) -> TensorId {
     let last = dims.len() - 1;
     dims[last] = 1;
     let out = b.temporary(DataType::Float16, &dims, Quantization::None);
-    let params = vec![
-        ("axes", Param::list(&[last as u32])),
-        ("keep_dims", Param::Bool(true)),
-    ];
+    let params = vec![("axes", Param::list(&[last as u32])), ("keep_dims", Param::Bool(true))];
     b.op(op, params, &[x], &[out]);
     out
 }
