@@ -48,7 +48,7 @@ extern "C" {
 /* Minor version of the ABI. */
 #define DG_ABI_MINOR 2
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0x7e985f990f0958e9)
+#define DG_LAYOUT_HASH UINT64_C(0xe1f0d09fa1a76f21)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -168,6 +168,7 @@ typedef uint64_t dg_feature;
 #define DG_FEATURE_ASYNC ((dg_feature)8) /* It has `session_submit`. Since 0.1. */
 #define DG_FEATURE_IMPORT ((dg_feature)16) /* It has `buffer_import` and `buffer_release`. Since 0.1. */
 #define DG_FEATURE_STATE ((dg_feature)32) /* It has the functions `session_state_`: its sessions can keep states. Since 0.1. */
+#define DG_FEATURE_COMPILE_SET ((dg_feature)64) /* It has `compile_set`: it compiles several graphs together. Since 0.2. */
 
 /* `struct_id` of each struct. */
 typedef uint32_t dg_struct_id;
@@ -485,6 +486,14 @@ struct dg_graph {
     uint64_t image_size;
     /* Its weights; NULL in `partition`. */
     dg_weights *weights;
+    /* 0 Since 0.2. */
+    uint32_t reserved;
+    /* 0 Since 0.2. */
+    uint32_t reserved2;
+    /* What it is compiled for, as `dg_target` says it in `compile`, so that `partition` answers for it; empty: this machine, or anything. Since 0.2. */
+    const char *target;
+    /* Bytes of `target`. Since 0.2. */
+    uint64_t target_size;
 };
 
 /* What a blob is compiled for. No device needs to be present. */
@@ -567,6 +576,8 @@ struct dg_section {
     const uint8_t *data;
     /* In bytes. */
     uint64_t size;
+    /* SHA-256 of its bytes, 32 bytes, where several blobs of the program have this section, so that a delegate keeps one copy for all; else NULL. Since 0.2. */
+    const char *share_hash;
 };
 
 /* A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns. */
@@ -976,6 +987,10 @@ struct dg_host_api {
      * Since 0.1.
      */
     dg_status (*blob_keep_state)(dg_blob_sink *sink, uint32_t state);
+    /* Says which of the graphs of a `compile_set` the error of `call_set_error` is about, by its position; the error's node is one of that graph.
+     * Since 0.2.
+     */
+    void (*call_set_error_graph)(const dg_call *call, uint64_t graph);
 };
 
 /* A delegate's functions. The delegate owns the table, constant for the life of the process. */
@@ -1009,7 +1024,8 @@ struct dg_delegate_api {
      * Since 0.0.
      */
     dg_status (*device_enumerate)(dg_delegate *delegate, const dg_call *call, uint64_t capacity, const dg_device_info **out_devices, uint64_t *out_count);
-    /* Answers through `part_node_verdict` for every node of the graph whether the delegate takes it. Does not need a device.
+    /* Answers through `part_node_verdict` for every node of the graph whether the delegate takes it. Does not need a device. A target that it does not
+     * have is DG_E_INVALID_ARGUMENT, here and in `compile`, with a message that names those that it has.
      * Mandatory with DG_FEATURE_COMPILE.
      * Since 0.0.
      */
@@ -1098,6 +1114,13 @@ struct dg_delegate_api {
      * Since 0.1.
      */
     dg_status (*session_state_restore)(dg_session *session, const dg_call *call, uint32_t state, const void *data, uint64_t size);
+    /* As `compile` for `count` graphs that one program uses together: its methods, and the sizes that it is compiled for. `sinks[i]` takes the blob of
+     * `graphs[i]`. Each blob is loaded by itself; sections of equal bytes are stored once for all of them, so that what the graphs share goes into a
+     * section of its own. `weight_share_key` tells which weights they share. On anything but DG_OK there is no blob, and the host may compile each alone.
+     * Mandatory with DG_FEATURE_COMPILE_SET.
+     * Since 0.2.
+     */
+    dg_status (*compile_set)(dg_delegate *delegate, const dg_call *call, const dg_graph *const *graphs, const dg_target *target, dg_blob_sink *const *sinks, uint64_t count);
 };
 
 /* The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
@@ -1185,13 +1208,17 @@ DG_ASSERT(offsetof(dg_init, host_version) == 32, dg_init__host_version);
 DG_ASSERT(offsetof(dg_init, host_version_size) == 40, dg_init__host_version_size);
 DG_ASSERT(offsetof(dg_init, options) == 48, dg_init__options);
 DG_ASSERT(offsetof(dg_init, option_count) == 56, dg_init__option_count);
-DG_ASSERT(sizeof(dg_graph) == 40, dg_graph);
+DG_ASSERT(sizeof(dg_graph) == 64, dg_graph);
 DG_ASSERT(offsetof(dg_graph, struct_size) == 0, dg_graph__struct_size);
 DG_ASSERT(offsetof(dg_graph, struct_id) == 4, dg_graph__struct_id);
 DG_ASSERT(offsetof(dg_graph, next) == 8, dg_graph__next);
 DG_ASSERT(offsetof(dg_graph, image) == 16, dg_graph__image);
 DG_ASSERT(offsetof(dg_graph, image_size) == 24, dg_graph__image_size);
 DG_ASSERT(offsetof(dg_graph, weights) == 32, dg_graph__weights);
+DG_ASSERT(offsetof(dg_graph, reserved) == 40, dg_graph__reserved);
+DG_ASSERT(offsetof(dg_graph, reserved2) == 44, dg_graph__reserved2);
+DG_ASSERT(offsetof(dg_graph, target) == 48, dg_graph__target);
+DG_ASSERT(offsetof(dg_graph, target_size) == 56, dg_graph__target_size);
 DG_ASSERT(sizeof(dg_target) == 32, dg_target);
 DG_ASSERT(offsetof(dg_target, struct_size) == 0, dg_target__struct_size);
 DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
@@ -1222,7 +1249,7 @@ DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 136, dg_blob_meta__driver_max);
 DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 144, dg_blob_meta__driver_max_size);
 DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 152, dg_blob_meta__options_hash);
 DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 160, dg_blob_meta__weights_hash);
-DG_ASSERT(sizeof(dg_section) == 48, dg_section);
+DG_ASSERT(sizeof(dg_section) == 56, dg_section);
 DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
 DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
 DG_ASSERT(offsetof(dg_section, next) == 8, dg_section__next);
@@ -1230,6 +1257,7 @@ DG_ASSERT(offsetof(dg_section, name) == 16, dg_section__name);
 DG_ASSERT(offsetof(dg_section, name_size) == 24, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 32, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 40, dg_section__size);
+DG_ASSERT(offsetof(dg_section, share_hash) == 48, dg_section__share_hash);
 DG_ASSERT(sizeof(dg_blob) == 64, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
@@ -1351,7 +1379,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 248, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 256, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1384,7 +1412,8 @@ DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 216, dg_host_api__blob
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 224, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 232, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 240, dg_host_api__blob_keep_state);
-DG_ASSERT(sizeof(dg_delegate_api) == 184, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 248, dg_host_api__call_set_error_graph);
+DG_ASSERT(sizeof(dg_delegate_api) == 192, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1409,6 +1438,7 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 152, dg_delegate_api
 DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 160, dg_delegate_api__session_state_truncate);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 168, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 176, dg_delegate_api__session_state_restore);
+DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 184, dg_delegate_api__compile_set);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) && defined(__i386__) && !defined(_WIN32) /* ILP32 with 4-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1477,13 +1507,17 @@ DG_ASSERT(offsetof(dg_init, host_version) == 24, dg_init__host_version);
 DG_ASSERT(offsetof(dg_init, host_version_size) == 28, dg_init__host_version_size);
 DG_ASSERT(offsetof(dg_init, options) == 36, dg_init__options);
 DG_ASSERT(offsetof(dg_init, option_count) == 40, dg_init__option_count);
-DG_ASSERT(sizeof(dg_graph) == 28, dg_graph);
+DG_ASSERT(sizeof(dg_graph) == 48, dg_graph);
 DG_ASSERT(offsetof(dg_graph, struct_size) == 0, dg_graph__struct_size);
 DG_ASSERT(offsetof(dg_graph, struct_id) == 4, dg_graph__struct_id);
 DG_ASSERT(offsetof(dg_graph, next) == 8, dg_graph__next);
 DG_ASSERT(offsetof(dg_graph, image) == 12, dg_graph__image);
 DG_ASSERT(offsetof(dg_graph, image_size) == 16, dg_graph__image_size);
 DG_ASSERT(offsetof(dg_graph, weights) == 24, dg_graph__weights);
+DG_ASSERT(offsetof(dg_graph, reserved) == 28, dg_graph__reserved);
+DG_ASSERT(offsetof(dg_graph, reserved2) == 32, dg_graph__reserved2);
+DG_ASSERT(offsetof(dg_graph, target) == 36, dg_graph__target);
+DG_ASSERT(offsetof(dg_graph, target_size) == 40, dg_graph__target_size);
 DG_ASSERT(sizeof(dg_target) == 24, dg_target);
 DG_ASSERT(offsetof(dg_target, struct_size) == 0, dg_target__struct_size);
 DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
@@ -1514,7 +1548,7 @@ DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 104, dg_blob_meta__driver_max);
 DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 108, dg_blob_meta__driver_max_size);
 DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 116, dg_blob_meta__options_hash);
 DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 120, dg_blob_meta__weights_hash);
-DG_ASSERT(sizeof(dg_section) == 36, dg_section);
+DG_ASSERT(sizeof(dg_section) == 40, dg_section);
 DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
 DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
 DG_ASSERT(offsetof(dg_section, next) == 8, dg_section__next);
@@ -1522,6 +1556,7 @@ DG_ASSERT(offsetof(dg_section, name) == 12, dg_section__name);
 DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 28, dg_section__size);
+DG_ASSERT(offsetof(dg_section, share_hash) == 36, dg_section__share_hash);
 DG_ASSERT(sizeof(dg_blob) == 48, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
@@ -1643,7 +1678,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 140, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1676,7 +1711,8 @@ DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
-DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
+DG_ASSERT(sizeof(dg_delegate_api) == 108, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1701,6 +1737,7 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 88, dg_delegate_api_
 DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_api__session_state_truncate);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
+DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 104, dg_delegate_api__compile_set);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) /* ILP32 with 8-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1769,13 +1806,17 @@ DG_ASSERT(offsetof(dg_init, host_version) == 24, dg_init__host_version);
 DG_ASSERT(offsetof(dg_init, host_version_size) == 32, dg_init__host_version_size);
 DG_ASSERT(offsetof(dg_init, options) == 40, dg_init__options);
 DG_ASSERT(offsetof(dg_init, option_count) == 48, dg_init__option_count);
-DG_ASSERT(sizeof(dg_graph) == 32, dg_graph);
+DG_ASSERT(sizeof(dg_graph) == 48, dg_graph);
 DG_ASSERT(offsetof(dg_graph, struct_size) == 0, dg_graph__struct_size);
 DG_ASSERT(offsetof(dg_graph, struct_id) == 4, dg_graph__struct_id);
 DG_ASSERT(offsetof(dg_graph, next) == 8, dg_graph__next);
 DG_ASSERT(offsetof(dg_graph, image) == 12, dg_graph__image);
 DG_ASSERT(offsetof(dg_graph, image_size) == 16, dg_graph__image_size);
 DG_ASSERT(offsetof(dg_graph, weights) == 24, dg_graph__weights);
+DG_ASSERT(offsetof(dg_graph, reserved) == 28, dg_graph__reserved);
+DG_ASSERT(offsetof(dg_graph, reserved2) == 32, dg_graph__reserved2);
+DG_ASSERT(offsetof(dg_graph, target) == 36, dg_graph__target);
+DG_ASSERT(offsetof(dg_graph, target_size) == 40, dg_graph__target_size);
 DG_ASSERT(sizeof(dg_target) == 24, dg_target);
 DG_ASSERT(offsetof(dg_target, struct_size) == 0, dg_target__struct_size);
 DG_ASSERT(offsetof(dg_target, struct_id) == 4, dg_target__struct_id);
@@ -1806,7 +1847,7 @@ DG_ASSERT(offsetof(dg_blob_meta, driver_max) == 128, dg_blob_meta__driver_max);
 DG_ASSERT(offsetof(dg_blob_meta, driver_max_size) == 136, dg_blob_meta__driver_max_size);
 DG_ASSERT(offsetof(dg_blob_meta, options_hash) == 144, dg_blob_meta__options_hash);
 DG_ASSERT(offsetof(dg_blob_meta, weights_hash) == 148, dg_blob_meta__weights_hash);
-DG_ASSERT(sizeof(dg_section) == 40, dg_section);
+DG_ASSERT(sizeof(dg_section) == 48, dg_section);
 DG_ASSERT(offsetof(dg_section, struct_size) == 0, dg_section__struct_size);
 DG_ASSERT(offsetof(dg_section, struct_id) == 4, dg_section__struct_id);
 DG_ASSERT(offsetof(dg_section, next) == 8, dg_section__next);
@@ -1814,6 +1855,7 @@ DG_ASSERT(offsetof(dg_section, name) == 12, dg_section__name);
 DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 32, dg_section__size);
+DG_ASSERT(offsetof(dg_section, share_hash) == 40, dg_section__share_hash);
 DG_ASSERT(sizeof(dg_blob) == 56, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
@@ -1935,7 +1977,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 136, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 144, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1968,7 +2010,8 @@ DG_ASSERT(offsetof(dg_host_api, blob_set_driver_range) == 120, dg_host_api__blob
 DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require);
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
-DG_ASSERT(sizeof(dg_delegate_api) == 104, dg_delegate_api);
+DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
+DG_ASSERT(sizeof(dg_delegate_api) == 112, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1993,6 +2036,7 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_reset) == 88, dg_delegate_api_
 DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_api__session_state_truncate);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
+DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 104, dg_delegate_api__compile_set);
 #else
 #error "delegraph.h: no layout is known for pointers of this size"
 #endif

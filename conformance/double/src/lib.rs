@@ -5,6 +5,8 @@
 //! - submitted runs, done by a thread that stands for a device, one after another
 //! - imported memory, whose buffers it checks in each run
 //! - states that sessions keep, in the way of the fault delegate
+//! - two targets, `double-1` and `double-2`, and no others
+//! - graphs that are compiled together, with all their weights in one section that each blob has
 //! - the host's functions in each run: it looks at cancellation and deadline, logs, and borrows the host's threads
 //!
 //! Option `alignment`: its blobs require that tensors lie at such a multiple, with room for a multiple of so many bytes, and a run whose
@@ -13,8 +15,9 @@
 use delegraph_reference::Reference;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, Compile, Compiled, Context, DType, Delegate, Device, Error, HostMemory, Import, Info, LogLevel, OptionValue,
-    Options, Partition, Requirement, Run, Session, Status, SubmittedRun, TensorOut, TensorPlace, TensorView, Weights,
+    Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, DType, Delegate, Device, Error, HostMemory, Import, Info,
+    LogLevel, OptionValue, Options, Partition, Requirement, Run, Section, Session, SetError, Status, SubmittedRun,
+    TensorOut, TensorPlace, TensorView, Weights,
 };
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +28,7 @@ use std::time::Duration;
 #[path = "../../fault/src/keep.rs"]
 mod keep;
 
-delegraph_sdk::export_delegate!(Double: compile, run, submit, import, state);
+delegraph_sdk::export_delegate!(Double: compile_set, run, submit, import, state);
 
 /// What the device is given to do.
 enum Job {
@@ -95,6 +98,7 @@ impl Drop for Double {
 
 impl Compile for Double {
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
+        known_target(context.target())?;
         self.inner.partition(graph, context)
     }
 
@@ -106,6 +110,7 @@ impl Compile for Double {
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
         in_time(context)?;
+        known_target(target)?;
         // The weights have to be there: what is missing is said now, and not at the first run.
         for weight in graph.weights() {
             weights.bytes(weight.id())?;
@@ -128,12 +133,84 @@ impl Compile for Double {
         }
         Ok(compiled)
     }
+
+    fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, Weights<'_>)],
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Vec<Compiled>, SetError> {
+        // Each weight once, whichever graphs have it.
+        let (mut keys, mut pool) = (Vec::new(), Vec::new());
+        for (number, (graph, weights)) in graphs.iter().enumerate() {
+            for weight in graph.weights() {
+                let key = weights.share_key(weight.id());
+                if key.is_none() || !keys.contains(&key) {
+                    keys.push(key);
+                    let bytes = weights.bytes(weight.id()).map_err(|error| error.of_graph(number))?;
+                    pool.extend_from_slice(bytes);
+                }
+            }
+        }
+        let mut blobs = Vec::with_capacity(graphs.len());
+        for (number, (graph, weights)) in graphs.iter().enumerate() {
+            let compiled = self.compile(graph, weights, target, context);
+            let mut compiled = compiled.map_err(|error| error.of_graph(number))?;
+            if !pool.is_empty() {
+                compiled.sections.push(Section {
+                    name: POOL.to_string(),
+                    align: 64,
+                    bytes: pool.clone(),
+                });
+                // So that a pool which is not the one that was written is noticed.
+                compiled.sections.push(Section {
+                    name: POOL_SUM.to_string(),
+                    align: 8,
+                    bytes: sum(&pool).to_le_bytes().to_vec(),
+                });
+            }
+            blobs.push(compiled);
+        }
+        Ok(blobs)
+    }
+}
+
+/// The section with the weights of a set, and the one with the sum of its bytes.
+const POOL: &str = "pool";
+const POOL_SUM: &str = "pool-sum";
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+}
+
+/// Whether there is such a chip.
+fn known_target(target: &str) -> Result<(), Error> {
+    match ["", "double-1", "double-2"].contains(&target) {
+        true => Ok(()),
+        false => {
+            Err(Error::invalid(format!("there is no target `{target}`")).hint("there are `double-1` and `double-2`"))
+        }
+    }
 }
 
 impl Run for Double {
+    fn check_blob(&self, meta: &BlobMeta<'_>) -> BlobVerdict {
+        match known_target(meta.target) {
+            Ok(()) => BlobVerdict::by_format(&Self::INFO, meta),
+            Err(error) => BlobVerdict::UnsupportedHere(error.message),
+        }
+    }
+
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         if let Some(device) = blob.device.filter(|device| *device > 0) {
             return Err(Error::new(Status::NOT_FOUND, format!("there is no device {device}")));
+        }
+        if let (Ok(pool), Ok(wanted)) = (blob.section(POOL), blob.section(POOL_SUM))
+            && sum(pool).to_le_bytes() != *wanted
+        {
+            return Err(Error::corrupt("the weights of the set are not those that were written"));
         }
         let inner = self.inner.load(blob, weights, context)?;
         let inner = match blob.section(keep::SECTION) {

@@ -67,7 +67,7 @@ fn folders(folder: &std::path::Path, wanted: impl Fn(&str) -> bool) -> std::io::
 /// It is absent, or fails.
 pub fn verdicts(host: &Arc<Host>, backend: &str, image: &[u8]) -> anyhow::Result<String> {
     let delegate = host.delegate(backend)?;
-    let partition = delegate.partition(image)?;
+    let partition = delegate.partition(image, "")?;
     let sign = |supported| if supported { '+' } else { '-' };
     Ok(partition.verdicts.iter().map(|v| sign(v.supported)).collect())
 }

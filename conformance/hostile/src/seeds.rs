@@ -7,7 +7,9 @@ use delegraph_config::Config;
 use delegraph_host::{Host, HostOptions};
 use delegraph_pte::Verified;
 use delegraph_pte::origins::DEBUG_KEY;
-use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, Overlay, Region};
+use delegraph_pte::overlay::{
+    Bucket, BucketSize, BucketedCandidate, Candidate, IR_KEY, MethodOverlay, Overlay, Region, SymbolPlace,
+};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +64,14 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
             .map(|name| (name.to_string(), named_data(name, DEBUG_KEY)))
             .collect(),
         "graph_image" => COMPILED.iter().flat_map(|name| images(name)).collect(),
-        "envelope" => vec![("envelope".to_string(), envelope())],
+        "envelope" => {
+            let [whole, apart] = envelopes();
+            vec![
+                ("envelope".to_string(), whole),
+                ("sections elsewhere".to_string(), apart),
+            ]
+        }
+        "hexagon_blob" => vec![("header".to_string(), delegraph_hexagon::blob::sample().write())],
         "vulkan_plan" => vec![("plan".to_string(), vulkan_plan())],
         "manifest" => vec![
             named("delegates/null/null.delegate.toml"),
@@ -168,6 +177,13 @@ fn overlay() -> Vec<u8> {
     let file = file(OVERLAID);
     let program = Verified::parse(&file).expect("the program of the overlay is valid");
     let plan = &program.plans[0];
+    let candidate = Candidate {
+        backend: "vulkan".to_string(),
+        target: String::new(),
+        precision: "f16".to_string(),
+        blob: "delegraph.blob.0".to_string(),
+        weights: vec![(0, 1), (1, 2)],
+    };
     let whole = Region {
         start: 0,
         end: plan.instructions.len() as u32,
@@ -175,24 +191,38 @@ fn overlay() -> Vec<u8> {
         outputs: plan.outputs.clone(),
         rooms: vec![4096, 0],
         operators: vec![("aten::linear".to_string(), 2), ("aten::relu".to_string(), 1)],
-        candidates: vec![Candidate {
-            backend: "vulkan".to_string(),
-            target: String::new(),
-            precision: "f16".to_string(),
-            blob: "delegraph.blob.0".to_string(),
-            weights: vec![(0, 1), (1, 2)],
+        candidates: vec![candidate.clone()],
+        bucketed: vec![BucketedCandidate {
+            bucket: 0,
+            outputs: vec![vec![1, 8]],
+            candidate,
         }],
     };
     let overlay = Overlay {
         methods: vec![MethodOverlay {
             method: plan.name.clone(),
             regions: vec![whole],
+            buckets: vec![Bucket {
+                sizes: vec![BucketSize {
+                    symbol: 0,
+                    min: 1,
+                    max: 8,
+                }],
+            }],
+            symbols: vec![SymbolPlace {
+                name: "s0".to_string(),
+                input: 0,
+                dimension: 0,
+                factor: 2,
+                offset: 1,
+            }],
         }],
     };
     serde_json::to_vec(&overlay).expect("plain data can be written")
 }
 
-fn envelope() -> Vec<u8> {
+/// Of a blob that has all its sections, and of one of which one lies elsewhere.
+fn envelopes() -> [Vec<u8>; 2] {
     let spec = |rank| TensorSpec {
         dtype: DType::F32,
         rank,
@@ -227,7 +257,10 @@ fn envelope() -> Vec<u8> {
     };
     let section = |name, bytes| Section { name, bytes, align: 64 };
     let sections = [section("code", &[1; 100][..]), section("data", &[2; 30][..])];
-    delegraph_abi::envelope::write(&meta, &sections, |bytes| Sha256::digest(bytes).into()).expect("a right envelope")
+    [&[][..], &[(1, [9; 32])]].map(|apart| {
+        let sha256 = |bytes: &[u8]| Sha256::digest(bytes).into();
+        delegraph_abi::envelope::write_apart(&meta, &sections, apart, sha256).expect("a right envelope")
+    })
 }
 
 const MANIFEST: &str = r#"manifest_version = 1

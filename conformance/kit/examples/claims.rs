@@ -7,7 +7,7 @@ use delegraph_host::Claims;
 use delegraph_kit::support::{Asked, Proposal, Setting, ask_all, of_kit, propose, questions_of};
 use delegraph_lower::image::Form;
 use delegraph_opset::Versions;
-use delegraph_sdk::image::{NodeIndex, NodeView, verify};
+use delegraph_sdk::image::{NodeIndex, NodeView, Sizes, verify};
 use std::path::{Path, PathBuf};
 
 /// Where the written part begins.
@@ -40,6 +40,16 @@ pub const CLAIMANTS: &[Claimant] = &[
         accept: |node| match delegraph_vulkan::caps::accept(node) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.text),
+        },
+    },
+    // Without Qualcomm's library: it may refuse more, and the kit's case `partition/claims-taken` asks it.
+    Claimant {
+        manifest: "delegates/hexagon/hexagon.delegate.toml",
+        left: &[],
+        accept: |node| {
+            let image = node.image();
+            let asked = delegraph_hexagon::validate::first(&image, node, &Sizes::new(&image));
+            asked.map_err(|refusal| refusal.text)
         },
     },
 ];

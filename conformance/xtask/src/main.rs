@@ -1,8 +1,9 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, gen, dist, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, hexagon, gen, dist, provision.
 
 mod check;
 mod dist;
 mod r#gen;
+mod hexagon;
 mod layouts;
 mod mutants;
 mod provision;
@@ -28,6 +29,8 @@ const USAGE: &str = "usage:
   cargo xtask vulkan           runs the conformance kit on the Vulkan delegate, on both provisioned drivers and with validation;
                                `--driver system` on the machine's GPU, or `lavapipe` or `swiftshader` alone, `--list NAME` in place
                                of `core`, `--validation` and `--no-validation`
+  cargo xtask hexagon          runs the conformance kit on the Hexagon delegate, in the emulation of Qualcomm's library for this machine;
+                               `--soc sm8650,sm8750` names chips, `--list core,quant` lists, `--case GLOB` cases
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
   cargo xtask gen capi         writes what runtime/capi/capi.toml describes
   cargo xtask gen ops          writes the names of operators in C and Rust from the operator table
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         ),
         ["shaders"] => shaders::run(&root()),
         ["vulkan", rest @ ..] => vulkan::run(&root(), rest),
+        ["hexagon", rest @ ..] => hexagon::run(&root(), rest),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),
         ["gen", "mutants"] => {

@@ -16,8 +16,10 @@ pub fn run(root: &Path) -> Result<()> {
         // The layers come with the drivers. What they say fails a test.
         environment.push(("DELEGRAPH_VULKAN_VALIDATION".to_string(), "1".to_string()));
     }
-    let drivers = vulkan.as_deref().unwrap_or_default();
-    cargo_with(root, &["test", "--workspace", "--no-fail-fast"], drivers)?;
+    let qnn = super::hexagon::environment(root);
+    let mut found: Vec<(String, String)> = vulkan.iter().flatten().cloned().collect();
+    found.extend(qnn.clone());
+    cargo_with(root, &["test", "--workspace", "--no-fail-fast"], &found)?;
     println!("\nskipped here:");
     let mut skipped = 0;
     let mut skip = |absent: bool, what: &str| {
@@ -57,6 +59,10 @@ pub fn run(root: &Path) -> Result<()> {
     skip(
         vulkan.is_none() && std::env::var_os("VK_DRIVER_FILES").is_none(),
         "Vulkan on software drivers, with validation: run `cargo xtask provision vulkan`, or set VK_DRIVER_FILES to drivers",
+    );
+    skip(
+        qnn.is_none(),
+        "Hexagon in the emulation of Qualcomm's library: `cargo xtask provision qnn` says under which terms it can be had, or set DELEGRAPH_QNN_DIR to its folder",
     );
     if skipped == 0 {
         println!("  nothing");

@@ -51,7 +51,12 @@ fn plugins_export_their_entry_alone() {
         assert_eq!(exports(&library), [ENTRY], "exports of `{name}`");
         seen.push(name.to_string());
     }
-    for name in ["null_delegate", "reference_delegate", "vulkan_delegate"] {
+    for name in [
+        "null_delegate",
+        "reference_delegate",
+        "vulkan_delegate",
+        "hexagon_delegate",
+    ] {
         assert!(seen.iter().any(|n| n == name), "`{name}` is not among {seen:?}");
     }
 }

@@ -59,6 +59,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-reference", vec!["delegraph-sdk"]),
         ("delegraph-null", vec!["delegraph-sdk"]),
         ("delegraph-vulkan", vec!["delegraph-sdk"]),
+        ("delegraph-hexagon", vec!["delegraph-sdk"]),
+        ("delegraph-hexagon-plugin", vec!["delegraph-hexagon", "delegraph-sdk"]),
         ("delegraph-vulkan-plugin", vec!["delegraph-vulkan", "delegraph-sdk"]),
         (
             "delegraph-reference-plugin",
@@ -118,6 +120,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                     "delegraph-executor",
                     "delegraph",
                     "delegraph-runner",
+                    "delegraph-hexagon",
                     "delegraph-vulkan",
                 ],
             ]

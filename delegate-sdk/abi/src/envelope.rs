@@ -27,6 +27,9 @@
 //! ```
 //!
 //! Offsets count from the first byte of the envelope. Sections lie in the payload, each at a multiple of its alignment.
+//!
+//! Major 1 is major 0 with sections that lie elsewhere, so that blobs of one file share them: the last word of such a section is 1, and its
+//! offset is that of its SHA-256, among the texts. Whoever loads the blob finds the bytes by the hash ([`Envelope::resolve`]).
 
 use crate::c::{DType, MAX_RANK, NONE};
 use alloc::string::String;
@@ -35,6 +38,10 @@ use core::fmt;
 
 const MAGIC: [u8; 4] = *b"DGB1";
 const MAJOR: u16 = 0;
+/// Of an envelope with sections that lie elsewhere.
+const MAJOR_APART: u16 = 1;
+/// In the last word of a section: it lies elsewhere.
+const APART: u32 = 1;
 const MINOR: u16 = 1;
 /// Bytes of the header of minor 0.
 const FIRST_HEADER_SIZE: usize = 160;
@@ -167,17 +174,64 @@ pub struct Section<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Which section of a blob lies elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    /// Its position among the sections.
+    pub section: usize,
+    /// Its bytes.
+    pub size: u64,
+    /// Their SHA-256.
+    pub hash: [u8; 32],
+}
+
 /// A parsed envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// What it says.
     pub meta: Meta,
-    /// In the order written.
+    /// In the order written. Those that lie elsewhere are empty until [`Envelope::resolve`].
     pub sections: Vec<Section<'a>>,
+    /// The sections that lie elsewhere, in order.
+    pub apart: Vec<Apart>,
     /// Everything that the payload hash covers.
     pub payload: &'a [u8],
     /// SHA-256 that the payload must have; the caller compares.
     pub payload_hash: [u8; 32],
+}
+
+impl<'a> Envelope<'a> {
+    /// Gives the sections that lie elsewhere their bytes, which `find` finds by their hash. That the bytes have that hash is left to the
+    /// caller.
+    ///
+    /// # Errors
+    /// One is not found, or is of another size.
+    pub fn resolve(&mut self, find: &dyn Fn(&[u8; 32]) -> Option<&'a [u8]>) -> Result<(), EnvelopeError> {
+        for apart in &self.apart {
+            let bytes =
+                find(&apart.hash).ok_or(EnvelopeError::Corrupt("a section that lies elsewhere is not there"))?;
+            if bytes.len() as u64 != apart.size {
+                return Err(EnvelopeError::Corrupt(
+                    "a section that lies elsewhere is of another size",
+                ));
+            }
+            // In bounds: parsing counted it.
+            self.sections[apart.section].bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// The hash of a section that lies elsewhere, by its position.
+    pub fn share_hash(&self, section: usize) -> Option<&[u8; 32]> {
+        let mut found = self.apart.iter().filter(|apart| apart.section == section);
+        found.next().map(|apart| &apart.hash)
+    }
+
+    /// Bytes of all sections, wherever they lie, and what is between them.
+    pub fn payload_size(&self) -> u64 {
+        let apart = self.apart.iter().map(|apart| apart.size);
+        apart.fold(self.payload.len() as u64, u64::saturating_add)
+    }
 }
 
 /// Why bytes are not a blob in its envelope.
@@ -203,7 +257,7 @@ impl fmt::Display for EnvelopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EnvelopeError::Magic => f.write_str("not a blob"),
-            EnvelopeError::Version(major) => write!(f, "blob envelope of major version {major}; this is {MAJOR}"),
+            EnvelopeError::Version(major) => write!(f, "blob envelope of major version {major}; this is {MAJOR_APART}"),
             EnvelopeError::Size { stated, given } => write!(f, "a blob of {stated} bytes is given as {given} bytes"),
             EnvelopeError::Corrupt(what) => write!(f, "the blob's envelope is damaged: {what}"),
         }
@@ -221,7 +275,21 @@ pub fn write(
     sections: &[Section<'_>],
     sha256: impl Fn(&[u8]) -> [u8; 32],
 ) -> Result<Vec<u8>, EnvelopeError> {
+    write_apart(meta, sections, &[], sha256)
+}
+
+/// [`write()`] of a blob of which the sections of these hashes, by position, lie elsewhere; their bytes are not written.
+///
+/// # Errors
+/// As there.
+pub fn write_apart(
+    meta: &Meta,
+    sections: &[Section<'_>],
+    apart: &[(usize, [u8; 32])],
+    sha256: impl Fn(&[u8]) -> [u8; 32],
+) -> Result<Vec<u8>, EnvelopeError> {
     check_sections(sections)?;
+    let hash_of = |section: usize| apart.iter().find(|(at, _)| *at == section).map(|(_, hash)| hash);
     let texts = [
         &meta.delegate,
         &meta.delegate_version,
@@ -247,11 +315,19 @@ pub fn write(
     let texts = texts.map(|t| text(t));
     let names: Vec<(u32, u32)> = sections.iter().map(|s| text(s.name)).collect();
     let state_names: Vec<(u32, u32)> = meta.states.iter().map(|s| text(&s.name)).collect();
+    let hashes_at = tables_end + strings.len();
+    for (_, hash) in apart {
+        strings.extend_from_slice(hash);
+    }
     let payload_align = sections.iter().map(|s| s.align as usize).max().unwrap_or(1);
     let payload = (tables_end + strings.len()).next_multiple_of(payload_align);
     let mut offsets = Vec::new();
     let mut end = payload;
-    for section in sections {
+    for (i, section) in sections.iter().enumerate() {
+        if let Some(at) = apart.iter().position(|(section, _)| *section == i) {
+            offsets.push(hashes_at + 32 * at);
+            continue;
+        }
         end = end.next_multiple_of(section.align as usize);
         offsets.push(end);
         end += section.bytes.len();
@@ -264,7 +340,8 @@ pub fn write(
     let put32 = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
     let put64 = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_le_bytes());
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&MAJOR.to_le_bytes());
+    let major = if apart.is_empty() { MAJOR } else { MAJOR_APART };
+    out.extend_from_slice(&major.to_le_bytes());
     out.extend_from_slice(&MINOR.to_le_bytes());
     for word in [HEADER_SIZE as u32, meta.format_version, meta.abi_minor, 0] {
         put32(&mut out, word);
@@ -294,13 +371,13 @@ pub fn write(
     }
     put32(&mut out, states_at as u32);
     put32(&mut out, meta.states.len() as u32);
-    for ((section, name), offset) in sections.iter().zip(&names).zip(&offsets) {
+    for (i, ((section, name), offset)) in sections.iter().zip(&names).zip(&offsets).enumerate() {
         put32(&mut out, name.0);
         put32(&mut out, name.1);
         put64(&mut out, *offset as u64);
         put64(&mut out, section.bytes.len() as u64);
         put32(&mut out, section.align);
-        put32(&mut out, 0);
+        put32(&mut out, if hash_of(i).is_some() { APART } else { 0 });
     }
     let directions = [(0, &meta.inputs), (1, &meta.outputs)];
     for (direction, spec) in directions
@@ -323,7 +400,10 @@ pub fn write(
         put64(&mut out, size);
     }
     out.extend_from_slice(&strings);
-    for (section, offset) in sections.iter().zip(&offsets) {
+    for (i, (section, offset)) in sections.iter().zip(&offsets).enumerate() {
+        if hash_of(i).is_some() {
+            continue;
+        }
         out.resize(*offset, 0);
         out.extend_from_slice(section.bytes);
     }
@@ -398,7 +478,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         return Err(EnvelopeError::Magic);
     }
     let major = reader.u32(4)? as u16;
-    if major != MAJOR {
+    if major != MAJOR && major != MAJOR_APART {
         return Err(EnvelopeError::Version(major));
     }
     let stated = reader.u64(24)?;
@@ -440,9 +520,23 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         meta.driver_min = text(224)?;
         meta.driver_max = text(232)?;
     }
-    let mut sections = Vec::new();
+    let (mut sections, mut apart) = (Vec::new(), Vec::new());
     for at in reader.records(144, SECTION_SIZE)? {
         let (offset, size) = (reader.u64(at + 8)?, reader.u64(at + 16)?);
+        if major == MAJOR_APART && reader.u32(at + 28)? == APART {
+            let place = usize::try_from(offset).map_err(|_| EnvelopeError::Corrupt("a section's hash lies outside"))?;
+            apart.push(Apart {
+                section: sections.len(),
+                size,
+                hash: reader.array(place)?,
+            });
+            sections.push(Section {
+                name: reader.text(reader.u32(at)?, reader.u32(at + 4)?)?,
+                align: reader.u32(at + 24)?,
+                bytes: &[],
+            });
+            continue;
+        }
         let end = offset.checked_add(size).filter(|end| *end <= stated);
         if offset < payload_offset || end.is_none() {
             return Err(EnvelopeError::Corrupt("a section lies outside of the payload"));
@@ -494,6 +588,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     Ok(Envelope {
         meta,
         sections,
+        apart,
         payload,
         payload_hash: reader.array(64)?,
     })

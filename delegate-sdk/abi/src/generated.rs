@@ -32,7 +32,7 @@ pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 2;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0x7e985f990f0958e9;
+pub const LAYOUT_HASH: u64 = 0xe1f0d09fa1a76f21;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -467,6 +467,8 @@ impl Feature {
     pub const IMPORT: Feature = Feature(16);
     /// It has the functions `session_state_`: its sessions can keep states. Since 0.1.
     pub const STATE: Feature = Feature(32);
+    /// It has `compile_set`: it compiles several graphs together. Since 0.2.
+    pub const COMPILE_SET: Feature = Feature(64);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -477,6 +479,7 @@ impl Feature {
             8 => Some("ASYNC"),
             16 => Some("IMPORT"),
             32 => Some("STATE"),
+            64 => Some("COMPILE_SET"),
             _ => None,
         }
     }
@@ -1366,13 +1369,21 @@ pub struct Graph {
     pub image_size: u64,
     /// Its weights; NULL in `partition`.
     pub weights: *mut Weights,
+    /// 0 Since 0.2.
+    pub reserved: u32,
+    /// 0 Since 0.2.
+    pub reserved2: u32,
+    /// What it is compiled for, as `dg_target` says it in `compile`, so that `partition` answers for it; empty: this machine, or anything. Since 0.2.
+    pub target: *const u8,
+    /// Bytes of `target`. Since 0.2.
+    pub target_size: u64,
 }
 
 impl Graph {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::GRAPH;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 40 } else if cfg!(all(target_arch = "x86", not(windows))) { 28 } else { 32 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1383,6 +1394,10 @@ impl Graph {
             image: ptr::null(),
             image_size: 0,
             weights: ptr::null_mut(),
+            reserved: 0,
+            reserved2: 0,
+            target: ptr::null(),
+            target_size: 0,
         }
     }
 }
@@ -1548,13 +1563,15 @@ pub struct Section {
     pub data: *const u8,
     /// In bytes.
     pub size: u64,
+    /// SHA-256 of its bytes, 32 bytes, where several blobs of the program have this section, so that a delegate keeps one copy for all; else NULL. Since 0.2.
+    pub share_hash: *const u8,
 }
 
 impl Section {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::SECTION;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 48 } else if cfg!(all(target_arch = "x86", not(windows))) { 36 } else { 40 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1566,6 +1583,7 @@ impl Section {
             name_size: 0,
             data: ptr::null(),
             size: 0,
+            share_hash: ptr::null(),
         }
     }
 }
@@ -2325,6 +2343,8 @@ pub struct HostApi {
     /// sizes, `data` NULL and `data_size` 0. `state` is an index in STATES, its sizes are constants; each at most once. What runs the blob has
     /// DG_FEATURE_STATE. Since 0.1.
     pub blob_keep_state: Option<unsafe extern "C" fn(sink: *mut BlobSink, state: u32) -> Status>,
+    /// Says which of the graphs of a `compile_set` the error of `call_set_error` is about, by its position; the error's node is one of that graph. Since 0.2.
+    pub call_set_error_graph: Option<unsafe extern "C" fn(call: *const Call, graph: u64)>,
 }
 
 impl HostApi {
@@ -2366,6 +2386,7 @@ impl HostApi {
             blob_require: None,
             fence_signal: None,
             blob_keep_state: None,
+            call_set_error_graph: None,
         }
     }
 }
@@ -2398,7 +2419,8 @@ pub struct DelegateApi {
     /// Lists the devices. Writes the number of devices to `out_count` and at most `capacity` pointers to `out_devices`; call with 0
     /// and NULL to learn the number. The records are constant until `shutdown`.
     pub device_enumerate: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, capacity: u64, out_devices: *mut *const DeviceInfo, out_count: *mut u64) -> Status>,
-    /// Answers through `part_node_verdict` for every node of the graph whether the delegate takes it. Does not need a device.
+    /// Answers through `part_node_verdict` for every node of the graph whether the delegate takes it. Does not need a device. A target that it does not
+    /// have is DG_E_INVALID_ARGUMENT, here and in `compile`, with a message that names those that it has.
     pub partition: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, graph: *const Graph, sink: *mut PartSink) -> Status>,
     /// Compiles a graph, of which the delegate took every node, into a blob: at least one section. A refusal that names a node makes
     /// the host try again without that node.
@@ -2441,6 +2463,10 @@ pub struct DelegateApi {
     pub session_state_snapshot: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32, out_data: *mut core::ffi::c_void, size: u64) -> Status>,
     /// Makes a kept state what `data` holds, in the form of `session_state_snapshot`: of this session, another one, or the host's own. Since 0.1.
     pub session_state_restore: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call, state: u32, data: *const core::ffi::c_void, size: u64) -> Status>,
+    /// As `compile` for `count` graphs that one program uses together: its methods, and the sizes that it is compiled for. `sinks[i]` takes the blob of
+    /// `graphs[i]`. Each blob is loaded by itself; sections of equal bytes are stored once for all of them, so that what the graphs share goes into a
+    /// section of its own. `weight_share_key` tells which weights they share. On anything but DG_OK there is no blob, and the host may compile each alone. Since 0.2.
+    pub compile_set: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, graphs: *const *const Graph, target: *const Target, sinks: *const *mut BlobSink, count: u64) -> Status>,
 }
 
 impl DelegateApi {
@@ -2468,6 +2494,7 @@ impl DelegateApi {
             ("session_state_truncate", features & Feature::STATE.0 != 0 && self.session_state_truncate.is_none()),
             ("session_state_snapshot", features & Feature::STATE.0 != 0 && self.session_state_snapshot.is_none()),
             ("session_state_restore", features & Feature::STATE.0 != 0 && self.session_state_restore.is_none()),
+            ("compile_set", features & Feature::COMPILE_SET.0 != 0 && self.compile_set.is_none()),
         ]
         .into_iter()
         .filter(|(_, missing): &(&'static str, bool)| *missing)
@@ -2501,6 +2528,7 @@ impl DelegateApi {
             session_state_truncate: None,
             session_state_snapshot: None,
             session_state_restore: None,
+            compile_set: None,
         }
     }
 }
@@ -2591,7 +2619,7 @@ const _: () = {
     assert!(offset_of!(Init, host_version_size) == 40);
     assert!(offset_of!(Init, options) == 48);
     assert!(offset_of!(Init, option_count) == 56);
-    assert!(size_of::<Graph>() == 40);
+    assert!(size_of::<Graph>() == 64);
     assert!(align_of::<Graph>() == 8);
     assert!(offset_of!(Graph, struct_size) == 0);
     assert!(offset_of!(Graph, struct_id) == 4);
@@ -2599,6 +2627,10 @@ const _: () = {
     assert!(offset_of!(Graph, image) == 16);
     assert!(offset_of!(Graph, image_size) == 24);
     assert!(offset_of!(Graph, weights) == 32);
+    assert!(offset_of!(Graph, reserved) == 40);
+    assert!(offset_of!(Graph, reserved2) == 44);
+    assert!(offset_of!(Graph, target) == 48);
+    assert!(offset_of!(Graph, target_size) == 56);
     assert!(size_of::<Target>() == 32);
     assert!(align_of::<Target>() == 8);
     assert!(offset_of!(Target, struct_size) == 0);
@@ -2631,7 +2663,7 @@ const _: () = {
     assert!(offset_of!(BlobMeta, driver_max_size) == 144);
     assert!(offset_of!(BlobMeta, options_hash) == 152);
     assert!(offset_of!(BlobMeta, weights_hash) == 160);
-    assert!(size_of::<Section>() == 48);
+    assert!(size_of::<Section>() == 56);
     assert!(align_of::<Section>() == 8);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
@@ -2640,6 +2672,7 @@ const _: () = {
     assert!(offset_of!(Section, name_size) == 24);
     assert!(offset_of!(Section, data) == 32);
     assert!(offset_of!(Section, size) == 40);
+    assert!(offset_of!(Section, share_hash) == 48);
     assert!(size_of::<Blob>() == 64);
     assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
@@ -2775,7 +2808,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 248);
+    assert!(size_of::<HostApi>() == 256);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -2809,7 +2842,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_require) == 224);
     assert!(offset_of!(HostApi, fence_signal) == 232);
     assert!(offset_of!(HostApi, blob_keep_state) == 240);
-    assert!(size_of::<DelegateApi>() == 184);
+    assert!(offset_of!(HostApi, call_set_error_graph) == 248);
+    assert!(size_of::<DelegateApi>() == 192);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -2835,6 +2869,7 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_truncate) == 160);
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 168);
     assert!(offset_of!(DelegateApi, session_state_restore) == 176);
+    assert!(offset_of!(DelegateApi, compile_set) == 184);
 };
 
 // ILP32 of i386 layout
@@ -2913,7 +2948,7 @@ const _: () = {
     assert!(offset_of!(Init, host_version_size) == 28);
     assert!(offset_of!(Init, options) == 36);
     assert!(offset_of!(Init, option_count) == 40);
-    assert!(size_of::<Graph>() == 28);
+    assert!(size_of::<Graph>() == 48);
     assert!(align_of::<Graph>() == 4);
     assert!(offset_of!(Graph, struct_size) == 0);
     assert!(offset_of!(Graph, struct_id) == 4);
@@ -2921,6 +2956,10 @@ const _: () = {
     assert!(offset_of!(Graph, image) == 12);
     assert!(offset_of!(Graph, image_size) == 16);
     assert!(offset_of!(Graph, weights) == 24);
+    assert!(offset_of!(Graph, reserved) == 28);
+    assert!(offset_of!(Graph, reserved2) == 32);
+    assert!(offset_of!(Graph, target) == 36);
+    assert!(offset_of!(Graph, target_size) == 40);
     assert!(size_of::<Target>() == 24);
     assert!(align_of::<Target>() == 4);
     assert!(offset_of!(Target, struct_size) == 0);
@@ -2953,7 +2992,7 @@ const _: () = {
     assert!(offset_of!(BlobMeta, driver_max_size) == 108);
     assert!(offset_of!(BlobMeta, options_hash) == 116);
     assert!(offset_of!(BlobMeta, weights_hash) == 120);
-    assert!(size_of::<Section>() == 36);
+    assert!(size_of::<Section>() == 40);
     assert!(align_of::<Section>() == 4);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
@@ -2962,6 +3001,7 @@ const _: () = {
     assert!(offset_of!(Section, name_size) == 16);
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 28);
+    assert!(offset_of!(Section, share_hash) == 36);
     assert!(size_of::<Blob>() == 48);
     assert!(align_of::<Blob>() == 4);
     assert!(offset_of!(Blob, struct_size) == 0);
@@ -3097,7 +3137,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 136);
+    assert!(size_of::<HostApi>() == 140);
     assert!(align_of::<HostApi>() == 4);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3131,7 +3171,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_require) == 124);
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
-    assert!(size_of::<DelegateApi>() == 104);
+    assert!(offset_of!(HostApi, call_set_error_graph) == 136);
+    assert!(size_of::<DelegateApi>() == 108);
     assert!(align_of::<DelegateApi>() == 4);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3157,6 +3198,7 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_truncate) == 92);
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
     assert!(offset_of!(DelegateApi, session_state_restore) == 100);
+    assert!(offset_of!(DelegateApi, compile_set) == 104);
 };
 
 // ILP32 layout
@@ -3235,7 +3277,7 @@ const _: () = {
     assert!(offset_of!(Init, host_version_size) == 32);
     assert!(offset_of!(Init, options) == 40);
     assert!(offset_of!(Init, option_count) == 48);
-    assert!(size_of::<Graph>() == 32);
+    assert!(size_of::<Graph>() == 48);
     assert!(align_of::<Graph>() == 8);
     assert!(offset_of!(Graph, struct_size) == 0);
     assert!(offset_of!(Graph, struct_id) == 4);
@@ -3243,6 +3285,10 @@ const _: () = {
     assert!(offset_of!(Graph, image) == 12);
     assert!(offset_of!(Graph, image_size) == 16);
     assert!(offset_of!(Graph, weights) == 24);
+    assert!(offset_of!(Graph, reserved) == 28);
+    assert!(offset_of!(Graph, reserved2) == 32);
+    assert!(offset_of!(Graph, target) == 36);
+    assert!(offset_of!(Graph, target_size) == 40);
     assert!(size_of::<Target>() == 24);
     assert!(align_of::<Target>() == 8);
     assert!(offset_of!(Target, struct_size) == 0);
@@ -3275,7 +3321,7 @@ const _: () = {
     assert!(offset_of!(BlobMeta, driver_max_size) == 136);
     assert!(offset_of!(BlobMeta, options_hash) == 144);
     assert!(offset_of!(BlobMeta, weights_hash) == 148);
-    assert!(size_of::<Section>() == 40);
+    assert!(size_of::<Section>() == 48);
     assert!(align_of::<Section>() == 8);
     assert!(offset_of!(Section, struct_size) == 0);
     assert!(offset_of!(Section, struct_id) == 4);
@@ -3284,6 +3330,7 @@ const _: () = {
     assert!(offset_of!(Section, name_size) == 16);
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 32);
+    assert!(offset_of!(Section, share_hash) == 40);
     assert!(size_of::<Blob>() == 56);
     assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
@@ -3419,7 +3466,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 136);
+    assert!(size_of::<HostApi>() == 144);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3453,7 +3500,8 @@ const _: () = {
     assert!(offset_of!(HostApi, blob_require) == 124);
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
-    assert!(size_of::<DelegateApi>() == 104);
+    assert!(offset_of!(HostApi, call_set_error_graph) == 136);
+    assert!(size_of::<DelegateApi>() == 112);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3479,6 +3527,7 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_truncate) == 92);
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
     assert!(offset_of!(DelegateApi, session_state_restore) == 100);
+    assert!(offset_of!(DelegateApi, compile_set) == 104);
 };
 
 /// [`ParallelBody`], for the comparison of layouts.

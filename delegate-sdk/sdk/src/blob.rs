@@ -38,6 +38,8 @@ pub struct Blob<'a> {
     pub meta: BlobMeta<'a>,
     /// Name and content, in the order written.
     pub sections: Vec<(&'a str, &'a [u8])>,
+    /// SHA-256 of those sections that several blobs of the program have, by name. See [`Blob::share_hash`].
+    pub shared: Vec<(&'a str, &'a [u8; 32])>,
     /// The device that the user chose, an index of [`crate::Delegate::devices`]; `None`: the delegate chooses. A host may name one
     /// that there is not: refuse it with `NOT_FOUND`.
     pub device: Option<u32>,
@@ -54,5 +56,12 @@ impl<'a> Blob<'a> {
             .find(|(n, _)| *n == name)
             .map(|(_, bytes)| *bytes)
             .ok_or_else(|| Error::corrupt(format!("the blob has no section `{name}`")))
+    }
+
+    /// The SHA-256 of a section that several blobs of the program have: sessions of equal hashes may keep one copy of what they make of
+    /// it. `None`: nobody else has the section, or the host is older than ABI 0.2.
+    pub fn share_hash(&self, name: &str) -> Option<&'a [u8; 32]> {
+        let mut found = self.shared.iter().filter(|(n, _)| *n == name);
+        found.next().map(|(_, hash)| *hash)
     }
 }

@@ -6,21 +6,29 @@
 use crate::Extension;
 use crate::sys::RawCall;
 use delegraph_abi::image::NodeIndex;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 /// The running call.
 pub struct Context<'a> {
     call: RawCall,
-    _call: PhantomData<&'a ()>,
+    target: &'a str,
 }
 
-impl Context<'_> {
-    pub(crate) fn new<'a>(call: RawCall) -> Context<'a> {
-        Context {
-            call,
-            _call: PhantomData,
-        }
+impl<'a> Context<'a> {
+    pub(crate) fn new(call: RawCall) -> Context<'a> {
+        Context { call, target: "" }
+    }
+
+    /// The context of a call that is about a target.
+    pub(crate) fn for_target(call: RawCall, target: &'a str) -> Context<'a> {
+        Context { call, target }
+    }
+
+    /// What the graph is compiled for: one of the manifest's targets, as the user named it. Empty: this machine, or anything, and in
+    /// every call but [`crate::Compile::partition`] and [`crate::Compile::compile`]. A host that is older than ABI 0.2 names it in
+    /// `compile` alone.
+    pub fn target(&self) -> &'a str {
+        self.target
     }
 
     /// The caller wants no result any more: return soon, with any error.

@@ -1,8 +1,8 @@
 //! The traits that make a delegate: who it is, and one for each role.
 
 use crate::{
-    Blob, BlobMeta, BlobVerdict, Compiled, Context, Error, Extension, HostMemory, Options, Partition, SubmittedRun,
-    TensorOut, TensorView, Weights,
+    Blob, BlobMeta, BlobVerdict, Compiled, Context, Error, Extension, HostMemory, Options, Partition, SetError,
+    SubmittedRun, TensorOut, TensorView, Weights,
 };
 use delegraph_abi::image::ImageView;
 use std::any::Any;
@@ -54,10 +54,11 @@ pub trait Delegate: Sized + Send + Sync + 'static {
 
 /// The role of a compiler: says what it takes, and compiles it. It needs no device.
 pub trait Compile: Delegate {
-    /// Says for every node of the graph whether it takes it, or why not.
+    /// Says for every node of the graph whether it takes it, or why not, for the target that [`Context::target`] names.
     ///
     /// # Errors
-    /// Only what has nothing to do with single nodes.
+    /// Only what has nothing to do with single nodes, as a target that it does not have: `INVALID_ARGUMENT`, with the names of those that
+    /// it has.
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error>;
 
     /// Compiles a graph, of which it took every node. Inputs and outputs of the session are the graph's, in order. What takes long
@@ -72,6 +73,28 @@ pub trait Compile: Delegate {
         target: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error>;
+
+    /// Compiles graphs that one program uses together: its methods, and the sizes that it is compiled for. It took every node of each, and
+    /// each blob is loaded by itself. Sections of equal bytes are stored once for all of them: put what the graphs share into a section of
+    /// its own ([`crate::Blob::share_hash`]). [`Weights::share_key`] tells which weights they share. Called only if the delegate is exported
+    /// with `compile_set`.
+    ///
+    /// Where it is not overridden, each graph is compiled as if it were alone.
+    ///
+    /// # Errors
+    /// As [`Compile::compile`], with the graph. One that names none makes the host compile each alone.
+    fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, Weights<'_>)],
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Vec<Compiled>, SetError> {
+        let compile = |(number, (graph, weights)): (usize, &(ImageView<'_>, Weights<'_>))| {
+            let compiled = self.compile(graph, weights, target, context);
+            compiled.map_err(|error| error.of_graph(number))
+        };
+        graphs.iter().enumerate().map(compile).collect()
+    }
 }
 
 /// The role of an executor: loads what was compiled, here or elsewhere.

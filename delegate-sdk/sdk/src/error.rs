@@ -75,6 +75,15 @@ impl Error {
         self
     }
 
+    /// The error as one of [`crate::Compile::compile_set`], about one of the graphs, by its position.
+    #[must_use]
+    pub fn of_graph(self, graph: usize) -> SetError {
+        SetError {
+            graph: Some(graph),
+            error: self,
+        }
+    }
+
     /// Adds the vendor's own number.
     #[must_use]
     pub fn vendor_code(mut self, code: i64) -> Error {
@@ -97,3 +106,19 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Why graphs could not be compiled together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetError {
+    /// The graph that it is about, by its position; `None`: none in particular.
+    pub graph: Option<usize>,
+    /// What is wrong. Its node is one of that graph.
+    pub error: Error,
+}
+
+/// About no graph in particular.
+impl From<Error> for SetError {
+    fn from(error: Error) -> SetError {
+        SetError { graph: None, error }
+    }
+}

@@ -153,6 +153,9 @@
 //!   [`Session`], export with `state`.
 //! - Variables: read them by [`environment`], which knows none in a process that was started with more rights than its caller has.
 //! - Sizes that are numbers by now: [`arguments`] reads what a node was given.
+//! - A compiler that puts several graphs into one context, so that what they share is stored once: override [`Compile::compile_set`],
+//!   export with `compile_set`.
+//! - A compiler for several chips: [`Context::target`] names the one that is asked about, in `partition` too.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
 mod answer;
@@ -178,7 +181,7 @@ pub use blob::{Blob, BlobMeta};
 pub use call::{Context, LogLevel, ProfileEvent};
 pub use delegate::{Compile, Delegate, Device, DeviceKind, Import, Info, Run, Session};
 pub use delegraph_abi::{DType, MemoryFormat, Reason, Status, c, image};
-pub use error::Error;
+pub use error::{Error, SetError};
 pub use extension::Extension;
 pub use options::{OptionValue, Options};
 pub use submit::SubmittedRun;

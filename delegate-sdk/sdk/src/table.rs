@@ -276,7 +276,8 @@ unsafe extern "C" fn options_schema<D: Delegate>(
 /// delegraph_sdk::export_delegate!(my_delegate::MyDelegate: compile, submit, import);
 /// ```
 ///
-/// The roles are `compile` ([`Compile`](crate::Compile)), `run` ([`Run`](crate::Run)), `submit` (`run`, and sessions with
+/// The roles are `compile` ([`Compile`](crate::Compile)), `compile_set` (`compile`, and
+/// [`Compile::compile_set`](crate::Compile::compile_set)), `run` ([`Run`](crate::Run)), `submit` (`run`, and sessions with
 /// [`Session::submit`](crate::Session::submit)), `import` (`run`, and [`Import`](crate::Import)) and `state` (`run`, and sessions with the
 /// methods `state_` of [`Session`](crate::Session)).
 #[macro_export]
@@ -299,11 +300,12 @@ macro_rules! export_delegate {
         }
     };
     (@ compile) => { $crate::roles::Compile };
+    (@ compile_set) => { $crate::roles::CompileSet };
     (@ run) => { $crate::roles::Run };
     (@ submit) => { $crate::roles::Submit };
     (@ import) => { $crate::roles::Import };
     (@ state) => { $crate::roles::State };
     (@ $other:ident) => {
-        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, run, submit, import, state"))
+        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, compile_set, run, submit, import, state"))
     };
 }

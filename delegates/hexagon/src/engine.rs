@@ -141,8 +141,12 @@ impl Engine {
             }
             Err(_) => Vec::new(),
         };
+        self.qnn.reserve_vtcm(header.vtcm_mb)?;
         let context = self.qnn.load_described(binary, described)?;
-        lock(&self.contexts).insert(header.digest, Arc::downgrade(&context));
+        let mut contexts = lock(&self.contexts);
+        contexts.retain(|_, context| context.strong_count() > 0);
+        contexts.insert(header.digest, Arc::downgrade(&context));
+        drop(contexts);
         context.graph_as(&border)
     }
 

@@ -39,7 +39,7 @@ use crate::sys::Library;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, LogLevel,
-    Options, Partition, Run, Session, Status, Weights,
+    Options, Partition, Run, Session, SetError, Status, Weights,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Hexagon {
 
 impl Compile for Hexagon {
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
-        let soc = self.settings.chip_for("")?;
+        let soc = self.settings.chip_for(context.target())?;
         // Without the library the table alone answers.
         let engine = match self.library {
             Ok(_) => Some(self.engine(soc)?),
@@ -156,6 +156,21 @@ impl Compile for Hexagon {
         let compiled = self.compile_all(&[(*graph, weights)], target, context);
         let mut blobs = compiled.map_err(|failed| failed.error)?;
         blobs.pop().ok_or_else(|| Error::internal("nothing was compiled"))
+    }
+
+    fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, Weights<'_>)],
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Vec<Compiled>, SetError> {
+        let regions: Vec<(ImageView<'_>, &dyn WeightBytes)> =
+            graphs.iter().map(|(graph, weights)| (*graph, weights as _)).collect();
+        let compiled = self.compile_all(&regions, target, context);
+        compiled.map_err(|failed| match failed.graph {
+            Some(graph) => failed.error.of_graph(graph),
+            None => failed.error.into(),
+        })
     }
 }
 

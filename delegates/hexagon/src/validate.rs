@@ -33,6 +33,15 @@ pub fn partition(image: &ImageView<'_>, qnn: Option<&Qnn>, integer: bool, contex
     })
 }
 
+/// Whether a node is taken that stands before all others, by the table alone: what the manifest claims.
+///
+/// # Errors
+/// Why not.
+pub fn first(image: &ImageView<'_>, node: &NodeView<'_>, sizes: &Sizes) -> Result<(), Refusal> {
+    Flow::default().check(node)?;
+    accept(image, node, sizes, None, false)
+}
+
 /// Whether a node is taken.
 ///
 /// # Errors

@@ -7,6 +7,8 @@
 //! `size.rs` (a size expression becomes primitive instructions), `control.rs` (branches and loops become jumps), `memory.rs`,
 //! `origins.rs` (which node an instruction comes from, for profiles).
 
+mod blobs;
+mod bucket;
 mod call;
 mod constants;
 mod control;
@@ -19,11 +21,13 @@ mod values;
 
 pub use error::EmitError;
 
+use blobs::Blobs;
+use bucket::Buckets;
 use constants::ConstantTable;
 use delegraph_ir::Module;
 use delegraph_lower::CompiledRegion;
 use delegraph_pte::origins::DEBUG_KEY;
-use delegraph_pte::overlay::{Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
+use delegraph_pte::overlay::{BucketedCandidate, Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
 use delegraph_pte::{ProgramParts, write};
 
 /// What goes into the file.
@@ -73,32 +77,42 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
     let mut origins = origins::OriginTable::default();
     let mut plans = Vec::new();
     let mut overlay = Overlay::default();
-    let mut blobs: Vec<(String, &[u8])> = Vec::new();
+    let mut blobs = Blobs::default();
     for (i, graph) in input.module.graphs.iter().enumerate() {
         let compiled = input.regions.get(i).map_or(&[][..], Vec::as_slice);
         let (plan, ranges) = graph::build(input.module, graph, compiled, &mut constants, &mut states, &mut origins)?;
+        let mut buckets = Buckets::of(graph);
         let mut method = MethodOverlay {
             method: graph.name.clone(),
-            regions: Vec::new(),
+            ..MethodOverlay::default()
         };
         for range in ranges {
             let region = &compiled[range.index];
-            let mut candidates = Vec::new();
+            let (mut candidates, mut bucketed) = (Vec::new(), Vec::new());
             for candidate in &region.candidates {
-                let key = format!("delegraph.blob.{}", blobs.len());
+                let (key, is_new) = blobs.add(&candidate.blob);
                 let mut weights = Vec::new();
                 for &(id, constant) in &candidate.weights {
                     weights.push((id, constants.index(constant)?));
                 }
-                origins.blob(&key, &candidate.nodes);
-                blobs.push((key.clone(), &candidate.blob));
-                candidates.push(Candidate {
+                if is_new {
+                    origins.blob(&key, &candidate.nodes);
+                }
+                let entry = Candidate {
                     backend: candidate.backend.clone(),
                     target: candidate.target.clone(),
                     precision: candidate.precision.clone(),
                     blob: key,
                     weights,
-                });
+                };
+                match &candidate.bucket {
+                    None => candidates.push(entry),
+                    Some(of) => bucketed.push(BucketedCandidate {
+                        bucket: buckets.index(&of.bucket)?,
+                        outputs: of.outputs.clone(),
+                        candidate: entry,
+                    }),
+                }
             }
             method.regions.push(Region {
                 start: range.start,
@@ -108,8 +122,10 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
                 rooms: range.rooms,
                 operators: region.operators.clone(),
                 candidates,
+                bucketed,
             });
         }
+        (method.buckets, method.symbols) = buckets.finish();
         if !method.regions.is_empty() {
             overlay.methods.push(method);
         }
@@ -138,9 +154,10 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
         named.push((DEBUG_KEY.to_string(), 16, json));
     }
     let mut named: Vec<(String, u32, &[u8])> = named.iter().map(|(k, a, b)| (k.clone(), *a, b.as_slice())).collect();
-    for (key, blob) in blobs {
-        purposes.blobs += blob.len() as u64;
-        named.push((key, 64, blob));
+    let blobs = blobs.finish()?;
+    for (key, align, bytes) in &blobs {
+        purposes.blobs += bytes.len() as u64;
+        named.push((key.clone(), *align, bytes));
     }
     let constant_bytes = constants.slices();
     let state_bytes = states.slices();

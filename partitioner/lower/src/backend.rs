@@ -1,7 +1,7 @@
 //! A delegate as lowering sees it.
 
 use crate::image::Offer;
-use delegraph_host::{Delegate, DelegateError, Partition, Pass, Weights};
+use delegraph_host::{Delegate, DelegateError, Partition, Pass, SetError, Weights};
 use delegraph_ir::NodeId;
 use delegraph_tag::{Answer, Verdict};
 use std::borrow::Cow;
@@ -22,17 +22,37 @@ pub trait Backend {
         delegraph_abi::c::OPSET
     }
 
-    /// Verdicts and reasons for every node of an image.
+    /// Verdicts and reasons for every node of an image, if it is to be compiled for `target`.
     ///
     /// # Errors
-    /// The delegate failed or answered out of contract.
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError>;
+    /// The delegate failed, does not have the target (`INVALID_ARGUMENT`), or answered out of contract.
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError>;
 
     /// Compiles an image to a blob in its envelope.
     ///
     /// # Errors
     /// The delegate refused; the error names the node where it can.
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError>;
+
+    /// Whether it has [`Backend::compile_set`].
+    fn compiles_sets(&self) -> bool {
+        false
+    }
+
+    /// Compiles graphs that one program uses together: a blob for each.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`], with the graph where it can be named.
+    fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        let compile = |(number, (image, weights)): (usize, &(&[u8], &dyn Weights))| {
+            let compiled = self.compile(image, *weights, target);
+            compiled.map_err(|error| SetError {
+                graph: Some(number),
+                error,
+            })
+        };
+        graphs.iter().enumerate().map(compile).collect()
+    }
 }
 
 impl Backend for Arc<Delegate> {
@@ -48,12 +68,20 @@ impl Backend for Arc<Delegate> {
         &self.info().opset
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        Delegate::partition(self, image)
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        Delegate::partition(self, image, target)
     }
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
         Delegate::compile(self, image, weights, target)
+    }
+
+    fn compiles_sets(&self) -> bool {
+        Delegate::compiles_sets(self)
+    }
+
+    fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        Delegate::compile_set(self, graphs, target)
     }
 }
 
@@ -62,7 +90,7 @@ impl Backend for Arc<Delegate> {
 ///
 /// # Errors
 /// The delegate failed.
-pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, DelegateError> {
+pub(crate) fn ask(backend: &dyn Backend, target: &str, offer: &Offer) -> Result<Answer, DelegateError> {
     let nodes = &offer.image.nodes;
     let offered = |refusal: &Option<Cow<'static, str>>| match refusal {
         Some(reason) => Verdict::no(reason.clone()),
@@ -75,7 +103,7 @@ pub(crate) fn ask(backend: &dyn Backend, offer: &Offer) -> Result<Answer, Delega
             atomic_sets: Vec::new(),
         });
     }
-    let partition = backend.partition(&offer.image.bytes)?;
+    let partition = backend.partition(&offer.image.bytes, target)?;
     let mut given = partition.verdicts.into_iter();
     for id in nodes {
         // One that is missing is a refusal without a reason.

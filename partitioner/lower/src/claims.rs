@@ -68,7 +68,7 @@ impl Backend for ClaimsBackend {
         &self.passes
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+    fn partition(&self, image: &[u8], _: &str) -> Result<Partition, DelegateError> {
         let view = verify(image).map_err(|problem| DelegateError {
             backend: self.name.as_str().into(),
             code: Status::INVALID_ARGUMENT,

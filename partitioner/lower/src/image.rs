@@ -249,6 +249,8 @@ fn write_as_is(
 #[derive(Debug, Clone, Default)]
 pub struct ImageWeights {
     items: Vec<Bytes>,
+    constants: Vec<ConstantId>,
+    tag: Option<u64>,
 }
 
 impl ImageWeights {
@@ -265,13 +267,27 @@ impl ImageWeights {
         };
         Ok(ImageWeights {
             items: constants.iter().map(bytes).collect::<Result<_, _>>()?,
+            constants: constants.to_vec(),
+            tag: None,
         })
+    }
+
+    /// Lets a delegate see which weights of several graphs are the same constant; `tag` is the module's own in this process.
+    pub(crate) fn shared_as(mut self, tag: u64) -> ImageWeights {
+        self.tag = Some(tag);
+        self
     }
 }
 
 impl delegraph_host::Weights for ImageWeights {
     fn bytes(&self, id: u32) -> Option<&[u8]> {
         self.items.get(id as usize).map(Bytes::as_slice)
+    }
+
+    /// The top bit keeps apart what other kinds of weights give, which are addresses.
+    fn share_key(&self, id: u32) -> Option<[u64; 2]> {
+        let constant = self.constants.get(id as usize)?;
+        Some([1 << 63 | self.tag?, constant.index() as u64])
     }
 }
 

@@ -7,7 +7,9 @@
 //! knows the host and the graph, and nothing of `.pte` files.
 
 mod backend;
+mod bucket;
 mod claims;
+mod compile;
 mod culprit;
 pub mod image;
 mod lower;
@@ -18,7 +20,8 @@ mod view;
 mod wants;
 
 pub use backend::Backend;
+pub use bucket::{Bucket, told_by_inputs};
 pub use claims::{ClaimsBackend, Operators};
 pub use lower::{LowerError, LowerOptions, Progress, Slot, lower, lower_with};
-pub use region::{CompiledCandidate, CompiledRegion, ImageNode};
+pub use region::{CompiledBucket, CompiledCandidate, CompiledRegion, ImageNode};
 pub use report::{BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, Refusal};

@@ -1,25 +1,23 @@
 //! The loop: ask, decompose what nobody claims, ask again, tag, compile, tag again without what was refused.
 
 use crate::backend::{Backend, ask};
-use crate::culprit::{Attempt, Pieces};
-use crate::image::{Image, ImageWeights, LayoutError, Offer, of_nodes, offer};
-use crate::region::nodes_of;
-use crate::report::{
-    BackendState, CompileProblem, Coverage, Lowered, LoweredGraph, NodeReport, node_reports, refusals,
-};
+use crate::bucket::{Bucket, narrowed, of_graph};
+use crate::compile::{Key, with_hint};
+use crate::image::{Image, LayoutError, Offer, of_nodes, offer};
+use crate::report::{BackendState, Lowered, NodeReport, refusals};
 use crate::view::{Refused, View, Viewer, ask_view};
 use crate::wants::Wants;
-use crate::{CompiledCandidate, CompiledRegion};
 use delegraph_abi::Status;
-use delegraph_host::{DelegateError, Host};
-use delegraph_ir::{ConstantId, Graph, Module, Node, NodeId, Op, ValueId};
+use delegraph_host::Host;
+use delegraph_ir::{Graph, Module, Node, NodeId, Op, Symbols, ValueId};
 use delegraph_opset::{Version, Versions};
 use delegraph_passes::PassError;
 use delegraph_passes::decompose::{decompose_once, has_rule};
-use delegraph_passes::quantize::{Copies, rejoin, separate};
-use delegraph_tag::{Answer, Exclusion, Policy, Reads, TaggedRegion, Tagging, Verdict, apply, live, plan, work};
-use rustc_hash::{FxHashMap, FxHashSet};
+use delegraph_passes::quantize::{Copies, separate};
+use delegraph_tag::{Answer, Policy, Reads, Tagging, Verdict, live, work};
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What to lower to.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +26,12 @@ pub struct LowerOptions {
     pub backends: Vec<String>,
     /// What to compile for, by backend; absent: what the delegate thinks best.
     pub targets: BTreeMap<String, String>,
+    /// Makes a target that a delegate does not have an error instead of a line in the report: whoever compiles for another machine
+    /// named it.
+    pub targets_exist: bool,
+    /// Sizes to compile for, in place of the full range of the symbols that they name. A node is given to a delegate that takes it in
+    /// all of them, and each region is compiled for each.
+    pub buckets: Vec<Bucket>,
     /// Limits and rules.
     pub policy: Policy,
     /// Makes a delegate that cannot be loaded or asked an error instead of a line in the report.
@@ -54,7 +58,9 @@ pub enum Progress<'a> {
         graph: &'a str,
         nodes: usize,
     },
-    /// It made a blob.
+    /// A delegate compiles all its regions of all graphs together.
+    CompilingTogether { backend: &'a str, graphs: usize },
+    /// It made a blob, or all of them.
     Compiled {
         backend: &'a str,
         graph: &'a str,
@@ -78,6 +84,16 @@ pub enum LowerError {
         /// Backend id.
         backend: String,
         /// Why.
+        reason: String,
+    },
+    /// Only with [`LowerOptions::targets_exist`].
+    #[error("the delegate `{backend}` cannot compile for `{target}`: {reason}")]
+    Target {
+        /// Backend id.
+        backend: String,
+        /// What it was asked to compile for.
+        target: String,
+        /// Why, in its words.
         reason: String,
     },
     /// A composite node has no decomposition and no taker.
@@ -131,18 +147,23 @@ pub fn lower_with(
     slots: Vec<Slot>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, LowerError> {
+    static TAGS: AtomicU64 = AtomicU64::new(0);
+    let count = slots.len();
     let mut lowering = Lowering {
         options,
         slots,
         progress,
         problems: Vec::new(),
         blobs: FxHashMap::default(),
+        sets: vec![Vec::new(); count],
+        apart: vec![false; count],
+        tag: TAGS.fetch_add(1, Ordering::Relaxed),
         viewer: Viewer::default(),
-        folded: Vec::new(),
+        asked: Vec::new(),
         wants: Vec::new(),
     };
-    let slots = lowering.slots.len();
-    lowering.folded = module.graphs.iter().map(|_| FoldedGraph::new(slots)).collect();
+    let asked = |graph| AskedGraph::new(count, of_graph(graph, &options.buckets));
+    lowering.asked = module.graphs.iter().map(asked).collect();
     lowering.problems = lowering
         .slots
         .iter()
@@ -164,11 +185,9 @@ pub fn lower_with(
     }
     let mut decomposed = vec![Vec::new(); module.graphs.len()];
     let answers = lowering.ask_until_settled(module, &mut decomposed)?;
-    let mut graphs = Vec::with_capacity(module.graphs.len());
-    for ((i, answers), decomposed) in answers.into_iter().enumerate().zip(decomposed) {
-        let mut lowered = lowering.compile_graph(module, i, &answers)?;
-        lowered.decomposed = decomposed;
-        graphs.push(lowered);
+    let mut graphs = lowering.compile_all(module, &answers)?;
+    for (graph, decomposed) in graphs.iter_mut().zip(decomposed) {
+        graph.decomposed = decomposed;
     }
     let state = |((backend, _), problem)| BackendState { backend, problem };
     Ok(Lowered {
@@ -178,45 +197,68 @@ pub fn lower_with(
 }
 
 /// Answers of all backends, in order.
-type Answers = Vec<(String, Answer)>;
+pub(crate) type Answers = Vec<(String, Answer)>;
 
-struct Lowering<'a> {
-    options: &'a LowerOptions,
-    slots: Vec<Slot>,
-    progress: &'a mut dyn FnMut(Progress<'_>),
+pub(crate) struct Lowering<'a> {
+    pub(crate) options: &'a LowerOptions,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) progress: &'a mut dyn FnMut(Progress<'_>),
     /// Why each backend takes no part.
     problems: Vec<Option<String>>,
     /// Blobs by backend, image and weights: regions that stay as they were when others are tagged again.
-    blobs: FxHashMap<(usize, Vec<u8>, Vec<ConstantId>), Vec<u8>>,
+    pub(crate) blobs: FxHashMap<Key, Vec<u8>>,
+    /// By backend: what it compiled together last.
+    pub(crate) sets: Vec<Vec<Key>>,
+    /// By backend: it failed to compile graphs together, and compiles them one by one.
+    pub(crate) apart: Vec<bool>,
+    /// Tells this lowering's weights from others' in the process.
+    pub(crate) tag: u64,
     viewer: Viewer,
     /// By graph.
-    folded: Vec<FoldedGraph>,
+    pub(crate) asked: Vec<AskedGraph>,
     /// By backend.
     wants: Vec<Wants>,
 }
 
-/// What backends that ask for passes see of a graph.
-#[derive(Default)]
-struct FoldedGraph {
+/// What backends are asked about of a graph.
+pub(crate) struct AskedGraph {
     /// Dequantizations that were copied so that each operator has its own.
-    copies: Copies,
-    /// By backend; `None`: it sees the graph as it is.
-    views: Vec<Option<View>>,
+    pub(crate) copies: Copies,
+    /// One for each bucket; without buckets, the graph as it is.
+    variants: Vec<Variant>,
+    /// By backend.
     refused: Vec<Refused>,
 }
 
-impl FoldedGraph {
-    fn new(slots: usize) -> FoldedGraph {
-        FoldedGraph {
-            copies: Copies::default(),
+/// A graph with the sizes of a bucket, or as it is.
+struct Variant {
+    bucket: Option<Bucket>,
+    /// With a bucket: the graph and the symbols as they are there.
+    narrowed: Option<(Graph, Symbols)>,
+    /// By backend; `None`: it asked for no passes and sees the graph as it is.
+    views: Vec<Option<View>>,
+}
+
+impl AskedGraph {
+    fn new(slots: usize, buckets: Vec<Bucket>) -> AskedGraph {
+        let plain = buckets.is_empty().then_some(None);
+        let buckets = buckets.into_iter().map(Some).chain(plain);
+        let variant = |bucket| Variant {
+            bucket,
+            narrowed: None,
             views: vec![None; slots],
+        };
+        AskedGraph {
+            copies: Copies::default(),
+            variants: buckets.map(variant).collect(),
             refused: (0..slots).map(|_| Refused::default()).collect(),
         }
     }
 
     /// Whether a view relies on what a node is.
     fn holds(&self, node: NodeId) -> bool {
-        self.views.iter().flatten().any(|view| view.holds(node))
+        let mut views = self.variants.iter().flat_map(|variant| variant.views.iter().flatten());
+        views.any(|view| view.holds(node))
     }
 }
 
@@ -229,6 +271,11 @@ impl Lowering<'_> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// What a backend compiles for; empty: what it thinks best.
+    pub(crate) fn target(&self, backend: &str) -> &str {
+        self.options.targets.get(backend).map_or("", String::as_str)
     }
 
     /// Asks about every graph; decomposes, one step, what nobody takes whole; asks again about graphs that changed.
@@ -250,7 +297,7 @@ impl Lowering<'_> {
             let mut todo: FxHashMap<String, FxHashMap<String, Op>> = FxHashMap::default();
             let mut reports: Vec<Vec<NodeReport>> = Vec::with_capacity(module.graphs.len());
             for (i, graph) in module.graphs.iter().enumerate() {
-                let unclaimed = unclaimed(graph, &answers[i], &tried[i], &self.folded[i]);
+                let unclaimed = unclaimed(graph, &answers[i], &tried[i], &self.asked[i]);
                 let names = unclaimed
                     .iter()
                     .map(|id| (graph.node(*id).name.clone(), graph.node(*id).op));
@@ -287,383 +334,235 @@ impl Lowering<'_> {
         Ok(answers)
     }
 
-    /// Every backend's answer about one graph; one that cannot answer refuses every node and is not asked again.
+    /// Every backend's answer about one graph; one that cannot answer refuses every node and is not asked again. With buckets it is asked
+    /// about each, and takes what it takes in all.
     fn ask_all(&mut self, module: &mut Module, index: usize) -> Result<Answers, LowerError> {
         let folds = |(wants, problem): (&Wants, &Option<String>)| problem.is_none() && wants.fold_qdq;
         if self.wants.iter().zip(&self.problems).any(folds) {
             let Module { graphs, constants, .. } = &mut *module;
-            separate(&mut graphs[index], constants, &mut self.folded[index].copies);
+            separate(&mut graphs[index], constants, &mut self.asked[index].copies);
         }
+        let nodes = module.graphs[index].nodes.len();
+        let mut given: Vec<Vec<(Option<Bucket>, Answer)>> = self.slots.iter().map(|_| Vec::new()).collect();
+        for variant in 0..self.variants(index) {
+            let asked = &mut self.asked[index].variants[variant];
+            asked.narrowed = asked.bucket.as_ref().map(|bucket| narrowed(module, index, bucket));
+            let bucket = asked.bucket.clone();
+            let answers = self.in_variant(module, index, variant, |lowering, module| {
+                lowering.ask_variant(module, index, variant)
+            })?;
+            for (given, answer) in given.iter_mut().zip(answers) {
+                given.extend(answer.map(|answer| (bucket.clone(), answer)));
+            }
+        }
+        let answer = |((name, _), (problem, given)): (&Slot, (&Option<String>, Vec<(Option<Bucket>, Answer)>))| {
+            let answer = match problem {
+                Some(problem) => Answer {
+                    verdicts: vec![Verdict::no(problem.clone()); nodes],
+                    atomic_sets: Vec::new(),
+                },
+                None => in_all(given),
+            };
+            (name.clone(), answer)
+        };
+        let slots = self.slots.iter().zip(self.problems.iter().zip(given));
+        Ok(slots.map(answer).collect())
+    }
+
+    /// Every backend's answer about one variant of a graph, which stands in the module. `None`: it takes no part.
+    fn ask_variant(
+        &mut self,
+        module: &mut Module,
+        index: usize,
+        variant: usize,
+    ) -> Result<Vec<Option<Answer>>, LowerError> {
         // Most backends are shown the same image.
         let mut plain: Option<((Version, bool), Offer)> = None;
         let mut answers = Vec::with_capacity(self.slots.len());
         for i in 0..self.slots.len() {
             let (name, slot) = &self.slots[i];
-            let mut answer = None;
-            if let (Ok(backend), None) = (slot, &self.problems[i]) {
-                let nodes = module.graphs[index].nodes.len();
-                (self.progress)(Progress::Asking {
-                    backend: name,
-                    graph: &module.graphs[index].name,
-                    nodes,
-                });
-                let (wants, versions) = (&self.wants[i], &self.options.versions);
-                let given = if wants.a_view() {
-                    let FoldedGraph { views, refused, .. } = &mut self.folded[index];
-                    views[i] = None;
-                    let rounds = self.options.policy.max_rounds;
-                    let asked = ask_view(
-                        backend.as_ref(),
-                        module,
-                        index,
-                        (wants, versions),
-                        &mut self.viewer,
-                        &mut refused[i],
-                        rounds,
-                    )?;
-                    asked.map(|(answer, view)| {
-                        views[i] = Some(view);
-                        answer
-                    })
-                } else {
-                    let form = wants.form(versions);
-                    let key = (form.version, form.channels_last);
-                    let offer = match plain.take().filter(|(of, _)| *of == key) {
-                        Some((_, offer)) => offer,
-                        None => offer(module, &module.graphs[index], form)?,
-                    };
-                    ask(backend.as_ref(), &plain.insert((key, offer)).1)
-                };
-                match given {
-                    Ok(given) => answer = Some(given),
-                    Err(error) => self.problems[i] = Some(error.to_string()),
-                }
-                self.check_strict(i)?;
-            }
-            let refuse_all = || Answer {
-                verdicts: vec![
-                    Verdict::no(self.problems[i].clone().unwrap_or_default());
-                    module.graphs[index].nodes.len()
-                ],
-                atomic_sets: Vec::new(),
+            let (Ok(backend), None) = (slot, &self.problems[i]) else {
+                answers.push(None);
+                continue;
             };
-            answers.push((self.slots[i].0.clone(), answer.unwrap_or_else(refuse_all)));
+            (self.progress)(Progress::Asking {
+                backend: name,
+                graph: &module.graphs[index].name,
+                nodes: module.graphs[index].nodes.len(),
+            });
+            let (wants, versions) = (&self.wants[i], &self.options.versions);
+            let target = self.options.targets.get(name).map_or("", String::as_str);
+            let given = if wants.a_view() {
+                let AskedGraph { variants, refused, .. } = &mut self.asked[index];
+                let view = &mut variants[variant].views[i];
+                *view = None;
+                let rounds = self.options.policy.max_rounds;
+                let asked = ask_view(
+                    (backend.as_ref(), target),
+                    module,
+                    index,
+                    (wants, versions),
+                    &mut self.viewer,
+                    &mut refused[i],
+                    rounds,
+                )?;
+                asked.map(|(answer, seen)| {
+                    *view = Some(seen);
+                    answer
+                })
+            } else {
+                let form = wants.form(versions);
+                let key = (form.version, form.channels_last);
+                let offer = match plain.take().filter(|(of, _)| *of == key) {
+                    Some((_, offer)) => offer,
+                    None => offer(module, &module.graphs[index], form)?,
+                };
+                ask(backend.as_ref(), target, &plain.insert((key, offer)).1)
+            };
+            match given {
+                Ok(given) => answers.push(Some(given)),
+                Err(error) => {
+                    if self.options.targets_exist && !target.is_empty() && error.code == Status::INVALID_ARGUMENT {
+                        return Err(LowerError::Target {
+                            backend: name.clone(),
+                            target: target.to_string(),
+                            reason: with_hint(&error),
+                        });
+                    }
+                    self.problems[i] = Some(error.to_string());
+                    answers.push(None);
+                }
+            }
+            self.check_strict(i)?;
         }
         Ok(answers)
     }
 
-    /// A region as a backend sees it. `None`: only where another backend made the region.
-    fn image(
+    /// A region as a backend sees it in a variant, whose graph stands in the module. `None`: only where another backend made the region.
+    pub(crate) fn image(
         &self,
         module: &Module,
         index: usize,
+        variant: usize,
         backend: &str,
         nodes: &[NodeId],
         reads: &Reads,
     ) -> Result<Option<Image>, LowerError> {
-        let Some(slot) = self.slots.iter().position(|(name, _)| name == backend) else {
-            unreachable!("regions belong to backends that were asked")
-        };
+        let slot = self.slot(backend);
         let (graph, form) = (&module.graphs[index], self.wants[slot].form(&self.options.versions));
-        Ok(match self.folded[index].views[slot].as_ref() {
+        Ok(match self.asked[index].variants[variant].views[slot].as_ref() {
             Some(view) => view.image(module, graph, nodes, reads, form)?,
             None => Some(of_nodes(module, graph, nodes, reads, form)?),
         })
     }
 
     /// For each node of a region that its owner sees as part of another, the name of that one.
-    fn folded_into(&self, graph: &Graph, index: usize, tagging: &Tagging) -> FxHashMap<String, String> {
+    pub(crate) fn folded_into(&self, graph: &Graph, index: usize, tagging: &Tagging) -> FxHashMap<String, String> {
         let mut into = FxHashMap::default();
+        let variants = &self.asked[index].variants;
         for region in &tagging.regions {
-            let slot = self.slots.iter().position(|(name, _)| *name == region.backend);
-            let Some(view) = slot.and_then(|i| self.folded[index].views[i].as_ref()) else {
-                continue;
-            };
-            for id in &region.nodes {
-                if let Some(main) = view.folded_into(*id) {
-                    into.insert(graph.node(*id).name.clone(), graph.node(main).name.clone());
+            let slot = self.slot(&region.backend);
+            for view in variants.iter().filter_map(|variant| variant.views[slot].as_ref()) {
+                for id in &region.nodes {
+                    if let Some(main) = view.folded_into(*id) {
+                        into.insert(graph.node(*id).name.clone(), graph.node(main).name.clone());
+                    }
                 }
             }
         }
         into
     }
 
-    /// Tags a graph and compiles its regions until none is refused; then applies the tags.
-    fn compile_graph(
-        &mut self,
-        module: &mut Module,
-        index: usize,
-        answers: &Answers,
-    ) -> Result<LoweredGraph, LowerError> {
-        let policy = &self.options.policy;
-        let mut problems = Vec::new();
-        let mut excluded: Vec<Exclusion> = Vec::new();
-        let mut attempt = 0;
-        let (tagging, compiled) = loop {
-            let tagging = plan(module, &module.graphs[index], answers, policy, &excluded);
-            let before = excluded.len();
-            let compiled =
-                self.compile_regions(module, index, &tagging, answers, attempt, &mut excluded, &mut problems)?;
-            if excluded.len() == before {
-                break (tagging, compiled);
-            }
-            attempt += 1;
-        };
-        let reads = Reads::of(&module.graphs[index]);
-        let folded_into = self.folded_into(&module.graphs[index], index, &tagging);
-        let mut regions = Vec::with_capacity(compiled.len());
-        for (region, (image, blob)) in tagging.regions.iter().zip(compiled) {
-            let mut compiled = compiled_region(region, &image);
-            compiled.candidates.push(self.candidate(&region.backend, &image, blob));
-            self.add_alternatives(
-                module,
-                index,
-                region,
-                &reads,
-                answers,
-                &excluded,
-                &mut compiled,
-                &mut problems,
-            )?;
-            regions.push(compiled);
-        }
-        let tagging = apply(&mut module.graphs[index], tagging);
-        let mut nodes = node_reports(module, &module.graphs[index], &tagging);
-        for node in &mut nodes {
-            node.folded_into = folded_into.get(&node.name).cloned();
-        }
-        let copies = &self.folded[index].copies;
-        if !copies.is_empty() {
-            let border: FxHashSet<ValueId> = regions
-                .iter()
-                .flat_map(|r| r.inputs.iter().chain(&r.outputs))
-                .copied()
-                .collect();
-            let remaining = rejoin(&mut module.graphs[index], copies, &border);
-            let mut old: Vec<Option<NodeReport>> = nodes.into_iter().map(Some).collect();
-            nodes = remaining.iter().filter_map(|i| old[*i].take()).collect();
-            for (report, node) in nodes.iter_mut().zip(&module.graphs[index].nodes) {
-                report.name.clone_from(&node.name);
-            }
-        }
-        let graph = &module.graphs[index];
-        Ok(LoweredGraph {
-            name: graph.name.clone(),
-            regions,
-            nodes,
-            decomposed: Vec::new(),
-            problems,
-            coverage: Coverage::of(graph, &module.symbols),
-        })
-    }
-
-    /// Compiles every region with its owner. What is refused is excluded: at first the node that the delegate names, or that
-    /// compiling parts of the region finds; then its region, and in the end, so that there is one, the whole graph for that
-    /// delegate.
-    fn compile_regions(
-        &mut self,
-        module: &Module,
-        index: usize,
-        tagging: &Tagging,
-        answers: &Answers,
-        attempt: u32,
-        excluded: &mut Vec<Exclusion>,
-        problems: &mut Vec<CompileProblem>,
-    ) -> Result<Vec<(Image, Vec<u8>)>, LowerError> {
-        let graph = &module.graphs[index];
-        let patience = self.options.policy.max_rounds;
-        let reads = Reads::of(graph);
-        let mut compiled = Vec::with_capacity(tagging.regions.len());
-        for region in &tagging.regions {
-            let image = self.image(module, index, &region.backend, &region.nodes, &reads)?;
-            let image = image.ok_or_else(|| LayoutError::Torn {
-                node: graph.node(region.nodes[0]).name.clone(),
-            })?;
-            let error = match self.compile(module, graph, &region.backend, &image)? {
-                Ok(blob) => {
-                    compiled.push((image, blob));
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let message = with_hint(&error);
-            let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
-            let culprit = match named {
-                Some(node) => Some(vec![node]),
-                // Nobody wants a result any more, so there is nothing to be found.
-                None if attempt < patience && error.code != Status::CANCELLED => {
-                    self.find_culprit(module, index, region, answers, &reads)?
-                }
-                None => None,
-            };
-            let blamed = culprit.as_ref().and_then(|nodes| nodes.last().copied());
-            problems.push(problem(graph, region, blamed, &error));
-            let (nodes, reason) = match culprit {
-                Some(nodes) if attempt < patience => {
-                    let found = named.is_none() && nodes.len() < region.nodes.len();
-                    let how = if found {
-                        " (found by compiling parts of its region)"
-                    } else {
-                        ""
-                    };
-                    (nodes, format!("it did not compile: {message}{how}"))
-                }
-                _ if attempt < patience.saturating_mul(2) => {
-                    (region.nodes.clone(), format!("its region did not compile: {message}"))
-                }
-                _ => (
-                    graph.node_ids().collect(),
-                    format!("too many regions did not compile: {message}"),
-                ),
-            };
-            excluded.extend(nodes.into_iter().map(|node| Exclusion {
-                node,
-                backend: region.backend.clone(),
-                reason: reason.clone(),
-            }));
-        }
-        Ok(compiled)
-    }
-
-    /// The node, or the set of nodes that go together, which makes a region fail whose compiler names none. `None`: a region
-    /// of one such piece, or one of which no part can be tried.
-    fn find_culprit(
-        &mut self,
-        module: &Module,
-        index: usize,
-        region: &TaggedRegion,
-        answers: &Answers,
-        reads: &Reads,
-    ) -> Result<Option<Vec<NodeId>>, LowerError> {
-        let graph = &module.graphs[index];
-        let answer = answers.iter().find(|(name, _)| *name == region.backend);
-        let sets = answer.map_or(&[][..], |(_, answer)| answer.atomic_sets.as_slice());
-        Pieces::new(&region.nodes, sets).culprit(&region.nodes, |part| {
-            let image = match self.image(module, index, &region.backend, part, reads) {
-                Ok(Some(image)) => image,
-                Ok(None) | Err(LowerError::Layout(_)) => return Ok(Attempt::Unknown),
-                Err(error) => return Err(error),
-            };
-            Ok(match self.compile(module, graph, &region.backend, &image)? {
-                Ok(_) => Attempt::Compiles,
-                Err(error) => match error.node.and_then(|n| image.nodes.get(n as usize)) {
-                    Some(node) => Attempt::Names(*node),
-                    None if error.code == Status::CANCELLED => Attempt::Unknown,
-                    None => Attempt::Fails,
-                },
-            })
-        })
-    }
-
-    /// Compiles one image, or finds the blob that was made of an equal one.
-    fn compile(
-        &mut self,
-        module: &Module,
-        graph: &Graph,
-        backend: &str,
-        image: &Image,
-    ) -> Result<Result<Vec<u8>, DelegateError>, LowerError> {
+    /// The position of a backend that was asked.
+    pub(crate) fn slot(&self, backend: &str) -> usize {
         let Some(slot) = self.slots.iter().position(|(name, _)| name == backend) else {
             unreachable!("regions belong to backends that were asked")
         };
-        let key = (slot, image.bytes.clone(), image.weights.clone());
-        if let Some(blob) = self.blobs.get(&key) {
-            return Ok(Ok(blob.clone()));
-        }
-        let Ok(delegate) = &self.slots[slot].1 else {
-            unreachable!("a backend that is absent takes no nodes")
-        };
-        let weights = ImageWeights::new(module, &image.weights).map_err(|name| LowerError::Constant { name })?;
-        (self.progress)(Progress::Compiling {
-            backend,
-            graph: &graph.name,
-            nodes: image.nodes.len(),
-        });
-        let target = self.options.targets.get(backend).map_or("", String::as_str);
-        let result = delegate.compile(&image.bytes, &weights, target);
-        match &result {
-            Ok(blob) => {
-                (self.progress)(Progress::Compiled {
-                    backend,
-                    graph: &graph.name,
-                    bytes: blob.len(),
-                });
-                self.blobs.insert(key, blob.clone());
-            }
-            Err(error) => (self.progress)(Progress::Refused {
-                backend,
-                graph: &graph.name,
-                message: &error.message,
-            }),
-        }
-        Ok(result)
+        slot
     }
 
-    /// Adds blobs of the other backends that take the whole region.
-    fn add_alternatives(
+    /// In how many variants delegates see a graph: one for each bucket, or the graph as it is.
+    pub(crate) fn variants(&self, index: usize) -> usize {
+        self.asked[index].variants.len()
+    }
+
+    /// The bucket of a variant; `None`: the graph as it is.
+    pub(crate) fn bucket(&self, index: usize, variant: usize) -> Option<&Bucket> {
+        self.asked[index].variants[variant].bucket.as_ref()
+    }
+
+    /// Calls `body` while a variant of a graph stands in the module.
+    pub(crate) fn in_variant<T>(
         &mut self,
-        module: &Module,
+        module: &mut Module,
         index: usize,
-        region: &TaggedRegion,
-        reads: &Reads,
-        answers: &Answers,
-        excluded: &[Exclusion],
-        compiled: &mut CompiledRegion,
-        problems: &mut Vec<CompileProblem>,
-    ) -> Result<(), LowerError> {
-        let graph = &module.graphs[index];
-        for (backend, answer) in answers.iter().filter(|(name, _)| *name != region.backend) {
-            let allowed = |id: &NodeId| {
-                answer.verdicts.get(id.index()).is_some_and(|v| v.supported)
-                    && self.options.policy.denial(graph, graph.node(*id), backend).is_none()
-            };
-            let failed = excluded
-                .iter()
-                .any(|e| e.backend == *backend && region.nodes.contains(&e.node));
-            let slot = self.slots.iter().find(|(name, _)| name == backend);
-            let Some((_, Ok(delegate))) = slot.filter(|_| !failed && region.nodes.iter().all(allowed)) else {
-                continue;
-            };
-            let Some(image) = self.image(module, index, backend, &region.nodes, reads)? else {
-                continue;
-            };
-            let asked = delegate.partition(&image.bytes);
-            let result = match asked {
-                Ok(partition) if partition.verdicts.iter().all(|v| v.supported) => {
-                    self.compile(module, graph, backend, &image)?
-                }
-                Ok(_) => continue,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(blob) => compiled.candidates.push(self.candidate(backend, &image, blob)),
-                Err(error) => {
-                    let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
-                    problems.push(problem(graph, region, named, &error));
-                    if let Some(last) = problems.last_mut() {
-                        last.backend.clone_from(backend);
-                    }
-                }
-            }
-        }
-        Ok(())
+        variant: usize,
+        body: impl FnOnce(&mut Self, &mut Module) -> T,
+    ) -> T {
+        let Some((mut graph, mut symbols)) = self.asked[index].variants[variant].narrowed.take() else {
+            return body(self, module);
+        };
+        std::mem::swap(&mut module.graphs[index], &mut graph);
+        std::mem::swap(&mut module.symbols, &mut symbols);
+        let result = body(self, module);
+        std::mem::swap(&mut module.graphs[index], &mut graph);
+        std::mem::swap(&mut module.symbols, &mut symbols);
+        self.asked[index].variants[variant].narrowed = Some((graph, symbols));
+        result
     }
 
-    fn candidate(&self, backend: &str, image: &Image, blob: Vec<u8>) -> CompiledCandidate {
-        CompiledCandidate {
-            backend: backend.to_string(),
-            target: self.options.targets.get(backend).cloned().unwrap_or_default(),
-            precision: delegraph_abi::envelope::parse(&blob)
-                .map_or(String::new(), |envelope| envelope.meta.precision.clone()),
-            blob,
-            weights: (0..).zip(image.weights.iter().copied()).collect(),
-            nodes: nodes_of(&image.bytes),
-        }
+    /// The largest sizes of values in a variant that has a bucket.
+    pub(crate) fn largest(&self, index: usize, variant: usize, values: &[ValueId]) -> Vec<Vec<i64>> {
+        let Some((graph, symbols)) = &self.asked[index].variants[variant].narrowed else {
+            return Vec::new();
+        };
+        let sizes = |value: &ValueId| {
+            let shape = graph.tensor(*value).map_or(&[][..], |tensor| &tensor.shape);
+            // What has no bound is offered to nobody.
+            shape
+                .iter()
+                .map(|size| size.upper_bound(symbols).unwrap_or(0))
+                .collect()
+        };
+        values.iter().map(sizes).collect()
     }
 }
 
+/// What is taken in all buckets, and in which of them it is not.
+fn in_all(mut given: Vec<(Option<Bucket>, Answer)>) -> Answer {
+    if given.len() < 2 {
+        return given.pop().map_or_else(Answer::default, |(_, answer)| answer);
+    }
+    let nodes = given.iter().map(|(_, answer)| answer.verdicts.len()).max().unwrap_or(0);
+    let verdict = |node: usize| {
+        let refusals = given
+            .iter()
+            .filter_map(|(bucket, answer)| match answer.verdicts.get(node) {
+                Some(verdict) if verdict.supported => None,
+                Some(verdict) => Some((bucket, verdict.reason.as_str())),
+                None => Some((bucket, "")),
+            });
+        let refusals: Vec<(&Option<Bucket>, &str)> = refusals.collect();
+        match refusals.as_slice() {
+            [] => Verdict::yes(),
+            [(_, reason), rest @ ..]
+                if refusals.len() == given.len() && rest.iter().all(|(_, other)| other == reason) =>
+            {
+                Verdict::no(reason.to_string())
+            }
+            [(Some(bucket), reason), ..] => Verdict::no(format!("for {bucket}: {reason}")),
+            [(None, reason), ..] => Verdict::no(reason.to_string()),
+        }
+    };
+    let verdicts = (0..nodes).map(verdict).collect();
+    let mut atomic_sets: Vec<Vec<NodeId>> = given.into_iter().flat_map(|(_, answer)| answer.atomic_sets).collect();
+    atomic_sets.sort_unstable();
+    atomic_sets.dedup();
+    Answer { verdicts, atomic_sets }
+}
+
 /// Nodes that no backend takes whole, for which there is a decomposition, and where that was not tried.
-fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, folded: &FoldedGraph) -> Vec<NodeId> {
+fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, asked: &AskedGraph) -> Vec<NodeId> {
     let claimed = |id: NodeId| {
         answers
             .iter()
@@ -673,7 +572,7 @@ fn unclaimed(graph: &Graph, answers: &Answers, tried: &FxHashMap<String, Op>, fo
     let live = live(graph);
     let wanted = |id: &NodeId| {
         let node = graph.node(*id);
-        live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node) && !folded.holds(*id)
+        live[id.index()] && has_rule(node.op) && !claimed(*id) && is_new(node) && !asked.holds(*id)
     };
     graph.node_ids().filter(wanted).collect()
 }
@@ -694,40 +593,5 @@ fn whole_report(module: &Module, graph: &Graph, id: NodeId, answers: &Answers) -
         folded_into: None,
         macs: work(graph, node, &module.symbols).macs,
         refusals: refusals(&answers.iter().map(reason).collect::<Vec<_>>()),
-    }
-}
-
-fn compiled_region(region: &TaggedRegion, image: &Image) -> CompiledRegion {
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for operator in &image.operators {
-        *counts.entry(operator).or_default() += 1;
-    }
-    let mut operators: Vec<(String, u32)> = counts.into_iter().map(|(op, n)| (op.to_string(), n)).collect();
-    operators.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    CompiledRegion {
-        id: region.id,
-        inputs: image.inputs.clone(),
-        outputs: image.outputs.clone(),
-        operators,
-        image: image.bytes.clone(),
-        candidates: Vec::new(),
-    }
-}
-
-fn problem(graph: &Graph, region: &TaggedRegion, named: Option<NodeId>, error: &DelegateError) -> CompileProblem {
-    let name = |id: &NodeId| graph.node(*id).name.clone();
-    CompileProblem {
-        backend: region.backend.clone(),
-        nodes: region.nodes.iter().map(name).collect(),
-        node: named.as_ref().map(name),
-        message: with_hint(error),
-        failed: error.code != Status::UNSUPPORTED,
-    }
-}
-
-fn with_hint(error: &DelegateError) -> String {
-    match error.hint.as_str() {
-        "" => error.message.clone(),
-        hint => format!("{} (hint: {hint})", error.message),
     }
 }

@@ -1,5 +1,6 @@
 //! What lowering hands to the emitter.
 
+use crate::Bucket;
 use delegraph_ir::{ConstantId, RegionId, ValueId};
 
 /// A node of a graph image, as a program's author knows it.
@@ -24,9 +25,11 @@ pub struct CompiledRegion {
     pub outputs: Vec<ValueId>,
     /// Operators as the delegates saw them, with counts, most frequent first.
     pub operators: Vec<(String, u32)>,
-    /// The graph image that its owner compiled.
+    /// The graph image that its owner compiled; with buckets, that of the first.
     pub image: Vec<u8>,
-    /// In order of preference.
+    /// The graph images of the other buckets.
+    pub more_images: Vec<Vec<u8>>,
+    /// In order of preference; of one backend, in the order of the buckets.
     pub candidates: Vec<CompiledCandidate>,
 }
 
@@ -45,6 +48,17 @@ pub struct CompiledCandidate {
     pub weights: Vec<(u32, ConstantId)>,
     /// The nodes of the image that it was compiled from, in order: what a node's number in a profile means.
     pub nodes: Vec<ImageNode>,
+    /// The sizes that it was compiled for; `None`: the full range of the program.
+    pub bucket: Option<CompiledBucket>,
+}
+
+/// Sizes that a blob was compiled for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompiledBucket {
+    /// Of the program's symbols.
+    pub bucket: Bucket,
+    /// The largest sizes of each output.
+    pub outputs: Vec<Vec<i64>>,
 }
 
 /// The nodes of an image, in order.

@@ -90,7 +90,7 @@ pub(crate) type Asked = Result<(Answer, View), DelegateError>;
 
 /// Asks about the view of a graph. A folded node that the backend does not take is taken apart, and it is asked again.
 pub(crate) fn ask_view(
-    backend: &dyn Backend,
+    (backend, target): (&dyn Backend, &str),
     module: &mut Module,
     index: usize,
     (wants, versions): (&Wants, &Versions),
@@ -102,7 +102,7 @@ pub(crate) fn ask_view(
     loop {
         let folded = viewer.view(module, index, wants, &|node| refused.reasons.contains_key(&node.name));
         let offer = offer(module, &folded.graph, wants.form(versions))?;
-        let answer = match ask(backend, &offer) {
+        let answer = match ask(backend, target, &offer) {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error)),
         };

@@ -59,7 +59,7 @@ impl Backend for Fake {
         self.name
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+    fn partition(&self, image: &[u8], _: &str) -> Result<Partition, DelegateError> {
         if self.fails_to_answer {
             return Err(self.error(None, "out of order"));
         }

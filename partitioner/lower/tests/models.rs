@@ -21,7 +21,7 @@ impl Backend for Share {
         self.name
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+    fn partition(&self, image: &[u8], _: &str) -> Result<Partition, DelegateError> {
         let view = verify(image).unwrap();
         let seed = self.name.len() as u32;
         let hash = |op: &str| {

@@ -47,7 +47,7 @@ impl Backend for Made {
         self.opset
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+    fn partition(&self, image: &[u8], _: &str) -> Result<Partition, DelegateError> {
         let view = verify(image).unwrap();
         let ops = view.nodes().map(|n| n.op().to_string()).collect();
         self.asked.borrow_mut().push(ops);

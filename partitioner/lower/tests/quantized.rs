@@ -31,7 +31,7 @@ impl Backend for Made {
         if self.folds { &[Pass::FoldQdq] } else { &[] }
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
+    fn partition(&self, image: &[u8], _: &str) -> Result<Partition, DelegateError> {
         let view = verify(image).unwrap();
         let verdict = |node: NodeView<'_>| {
             let supported = (self.takes)(&node);

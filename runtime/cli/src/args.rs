@@ -117,6 +117,10 @@ pub struct CompileArgs {
     /// Which backends.
     #[command(flatten)]
     pub backends: BackendArgs,
+    /// Sizes to compile for in place of the model's full range: SYMBOL=SIZE, SYMBOL=MIN..MAX, or INPUT:DIM for a symbol; each time it is
+    /// given is one set of them, and other sizes run portably
+    #[arg(long, value_name = "SIZES")]
+    pub shapes: Vec<String>,
     /// Explain every decision
     #[arg(long)]
     pub explain: bool,
@@ -130,6 +134,10 @@ pub struct PartitionArgs {
     /// Which backends.
     #[command(flatten)]
     pub backends: BackendArgs,
+    /// Sizes to compile for in place of the model's full range: SYMBOL=SIZE, SYMBOL=MIN..MAX, or INPUT:DIM for a symbol; each time it is
+    /// given is one set of them, and other sizes run portably
+    #[arg(long, value_name = "SIZES")]
+    pub shapes: Vec<String>,
     /// Why this node went where it went
     #[arg(long, value_name = "NODE")]
     pub why: Option<String>,
@@ -162,6 +170,10 @@ pub struct RunArgs {
     /// Which backends.
     #[command(flatten)]
     pub backends: BackendArgs,
+    /// Sizes to compile for in place of the model's full range: SYMBOL=SIZE, SYMBOL=MIN..MAX, or INPUT:DIM for a symbol; each time it is
+    /// given is one set of them, and other sizes run portably
+    #[arg(long, value_name = "SIZES")]
+    pub shapes: Vec<String>,
     /// An input, as NAME=FILE.npy or POSITION=FILE.npy
     #[arg(long, value_name = "NAME=FILE")]
     pub input: Vec<String>,
@@ -272,8 +284,8 @@ pub struct BenchArgs {
     /// Write a Chrome/Perfetto trace of one run more
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Sizes of made-up inputs, as INPUT:DIM=SIZE
-    #[arg(long, value_name = "INPUT:DIM=SIZE", value_delimiter = ',')]
+    /// Sizes of made-up inputs, as INPUT:DIM=SIZE or SYMBOL=SIZE; where the model is compiled for delegates, it is for these (see compile)
+    #[arg(long, value_name = "SIZES")]
     pub shapes: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = BenchFormat::Text)]

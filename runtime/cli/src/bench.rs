@@ -22,26 +22,31 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     if args.threads == Some(0) {
         return Err(crate::usage("`--threads 0` leaves nobody to run the model"));
     }
-    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let mut config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    if !config.select.order.is_empty() && !args.shapes.is_empty() {
+        config.select.shapes.clone_from(&args.shapes);
+    }
     let host = Arc::new(crate::devices::discover(&config, global.no_load));
     let base = memory_mb("VmRSS:");
-    let started = Instant::now();
     let options = LoadOptions {
         method: args.method.clone(),
         threads: args.threads.map(|threads| threads as usize),
         ..LoadOptions::default()
     };
     let named = crate::of_model(&args.model);
-    let mut session = Session::open(&Source::open(&args.model)?, &config, &host, options).map_err(&named)?;
+    let source = Source::open(&args.model)?;
+    let shapes = made_up_shapes(args, &source).map_err(&named)?;
+    let started = Instant::now();
+    let mut session = Session::open(&source, &config, &host, options).map_err(&named)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let inputs = match &args.inputs {
         Some(file) => arguments(&session, &[], Some(file))?,
         None => {
             let infos = session.inputs();
-            check_shapes(&args.shapes, &infos)?;
+            check_shapes(&shapes, &infos)?;
             infos
                 .iter()
-                .map(|info| made_up(info, &args.shapes))
+                .map(|info| made_up(info, &shapes))
                 .collect::<Result<Vec<_>, _>>()?
         }
     };
@@ -132,6 +137,16 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
         &format!("delegraph run {} --trace trace.json", args.model.display()),
     );
     Ok(0)
+}
+
+/// The sizes of made-up inputs, as INPUT:DIM=SIZE each. What symbols stand for is told by the model.
+fn made_up_shapes(args: &BenchArgs, source: &Source) -> Result<Vec<String>, delegraph::Error> {
+    let items = args.shapes.iter().flat_map(|text| text.split(','));
+    let items: Vec<String> = items.map(|item| item.trim().to_string()).collect();
+    if items.iter().all(|item| item.contains(':')) {
+        return Ok(items);
+    }
+    delegraph::input_sizes(source, &args.method, &args.shapes)
 }
 
 /// `INPUT:DIM=SIZE`

@@ -44,6 +44,18 @@ pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyh
     Ok(config)
 }
 
+/// The configuration of a call that may compile, with its `--shapes`.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_for(global: &Global, backends: &crate::args::BackendArgs, shapes: &[String]) -> anyhow::Result<Config> {
+    let mut config = resolve(global, &backends.backend, &backends.target)?;
+    if !shapes.is_empty() {
+        config.select.shapes = shapes.to_vec();
+    }
+    Ok(config)
+}
+
 /// `--profile-name`, or `DELEGRAPH_PROFILE`.
 fn profile(global: &Global) -> Option<String> {
     profile_in(global, &Environment::of_process())

@@ -5,7 +5,7 @@ use crate::output::{Output, Tint, bytes};
 use delegraph::{Format, Source};
 use delegraph_ir::{InputKind, Op, Output as GraphOutput};
 use delegraph_pte::model::{Dynamism, EValue, Instruction, Plan};
-use delegraph_pte::overlay::{OVERLAY_KEY, Overlay};
+use delegraph_pte::overlay::{Candidate, OVERLAY_KEY, Overlay};
 use delegraph_pte::{BundledProgram, DataFile, Verified};
 use std::collections::BTreeMap;
 
@@ -137,7 +137,14 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
         }
         for method in overlay.methods.iter().filter(|m| m.method == plan.name) {
             for (i, region) in method.regions.iter().enumerate() {
-                let backends: Vec<&str> = region.candidates.iter().map(|c| c.backend.as_str()).collect();
+                let bucketed = region.bucketed.iter().map(|entry| &entry.candidate);
+                let mut backends: Vec<&str> = region
+                    .candidates
+                    .iter()
+                    .chain(bucketed)
+                    .map(|c| c.backend.as_str())
+                    .collect();
+                backends.dedup();
                 let nodes: u32 = region.operators.iter().map(|(_, n)| n).sum();
                 output.data(format!(
                     "  region {i}: instructions {}..{}, {nodes} nodes, candidates {}",
@@ -150,6 +157,11 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
                     for line in delegraph::blob_requirements(blob) {
                         output.data(format!("    {} needs {line}", candidate.backend));
                     }
+                }
+                for entry in &region.bucketed {
+                    let Candidate { backend, blob, .. } = &entry.candidate;
+                    let sizes = method.bucket_name(entry.bucket);
+                    output.data(format!("    {backend} for {sizes}: {blob}"));
                 }
             }
         }

@@ -17,7 +17,7 @@ use std::time::Instant;
 /// The model cannot be read, or a delegate cannot be used and fallback is denied.
 pub fn partition(args: &PartitionArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
-    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
     let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
@@ -65,7 +65,7 @@ fn by_claims(module: &mut Module, config: &Config, host: &Host, output: &Output)
 /// As [`partition`]; or the file cannot be written.
 pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
-    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
     let module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
@@ -127,6 +127,7 @@ pub fn progress(output: &Output, step: &Progress<'_>) {
         Progress::Asking { backend, graph, nodes } => format!("{graph}: asking {backend} about {nodes} nodes"),
         Progress::Decomposing { nodes } => format!("decomposing {nodes} nodes that nobody takes whole"),
         Progress::Compiling { backend, graph, nodes } => format!("{graph}: {backend} compiles {nodes} nodes"),
+        Progress::CompilingTogether { backend, graphs } => format!("{backend} compiles {graphs} graphs together"),
         Progress::Compiled {
             backend,
             graph,
@@ -194,6 +195,12 @@ fn text(report: &Lowered, output: &Output) {
             for candidate in &region.candidates {
                 for line in delegraph::blob_requirements(&candidate.blob) {
                     output.data(format!("  region {}: {} needs {line}", region.id, candidate.backend));
+                }
+                if let Some(of) = &candidate.bucket {
+                    output.data(format!(
+                        "  region {}: {} compiled for {}",
+                        region.id, candidate.backend, of.bucket
+                    ));
                 }
             }
         }
@@ -284,6 +291,7 @@ pub fn json(report: &Lowered) -> serde_json::Value {
                     "id": region.id, "operators": region.operators,
                     "candidates": region.candidates.iter().map(|c| serde_json::json!({
                         "backend": c.backend, "target": c.target, "precision": c.precision, "bytes": c.blob.len(),
+                        "bucket": c.bucket.as_ref().map(|of| of.bucket.to_string()),
                         "requirements": delegraph::blob_requirements(&c.blob),
                     })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
@@ -357,6 +365,11 @@ fn dump(folder: &std::path::Path, module: &Module, report: &Lowered, output: &Ou
             let path = folder.join(format!("{}.{}.dgg", graph.name, region.id));
             write_atomically(&path, &region.image)?;
             output.detail(format!("wrote {}", path.display()));
+            for (bucket, image) in (1..).zip(&region.more_images) {
+                let path = folder.join(format!("{}.{}.{bucket}.dgg", graph.name, region.id));
+                write_atomically(&path, image)?;
+                output.detail(format!("wrote {}", path.display()));
+            }
         }
     }
     Ok(())

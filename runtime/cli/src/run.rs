@@ -20,7 +20,7 @@ use std::time::Instant;
 /// # Errors
 /// The model or an input cannot be read, or the run fails.
 pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
-    let config = crate::config::resolve(global, &args.backends.backend, &args.backends.target)?;
+    let config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
     if let Some(folder) = &args.fixture {
         return fixture(args, folder, config, global, output);
     }
@@ -96,6 +96,7 @@ pub fn run(args: &RunArgs, global: &Global, output: &Output) -> anyhow::Result<u
     }
     report.copies().iter().for_each(|line| output.detail(line));
     report.kept().iter().for_each(|line| output.detail(line));
+    report.sizes().iter().for_each(|line| output.detail(line));
     output.json(&serde_json::json!({
         "schema": "delegraph.run/1", "tool": crate::tool(), "exit_code": code,
         "load_ms": loaded * 1e3, "run_ms": ran * 1e3,

@@ -77,7 +77,7 @@ impl Weights for OneWeight {
 /// The function that is told to throw fails, the others before it do not.
 fn fails_at(library: &Path, place: &str, how: &str) -> DelegateError {
     let delegate = start(library, serde_json::json!({ "where": place, "how": how })).unwrap();
-    let partition = delegate.partition(&image());
+    let partition = delegate.partition(&image(), "");
     if ["partition", "twice"].contains(&place) {
         return partition.unwrap_err();
     }

@@ -46,6 +46,10 @@ pub struct Select {
     pub require_coverage: f64,
     /// Compares each region with the portable plan.
     pub self_check: SelfCheck,
+    /// Sizes that delegates compile for in place of the model's full range, a text for each set of them: `s77=1`, `s77=16, s78=1..128`,
+    /// `x:0=4`. Other sizes run portably. Empty: the full range.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<String>,
 }
 
 impl Default for Select {
@@ -57,6 +61,7 @@ impl Default for Select {
             max_border_bytes: 16.0,
             require_coverage: 0.0,
             self_check: SelfCheck::Off,
+            shapes: Vec::new(),
         }
     }
 }

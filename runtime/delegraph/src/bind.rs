@@ -3,8 +3,8 @@
 use crate::Error;
 use crate::delegates::{PORTABLE, wanted};
 use crate::device_rules::{DeviceRules, chosen};
-use crate::region_call::{Counts, SessionCall, SharedArenas, Watch};
-use crate::report::RegionState;
+use crate::region_call::{Counts, Lane, SessionCall, SharedArenas, Watch};
+use crate::report::{BucketState, RegionState};
 use crate::self_check::RegionCheck;
 use crate::trace::Callee;
 use delegraph_config::{Config, Fallback};
@@ -13,11 +13,49 @@ use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, StateInfo, Weight
 use delegraph_ir::Bytes;
 use delegraph_pte::Verified;
 use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
-use delegraph_pte::overlay::{Candidate, MethodOverlay, Region};
+use delegraph_pte::overlay::{BucketedCandidate, Candidate, MethodOverlay, Region, section_key};
 use delegraph_types::{Dims, Parallel};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// A backend's way to run a region.
+enum Choice<'r> {
+    /// One blob for all sizes.
+    All(&'r Candidate),
+    /// One for each bucket, at least one.
+    Buckets(Vec<&'r BucketedCandidate>),
+}
+
+impl Choice<'_> {
+    fn backend(&self) -> &str {
+        match self {
+            Choice::All(candidate) => &candidate.backend,
+            Choice::Buckets(bucketed) => &bucketed[0].candidate.backend,
+        }
+    }
+}
+
+/// What a file has for a region: blobs for all sizes come first. An entry for a bucket that is not there is none.
+fn choices<'r>(overlay: &MethodOverlay, region: &'r Region) -> Vec<Choice<'r>> {
+    let mut choices: Vec<Choice<'r>> = region.candidates.iter().map(Choice::All).collect();
+    let known = region
+        .bucketed
+        .iter()
+        .filter(|entry| (entry.bucket as usize) < overlay.buckets.len());
+    for entry in known {
+        let backend = &entry.candidate.backend;
+        let of_backend = choices.iter_mut().find_map(|choice| match choice {
+            Choice::Buckets(entries) if entries[0].candidate.backend == *backend => Some(entries),
+            _ => None,
+        });
+        match of_backend {
+            Some(entries) => entries.push(entry),
+            None => choices.push(Choice::Buckets(vec![entry])),
+        }
+    }
+    choices
+}
 
 /// What binding needs to know.
 pub(crate) struct Binder<'a> {
@@ -107,16 +145,27 @@ impl Binder<'_> {
                 kept_state_bytes: 0,
                 copied_tensors: 0,
                 copied_bytes: 0,
+                buckets: Vec::new(),
+                other_sizes: 0,
             };
-            let candidates = self.in_order(region, &mut state.refusals);
-            let absent = candidates.iter().all(|c| self.host.delegate(&c.backend).is_err());
-            for candidate in candidates {
-                match self.load(region, candidate) {
-                    Ok((call, kept)) => {
+            let choices = self.in_order(overlay, region, &mut state.refusals);
+            let absent = choices.iter().all(|c| self.host.delegate(c.backend()).is_err());
+            for choice in choices {
+                let backend = choice.backend().to_string();
+                match self.load(region, &choice, &mut state.refusals) {
+                    Ok((lanes, kept)) => {
                         state.kept_states = kept.iter().map(|kept| kept.name.clone()).collect();
+                        let of_bucket = |lane: &Lane| {
+                            Some(BucketState {
+                                sizes: self.watch.buckets.name(lane.bucket?),
+                                runs: 0,
+                            })
+                        };
+                        state.buckets = lanes.iter().filter_map(of_bucket).collect();
+                        let call = SessionCall::new(lanes, region.inputs.len(), self.watch.clone());
                         counts[i] = Some(call.counts());
-                        state.backend = Some(candidate.backend.clone());
-                        state.isolation = self.host.delegate(&candidate.backend).ok().map(|d| d.isolation());
+                        state.isolation = self.host.delegate(&backend).ok().map(|d| d.isolation());
+                        state.backend = Some(backend.clone());
                         bound.push(BoundRegion {
                             start: region.start,
                             end: region.end,
@@ -128,14 +177,14 @@ impl Binder<'_> {
                                 .iter()
                                 .map(|room| usize::try_from(*room).unwrap_or(usize::MAX))
                                 .collect(),
-                            backend: candidate.backend.clone(),
+                            backend,
                             operators: region.operators.clone(),
                             kept,
                             call: Box::new(call),
                         });
                         break;
                     }
-                    Err(reason) => state.refusals.push((candidate.backend.clone(), in_one_line(&reason))),
+                    Err(reason) => state.refusals.push((backend, in_one_line(&reason))),
                 }
             }
             let chosen_portable = self.config.select.order.iter().any(|name| name == PORTABLE);
@@ -147,36 +196,54 @@ impl Binder<'_> {
         Ok(Bound { bound, states, counts })
     }
 
-    /// The region's candidates in the configuration's order, or in the file's own where the configuration has none.
-    fn in_order<'r>(&self, region: &'r Region, refusals: &mut Vec<(String, String)>) -> Vec<&'r Candidate> {
-        let mut candidates = self.by_order(region, refusals);
-        candidates.retain(|candidate| {
-            let denial = self.rules.denial(&candidate.backend);
-            refusals.extend(denial.iter().map(|reason| (candidate.backend.clone(), reason.clone())));
+    /// What may run the region, in the configuration's order, or in the file's own where the configuration has none.
+    fn in_order<'r>(
+        &self,
+        overlay: &MethodOverlay,
+        region: &'r Region,
+        refusals: &mut Vec<(String, String)>,
+    ) -> Vec<Choice<'r>> {
+        let mut choices = self.by_order(overlay, region, refusals);
+        choices.retain(|choice| {
+            let denial = self.rules.denial(choice.backend());
+            refusals.extend(
+                denial
+                    .iter()
+                    .map(|reason| (choice.backend().to_string(), reason.clone())),
+            );
             denial.is_none()
         });
-        candidates
+        choices
     }
 
-    fn by_order<'r>(&self, region: &'r Region, refusals: &mut Vec<(String, String)>) -> Vec<&'r Candidate> {
+    fn by_order<'r>(
+        &self,
+        overlay: &MethodOverlay,
+        region: &'r Region,
+        refusals: &mut Vec<(String, String)>,
+    ) -> Vec<Choice<'r>> {
+        let choices = choices(overlay, region);
         if self.config.select.order.is_empty() {
-            return region.candidates.iter().collect();
+            return choices;
         }
         let order = wanted(self.config);
-        let mut candidates = Vec::new();
+        let (mut named, others): (Vec<Choice<'r>>, Vec<Choice<'r>>) = choices
+            .into_iter()
+            .partition(|choice| order.iter().any(|name| name == choice.backend()));
+        let place = |choice: &Choice<'r>| order.iter().position(|name| name == choice.backend());
+        named.sort_by_key(place);
         for name in &order {
-            match region.candidates.iter().find(|c| c.backend == *name) {
-                Some(candidate) => candidates.push(candidate),
-                None => refusals.push((name.clone(), "the file has no blob of it for this region".to_string())),
+            if !named.iter().any(|choice| choice.backend() == name) {
+                refusals.push((name.clone(), "the file has no blob of it for this region".to_string()));
             }
         }
-        for candidate in region.candidates.iter().filter(|c| !order.contains(&c.backend)) {
+        for choice in others {
             refusals.push((
-                candidate.backend.clone(),
+                choice.backend().to_string(),
                 "the configuration's order does not name it before `portable`".to_string(),
             ));
         }
-        candidates
+        named
     }
 
     /// The device that the configuration asks for, by index or by a glob on its name.
@@ -200,7 +267,57 @@ impl Binder<'_> {
         }
     }
 
-    fn load(&self, region: &Region, candidate: &Candidate) -> Result<(SessionCall, Vec<KeptState>), String> {
+    /// Loads what a choice has: one blob, or those of the buckets that can be had.
+    fn load(
+        &self,
+        region: &Region,
+        choice: &Choice<'_>,
+        refusals: &mut Vec<(String, String)>,
+    ) -> Result<(Vec<Lane>, Vec<KeptState>), String> {
+        let bucketed = match choice {
+            Choice::All(candidate) => {
+                let (lane, kept) = self.load_lane(region, candidate, None)?;
+                return Ok((vec![lane], kept));
+            }
+            Choice::Buckets(bucketed) => bucketed,
+        };
+        let mut lanes: Vec<Lane> = Vec::with_capacity(bucketed.len());
+        let mut kept: Vec<KeptState> = Vec::new();
+        let mut last = "the file has no blob of it for this region".to_string();
+        for entry in bucketed {
+            let loaded = self
+                .load_lane(region, &entry.candidate, Some(entry))
+                .and_then(|(lane, own)| {
+                    // What one bucket keeps goes to the next, which has to keep the same.
+                    if lanes.is_empty() {
+                        kept = own;
+                    } else if kept != own {
+                        return Err("its blob keeps other states than that of another bucket".to_string());
+                    }
+                    Ok(lane)
+                });
+            match loaded {
+                Ok(lane) => lanes.push(lane),
+                Err(reason) => {
+                    last = format!("for {}: {reason}", self.watch.buckets.name(entry.bucket as usize));
+                    refusals.push((entry.candidate.backend.clone(), in_one_line(&last)));
+                }
+            }
+        }
+        if lanes.is_empty() {
+            // The last is told by the caller.
+            refusals.pop();
+            return Err(last);
+        }
+        Ok((lanes, kept))
+    }
+
+    fn load_lane(
+        &self,
+        region: &Region,
+        candidate: &Candidate,
+        bucketed: Option<&BucketedCandidate>,
+    ) -> Result<(Lane, Vec<KeptState>), String> {
         let delegate = self
             .host
             .delegate(&candidate.backend)
@@ -218,35 +335,61 @@ impl Binder<'_> {
         if let Ok(envelope) = delegraph_abi::envelope::parse(blob) {
             self.check.declare(region.start, &envelope.meta.precision);
         }
-        let outputs = region
-            .outputs
-            .iter()
-            .map(|&value| self.capacity(value))
-            .collect::<Result<Vec<Dims>, String>>()?;
+        let outputs = match bucketed {
+            None => region
+                .outputs
+                .iter()
+                .map(|&value| self.capacity(value))
+                .collect::<Result<Vec<Dims>, String>>()?,
+            Some(bucketed) => self.bucket_capacity(region, bucketed)?,
+        };
         let weights = Arc::new(FileWeights {
             file: self.file.clone(),
             ranges: self.weight_ranges(candidate)?,
         });
         let device = self.device(&candidate.backend, &delegate)?;
+        let find = |hash: &[u8; 32]| self.program.named(self.file.as_slice(), &section_key(hash));
         let session = delegate
-            .load_with(blob, weights, device, &CallOptions::default())
+            .load_apart(blob, &find, weights, device, &CallOptions::default())
             .map_err(|error| error.to_string())?;
         let kept = self.kept(region, session.states())?;
         let mut session = session.on(self.parallel);
         if let Some(memory) = self.arenas.memory() {
             session.share(&memory);
         }
-        let call = SessionCall::new(
+        let lane = Lane {
             session,
             outputs,
-            region.inputs.len(),
-            Callee {
+            callee: Callee {
                 backend: candidate.backend.as_str().into(),
                 blob: candidate.blob.as_str().into(),
             },
-            self.watch.clone(),
-        );
-        Ok((call, kept))
+            bucket: bucketed.map(|bucketed| bucketed.bucket as usize),
+        };
+        Ok((lane, kept))
+    }
+
+    /// The largest sizes of each output in a bucket: what the overlay says, where the plan has that room or makes it at run time.
+    fn bucket_capacity(&self, region: &Region, bucketed: &BucketedCandidate) -> Result<Vec<Dims>, String> {
+        if bucketed.outputs.len() != region.outputs.len() {
+            return Err("the overlay has sizes of another number of outputs".to_string());
+        }
+        let sizes = |(value, sizes): (&u32, &Vec<i64>)| {
+            let wrong = || format!("the overlay has sizes for output %{value} that the plan does not");
+            let sizes = Dims::new(sizes).map_err(|_| wrong())?;
+            match self.executor.plan().values.get(*value as usize) {
+                Some(EValue::Tensor(tensor)) if tensor.sizes.rank() == sizes.rank() => {
+                    let unbounded = tensor.dynamism == Dynamism::Unbounded;
+                    let fits = sizes
+                        .iter()
+                        .zip(tensor.sizes.iter())
+                        .all(|(size, most)| *size >= 0 && (unbounded || size <= most));
+                    if fits { Ok(sizes) } else { Err(wrong()) }
+                }
+                _ => Err(wrong()),
+            }
+        };
+        region.outputs.iter().zip(&bucketed.outputs).map(sizes).collect()
     }
 
     /// The states that a session keeps, where it may: each is a buffer that the region alone reads and whose new value it alone makes,

@@ -1,6 +1,7 @@
 //! Blobs in words.
 
 use delegraph_abi::envelope::{Requirement, TensorSpec};
+use delegraph_pte::overlay::section_key;
 
 /// A blob's envelope in words.
 pub fn describe_blob(blob: &[u8]) -> String {
@@ -44,12 +45,15 @@ pub fn describe_blob(blob: &[u8]) -> String {
             ));
         }
     }
-    for section in &envelope.sections {
+    let mut apart = envelope.apart.iter().peekable();
+    for (at, section) in envelope.sections.iter().enumerate() {
+        let elsewhere = apart.next_if(|apart| apart.section == at);
         lines.push(format!(
-            "section    {} {} bytes, aligned {}",
+            "section    {} {} bytes, aligned {}{}",
             section.name,
-            section.bytes.len(),
-            section.align
+            elsewhere.map_or(section.bytes.len() as u64, |apart| apart.size),
+            section.align,
+            elsewhere.map_or(String::new(), |apart| format!(", shared: {}", section_key(&apart.hash)))
         ));
     }
     lines.join("\n")

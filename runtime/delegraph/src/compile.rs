@@ -4,6 +4,7 @@ use crate::Error;
 use crate::cache::{Caching, LoadCache};
 use crate::delegates::{check_config, wanted};
 use crate::device_rules::DeviceRules;
+use crate::shapes::buckets;
 use crate::source::{Format, Source};
 use delegraph_config::{Config, Fallback};
 use delegraph_emit::{Emitted, Input, Purposes};
@@ -156,6 +157,7 @@ pub fn partition_by_claims(
     check_config(config)?;
     let options = LowerOptions {
         strict: false,
+        buckets: buckets(module, &config.select.shapes)?,
         ..lower_options(config)
     };
     let mut slots: Vec<Slot> = Vec::new();
@@ -193,7 +195,11 @@ fn partition_over(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Lowered, Error> {
     check_config(config)?;
-    let mut options = lower_options(config);
+    let mut options = LowerOptions {
+        targets_exist: at_load.is_none(),
+        buckets: buckets(module, &config.select.shapes)?,
+        ..lower_options(config)
+    };
     if let Some(at_load) = at_load {
         options
             .backends

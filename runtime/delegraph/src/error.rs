@@ -119,7 +119,7 @@ impl Error {
     /// 2 wrong use or configuration, 3 bad input file, 4 wanted backend absent, 5 delegate failed, 70 our bug.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Config(_) | Error::Usage(_) => 2,
+            Error::Config(_) | Error::Usage(_) | Error::Lower(LowerError::Target { .. }) => 2,
             // The file is good; the name that was asked for is not.
             Error::Load {
                 source: delegraph_executor::LoadError::NoMethod { .. },

@@ -23,6 +23,7 @@
 
 mod bind;
 mod blob;
+mod buckets;
 mod cache;
 mod chrome;
 mod compile;
@@ -35,6 +36,7 @@ mod region_call;
 mod report;
 mod self_check;
 mod session;
+mod shapes;
 mod source;
 mod sys;
 mod tolerance;
@@ -46,8 +48,9 @@ pub use cache::CacheReport;
 pub use compile::{Compiled, compile, import, partition, partition_by_claims};
 pub use delegates::{PORTABLE, check_config, demand, discover, wanted};
 pub use error::Error;
-pub use report::{RegionState, RunReport};
+pub use report::{BucketState, RegionState, RunReport};
 pub use session::{InputInfo, InputKind, LoadOptions, Session, methods};
+pub use shapes::input_sizes;
 pub use source::{Format, Source};
 pub use value::{TensorView, Value};
 

@@ -1,6 +1,7 @@
 //! A delegate's session as the executor calls it.
 
 use crate::bind::in_one_line;
+use crate::buckets::Buckets;
 use crate::trace::{Callee, Recorder};
 use delegraph_executor::{Arenas, RegionCall, RegionError};
 use delegraph_host::{Arena, CallOptions, DelegateError, Input, Memory, Output, Session, Status};
@@ -9,10 +10,21 @@ use delegraph_types::Dims;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A session of a region.
+/// A loaded blob of a region.
+pub(crate) struct Lane {
+    pub(crate) session: Session,
+    /// The largest sizes of each output.
+    pub(crate) outputs: Vec<Dims>,
+    pub(crate) callee: Callee,
+    /// The bucket that it is for; `None`: all sizes.
+    pub(crate) bucket: Option<usize>,
+}
+
+/// The sessions of a region: one for all sizes, or one for each bucket.
 pub(crate) struct SessionCall {
-    session: Session,
-    outputs: Vec<Dims>,
+    lanes: Vec<Lane>,
+    /// The lane that ran last, and has the states that are kept.
+    current: usize,
     /// By tensor, inputs first: the session keeps the state that it is. Empty: it keeps none.
     kept: Vec<bool>,
     /// Row-major copies of inputs that lie otherwise; kept between runs.
@@ -21,7 +33,6 @@ pub(crate) struct SessionCall {
     given: Vec<Input<'static>>,
     taken: Vec<Output<'static>>,
     actual: Vec<Dims>,
-    callee: Callee,
     watch: Watch,
     counts: Arc<Counts>,
 }
@@ -31,6 +42,12 @@ pub(crate) struct SessionCall {
 pub(crate) struct Counts {
     pub(crate) copied_tensors: AtomicU64,
     pub(crate) copied_bytes: AtomicU64,
+    /// Runs of each lane that has a bucket.
+    pub(crate) bucket_runs: Vec<AtomicU64>,
+    /// Calls with sizes of no bucket.
+    pub(crate) other_sizes: AtomicU64,
+    /// Bytes of kept states that went from the session of one bucket to that of another.
+    pub(crate) moved_bytes: AtomicU64,
 }
 
 /// What every region's call hears and tells.
@@ -42,6 +59,8 @@ pub(crate) struct Watch {
     pub(crate) runs: Arc<AtomicU64>,
     /// Hears what takes the time, where somebody wants to know.
     pub(crate) recorder: Arc<Mutex<Option<Recorder>>>,
+    /// Which bucket a run is in.
+    pub(crate) buckets: Arc<Buckets>,
 }
 
 impl Watch {
@@ -87,18 +106,15 @@ impl Lent for LentArena {
 }
 
 impl SessionCall {
-    pub(crate) fn new(
-        session: Session,
-        outputs: Vec<Dims>,
-        inputs: usize,
-        callee: Callee,
-        watch: Watch,
-    ) -> SessionCall {
-        let mut kept = Vec::new();
-        if !session.states().is_empty() {
-            kept.resize(inputs + outputs.len(), false);
+    /// `lanes` are not empty, and keep the same states.
+    pub(crate) fn new(lanes: Vec<Lane>, inputs: usize, watch: Watch) -> SessionCall {
+        let (mut kept, mut lanes) = (Vec::new(), lanes);
+        let outputs = lanes.first().map_or(0, |lane| lane.outputs.len());
+        let states = lanes.first().map_or(&[][..], |lane| lane.session.states());
+        if !states.is_empty() {
+            kept.resize(inputs + outputs, false);
         }
-        for state in session.states() {
+        for state in states {
             for at in [state.input, inputs + state.output] {
                 if let Some(kept) = kept.get_mut(at) {
                     *kept = true;
@@ -106,20 +122,59 @@ impl SessionCall {
             }
         }
         // Other regions and instructions may fail that belong to the run.
-        let mut session = session;
-        session.commit_states_later(true);
+        lanes.iter_mut().for_each(|lane| lane.session.commit_states_later(true));
+        let buckets = lanes.iter().filter(|lane| lane.bucket.is_some());
+        let counts = Counts {
+            bucket_runs: buckets.map(|_| AtomicU64::new(0)).collect(),
+            ..Counts::default()
+        };
         SessionCall {
             kept,
-            session,
+            lanes,
+            current: 0,
             gathered: (0..inputs).map(|_| Growable::default()).collect(),
             given: Vec::with_capacity(inputs),
-            taken: Vec::with_capacity(outputs.len()),
-            actual: Vec::with_capacity(outputs.len()),
-            outputs,
-            callee,
+            taken: Vec::with_capacity(outputs),
+            actual: Vec::with_capacity(outputs),
             watch,
-            counts: Arc::default(),
+            counts: Arc::new(counts),
         }
+    }
+
+    /// The lane that runs the sizes of this run.
+    fn lane(&self) -> Result<usize, RegionError> {
+        let chosen = self.watch.buckets.chosen();
+        let fits = |lane: &Lane| lane.bucket.is_none() || lane.bucket == chosen;
+        self.lanes.iter().position(fits).ok_or_else(|| {
+            self.counts.other_sizes.fetch_add(1, Ordering::Relaxed);
+            let compiled: Vec<usize> = self.lanes.iter().filter_map(|lane| lane.bucket).collect();
+            RegionError::Sizes(self.watch.buckets.none_of(&compiled))
+        })
+    }
+
+    /// Gives the states that the lane before kept to the one that runs now.
+    fn hand_over(&mut self, to: usize) -> Result<(), RegionError> {
+        let from = std::mem::replace(&mut self.current, to);
+        if from == to || self.kept.is_empty() {
+            return Ok(());
+        }
+        for state in 0..self.lanes[from].session.states().len() {
+            let bytes = self.lanes[from].session.states()[state].bytes;
+            let mut room = vec![0; usize::try_from(bytes).unwrap_or(0)];
+            let read = self.lanes[from].session.snapshot_state_into(state, &mut room);
+            let moved = read.and_then(|()| self.lanes[to].session.restore_state(state, &room));
+            if let Err(error) = moved {
+                // The states are where they were.
+                self.current = from;
+                return Err(self.region_error(&error));
+            }
+            self.counts.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn session(&mut self) -> &mut Session {
+        &mut self.lanes[self.current].session
     }
 
     pub(crate) fn counts(&self) -> Arc<Counts> {
@@ -130,7 +185,9 @@ impl SessionCall {
     fn region_error(&self, error: &DelegateError) -> RegionError {
         let text = in_one_line(&error.to_string());
         match error.code {
-            Status::DEVICE_LOST if self.session.lost_state().is_some() => RegionError::StateLost(text),
+            Status::DEVICE_LOST if self.lanes[self.current].session.lost_state().is_some() => {
+                RegionError::StateLost(text)
+            }
             code => by_status(code, text),
         }
     }
@@ -139,6 +196,9 @@ impl SessionCall {
 impl RegionCall for SessionCall {
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
         let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
+        let at = self.lane()?;
+        self.hand_over(at)?;
+        let lane = &mut self.lanes[at];
         let keeps = |kept: &[bool], tensor: usize| kept.get(tensor).copied().unwrap_or(false);
         for (i, (tensor, copy)) in inputs.iter().zip(&mut self.gathered).enumerate() {
             if !tensor.is_contiguous() && !keeps(&self.kept, i) {
@@ -160,7 +220,7 @@ impl RegionCall for SessionCall {
                 },
             });
         }
-        for (out, largest) in outputs.iter_mut().zip(&self.outputs) {
+        for (out, largest) in outputs.iter_mut().zip(&lane.outputs) {
             out.resize(largest).map_err(|error| failed(&error))?;
             if !out.is_contiguous() {
                 return Err(RegionError::Failed("an output is not row-major".to_string()));
@@ -187,14 +247,20 @@ impl RegionCall for SessionCall {
             profile: recorder.is_some().then_some(&events),
             ..CallOptions::default()
         };
-        let outcome = self.session.execute_with(&given, &mut taken, &options);
+        let outcome = lane.session.execute_with(&given, &mut taken, &options);
         if let Some(recorder) = recorder {
             let events = events.into_inner().unwrap_or_else(PoisonError::into_inner);
-            recorder.called(&self.callee, events, outcome.is_err());
+            recorder.called(&lane.callee, events, outcome.is_err());
         }
-        let copies = self.session.copies();
-        self.counts.copied_tensors.store(copies.tensors, Ordering::Relaxed);
-        self.counts.copied_bytes.store(copies.bytes, Ordering::Relaxed);
+        if outcome.is_ok()
+            && let Some(runs) = self.counts.bucket_runs.get(at)
+        {
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
+        let copies = self.lanes.iter().map(|lane| lane.session.copies());
+        let (tensors, bytes) = copies.fold((0, 0), |sum, copies| (sum.0 + copies.tensors, sum.1 + copies.bytes));
+        self.counts.copied_tensors.store(tensors, Ordering::Relaxed);
+        self.counts.copied_bytes.store(bytes, Ordering::Relaxed);
         // The sizes that the delegate gave, before its view of the bytes ends.
         self.actual.clear();
         self.actual.extend(taken.iter().map(|output| output.sizes));
@@ -208,22 +274,22 @@ impl RegionCall for SessionCall {
     }
 
     fn commit(&mut self, accept: bool) -> Result<(), RegionError> {
-        let ended = self.session.commit_states(accept);
+        let ended = self.session().commit_states(accept);
         ended.map_err(|error| self.region_error(&error))
     }
 
     fn reset_state(&mut self, state: usize) -> Result<(), RegionError> {
-        let reset = self.session.reset_state(state);
+        let reset = self.session().reset_state(state);
         reset.map_err(|error| untaken(&error))
     }
 
     fn read_state(&mut self, state: usize, out: &mut [u8]) -> Result<(), RegionError> {
-        let read = self.session.snapshot_state_into(state, out);
+        let read = self.session().snapshot_state_into(state, out);
         read.map_err(|error| self.region_error(&error))
     }
 
     fn write_state(&mut self, state: usize, bytes: &[u8]) -> Result<(), RegionError> {
-        let written = self.session.restore_state(state, bytes);
+        let written = self.session().restore_state(state, bytes);
         written.map_err(|error| untaken(&error))
     }
 }

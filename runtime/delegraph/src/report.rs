@@ -39,6 +39,21 @@ pub struct RegionState {
     pub copied_tensors: u64,
     /// Their bytes.
     pub copied_bytes: u64,
+    /// The sizes that it was compiled for, where it was not for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<BucketState>,
+    /// Of `portable_runs`, those of other sizes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub other_sizes: u64,
+}
+
+/// Sizes that a region was compiled for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BucketState {
+    /// In words: `s77=1, s78=16..128`.
+    pub sizes: String,
+    /// Times the delegate ran them.
+    pub runs: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -141,6 +156,27 @@ impl RunReport {
             )
         })
         .collect()
+    }
+
+    /// What regions were compiled for sizes of their own, and what ran: a line for each.
+    pub fn sizes(&self) -> Vec<String> {
+        let sized = self.regions.iter().filter(|region| !region.buckets.is_empty());
+        sized
+            .map(|region| {
+                let runs = region
+                    .buckets
+                    .iter()
+                    .map(|bucket| format!("{} ran {}x", bucket.sizes, bucket.runs));
+                format!(
+                    "{} in instructions {}..{}: {}; other sizes {}x, portably",
+                    region.backend.as_deref().unwrap_or("nobody"),
+                    region.start,
+                    region.end,
+                    runs.collect::<Vec<_>>().join(", "),
+                    region.other_sizes
+                )
+            })
+            .collect()
     }
 
     /// Why regions ran portably, or that none did.

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::bind::{Binder, constant_ranges};
+use crate::buckets::Buckets;
 use crate::cache::{CacheReport, LoadCache};
 use crate::chrome::chrome_trace;
 use crate::compile::{AtLoad, Compiled, compile_over, import};
@@ -281,8 +282,15 @@ impl Session {
         if method.is_some_and(|method| !method.regions.is_empty()) {
             executor_options.arenas = Some(arenas.clone());
         }
+        let buckets = method.map(Buckets::new).transpose();
+        let buckets = buckets.map_err(|problem| Error::Segment {
+            name: name.to_string(),
+            key: OVERLAY_KEY.to_string(),
+            problem,
+        })?;
         let watch = Watch {
             cancel: executor_options.cancel.clone(),
+            buckets: Arc::new(buckets.unwrap_or_default()),
             ..Watch::default()
         };
         let mut executor = Executor::new(program.clone(), &options.method, data, executor_options).map_err(load)?;
@@ -444,6 +452,7 @@ impl Session {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
         }
         self.watch.runs.fetch_add(1, Ordering::Relaxed);
+        self.watch.buckets.choose(&given);
         if let Some(recorder) = &self.recorder {
             recorder.run_begins();
         }
@@ -511,6 +520,11 @@ impl Session {
             if let Some(counts) = counts {
                 region.copied_tensors = counts.copied_tensors.load(Ordering::Relaxed);
                 region.copied_bytes = counts.copied_bytes.load(Ordering::Relaxed);
+                region.kept_state_bytes = counts.moved_bytes.load(Ordering::Relaxed);
+                region.other_sizes = counts.other_sizes.load(Ordering::Relaxed);
+                for (bucket, runs) in region.buckets.iter_mut().zip(&counts.bucket_runs) {
+                    bucket.runs = runs.load(Ordering::Relaxed);
+                }
             }
         }
         for bound in self.executor.report() {
@@ -518,7 +532,7 @@ impl Session {
                 state.delegated_runs = bound.delegated;
                 state.portable_runs = bound.portable;
                 state.self_check = words(&bound.checked);
-                state.kept_state_bytes = bound.moved;
+                state.kept_state_bytes += bound.moved;
                 if let Some(error) = &bound.last_error {
                     state.refusals.push((bound.backend.clone(), error.to_string()));
                 }
@@ -679,7 +693,7 @@ fn should_recompile(overlay: &Overlay, config: &Config, host: &Host, rules: &Dev
         .methods
         .iter()
         .flat_map(|m| &m.regions)
-        .flat_map(|r| &r.candidates);
+        .flat_map(|r| r.candidates.iter().chain(r.bucketed.iter().map(|b| &b.candidate)));
     let covered = candidates.any(|candidate| order.contains(&candidate.backend));
     !covered && order.iter().any(|backend| host.delegate(backend).is_ok())
 }

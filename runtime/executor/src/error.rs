@@ -74,6 +74,9 @@ pub enum RegionError {
     /// This call, for a reason that passes: a device that is busy, a process that is started again. The delegate is asked again.
     #[error("{0}")]
     Busy(String),
+    /// The delegate has nothing for the sizes of this call. It is asked again: other calls may have others.
+    #[error("{0}")]
+    Sizes(String),
     /// This call did not end in time. The delegate is asked again, unless it happens three times in a row.
     #[error("{0}")]
     Late(String),

@@ -227,7 +227,7 @@ impl Region {
         let lasting = match error {
             RegionError::Lost(_) | RegionError::Differs(_) => true,
             RegionError::Failed(_) => policy == Fallback::Quarantine,
-            RegionError::Busy(_) | RegionError::StateLost(_) => false,
+            RegionError::Busy(_) | RegionError::Sizes(_) | RegionError::StateLost(_) => false,
             RegionError::Late(_) => {
                 self.late += 1;
                 policy == Fallback::Quarantine && self.late >= MOST_LATE

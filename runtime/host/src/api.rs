@@ -73,6 +73,7 @@ pub(crate) static HOST_API: c::HostApi = c::HostApi {
     blob_require: Some(blob_require),
     fence_signal: Some(fence_signal),
     blob_keep_state: Some(blob_keep_state),
+    call_set_error_graph: Some(call_set_error_graph),
     ..c::HostApi::new()
 };
 
@@ -99,6 +100,13 @@ unsafe extern "C" fn call_set_error(
             hint: text("the delegate's hint", hint, hint_size).unwrap_or_default(),
         };
         call.set_details(details);
+    }
+}
+
+unsafe extern "C" fn call_set_error_graph(call: *const c::Call, graph: u64) {
+    // SAFETY: as in `call_set_error`.
+    if let Some(call) = unsafe { HostCall::from_ptr(call) } {
+        call.set_graph(graph);
     }
 }
 

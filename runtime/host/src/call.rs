@@ -111,6 +111,8 @@ pub(crate) struct HostCall<'a> {
     pub options: CallOptions<'a>,
     pub parallel: Parallel,
     details: Mutex<Option<Details>>,
+    /// Of a set of graphs, the one that the error is about.
+    graph: Mutex<Option<u64>>,
 }
 
 impl<'a> HostCall<'a> {
@@ -124,6 +126,7 @@ impl<'a> HostCall<'a> {
             options: *options,
             parallel: options.parallel.unwrap_or(parallel),
             details: Mutex::new(None),
+            graph: Mutex::new(None),
         }
     }
 
@@ -133,6 +136,14 @@ impl<'a> HostCall<'a> {
 
     pub fn set_details(&self, details: Details) {
         *lock(&self.details) = Some(details);
+    }
+
+    pub fn set_graph(&self, graph: u64) {
+        *lock(&self.graph) = Some(graph);
+    }
+
+    pub fn graph(&self) -> Option<u64> {
+        *lock(&self.graph)
     }
 
     pub fn take_details(&self) -> Option<Details> {

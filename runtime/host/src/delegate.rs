@@ -5,7 +5,7 @@
 use crate::call::CallOptions;
 use crate::local::{Local, sha256};
 use crate::session::Backing;
-use crate::{DelegateError, LibraryFile, Pass, Session};
+use crate::{DelegateError, LibraryFile, Pass, Session, SetError};
 use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::{ImageView, verify};
 use delegraph_abi::{Status, c};
@@ -31,6 +31,8 @@ pub struct Info {
     pub format_version: u32,
     /// It can partition and compile.
     pub compiles: bool,
+    /// It can compile several graphs together.
+    pub compiles_sets: bool,
     /// It can load and run.
     pub runs: bool,
     /// Version of the operator table that it was built for.
@@ -152,6 +154,9 @@ pub trait Weights: Send + Sync {
     fn unmap(&self, _id: u32) {}
 }
 
+/// Finds the sections of blobs that lie elsewhere in the file, by their SHA-256.
+pub type FindSection<'f, 'b> = &'f dyn Fn(&[u8; 32]) -> Option<&'b [u8]>;
+
 /// A delegate. Shared between threads; ended when the last session and the last user are gone.
 pub struct Delegate {
     backend: Arc<str>,
@@ -200,6 +205,7 @@ impl Delegate {
                 ));
             }
             info.compiles |= own.compiles;
+            info.compiles_sets |= own.compiles_sets;
             info.runs |= own.runs;
             if own.compiles && compiler.is_none() {
                 compiler = Some(instance.clone());
@@ -289,29 +295,35 @@ impl Delegate {
         }
     }
 
-    /// Asks which nodes of a graph image it takes.
+    /// Asks which nodes of a graph image it takes, for `target` as [`Delegate::compile`] takes it. A delegate that is older than ABI 0.2
+    /// does not hear of the target.
     ///
     /// # Errors
-    /// The image is malformed, the delegate failed, or did not answer for every node.
-    pub fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        self.partition_with(image, &CallOptions::default())
+    /// The image is malformed, the delegate failed, does not have the target, or did not answer for every node.
+    pub fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        self.partition_with(image, target, &CallOptions::default())
     }
 
     /// [`Delegate::partition`] with a deadline, progress and so on.
     ///
     /// # Errors
     /// As there.
-    pub fn partition_with(&self, image: &[u8], options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition_with(
+        &self,
+        image: &[u8],
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let compiler = self.role(&self.compiler, "compile")?;
         let view = self.verified(image)?;
         match compiler {
-            Instance::Local(local) => local.partition(&view, options),
+            Instance::Local(local) => local.partition(&view, target, options),
             #[cfg(target_os = "linux")]
-            Instance::Remote(remote) => remote.partition(&view, options),
+            Instance::Remote(remote) => remote.partition(&view, target, options),
         }
     }
 
-    /// Compiles a graph image; gives the blob in its envelope.
+    /// Compiles a graph image for a target, empty: this machine, or anything; gives the blob in its envelope.
     ///
     /// # Errors
     /// The image is malformed, or the delegate refused; `node` names the node where it can.
@@ -336,6 +348,52 @@ impl Delegate {
             Instance::Local(local) => local.compile(&view, weights, target, options),
             #[cfg(target_os = "linux")]
             Instance::Remote(remote) => remote.compile(&view, weights, target, options),
+        }
+    }
+
+    /// Whether it has [`Delegate::compile_set`]: one library that compiles, and that can compile several graphs together.
+    pub fn compiles_sets(&self) -> bool {
+        self.compiler
+            .as_ref()
+            .is_some_and(|compiler| compiler.info().compiles_sets)
+    }
+
+    /// Compiles graphs that one program uses together: for each image with its weights the blob in its envelope. Sections that the
+    /// delegate made equal are equal in them.
+    ///
+    /// # Errors
+    /// As [`Delegate::compile`], with the graph where it can be named. There is no blob then.
+    pub fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        self.compile_set_with(graphs, target, &CallOptions::default())
+    }
+
+    /// [`Delegate::compile_set`] with a deadline, progress and so on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_set_with(
+        &self,
+        graphs: &[(&[u8], &dyn Weights)],
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Vec<Vec<u8>>, SetError> {
+        let compiler = self.role(&self.compiler, "compile")?;
+        if !self.compiles_sets() {
+            let problem = "it does not compile several graphs together";
+            return Err(self.error(Status::UNSUPPORTED, problem).into());
+        }
+        let mut verified: Vec<(ImageView<'_>, &dyn Weights)> = Vec::with_capacity(graphs.len());
+        for (number, (image, weights)) in graphs.iter().enumerate() {
+            let view = self.verified(image).map_err(|error| SetError {
+                graph: Some(number),
+                error,
+            })?;
+            verified.push((view, *weights));
+        }
+        match compiler {
+            Instance::Local(local) => local.compile_set(&verified, target, options),
+            #[cfg(target_os = "linux")]
+            Instance::Remote(remote) => remote.compile_set(&verified, target, options),
         }
     }
 
@@ -375,11 +433,37 @@ impl Delegate {
         device: Option<u32>,
         options: &CallOptions<'_>,
     ) -> Result<Session, DelegateError> {
+        self.load_apart(blob, &|_| None, weights, device, options)
+    }
+
+    /// [`Delegate::load_with`] of a blob some of whose sections may lie elsewhere, where `find` finds them. Their hashes are compared.
+    ///
+    /// # Errors
+    /// As there; or a section is not found.
+    pub fn load_apart<'b>(
+        &self,
+        blob: &'b [u8],
+        find: FindSection<'_, 'b>,
+        weights: Arc<dyn Weights>,
+        device: Option<u32>,
+        options: &CallOptions<'_>,
+    ) -> Result<Session, DelegateError> {
         let runner = self.role(&self.runner, "run")?;
         let corrupt = |problem: String| self.error(Status::BLOB_CORRUPT, problem);
-        let envelope = envelope::parse(blob).map_err(|error| corrupt(error.to_string()))?;
+        let mut envelope = envelope::parse(blob).map_err(|error| corrupt(error.to_string()))?;
         if sha256(envelope.payload) != envelope.payload_hash {
             return Err(corrupt("the blob's payload does not match its hash".to_string()));
+        }
+        envelope.resolve(find).map_err(|error| corrupt(error.to_string()))?;
+        for apart in &envelope.apart {
+            let section = &envelope.sections[apart.section];
+            if sha256(section.bytes) != apart.hash {
+                let problem = format!(
+                    "section `{}`, which lies elsewhere in the file, does not match its hash",
+                    section.name
+                );
+                return Err(corrupt(problem));
+            }
         }
         let backing = match runner {
             Instance::Local(local) => Backing::Local(local.load(&envelope, weights, device, options)?),

@@ -65,6 +65,27 @@ impl DelegateError {
     }
 }
 
+/// Why graphs could not be compiled together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{error}", graph_part(.graph))]
+pub struct SetError {
+    /// The graph that it is about, by its position; `None`: none in particular.
+    pub graph: Option<usize>,
+    /// What is wrong. Its node is one of that graph.
+    pub error: DelegateError,
+}
+
+/// About no graph in particular.
+impl From<DelegateError> for SetError {
+    fn from(error: DelegateError) -> SetError {
+        SetError { graph: None, error }
+    }
+}
+
+fn graph_part(graph: &Option<usize>) -> String {
+    graph.map_or(String::new(), |graph| format!("graph {graph}: "))
+}
+
 fn hint_line(hint: &str) -> String {
     if hint.is_empty() {
         String::new()

@@ -1,14 +1,18 @@
 //! The delegates of a process: found once, each loaded on first use.
 
+#[cfg(target_os = "linux")]
+use crate::SandboxWishes;
 use crate::api::log;
 use crate::delegate::Instance;
 use crate::discover::{self, Candidate};
 use crate::loader::{Handshake, agree, load, shake_hands};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
-use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, SandboxWishes, delegate_options};
+use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
+#[cfg(target_os = "linux")]
+use delegraph_config::Environment;
 use delegraph_types::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -243,7 +247,7 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
         .unwrap_or_default();
     let own = options.options.get(&candidate.backend).cloned();
     let mut read = beside(&wishes.read);
-    read.extend(named_by_user(&wishes, own.as_ref(), delegraph_config::is_elevated()));
+    read.extend(named_by_user(&wishes, own.as_ref(), &Environment::of_process()));
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
         library: library.absolute()?,
@@ -272,12 +276,13 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
 /// Places that the user named, by an option of the delegate or a variable of the environment, and that its manifest wishes to read. The
 /// manifest says which option; what stands in it is the user's. An elevated process heeds no variable.
 #[cfg(target_os = "linux")]
-fn named_by_user(wishes: &SandboxWishes, options: Option<&serde_json::Value>, elevated: bool) -> Vec<PathBuf> {
+fn named_by_user(
+    wishes: &SandboxWishes,
+    options: Option<&serde_json::Value>,
+    environment: &Environment<'_>,
+) -> Vec<PathBuf> {
     let option = |key: &String| options?.get(key)?.as_str().map(PathBuf::from);
-    let variable = |name: &String| match elevated {
-        true => None,
-        false => std::env::var_os(name).map(PathBuf::from),
-    };
+    let variable = |name: &String| environment.get_os(name).map(PathBuf::from);
     let given = wishes.read_options.iter().filter_map(option);
     let given = given.chain(wishes.read_variables.iter().filter_map(variable));
     let mut places = Vec::new();
@@ -326,7 +331,7 @@ mod tests {
     fn a_worker_reads_where_the_user_pointed_and_nowhere_else() {
         let wishes = SandboxWishes {
             read_options: vec!["library".to_string(), "other".to_string(), "count".to_string()],
-            read_variables: vec!["PATH".to_string()],
+            read_variables: vec!["DELEGRAPH_X".to_string()],
             ..SandboxWishes::default()
         };
         let options = json!({ "library": "/opt/vendor/package", "unwished": "/home", "count": 3, "other": "" });
@@ -334,9 +339,18 @@ mod tests {
             PathBuf::from("/opt/vendor/package.libs"),
             PathBuf::from("/opt/vendor/package"),
         ];
-        assert_eq!(named_by_user(&wishes, Some(&options), true), expected);
-        assert_eq!(named_by_user(&wishes, None, true), Vec::<PathBuf>::new());
-        // `PATH` is no variable that a manifest can wish for; here it is one that is always set.
-        assert!(named_by_user(&wishes, None, false).len() >= 2);
+        let set = |name: &str| (name == "DELEGRAPH_X").then(|| "/opt/x".into());
+        let none = |_: &str| None;
+        let named = |options, elevated| named_by_user(&wishes, options, &Environment::made_up(elevated, &set));
+        assert_eq!(
+            named_by_user(&wishes, Some(&options), &Environment::made_up(false, &none)),
+            expected
+        );
+        assert_eq!(named(Some(&options), true), expected);
+        assert_eq!(
+            named(None, false),
+            [PathBuf::from("/opt/x.libs"), PathBuf::from("/opt/x")]
+        );
+        assert_eq!(named(None, true), Vec::<PathBuf>::new());
     }
 }

@@ -226,6 +226,7 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         format,
         format_version: raw.blob_format_version,
         compiles: api.features[0] & c::Feature::COMPILE.0 != 0,
+        compiles_sets: api.features[0] & c::Feature::COMPILE_SET.0 != 0,
         runs: api.features[0] & c::Feature::RUN.0 != 0,
         opset,
         options_schema: schema(api)?,

@@ -9,7 +9,7 @@ use crate::raw::{read, text};
 use crate::sinks::{BlobSink, CheckSink, PartSink};
 use crate::submit::{Fence, Registered};
 use crate::weights::WeightsHandle;
-use crate::{DelegateError, delegate_options as options};
+use crate::{DelegateError, SetError, delegate_options as options};
 use delegraph_abi::envelope::{self, Envelope, KeptState, Meta, Section, TensorSpec};
 use delegraph_abi::image::{ImageView, Kind, List, NodeIndex, ValueIndex};
 use delegraph_abi::{Status, c};
@@ -119,12 +119,19 @@ impl Local {
     }
 
     /// `view` is the verified image.
-    pub fn partition(&self, view: &ImageView<'_>, options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition(
+        &self,
+        view: &ImageView<'_>,
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let image = view.bytes();
         let placed = Aligned::new(image, IMAGE_ALIGN);
         let graph = c::Graph {
             image: placed.bytes().as_ptr(),
             image_size: image.len() as u64,
+            target: target.as_ptr(),
+            target_size: target.len() as u64,
             ..c::Graph::new()
         };
         let sink = PartSink::new(view.node_count());
@@ -158,31 +165,101 @@ impl Local {
         target: &str,
         options: &CallOptions<'_>,
     ) -> Result<Vec<u8>, DelegateError> {
-        let image = view.bytes();
-        let specs = |list: List<'_, ValueIndex>| -> Result<Vec<TensorSpec>, DelegateError> {
-            list.iter().map(|value| self.spec(view, value)).collect()
-        };
-        let (mut inputs, mut outputs) = (specs(view.inputs())?, specs(view.outputs())?);
-        let placed = Aligned::new(image, IMAGE_ALIGN);
-        // SAFETY: the handle is dropped at the end of this function, which borrows the weights.
-        let handle = unsafe { WeightsHandle::borrowed(weights) };
-        let graph = c::Graph {
-            image: placed.bytes().as_ptr(),
-            image_size: image.len() as u64,
-            weights: handle.as_ptr(),
-            ..c::Graph::new()
-        };
-        let target_struct = c::Target {
-            name: target.as_ptr(),
-            name_size: target.len() as u64,
-            ..c::Target::new()
-        };
-        let sink = BlobSink::default();
+        let given = self.given(view, weights)?;
+        let (graph, target_struct) = (given.graph(target), target_of(target));
         // SAFETY: everything handed over lives until the call returns.
         let outcome = self.call(options, |api, call| unsafe {
             api.compile
-                .map(|f| f(self.handle, call, &graph, &target_struct, sink.as_ptr()))
+                .map(|f| f(self.handle, call, &graph, &target_struct, given.sink.as_ptr()))
         });
+        self.blob_of(given, target, outcome)
+    }
+
+    /// Compiles verified images together; gives each blob in its envelope.
+    pub fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, &dyn Weights)],
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Vec<Vec<u8>>, SetError> {
+        let of_graph = |number: usize| {
+            move |error: DelegateError| SetError {
+                graph: Some(number),
+                error,
+            }
+        };
+        let mut given = Vec::with_capacity(graphs.len());
+        for (number, (view, weights)) in graphs.iter().enumerate() {
+            given.push(self.given(view, *weights).map_err(of_graph(number))?);
+        }
+        let structs: Vec<c::Graph> = given.iter().map(|given| given.graph(target)).collect();
+        let pointers: Vec<*const c::Graph> = structs.iter().map(std::ptr::from_ref).collect();
+        let sinks: Vec<*mut c::BlobSink> = given.iter().map(|given| given.sink.as_ptr()).collect();
+        let target_struct = target_of(target);
+        let call = HostCall::new(&self.backend, options, self.parallel);
+        let status = {
+            let _serial = self.serial();
+            // SAFETY: everything handed over lives until the call returns; both lists have one pointer a graph.
+            let status = self.api.compile_set.map(|f| unsafe {
+                f(
+                    self.handle,
+                    call.as_ptr(),
+                    pointers.as_ptr(),
+                    &target_struct,
+                    sinks.as_ptr(),
+                    pointers.len() as u64,
+                )
+            });
+            status.unwrap_or(Status::UNSUPPORTED)
+        };
+        let outcome = self.outcome(status, &call);
+        let named = call.graph().and_then(|graph| usize::try_from(graph).ok());
+        let named = named.filter(|graph| *graph < graphs.len());
+        let mut blobs = Vec::with_capacity(given.len());
+        for (number, given) in given.into_iter().enumerate() {
+            // What a sink was told that is out of contract counts before what the call says.
+            let ended = match given.sink.is_sound() {
+                true => outcome.clone().map_err(|error| SetError { graph: named, error }),
+                false => Ok(()),
+            };
+            ended?;
+            blobs.push(self.blob_of(given, target, Ok(())).map_err(of_graph(number))?);
+        }
+        Ok(blobs)
+    }
+
+    /// What a compiler is given of a graph.
+    fn given<'g>(&self, view: &'g ImageView<'g>, weights: &'g dyn Weights) -> Result<Given<'g>, DelegateError> {
+        let specs = |list: List<'_, ValueIndex>| -> Result<Vec<TensorSpec>, DelegateError> {
+            list.iter().map(|value| self.spec(view, value)).collect()
+        };
+        Ok(Given {
+            view,
+            weights,
+            inputs: specs(view.inputs())?,
+            outputs: specs(view.outputs())?,
+            placed: Aligned::new(view.bytes(), IMAGE_ALIGN),
+            // SAFETY: it is dropped with what is made here, which borrows the weights.
+            handle: unsafe { WeightsHandle::borrowed(weights) },
+            sink: BlobSink::default(),
+        })
+    }
+
+    /// The blob that a compiler wrote, in its envelope.
+    fn blob_of(
+        &self,
+        given: Given<'_>,
+        target: &str,
+        outcome: Result<(), DelegateError>,
+    ) -> Result<Vec<u8>, DelegateError> {
+        let Given {
+            view,
+            weights,
+            mut inputs,
+            mut outputs,
+            sink,
+            ..
+        } = given;
         let parts = sink.parts();
         let out_of_contract = |problem: &dyn std::fmt::Display| {
             self.error(Status::INTERNAL, format!("its blob is out of contract: {problem}"))
@@ -214,7 +291,7 @@ impl Local {
             target: target.to_string(),
             precision: parts.precision,
             abi_minor: u32::from(self.info.abi_minor),
-            graph_hash: sha256(image),
+            graph_hash: sha256(view.bytes()),
             options_hash: self.options_hash,
             weights_hash: weights_hash(view, weights),
             driver_min,
@@ -272,15 +349,21 @@ impl Local {
             .iter()
             .map(|s| Aligned::new(s.bytes, s.align))
             .collect();
+        let mut share_hashes: Vec<Option<&[u8; 32]>> = vec![None; envelope.sections.len()];
+        for apart in &envelope.apart {
+            share_hashes[apart.section] = Some(&apart.hash);
+        }
         let sections: Vec<c::Section> = envelope
             .sections
             .iter()
             .zip(&placed)
-            .map(|(section, placed)| c::Section {
+            .zip(share_hashes)
+            .map(|((section, placed), hash)| c::Section {
                 name: section.name.as_ptr(),
                 name_size: section.name.len() as u64,
                 data: placed.bytes().as_ptr(),
                 size: section.bytes.len() as u64,
+                share_hash: hash.map_or(std::ptr::null(), |hash| hash.as_ptr()),
                 ..c::Section::new()
             })
             .collect();
@@ -660,7 +743,7 @@ fn meta_struct(envelope: &Envelope<'_>) -> c::BlobMeta {
         format_version: meta.format_version,
         abi_minor: meta.abi_minor,
         graph_hash: meta.graph_hash.as_ptr(),
-        payload_size: envelope.payload.len() as u64,
+        payload_size: envelope.payload_size(),
         driver_min: meta.driver_min.as_ptr(),
         driver_min_size: meta.driver_min.len() as u64,
         driver_max: meta.driver_max.as_ptr(),
@@ -686,6 +769,40 @@ unsafe fn device(record: *const c::DeviceInfo) -> Result<Device, String> {
             driver: text("a device's driver", raw.driver, raw.driver_size)?,
             memory: raw.memory,
         })
+    }
+}
+
+/// What a compiler is given of a graph, and where its blob goes.
+struct Given<'g> {
+    view: &'g ImageView<'g>,
+    weights: &'g dyn Weights,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    placed: Aligned<'g>,
+    handle: Arc<WeightsHandle>,
+    sink: BlobSink,
+}
+
+impl Given<'_> {
+    /// As the contract hands it over; borrows this.
+    fn graph(&self, target: &str) -> c::Graph {
+        c::Graph {
+            image: self.placed.bytes().as_ptr(),
+            image_size: self.view.bytes().len() as u64,
+            weights: self.handle.as_ptr(),
+            target: target.as_ptr(),
+            target_size: target.len() as u64,
+            ..c::Graph::new()
+        }
+    }
+}
+
+/// A target as the contract hands it over; borrows the text.
+fn target_of(target: &str) -> c::Target {
+    c::Target {
+        name: target.as_ptr(),
+        name_size: target.len() as u64,
+        ..c::Target::new()
     }
 }
 

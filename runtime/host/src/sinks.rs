@@ -140,6 +140,11 @@ pub(crate) struct BlobParts {
 }
 
 impl BlobSink {
+    /// Whether nothing was out of contract so far.
+    pub fn is_sound(&self) -> bool {
+        lock(&self.0).problem.is_none()
+    }
+
     pub fn as_ptr(&self) -> *mut c::BlobSink {
         (self as *const Self).cast_mut().cast()
     }

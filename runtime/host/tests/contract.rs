@@ -211,7 +211,7 @@ fn a_sound_delegate_is_asked_compiled_judged_loaded_and_run() {
         ("1.2.3", "b7")
     );
     assert_eq!(delegate.devices().unwrap()[0].arch, "d1");
-    let answer = delegate.partition(&image()).unwrap();
+    let answer = delegate.partition(&image(), "").unwrap();
     let supported: Vec<bool> = answer.verdicts.iter().map(|v| v.supported).collect();
     assert_eq!(supported, [true, false]);
     assert_eq!(answer.verdicts[1].reason, "only relu is doubled here");
@@ -392,7 +392,7 @@ fn answers_out_of_contract_are_refused() {
         ("foreign-set", "an atomic set names node 99 of 2"),
     ];
     for (mode, words) in cases {
-        let error = doubler(mode).partition(&image()).unwrap_err();
+        let error = doubler(mode).partition(&image(), "").unwrap_err();
         assert_eq!(error.code, Status::INTERNAL, "{error}");
         assert!(error.to_string().contains(words), "{mode}: {error}");
     }
@@ -400,7 +400,7 @@ fn answers_out_of_contract_are_refused() {
     assert!(error.to_string().contains("it has no section"), "{error}");
     assert!(
         doubler("")
-            .partition(&image()[..40])
+            .partition(&image()[..40], "")
             .unwrap_err()
             .to_string()
             .contains("the graph image")

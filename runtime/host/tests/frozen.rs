@@ -49,9 +49,9 @@ fn works(manifest: &Path, isolation: Isolation, worker: Option<PathBuf>) {
     let delegate = host
         .delegate("frozen-add")
         .unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
-    let answer = delegate.partition(&image("aten::add.Tensor")).unwrap();
+    let answer = delegate.partition(&image("aten::add.Tensor"), "").unwrap();
     assert!(answer.verdicts[0].supported, "{answer:?}");
-    let answer = delegate.partition(&image("aten::sub.Tensor")).unwrap();
+    let answer = delegate.partition(&image("aten::sub.Tensor"), "").unwrap();
     assert!(
         !answer.verdicts[0].supported && !answer.verdicts[0].reason.is_empty(),
         "{answer:?}"

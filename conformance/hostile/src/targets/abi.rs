@@ -3,6 +3,7 @@
 use super::Outcome;
 use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
 use delegraph_abi::{envelope, image::Sizes};
+use delegraph_hexagon::blob::Header;
 use delegraph_vulkan::program::Plan;
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
@@ -81,12 +82,31 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
         Ok(parsed) => parsed,
         Err(error) => return Outcome::Refused(error.to_string()),
     };
-    let written = envelope::write(&parsed.meta, &parsed.sections, |bytes| Sha256::digest(bytes).into());
+    let apart: Vec<(usize, [u8; 32])> = parsed.apart.iter().map(|apart| (apart.section, apart.hash)).collect();
+    let sha256 = |bytes: &[u8]| Sha256::digest(bytes).into();
+    let written = envelope::write_apart(&parsed.meta, &parsed.sections, &apart, sha256);
     let written = written.expect("what was read can be written");
     let again = envelope::parse(&written).expect("what was written can be read");
     assert_eq!(again.meta, parsed.meta);
     assert_eq!(again.sections, parsed.sections);
+    let hashes = again.apart.iter().map(|apart| (apart.section, apart.hash));
+    assert_eq!(hashes.collect::<Vec<_>>(), apart);
+    // Whoever has a section of the right hash and another size, or none at all, gets an error.
+    let mut resolved = parsed.clone();
+    let found = resolved.resolve(&|_| Some(&[0; 3]));
+    assert_eq!(found.is_ok(), parsed.apart.iter().all(|apart| apart.size == 3));
     Outcome::Read
+}
+
+/// The header of a blob of the Hexagon delegate is read, and written again as it was.
+pub fn hexagon_blob(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    match Header::read(bytes) {
+        Ok(header) => {
+            assert_eq!(header.write(), bytes, "a header that was read is written as it was");
+            Outcome::Read
+        }
+        Err(error) => Outcome::Refused(error.message),
+    }
 }
 
 /// The plan of a blob of the Vulkan delegate is read, and written again as it was.

@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     target("pt2", model::pt2, Mutation::Pt2, 10_000),
     target("pte", program::pte, Mutation::Bytes, 12_000),
     target("ptd", program::ptd, Mutation::Bytes, 3_000),
@@ -43,6 +43,7 @@ pub const TARGETS: [Target; 17] = [
     target("graph_image", abi::graph_image, Mutation::Bytes, 12_000),
     target("envelope", abi::envelope, Mutation::Bytes, 3_000),
     target("vulkan_plan", abi::vulkan_plan, Mutation::Bytes, 3_000),
+    target("hexagon_blob", abi::hexagon_blob, Mutation::Bytes, 3_000),
     target("manifest", text::manifest, Mutation::Text, 2_000),
     target("config", text::config, Mutation::Text, 3_000),
     target("lock", text::lock, Mutation::Text, 3_000),

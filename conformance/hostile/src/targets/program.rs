@@ -81,6 +81,12 @@ pub fn overlay(bytes: &[u8], running: &dyn Fn()) -> Outcome {
     running();
     let mut refusal = None;
     for method in &overlay.methods {
+        for bucket in 0..=method.buckets.len() as u32 {
+            black_box(method.bucket_name(bucket));
+        }
+        for place in &method.symbols {
+            black_box([i64::MIN, -1, 0, 7, i64::MAX].map(|size| place.value(size)));
+        }
         let Ok(mut executor) = Executor::new(program.clone(), &method.method, data.clone(), limits()) else {
             continue;
         };

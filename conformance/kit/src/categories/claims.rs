@@ -4,6 +4,7 @@ use crate::case::{Case, Failure, Outcome, Trial, case};
 use crate::driver::{Library, Script};
 use crate::support::{Asker, ask_all, questions_for, table};
 use crate::workload::Bench;
+use delegraph_abi::Status;
 use delegraph_host::Manifest;
 use delegraph_lower::Operators;
 use std::collections::BTreeSet;
@@ -29,6 +30,11 @@ pub const CASES: &[Case] = &[
         "partition/claims-targets",
         "A graph that it takes compiles for each target that the manifest names.",
         claims_targets,
+    ),
+    case(
+        "partition/target",
+        "`dg_graph.target` names what is asked about: every node has an answer for each target of the manifest, and what is taken for one compiles for it. One that is not there is refused by name, or answered.",
+        target,
     ),
     case(
         "partition/claims-options",
@@ -127,6 +133,44 @@ fn claims_targets(trial: &mut Trial<'_>) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn target(trial: &mut Trial<'_>) -> Outcome {
+    let named = match &trial.subject.manifest {
+        Some((_, manifest)) => manifest.targets.clone(),
+        None => Vec::new(),
+    };
+    let bench = Bench::open(trial)?;
+    let (graph, script) = (&bench.workload, Script::default());
+    let ask = |target: &str| bench.instance.partition_for(&graph.image, graph.nodes, target, &script);
+    for target in std::iter::once("").chain(named.iter().map(String::as_str)) {
+        let what = format!("asked for the target `{target}`");
+        let answers = ask(target).map_err(|refused| Failure::fail(format!("{what}: {refused}")))?;
+        let complete = answers.complete(graph.nodes);
+        complete.map_err(|problem| Failure::fail(format!("{what}: {problem}")))?;
+        if !answers.takes_all(graph.nodes) {
+            continue;
+        }
+        let compiled = bench.instance.compile(&graph.image, &bench.weights, target, &script);
+        if let Err(refused) = compiled {
+            return Err(Failure::fail(format!(
+                "{what}, it takes a graph that does not compile: {refused}"
+            )));
+        }
+    }
+    // A library that is older than the field does not see it.
+    match ask("x-delegraph-kit") {
+        Ok(answers) => answers
+            .complete(graph.nodes)
+            .map_err(|problem| Failure::fail(format!("asked for a target that is not there: {problem}"))),
+        Err(refused) if refused.message.is_empty() => Err(Failure::fail(format!(
+            "asked for a target that is not there: {refused}; nobody learns what is wrong"
+        ))),
+        Err(refused) if refused.status == Status::INVALID_ARGUMENT => Ok(()),
+        Err(refused) => Err(Failure::fail(format!(
+            "asked for a target that is not there: {refused}; DG_E_INVALID_ARGUMENT is right"
+        ))),
+    }
 }
 
 fn claims_options(trial: &mut Trial<'_>) -> Outcome {

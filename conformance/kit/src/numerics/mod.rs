@@ -324,9 +324,12 @@ struct Run<'t> {
 
 /// The numbers of all float tensors of some runs, inputs and what is wanted.
 fn floats<'s>(steps: &'s [Run<'_>]) -> impl Iterator<Item = f64> + 's {
-    let leaves = steps
-        .iter()
-        .flat_map(|step| step.inputs.iter().copied().chain(step.wants.iter().map(|want| want.rounded)));
+    let leaves = steps.iter().flat_map(|step| {
+        step.inputs
+            .iter()
+            .copied()
+            .chain(step.wants.iter().map(|want| want.rounded))
+    });
     leaves.flat_map(|leaf| match leaf {
         Leaf::Tensor { dtype, bytes, .. } if dtype.is_float() => delegraph_runner::leaf::to_f64(*dtype, bytes),
         _ => Vec::new(),
@@ -342,7 +345,9 @@ fn unpromised(subject: &Subject, steps: &[Run<'_>]) -> Option<String> {
         () if !manifest.numeric.infinity && has(f64::is_infinite) => "infinity",
         () => return None,
     };
-    Some(format!("the manifest promises nothing of it: `numeric.{key} = \"any\"`"))
+    Some(format!(
+        "the manifest promises nothing of it: `numeric.{key} = \"any\"`"
+    ))
 }
 
 /// Numbers that the precision which a blob declares does not have.
@@ -356,7 +361,9 @@ fn beyond(precision: &str, rule: &Rule, steps: &[Run<'_>]) -> Option<String> {
     }
     let most = tolerance::largest(narrow);
     let number = floats(steps).find(|number| number.is_finite() && number.abs() > most)?;
-    Some(format!("{number:e} is beyond `{precision}`, which the blob declares to compute in"))
+    Some(format!(
+        "{number:e} is beyond `{precision}`, which the blob declares to compute in"
+    ))
 }
 
 /// A trial beside a trial, whose record is thrown away.

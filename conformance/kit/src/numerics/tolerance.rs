@@ -315,15 +315,16 @@ pub fn judge(rule: &Rule, precision: &str, got: &Leaf, want: Want<'_>) -> (Measu
                     Policy::Range if limit != Limit::Exact => smallest(*dtype),
                     _ => 0.0,
                 };
-                flush
-                    + match limit {
-                        Limit::Ulp { units, sum } => {
-                            let scale = scale.as_ref().map_or(0.0, |scale| scale[i]);
-                            units * ulp(*dtype, precise[i]) + sum * epsilon(*dtype) * scale
-                        }
-                        Limit::Range(share) => share * range,
-                        _ => 0.0,
+                let by = |limit: Limit| match limit {
+                    Limit::Ulp { units, sum } => {
+                        let scale = scale.as_ref().map_or(0.0, |scale| scale[i]);
+                        units * ulp(*dtype, precise[i]) + sum * epsilon(*dtype) * scale
                     }
+                    Limit::Range(share) => share * range,
+                    _ => 0.0,
+                };
+                // A declaration takes nothing away: bf16 is rounded to fewer bits than f16 has.
+                flush + by(limit).max(by(rule.limit(*dtype, "")))
             };
             each(*dtype, rule.policy, shape, &got, &rounded, &precise, &allowed)
         }
@@ -714,6 +715,28 @@ mod tests {
             );
             assert!(!passes("exact", 1, "", precision, &got, &want, None), "{precision}");
         }
+    }
+
+    #[test]
+    fn a_declared_precision_takes_nothing_away() {
+        let bf16s = |value: f32| Leaf::Tensor {
+            dtype: DType::BF16,
+            shape: vec![1],
+            bytes: bf16::from_f32(value).to_le_bytes().to_vec(),
+        };
+        // Half a unit of bf16 at 1 is 2^-8, twice what f16 leaves of the range.
+        let (got, rounded) = (bf16s(1.0), bf16s(1.0));
+        let precise = f32s(&[1.0 + 1.0 / 256.0]);
+        let want = Want {
+            rounded: &rounded,
+            precise: Some(&precise),
+            scale: None,
+        };
+        let other = bf16s(1.0 + 1.0 / 128.0);
+        let rule = Rule::new("reduction", 4, "").unwrap();
+        assert!(judge(&rule, "f16", &other, want).1.is_ok());
+        assert!(judge(&rule, "f16", &got, want).1.is_ok());
+        assert!(judge(&rule, "f16", &bf16s(1.0625), want).1.is_err());
     }
 
     #[test]

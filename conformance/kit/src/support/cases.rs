@@ -126,7 +126,7 @@ impl<'s> Asker<'s> {
             .as_ref()
             .map_or(&none, |(_, manifest)| &manifest.claims);
         ask_all(questions, claims, &mut |image| {
-            let partition = delegate.partition(image).map_err(|error| error.to_string())?;
+            let partition = delegate.partition(image, "").map_err(|error| error.to_string())?;
             let first: Option<&NodeVerdict> = partition.verdicts.first();
             let first = first.ok_or("the delegate gives no verdict on the only node")?;
             Ok(match first.supported {

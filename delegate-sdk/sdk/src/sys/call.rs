@@ -54,6 +54,14 @@ impl RawCall {
         }
     }
 
+    /// Which graph of a set the error is about; to be called beside [`RawCall::set_error`]. A host that asks for sets takes it.
+    pub fn set_error_graph(&self, graph: u64) {
+        if let Some(set_graph) = host_function!(self.host, call_set_error_graph) {
+            // SAFETY: the call runs.
+            unsafe { set_graph(self.call, graph) }
+        }
+    }
+
     pub fn is_cancelled(&self) -> bool {
         // SAFETY: the call runs.
         host_function!(self.host, call_is_cancelled).is_some_and(|f| unsafe { f(self.call) } != 0)

@@ -1,20 +1,33 @@
 //! Functions of the role [`crate::Compile`].
 
 use super::{bad_struct, guard, instance, sink_status};
-use crate::sys::{RawCall, RawWeights, bytes, host_function, sized, text};
-use crate::{Compile, Compiled, Context, Error, Partition, Requirement, Status, TensorPlace, Verdict, Weights};
+use crate::sys::{RawCall, RawWeights, bytes, host_function, pointers, sized, text};
+use crate::{
+    Compile, Compiled, Context, Error, Partition, Requirement, SetError, Status, TensorPlace, Verdict, Weights,
+};
 use delegraph_abi::c;
 use delegraph_abi::image::{ImageView, verify};
 
 /// # Safety
 /// `graph` comes from the host.
-unsafe fn graph_of<'a>(graph: *const c::Graph, call: &RawCall) -> Result<(ImageView<'a>, Weights<'a>), Error> {
-    // SAFETY: the image is valid for the length of the call.
+unsafe fn graph_of<'a>(graph: *const c::Graph, call: &RawCall) -> Result<Asked<'a>, Error> {
+    // SAFETY: the image and the text are valid for the length of the call.
     unsafe {
         let graph = sized(graph, c::Graph::FIRST_SIZE).map_err(|_| bad_struct("dg_graph"))?;
-        let image = verify(bytes(graph.image, graph.image_size)).map_err(|e| Error::invalid(e.to_string()))?;
-        Ok((image, Weights::new(RawWeights::new(graph.weights, call))))
+        Ok(Asked {
+            image: verify(bytes(graph.image, graph.image_size)).map_err(|e| Error::invalid(e.to_string()))?,
+            weights: Weights::new(RawWeights::new(graph.weights, call)),
+            // An older host's struct ends before it.
+            target: text(graph.target, graph.target_size)?,
+        })
     }
+}
+
+/// What a `dg_graph` holds.
+struct Asked<'a> {
+    image: ImageView<'a>,
+    weights: Weights<'a>,
+    target: &'a str,
 }
 
 pub(super) unsafe extern "C" fn partition<D: Compile>(
@@ -26,10 +39,10 @@ pub(super) unsafe extern "C" fn partition<D: Compile>(
     // SAFETY: see `super::get_info`.
     unsafe {
         guard(call, |call| {
-            let (image, _) = graph_of(graph, call)?;
+            let Asked { image, target, .. } = graph_of(graph, call)?;
             let answer = instance::<D>(delegate)?
                 .delegate
-                .partition(&image, &Context::new(*call))?;
+                .partition(&image, &Context::for_target(*call, target))?;
             send_partition(call, sink, &answer)
         })
     }
@@ -67,12 +80,53 @@ pub(super) unsafe extern "C" fn compile<D: Compile>(
     // SAFETY: see `super::get_info`.
     unsafe {
         guard(call, |call| {
-            let (image, weights) = graph_of(graph, call)?;
+            let Asked { image, weights, .. } = graph_of(graph, call)?;
             let target = sized(target, c::Target::FIRST_SIZE).map_err(|_| bad_struct("dg_target"))?;
             let target = text(target.name, target.name_size)?;
             let delegate = &instance::<D>(delegate)?.delegate;
-            let compiled = delegate.compile(&image, &weights, target, &Context::new(*call))?;
+            let compiled = delegate.compile(&image, &weights, target, &Context::for_target(*call, target))?;
             send_blob(call, sink, &compiled)
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn compile_set<D: Compile>(
+    delegate: *mut c::Delegate,
+    call: *const c::Call,
+    graphs: *const *const c::Graph,
+    target: *const c::Target,
+    sinks: *const *mut c::BlobSink,
+    count: u64,
+) -> Status {
+    // SAFETY: see `super::get_info`; both lists have `count` pointers.
+    unsafe {
+        guard(call, |call| {
+            let target = sized(target, c::Target::FIRST_SIZE).map_err(|_| bad_struct("dg_target"))?;
+            let target = text(target.name, target.name_size)?;
+            let sinks = pointers(sinks, count);
+            let graphs: Vec<(ImageView<'_>, Weights<'_>)> = pointers(graphs, count)
+                .iter()
+                .map(|graph| graph_of(*graph, call).map(|asked| (asked.image, asked.weights)))
+                .collect::<Result<_, _>>()?;
+            if sinks.len() != graphs.len() {
+                return Err(Error::invalid("as many sinks as graphs are needed"));
+            }
+            let delegate = &instance::<D>(delegate)?.delegate;
+            let compiled = delegate.compile_set(&graphs, target, &Context::for_target(*call, target));
+            let compiled = compiled.map_err(|SetError { graph, error }| {
+                if let Some(graph) = graph {
+                    call.set_error_graph(graph as u64);
+                }
+                error
+            })?;
+            if compiled.len() != graphs.len() {
+                let (made, wanted) = (compiled.len(), graphs.len());
+                return Err(Error::internal(format!(
+                    "`compile_set` made {made} blobs of {wanted} graphs"
+                )));
+            }
+            let mut pairs = sinks.iter().zip(&compiled);
+            pairs.try_for_each(|(sink, compiled)| send_blob(call, *sink, compiled))
         })
     }
 }

@@ -9,7 +9,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A set of roles that the delegate `D` can have: one of the types below, or up to five of them in a tuple.
+/// A set of roles that the delegate `D` can have: one of the types below, or up to six of them in a tuple.
 pub trait Role<D: Delegate>: sealed::Sealed {
     /// Its functions and features, and nothing else.
     #[doc(hidden)]
@@ -18,6 +18,8 @@ pub trait Role<D: Delegate>: sealed::Sealed {
 
 /// It partitions and compiles.
 pub enum Compile {}
+/// As [`Compile`], and it compiles several graphs together ([`crate::Compile::compile_set`]).
+pub enum CompileSet {}
 /// It loads blobs and runs them.
 pub enum Run {}
 /// As [`Run`], and sessions take runs that end later ([`crate::Session::submit`]).
@@ -34,6 +36,15 @@ impl<D: crate::Compile> Role<D> for Compile {
         partition: Some(compile::partition::<D>),
         compile: Some(compile::compile::<D>),
         ..c::DelegateApi::new()
+    };
+}
+
+impl sealed::Sealed for CompileSet {}
+impl<D: crate::Compile> Role<D> for CompileSet {
+    const API: c::DelegateApi = c::DelegateApi {
+        features: [c::Feature::COMPILE.0 | c::Feature::COMPILE_SET.0, 0],
+        compile_set: Some(compile::compile_set::<D>),
+        ..<Compile as Role<D>>::API
     };
 }
 
@@ -99,6 +110,7 @@ tuple!(A B);
 tuple!(A B C);
 tuple!(A B C E);
 tuple!(A B C E F);
+tuple!(A B C E F G);
 
 /// Both tables' functions and features.
 pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c::DelegateApi {
@@ -110,7 +122,7 @@ pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c:
             })*
         };
     }
-    take!(partition compile blob_check session_load session_unload session_execute);
+    take!(partition compile compile_set blob_check session_load session_unload session_execute);
     take!(buffer_import buffer_release session_submit);
     take!(session_state_commit session_state_reset session_state_truncate session_state_snapshot session_state_restore);
     api

@@ -69,18 +69,21 @@ pub(super) unsafe extern "C" fn session_load<D: Run>(
         guard(call, |call| {
             let blob = sized(blob, c::Blob::FIRST_SIZE).map_err(|_| bad_struct("dg_blob"))?;
             let out = out_session.as_mut().ok_or_else(|| bad_struct("out_session"))?;
-            let mut sections = Vec::new();
+            let (mut sections, mut shared) = (Vec::new(), Vec::new());
             for section in pointers(blob.sections, blob.section_count) {
                 let section = sized(*section, c::Section::FIRST_SIZE).map_err(|_| bad_struct("dg_section"))?;
-                sections.push((
-                    text(section.name, section.name_size)?,
-                    bytes(section.data, section.size),
-                ));
+                let name = text(section.name, section.name_size)?;
+                sections.push((name, bytes(section.data, section.size)));
+                // An older host's struct ends before it.
+                if let Some(hash) = section.share_hash.cast::<[u8; 32]>().as_ref() {
+                    shared.push((name, hash));
+                }
             }
             let weights = Weights::new(RawWeights::new(blob.weights, call));
             let blob = Blob {
                 meta: meta_of(blob.meta)?,
                 sections,
+                shared,
                 device: (blob.device_chosen != 0).then_some(blob.device),
             };
             let session = instance::<D>(delegate)?

@@ -212,7 +212,9 @@ fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
 /// A node of the library that is exact to a step in 8 bits, and not in 16.
 fn native8(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), Refusal> {
     match elements(b, node.output(0)?)? {
-        Elements::Fixed16 => Err(Refusal::quantization("the library is off by more than a step in 16 bits")),
+        Elements::Fixed16 => Err(Refusal::quantization(
+            "the library is off by more than a step in 16 bits",
+        )),
         _ => native(node, b, op),
     }
 }

@@ -5,9 +5,10 @@
 
 use super::images;
 use super::matmul::{multiply, scaled};
+use super::softmax;
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
-use crate::graph::{DataType, Param, Quantization, TensorId};
+use crate::graph::{DataType, Quantization, TensorId};
 use crate::node::Node;
 use delegraph_sdk::image::ValueIndex;
 use half::f16;
@@ -137,9 +138,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, at: &Arguments) -> Result<(), Ref
     if let Some(mask) = mask {
         (scores, shown) = masked(b, scores, mask)?;
     }
-    let mut shares = b.like(scores);
-    let axis = b.tensor(scores).dims.len() as u32 - 1;
-    b.op("Softmax", vec![("axis", Param::U32(axis))], &[scores], &[shares]);
+    let mut shares = softmax::shares(b, scores);
     if let Some(shown) = shown {
         let zero = b.number(0.0, shares)?;
         let kept = b.like(shares);

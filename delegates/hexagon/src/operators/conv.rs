@@ -172,6 +172,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         narrow: !g.transposed && !depthwise && wanted == 2 && g.groups == 1,
     };
     let weight = weight::weight(b, w, input, &form)?;
+    weight::is_fine(b, input, &weight, out)?;
     let bias = weight::bias(b, node.optional_value(2)?, outputs, input, &weight)?;
     let mut inputs = vec![input, weight.id];
     inputs.extend(bias);

@@ -24,11 +24,21 @@ fn quantized(op: &str, dtype: DType, quants: [Option<Quant>; 2], rest: &[Arg]) -
 
 #[test]
 fn numbers_beside_tensors_are_constants_of_one_element() {
-    let graph = unary("aten::add.Tensor", DType::F32, &[2, 3], &[Arg::Float(1.5), Arg::Int(2)], &[2, 3]).unwrap();
+    let graph = unary(
+        "aten::add.Tensor",
+        DType::F32,
+        &[2, 3],
+        &[Arg::Float(1.5), Arg::Int(2)],
+        &[2, 3],
+    )
+    .unwrap();
     assert_eq!(ops(&graph), ["ElementWiseAdd"]);
     let number = operand(&graph, the(&graph, "ElementWiseAdd"), 1);
     // 1.5 twice is 3, which is 0x4200.
-    assert_eq!((number.dims.as_slice(), fixed(number)), ([1].as_slice(), [0, 0x42].as_slice()));
+    assert_eq!(
+        (number.dims.as_slice(), fixed(number)),
+        ([1].as_slice(), [0, 0x42].as_slice())
+    );
 }
 
 #[test]
@@ -43,7 +53,13 @@ fn integer_arithmetic_is_refused_and_order_is_not() {
 #[test]
 fn powers_of_few_exponents_are_roots_and_products() {
     let power = |exponent: f64| {
-        let graph = unary("aten::pow.Tensor_Scalar", DType::F32, &[4], &[Arg::Float(exponent)], &[4]);
+        let graph = unary(
+            "aten::pow.Tensor_Scalar",
+            DType::F32,
+            &[4],
+            &[Arg::Float(exponent)],
+            &[4],
+        );
         ops(&graph.unwrap())
     };
     assert_eq!(power(0.5), ["ElementWiseSquareRoot"]);
@@ -72,7 +88,14 @@ fn comparisons_with_numbers_that_f16_has_not_keep_their_answers() {
 
 #[test]
 fn softmax_moves_its_dimension_behind_and_takes_the_largest_away() {
-    let graph = unary("aten::softmax.int", DType::F32, &[2, 3, 4], &[Arg::Int(0), Arg::None], &[2, 3, 4]).unwrap();
+    let graph = unary(
+        "aten::softmax.int",
+        DType::F32,
+        &[2, 3, 4],
+        &[Arg::Int(0), Arg::None],
+        &[2, 3, 4],
+    )
+    .unwrap();
     let wanted = [
         "Transpose",
         "ReduceMax",
@@ -86,7 +109,14 @@ fn softmax_moves_its_dimension_behind_and_takes_the_largest_away() {
     assert_eq!(ops(&graph), wanted);
     assert_eq!(param(&graph.nodes[0], "perm"), &Param::list(&[1, 2, 0]));
     assert_eq!(param(&graph.nodes[7], "perm"), &Param::list(&[2, 0, 1]));
-    let last = unary("aten::softmax.int", DType::F32, &[2, 3, 4], &[Arg::Int(-1), Arg::None], &[2, 3, 4]).unwrap();
+    let last = unary(
+        "aten::softmax.int",
+        DType::F32,
+        &[2, 3, 4],
+        &[Arg::Int(-1), Arg::None],
+        &[2, 3, 4],
+    )
+    .unwrap();
     assert_eq!(last.count("Transpose"), 0);
 }
 
@@ -107,7 +137,11 @@ fn what_lies_channels_last_is_reduced_and_permuted_as_it_lies() {
     let pooled = Arg::Value(p.node("aten::avg_pool2d", &pool, &[pooled])[0]);
     let (dims, order) = (p.ints(&[2, 3]), p.ints(&[0, 2, 3, 1]));
     let means = p.ty(DType::F32, &[1, 3], None);
-    let means = p.node("aten::mean.dim", &[pooled.clone(), dims, Arg::Bool(false), Arg::None], &[means])[0];
+    let means = p.node(
+        "aten::mean.dim",
+        &[pooled.clone(), dims, Arg::Bool(false), Arg::None],
+        &[means],
+    )[0];
     let turned = p.ty(DType::F32, &[1, 4, 4, 3], None);
     let turned = p.node("aten::permute", &[pooled, order], &[turned])[0];
     let graph = p.finished(&[means, turned]).unwrap();
@@ -165,7 +199,15 @@ fn what_is_less_exact_than_sixteen_bits_is_refused() {
         let refused = quantized(op, DType::I16, [quant(), quant()], &[]).unwrap_err();
         assert!(refused.contains("16 bits"), "{op}: {refused}");
     }
-    assert!(quantized("aten::silu", DType::I8, [per_tensor(0.1, 0, -128, 127), per_tensor(0.1, 0, -128, 127)], &[]).is_ok());
+    assert!(
+        quantized(
+            "aten::silu",
+            DType::I8,
+            [per_tensor(0.1, 0, -128, 127), per_tensor(0.1, 0, -128, 127)],
+            &[]
+        )
+        .is_ok()
+    );
 }
 
 fn quantize_args(x: Arg, scale: f64, zero_point: i64, low: i64, high: i64, dtype: DType) -> Vec<Arg> {
@@ -195,7 +237,10 @@ fn quantizing_at_the_border_is_no_node() {
     let y = p.node("quantized_decomposed::dequantize_per_tensor", &args, &[floats])[0];
     let graph = p.finished(&[y]).unwrap();
     assert_eq!(ops(&graph), ["Transpose"]);
-    assert_eq!((graph.inputs[0].convert, graph.outputs[0].convert), (Convert::Quantize, Convert::Quantize));
+    assert_eq!(
+        (graph.inputs[0].convert, graph.outputs[0].convert),
+        (Convert::Quantize, Convert::Quantize)
+    );
     let pair = ScaleOffset {
         scale: 0.25,
         offset: -131,
@@ -249,7 +294,9 @@ fn constant_indices_count_from_the_end_here() {
     let index = p.weight(DType::I64, &[3], None, bytes);
     let Arg::Value(index) = index else { panic!() };
     let out = p.ty(DType::F16, &[3, 2], None);
-    let graph = p.lowered("aten::index.Tensor", &[x, Arg::OptionalValues(vec![Some(index)])], out).unwrap();
+    let graph = p
+        .lowered("aten::index.Tensor", &[x, Arg::OptionalValues(vec![Some(index)])], out)
+        .unwrap();
     assert_eq!(ops(&graph), ["Gather"]);
     let wanted: Vec<u8> = [4i32, 0, 0].iter().flat_map(|i| i.to_le_bytes()).collect();
     assert_eq!(fixed(operand(&graph, the(&graph, "Gather"), 1)), wanted);

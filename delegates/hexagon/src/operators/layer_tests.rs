@@ -380,7 +380,7 @@ fn a_relu_alone_is_one() {
 
 #[test]
 fn blocks_become_a_point_of_a_convolution() {
-    let linear = |scales: &[f32]| {
+    let linear = |scales: &[f32], step: f64| {
         let mut p = Program::new();
         let x = p.input(DType::I16, &[3, 4], per_tensor(0.001, 0, -32768, 32767));
         let scales = p.scales(scales, &[2, 2]);
@@ -392,10 +392,10 @@ fn blocks_become_a_point_of_a_convolution() {
             quant_max: 7,
         };
         let w = p.weight(DType::I8, &[2, 4], Some(quant), vec![1, 2, 3, 4, 5, 6, 7, 0xf8]);
-        let out = p.ty(DType::I16, &[3, 2], per_tensor(0.01, 0, -32768, 32767));
+        let out = p.ty(DType::I16, &[3, 2], per_tensor(step, 0, -32768, 32767));
         p.lowered("aten::linear", &[x, w, Arg::None], out)
     };
-    let graph = linear(&[0.5, 0.25, 0.125, 1.0]).unwrap();
+    let graph = linear(&[0.5, 0.25, 0.125, 1.0], 0.05).unwrap();
     assert_eq!(ops(&graph), ["Reshape", "Conv2d", "Reshape"]);
     let weight = operand(&graph, the(&graph, "Conv2d"), 1);
     let Quantization::Blocks {
@@ -414,8 +414,11 @@ fn blocks_become_a_point_of_a_convolution() {
         (&weight.dims[..], fixed(weight)),
         (&[1, 1, 4, 2][..], &[1, 5, 2, 6, 3, 7, 4, 0xf8][..])
     );
-    let error = linear(&[0.5, 0.37, 0.125, 1.0]).unwrap_err();
+    let error = linear(&[0.5, 0.37, 0.125, 1.0], 0.05).unwrap_err();
     assert!(error.contains("channel 0"), "{error}");
+    // Sums are cut to 256 * 0.001 * (0.25 + 0.125) / 2 in the mean: by 0.024.
+    let error = linear(&[0.5, 0.25, 0.125, 1.0], 0.02).unwrap_err();
+    assert!(error.contains("finer than"), "{error}");
 }
 
 #[test]
@@ -558,6 +561,32 @@ fn results_that_are_not_made_are_not_promised() {
     };
     assert_eq!(ops(&program(false).unwrap()), ["Transpose", "PoolMax2d", "Transpose"]);
     assert!(program(true).unwrap_err().contains("only the first result"));
+}
+
+#[test]
+fn means_that_are_halves_are_refused() {
+    let mean = |kernel: i64, scale: f64| {
+        let mut p = Program::new();
+        let x = p.input(DType::U8, &[1, 1, 6, 6], per_tensor(0.1, 3, 0, 255));
+        let (size, none) = (p.ints(&[kernel, kernel]), p.ints(&[0, 0]));
+        let args = [
+            x,
+            size.clone(),
+            size,
+            none,
+            Arg::Bool(false),
+            Arg::Bool(true),
+            Arg::None,
+        ];
+        let sides = 6 / kernel;
+        let out = p.ty(DType::U8, &[1, 1, sides, sides], per_tensor(scale, 3, 0, 255));
+        p.lowered("aten::avg_pool2d", &args, out).map(|_| ())
+    };
+    // A quarter of all sums of four is a half; no sum of nine is.
+    assert!(mean(2, 0.1).unwrap_err().contains("halfway"));
+    assert_eq!(mean(3, 0.1), Ok(()));
+    assert!(mean(2, 0.2).unwrap_err().contains("halfway"));
+    assert_eq!(mean(2, 0.0823), Ok(()));
 }
 
 #[test]

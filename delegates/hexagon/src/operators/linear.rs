@@ -80,6 +80,7 @@ impl Layer {
             narrow: true,
         };
         let weight = weight::weight(b, self.weight, x, &form)?;
+        weight::is_fine(b, x, &weight, out)?;
         let bias = weight::bias(b, self.bias, count, x, &weight)?;
         let (wide, result) = match in_blocks {
             true => (vec![1, 1, rows, inputs], vec![1, 1, rows, count]),

@@ -5,6 +5,7 @@
 
 use super::images;
 use super::linear::Layer;
+use super::weight::{self, Weight};
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Param, TensorId};
@@ -94,6 +95,8 @@ fn plain(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     images::one_type(b, &[x, out])?;
     images::numbers(b, y)?;
     let product = product(b, x, y)?;
+    let [left, id] = product.factors;
+    weight::is_fine(b, left, &Weight { id, scales: Vec::new() }, out)?;
     images::output_as(b, out, &product.dims, |b, out| {
         multiply(b, product.factors, [false, false], out);
         Ok(())

@@ -6,7 +6,7 @@
 use super::images;
 use crate::builder::Builder;
 use crate::caps::{Operator, Refusal};
-use crate::graph::{Param, TensorId};
+use crate::graph::{Param, Quantization, TensorId};
 use crate::node::Node;
 use delegraph_sdk::image::ValueIndex;
 
@@ -102,6 +102,36 @@ enum Way {
     },
 }
 
+/// Refuses means of quantized integers that often lie halfway between two: the library rounds halves up, the program to even.
+///
+/// A mean is `sum * ratio / count` steps of the result. Where `2 * ratio / count` is `a / b` in lowest terms, one sum in `2 b` gives a half if
+/// `a` is odd, and every other half is rounded otherwise.
+fn rounds_alike(b: &Builder<'_>, x: ValueIndex, out: ValueIndex, axes: &[Axis]) -> Result<(), Refusal> {
+    let scale = |value| match b.representation(value) {
+        Ok((_, Quantization::PerTensor(pair))) => Some(f64::from(pair.scale)),
+        _ => None,
+    };
+    let (Some(from), Some(to)) = (scale(x), scale(out)) else {
+        return Ok(());
+    };
+    let count: f64 = axes.iter().map(|axis| f64::from(axis.kernel)).product();
+    let share = 2.0 * from / to / count;
+    let is_often = (1..RARE).any(|b| {
+        let a = (share * f64::from(b)).round();
+        let is_near = (share * f64::from(b) - a).abs() < 1e-4 * a.max(1.0);
+        is_near && a % 2.0 == 1.0
+    });
+    match is_often {
+        false => Ok(()),
+        true => Err(Refusal::quantization(format!(
+            "means of {count} integers often lie halfway between two, and the library rounds halves up"
+        ))),
+    }
+}
+
+/// From this denominator on, fewer than one result in forty is rounded otherwise.
+const RARE: u32 = 10;
+
 /// Input and output sizes along the last `SPACE` dimensions.
 fn sides<const SPACE: usize>(b: &Builder<'_>, x: ValueIndex, out: ValueIndex) -> Result<Vec<(u32, u32)>, Refusal> {
     let (from, to) = (b.logical_dims(x)?, b.logical_dims(out)?);
@@ -165,6 +195,7 @@ fn mean<const SPACE: usize>(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), 
     if SPACE == 3 && data_type.is_fixed() {
         return Err(Refusal::quantization("a mean over volumes is rounded twice"));
     }
+    rounds_alike(b, x, out, &axes)?;
     pool::<SPACE>(b, x, out, &axes, Way::Mean { padded }, factor)
 }
 
@@ -180,6 +211,7 @@ fn adaptive<const SPACE: usize>(node: &Node<'_>, b: &mut Builder<'_>) -> Result<
     if SPACE == 3 && data_type.is_fixed() {
         return Err(Refusal::quantization("a mean over volumes is rounded twice"));
     }
+    rounds_alike(b, x, out, &axes)?;
     pool::<SPACE>(b, x, out, &axes, Way::Mean { padded: false }, 1.0)
 }
 

@@ -33,11 +33,7 @@ pub const OPERATORS: &[Operator] = &[
 ];
 
 /// A dimension of a value moved behind all others: the tensor, and the order that it is in; `None`: it is there in `layout`.
-fn behind(
-    b: &mut Builder<'_>,
-    x: ValueIndex,
-    dim: usize,
-) -> Result<(TensorId, Layout, Option<Vec<u32>>), Refusal> {
+fn behind(b: &mut Builder<'_>, x: ValueIndex, dim: usize) -> Result<(TensorId, Layout, Option<Vec<u32>>), Refusal> {
     let rank = b.image().value(x).rank().max(1);
     if dim == 1 && rank >= 3 {
         return Ok((b.read(x, Layout::ChannelsLast)?, Layout::ChannelsLast, None));
@@ -70,7 +66,9 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), R
     }
     let (read, layout, order) = behind(b, x, dim)?;
     if kind == Elements::Fixed16 {
-        return Err(Refusal::quantization("the library is off by more than a step in 16 bits"));
+        return Err(Refusal::quantization(
+            "the library is off by more than a step in 16 bits",
+        ));
     }
     if kind == Elements::Float {
         let result = match op {
@@ -104,10 +102,7 @@ fn along_last(b: &mut Builder<'_>, op: &'static str, x: TensorId) -> TensorId {
     let last = dims.len() - 1;
     dims[last] = 1;
     let out = b.temporary(DataType::Float16, &dims, Quantization::None);
-    let params = vec![
-        ("axes", Param::list(&[last as u32])),
-        ("keep_dims", Param::Bool(true)),
-    ];
+    let params = vec![("axes", Param::list(&[last as u32])), ("keep_dims", Param::Bool(true))];
     b.op(op, params, &[x], &[out]);
     out
 }

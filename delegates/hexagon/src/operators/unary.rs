@@ -180,7 +180,9 @@ pub fn only_half(node: &Node<'_>, b: &Builder<'_>) -> Result<(), Refusal> {
     let image = b.image();
     match node.view().inputs().all(|v| image.value(v).dtype() == Some(DType::F16)) {
         true => Ok(()),
-        false => Err(Refusal::dtype("f32 that is rounded to f16 is off by more than this function may be")),
+        false => Err(Refusal::dtype(
+            "f32 that is rounded to f16 is off by more than this function may be",
+        )),
     }
 }
 

@@ -440,6 +440,40 @@ pub fn bias(
     Ok(Some(b.fixed(DataType::SFixed32, &[count], quantization, bytes)))
 }
 
+/// Whether a layer on integers of 16 bits is as exact as such results have to be: the library cuts its sums to units of 256 times the scales of
+/// input and weight, and of 65536 times where both factors have 16 bits. So a result is low by half a unit in the mean, which must be less than
+/// a step of it.
+///
+/// # Errors
+/// It is more.
+pub fn is_fine(b: &Builder<'_>, x: TensorId, weight: &Weight, out: ValueIndex) -> Result<(), Refusal> {
+    let scale = |quantization: &Quantization| match quantization {
+        Quantization::PerTensor(pair) => f64::from(pair.scale),
+        _ => 1.0,
+    };
+    let (input, factor) = (b.tensor(x), b.tensor(weight.id));
+    let half_a_unit = match (input.data_type, factor.data_type) {
+        (DataType::UFixed16, DataType::UFixed16) => 32768.0,
+        (DataType::UFixed16, _) | (_, DataType::UFixed16) => 128.0,
+        _ => return Ok(()),
+    };
+    // Scales of channels are not known while it is only asked about.
+    if b.is_asking() && weight.scales.len() > 1 {
+        return Ok(());
+    }
+    let step = scale(&b.representation(out)?.1);
+    let mean = match weight.scales.len() {
+        0 => scale(&factor.quantization),
+        count => weight.scales.iter().sum::<f64>() / count as f64,
+    };
+    match half_a_unit * scale(&input.quantization) * mean < step {
+        true => Ok(()),
+        false => Err(Refusal::quantization(format!(
+            "steps of {step} are finer than what the library cuts sums of 16 bits to"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

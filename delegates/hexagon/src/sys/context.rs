@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// How graphs are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompileOptions {
-    /// MiB of tightly coupled memory that a graph may take; `None`: the chip's own.
+    /// MiB of tightly coupled memory that a graph may take; `None`: the chip's own. A process has graphs of one size.
     pub vtcm_mb: Option<u32>,
 }
 
@@ -78,6 +78,7 @@ impl Qnn {
     pub fn compile(&self, graphs: &[&Graph], options: &CompileOptions) -> Result<Compiled, CompileError> {
         let core = &self.core;
         let call = core.call();
+        core.choose_vtcm(options.vtcm_mb)?;
         let table = core.library.table;
         let mut context = ContextHandle {
             core: Arc::clone(core),

@@ -15,8 +15,18 @@ use std::sync::{Arc, Mutex};
 /// Up to which level the library tells us: warnings. Its reasons for a refusal are errors.
 const LOUDEST: u32 = 2;
 
-/// For each library of the process, the chip that was chosen: the library keeps it for all of the process.
-static CHIPS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
+/// For each library of the process, what was chosen.
+static CHOSEN: Mutex<BTreeMap<usize, Chosen>> = Mutex::new(BTreeMap::new());
+
+/// What holds for all of the process.
+#[derive(Clone, Copy)]
+struct Chosen {
+    /// The library keeps the chip.
+    soc: u32,
+    /// MiB of tightly coupled memory of the first context, if there was one. In the emulation, a context with another size makes those fail that were
+    /// made before.
+    vtcm_mb: Option<u32>,
+}
 
 /// The library with a chip. What is made by it keeps its handles alive.
 pub struct Qnn {
@@ -42,6 +52,25 @@ impl Core {
     /// Its turn to call the library.
     pub fn call(&self) -> Call {
         Call::begin(&self.sink)
+    }
+
+    /// Takes the process for graphs of this size of tightly coupled memory; `None`: the chip's own.
+    ///
+    /// # Errors
+    /// It has graphs of another.
+    pub fn choose_vtcm(&self, wanted: Option<u32>) -> Result<(), Error> {
+        let own = soc::SOCS.iter().find(|soc| soc.id == self.soc).map(|soc| soc.vtcm_mb);
+        let wanted = wanted.or(own).unwrap_or(0);
+        let mut all = lock(&CHOSEN);
+        let first = all.get_mut(&self.library.identity);
+        let first = first.map_or(wanted, |chosen| *chosen.vtcm_mb.get_or_insert(wanted));
+        if first == wanted {
+            return Ok(());
+        }
+        let text = format!(
+            "this process has graphs with {first} MiB of tightly coupled memory; with others of {wanted} MiB they could not be executed any more"
+        );
+        Err(Error::unsupported(text).hint("use another process for another `vtcm_mb`"))
     }
 
     /// What a result is: nothing, or an error with the library's words.
@@ -112,7 +141,9 @@ impl Qnn {
         let code = unsafe { table.device_create()?(core.log, configs.as_ptr(), &mut core.device) };
         core.check(&call, &format!("make a device of chip {soc}"), code)
             .map_err(|error| error.hint(format!("chips that are known here: {}", soc::names())))?;
-        lock(&CHIPS).insert(core.library.identity, soc);
+        lock(&CHOSEN)
+            .entry(core.library.identity)
+            .or_insert(Chosen { soc, vtcm_mb: None });
         drop(call);
         Ok(Qnn { core: Arc::new(core) })
     }
@@ -125,6 +156,14 @@ impl Qnn {
     /// Qualcomm's number of the chip.
     pub fn soc(&self) -> u32 {
         self.core.soc
+    }
+
+    /// Takes the process for contexts of this many MiB of tightly coupled memory. Compiling does it too; who loads a context does it first.
+    ///
+    /// # Errors
+    /// The process has another size already: contexts of two sizes break each other.
+    pub fn reserve_vtcm(&self, mb: u32) -> Result<(), Error> {
+        self.core.choose_vtcm(Some(mb))
     }
 
     /// Names of all operators that the library has.
@@ -184,7 +223,7 @@ impl Qnn {
 /// # Errors
 /// It has another.
 fn may_have(library: &Library, wanted: u32) -> Result<(), Error> {
-    let chosen = lock(&CHIPS).get(&library.identity).copied();
+    let chosen = lock(&CHOSEN).get(&library.identity).map(|chosen| chosen.soc);
     let Some(chosen) = chosen.filter(|chosen| *chosen != wanted) else {
         return Ok(());
     };

@@ -1,6 +1,7 @@
 //! Executes a graph of a context.
 
 use super::context::LoadedContext;
+use super::error::failed;
 use super::layout::{self as c, Handle, NONE};
 use super::profile::Profile;
 use super::tensor::{GraphInfo, OwnedTensor, TensorInfo};
@@ -136,7 +137,23 @@ impl LoadedGraph {
                 NONE,
             )
         };
-        let result = core.check(&call, &format!("execute the graph `{}`", self.info.name), code);
+        let words = call.words();
+        let about_memory = words.0.iter().any(|(_, line)| line.contains("VTCM"));
+        let result = match code {
+            0 => Ok(()),
+            code => {
+                let error = failed(
+                    &core.library.table,
+                    &format!("execute the graph `{}`", self.info.name),
+                    code,
+                    &words,
+                );
+                Err(match about_memory {
+                    true => error.hint("a context of another size of tightly coupled memory was made in this process"),
+                    false => error,
+                })
+            }
+        };
         drop(call);
         self.inputs.clear();
         self.outputs.clear();

@@ -235,6 +235,22 @@ fn one_chip_a_process() {
 }
 
 #[test]
+fn one_size_of_tightly_coupled_memory_a_process() {
+    let mock = Mock::new();
+    let qnn = open(&mock);
+    let compile = |vtcm_mb| qnn.compile(&[&graph()], &CompileOptions { vtcm_mb });
+    compile(None).unwrap();
+    // The chip's own.
+    compile(Some(8)).unwrap();
+    let error = compile(Some(4)).unwrap_err().error;
+    assert_eq!(error.code, Status::UNSUPPORTED);
+    assert!(
+        error.message.contains("8 MiB") && error.message.contains("4 MiB"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_unknown_chip_is_named_and_leaves_the_choice() {
     let mock = Mock::new();
     mock.fail("device create", 14001);

@@ -24,6 +24,8 @@ mod tensor;
 mod mock;
 #[cfg(test)]
 mod mock_tests;
+#[cfg(test)]
+mod system_tests;
 
 pub use context::{CompileError, CompileOptions, Compiled, LoadedContext};
 pub use device::Qnn;

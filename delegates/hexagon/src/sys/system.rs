@@ -156,9 +156,11 @@ fn check(doing: &str, code: u64) -> Result<(), Error> {
     Err(Error::new(status, text).vendor_code(code as i64))
 }
 
+/// Copies a description.
+///
 /// # Safety
 /// `info` is an answer of the library's; at most `most` of anything are there.
-unsafe fn read_info(info: *const c::BinaryInfo, most: usize) -> Result<Metadata, Error> {
+pub(super) unsafe fn read_info(info: *const c::BinaryInfo, most: usize) -> Result<Metadata, Error> {
     // SAFETY: the version is first in all of them; so below.
     let version = unsafe { (*info).version };
     // SAFETY: the version says which struct it is; versions 1 and 2 begin alike.

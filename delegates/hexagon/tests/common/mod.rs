@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // No test uses all of it.
 
+pub mod quantized;
+
 use delegraph_hexagon::graph::*;
 use delegraph_hexagon::sys::{GraphInfo, Library, Qnn};
 use delegraph_sdk::DType;

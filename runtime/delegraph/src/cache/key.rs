@@ -49,6 +49,7 @@ impl KeyParts<'_> {
             opset,
             // What it can do and which options it takes is its library's, which is hashed.
             compiles: _,
+            compiles_sets: _,
             runs: _,
             options_schema: _,
         } = self.info;
@@ -125,6 +126,7 @@ mod tests {
             format: "acme.npu".to_string(),
             format_version: 3,
             compiles: true,
+            compiles_sets: false,
             runs: true,
             opset: "1".to_string(),
             options_schema: None,

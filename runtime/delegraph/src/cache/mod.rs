@@ -13,7 +13,7 @@ mod store;
 use crate::Source;
 use delegraph_abi::{c, envelope};
 use delegraph_config::{Config, Environment};
-use delegraph_host::{BlobVerdict, Delegate, DelegateError, Device, Partition, Pass, Weights};
+use delegraph_host::{BlobVerdict, Delegate, DelegateError, Device, Partition, Pass, SetError, Weights};
 use delegraph_lower::Backend;
 use hashes::FileHashes;
 use key::KeyParts;
@@ -318,8 +318,8 @@ impl Backend for Caching {
         &self.delegate.info().opset
     }
 
-    fn partition(&self, image: &[u8]) -> Result<Partition, DelegateError> {
-        self.delegate.partition(image)
+    fn partition(&self, image: &[u8], target: &str) -> Result<Partition, DelegateError> {
+        self.delegate.partition(image, target)
     }
 
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError> {
@@ -335,6 +335,46 @@ impl Backend for Caching {
         cache.report.misses += 1;
         cache.keep(&key, &blob);
         Ok(blob)
+    }
+
+    fn compiles_sets(&self) -> bool {
+        self.delegate.compiles_sets()
+    }
+
+    /// A blob of a set depends on all graphs of it: all are taken from the cache, or none.
+    fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
+        let keys: Option<Vec<(Digest, Digest)>> = graphs
+            .iter()
+            .map(|(image, weights)| self.key(image, *weights, target))
+            .collect();
+        let Some(keys) = keys else {
+            return self.delegate.compile_set(graphs, target);
+        };
+        let all: Vec<u8> = keys.iter().flat_map(|(key, _)| *key).collect();
+        let keys: Vec<(Digest, Digest)> = (0u64..)
+            .zip(keys)
+            .map(|(number, (_, image))| {
+                let mut hash = Sha256::new();
+                hash.update(b"set");
+                hash.update(number.to_le_bytes());
+                hash.update(&all);
+                (hash.finalize().into(), image)
+            })
+            .collect();
+        let found: Option<Vec<Vec<u8>>> = keys
+            .iter()
+            .map(|(key, image)| self.cache.borrow_mut().find(key, |blob| self.is_fit(blob, image)))
+            .collect();
+        if let Some(blobs) = found {
+            return Ok(blobs);
+        }
+        let blobs = self.delegate.compile_set(graphs, target)?;
+        let mut cache = self.cache.borrow_mut();
+        for ((key, _), blob) in keys.iter().zip(&blobs) {
+            cache.report.misses += 1;
+            cache.keep(key, blob);
+        }
+        Ok(blobs)
     }
 }
 

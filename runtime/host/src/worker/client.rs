@@ -1,14 +1,14 @@
 //! The host's side: a delegate in a worker process, which is started again when it died.
 
 use super::process::{Process, Silence};
-use super::protocol::{Failure, Limits, Reply, Request, Start, VERSION, WeightPlace, page};
+use super::protocol::{Failure, Limits, Reply, Request, SetGraph, Start, VERSION, WeightPlace, page};
 use super::session::{Reload, RemoteSession};
 use super::sys::{self, Map, Page};
 use crate::call::{CallOptions, lock};
 use crate::delegate::{BlobVerdict, Device, Info, Partition, Weights};
 use crate::local::sha256;
 use crate::trust::{CheckedFile, Library};
-use crate::{DelegateError, WorkerOptions};
+use crate::{DelegateError, SetError, WorkerOptions};
 use delegraph_abi::Status;
 use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::ImageView;
@@ -26,8 +26,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a call that may take its time waits for a start.
 const PATIENCE: Duration = LONGEST_PAUSE;
+/// What images lie at in their file.
+const IMAGE_ALIGN: usize = 8;
 /// Weights of at least so many bytes have a file of their own, so that regions share it.
 const LARGE_WEIGHT: usize = 1 << 16;
+/// Descriptors of a message that are not weights: the blob, its page, events, and the sections that lie elsewhere.
+const OTHER_FILES: usize = 8 + MOST_APART;
+/// Most sections of a blob that lie elsewhere, in a worker.
+const MOST_APART: usize = 64;
 
 /// What a worker is started for.
 pub(crate) struct Spec {
@@ -53,6 +59,8 @@ pub(crate) struct Remote {
     deaths: Mutex<HashMap<[u8; 32], u32>>,
     /// Files of large weights, by share key.
     files: Mutex<HashMap<[u64; 2], Weak<OwnedFd>>>,
+    /// Files of sections that several blobs have, by hash.
+    sections: Mutex<HashMap<[u8; 32], Weak<OwnedFd>>>,
 }
 
 struct Slot {
@@ -87,6 +95,7 @@ impl Remote {
             sessions: AtomicU64::new(0),
             deaths: Mutex::default(),
             files: Mutex::default(),
+            sections: Mutex::default(),
         })
     }
 
@@ -225,10 +234,16 @@ impl Remote {
         }
     }
 
-    pub fn partition(&self, view: &ImageView<'_>, options: &CallOptions<'_>) -> Result<Partition, DelegateError> {
+    pub fn partition(
+        &self,
+        view: &ImageView<'_>,
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Partition, DelegateError> {
         let options = self.with_deadline(options, self.spec.worker.compile_limit);
         let image = self.sealed("delegraph-image", &[view.bytes()])?;
         let request = Request::Partition {
+            target: target.to_string(),
             limits: limits(&options),
         };
         let process = self.process_in_time(&options)?;
@@ -269,13 +284,84 @@ impl Remote {
             .map_err(|error| self.failure(&error))?
             .bytes()
             .to_vec();
-        // It comes from a stranger: that it is a blob of this graph is checked as it is for a file.
-        let envelope = envelope::parse(&blob).map_err(|error| self.error(Status::INTERNAL, error.to_string()))?;
-        let whole = sha256(envelope.payload) == envelope.payload_hash;
-        if !whole || envelope.meta.delegate != *self.backend || envelope.meta.graph_hash != graph {
+        self.check_origin(&blob, &graph)?;
+        Ok(blob)
+    }
+
+    /// It comes from a stranger: that it is a blob of this graph is checked as it is for a file.
+    fn check_origin(&self, blob: &[u8], graph: &[u8; 32]) -> Result<(), DelegateError> {
+        let envelope = envelope::parse(blob).map_err(|error| self.error(Status::INTERNAL, error.to_string()))?;
+        let whole = sha256(envelope.payload) == envelope.payload_hash && envelope.apart.is_empty();
+        if !whole || envelope.meta.delegate != *self.backend || envelope.meta.graph_hash != *graph {
             return Err(self.error(Status::INTERNAL, "its process gave a blob of something else"));
         }
-        Ok(blob)
+        Ok(())
+    }
+
+    pub fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, &dyn Weights)],
+        target: &str,
+        options: &CallOptions<'_>,
+    ) -> Result<Vec<Vec<u8>>, SetError> {
+        let options = self.with_deadline(options, self.spec.worker.compile_limit);
+        let zeros = [0; IMAGE_ALIGN];
+        let mut images: Vec<&[u8]> = Vec::new();
+        let mut request: Vec<SetGraph> = Vec::with_capacity(graphs.len());
+        let mut end = 0;
+        for (view, _) in graphs {
+            let image = view.bytes();
+            let padding = image.len().next_multiple_of(IMAGE_ALIGN) - image.len();
+            images.extend([image, &zeros[..padding]]);
+            request.push(SetGraph {
+                image: (end as u64, image.len() as u64),
+                weights: Vec::new(),
+            });
+            end += image.len() + padding;
+        }
+        let together = Together::of(graphs);
+        let ids = together.ids();
+        let (places, files) = self.weight_files(&ids, &together)?;
+        for place in places {
+            let (graph, id) = together.0[place.id as usize].0;
+            request[graph].weights.push(WeightPlace { id, ..place });
+        }
+        let images = self.sealed("delegraph-images", &images)?;
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(images.as_fd())
+            .chain(files.iter().map(|file| file.as_fd()))
+            .collect();
+        let request = Request::CompileSet {
+            target: target.to_string(),
+            graphs: request,
+            limits: limits(&options),
+        };
+        let process = self.process_in_time(&options)?;
+        let asked = process.ask(&request, &descriptors, &options);
+        let (sizes, files) = match asked {
+            Ok((Reply::Failed(failure), _)) => {
+                let graph = failure.graph.and_then(|graph| usize::try_from(graph).ok());
+                return Err(SetError {
+                    graph: graph.filter(|graph| *graph < graphs.len()),
+                    error: self.failed(failure),
+                });
+            }
+            Ok((Reply::CompiledSet(sizes), files)) if sizes.len() == graphs.len() => (sizes, files),
+            Ok(_) => return Err(self.out_of_turn().into()),
+            Err(silence) => return Err(self.died(&process, &silence, None, "`compile_set`").into()),
+        };
+        self.well();
+        let map = files.first().ok_or_else(|| self.out_of_turn())?;
+        let map = Map::sealed(map).map_err(|error| self.failure(&error))?;
+        let mut rest = map.bytes();
+        let mut blobs = Vec::with_capacity(graphs.len());
+        for (size, (view, _)) in sizes.into_iter().zip(graphs) {
+            let size = usize::try_from(size).ok().filter(|size| *size <= rest.len());
+            let (blob, after) = rest.split_at(size.ok_or_else(|| self.out_of_turn())?);
+            self.check_origin(blob, &sha256(view.bytes()))?;
+            blobs.push(blob.to_vec());
+            rest = after;
+        }
+        Ok(blobs)
     }
 
     pub fn check_blob(&self, blob: &[u8]) -> Result<BlobVerdict, DelegateError> {
@@ -304,9 +390,18 @@ impl Remote {
         options: &CallOptions<'_>,
     ) -> Result<RemoteSession, DelegateError> {
         let (places, files) = self.weight_files(&weights.ids(), &*weights)?;
+        if envelope.apart.len() > MOST_APART {
+            let problem = format!("more than {MOST_APART} sections of the blob lie elsewhere");
+            return Err(self.error(Status::BLOB_INCOMPATIBLE, problem));
+        }
+        let apart = envelope.apart.iter().map(|apart| {
+            let bytes = envelope.sections[apart.section].bytes;
+            Ok((apart.hash, self.section_file(apart.hash, bytes)?))
+        });
         let reload = Reload {
+            apart: apart.collect::<Result<_, DelegateError>>()?,
             blob: self.sealed("delegraph-blob", &[blob])?,
-            hash: envelope.payload_hash,
+            hash: identity(envelope),
             places,
             files,
             device,
@@ -337,6 +432,7 @@ impl Remote {
         let request = Request::Load {
             session: number,
             device: reload.device,
+            apart: reload.apart.iter().map(|(hash, _)| *hash).collect(),
             weights: reload.places.clone(),
             tensors: reload.tensors as u64,
             limits: limits(&options),
@@ -349,6 +445,7 @@ impl Remote {
         ];
         let files: Vec<BorrowedFd<'_>> = own
             .into_iter()
+            .chain(reload.apart.iter().map(|(_, file)| file.as_fd()))
             .chain(reload.files.iter().map(|file| file.as_fd()))
             .collect();
         match self.ask(
@@ -419,7 +516,9 @@ impl Remote {
         for id in ids {
             let Some(bytes) = weights.bytes(id) else { continue };
             let key = weights.share_key(id);
-            let Some(shared) = key.filter(|_| bytes.len() >= LARGE_WEIGHT && files.len() + 8 < sys::MAX_FILES) else {
+            let Some(shared) =
+                key.filter(|_| bytes.len() >= LARGE_WEIGHT && files.len() + OTHER_FILES < sys::MAX_FILES)
+            else {
                 rest.push((id, bytes, key));
                 continue;
             };
@@ -471,6 +570,17 @@ impl Remote {
         Ok(file)
     }
 
+    fn section_file(&self, hash: [u8; 32], bytes: &[u8]) -> Result<Arc<OwnedFd>, DelegateError> {
+        let mut files = lock(&self.sections);
+        files.retain(|_, file| file.strong_count() > 0);
+        if let Some(file) = files.get(&hash).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = Arc::new(self.sealed("delegraph-section", &[bytes])?);
+        files.insert(hash, Arc::downgrade(&file));
+        Ok(file)
+    }
+
     fn sealed(&self, name: &str, parts: &[&[u8]]) -> Result<OwnedFd, DelegateError> {
         sys::sealed_file(name, parts).map_err(|error| self.failure(&error))
     }
@@ -493,6 +603,50 @@ impl Remote {
 
     pub fn error(&self, code: Status, message: impl Into<String>) -> DelegateError {
         DelegateError::new(&self.backend, code, message)
+    }
+}
+
+/// What tells a blob from others: its bytes, wherever they lie.
+fn identity(envelope: &Envelope<'_>) -> [u8; 32] {
+    match envelope.apart.is_empty() {
+        true => envelope.payload_hash,
+        false => {
+            let apart = envelope.apart.iter().flat_map(|apart| apart.hash);
+            let bytes: Vec<u8> = envelope.payload_hash.into_iter().chain(apart).collect();
+            sha256(&bytes)
+        }
+    }
+}
+
+/// The weights of several graphs, numbered through: each with its graph and its id there.
+struct Together<'w>(Vec<((usize, u32), &'w dyn Weights)>);
+
+impl<'w> Together<'w> {
+    fn of(graphs: &[(ImageView<'_>, &'w dyn Weights)]) -> Together<'w> {
+        let of_graph = |(graph, (view, weights)): (usize, &(ImageView<'_>, &'w dyn Weights))| {
+            let mut ids: Vec<u32> = view.weights().map(|weight| weight.id()).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let weights = *weights;
+            ids.into_iter().map(move |id| ((graph, id), weights))
+        };
+        Together(graphs.iter().enumerate().flat_map(of_graph).collect())
+    }
+}
+
+impl Weights for Together<'_> {
+    fn bytes(&self, id: u32) -> Option<&[u8]> {
+        let ((_, own), weights) = self.0.get(id as usize)?;
+        weights.bytes(*own)
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        (0..self.0.len() as u32).collect()
+    }
+
+    fn share_key(&self, id: u32) -> Option<[u64; 2]> {
+        let ((_, own), weights) = self.0.get(id as usize)?;
+        weights.share_key(*own)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of everything here: host and worker are of one build, or do not talk.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub(crate) enum Request {
     Devices,
     /// Descriptors: the image.
     Partition {
+        target: String,
         limits: Limits,
     },
     /// Descriptors: the image, then the weights' files.
@@ -24,12 +25,20 @@ pub(crate) enum Request {
         weights: Vec<WeightPlace>,
         limits: Limits,
     },
+    /// Descriptors: the images one after another, then the weights' files.
+    CompileSet {
+        target: String,
+        graphs: Vec<SetGraph>,
+        limits: Limits,
+    },
     /// Descriptors: the blob.
     Check,
-    /// Descriptors: the blob, the session's page, its two events, then the weights' files.
+    /// Descriptors: the blob, the session's page, its two events, the sections that lie elsewhere, then the weights' files.
     Load {
         session: u64,
         device: Option<u32>,
+        /// Hashes of the sections that lie elsewhere, a descriptor each.
+        apart: Vec<[u8; 32]>,
         weights: Vec<WeightPlace>,
         tensors: u64,
         limits: Limits,
@@ -84,6 +93,14 @@ pub(crate) struct WeightPlace {
     pub key: Option<[u64; 2]>,
 }
 
+/// A graph of a set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SetGraph {
+    /// Where its image lies in the file of images: offset and bytes.
+    pub image: (u64, u64),
+    pub weights: Vec<WeightPlace>,
+}
+
 /// What a worker says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
@@ -103,6 +120,8 @@ pub(crate) enum Reply {
     Partition(Partition),
     /// Descriptor: the blob.
     Compiled,
+    /// Descriptor: the blobs one after another, of these sizes.
+    CompiledSet(Vec<u64>),
     Checked(BlobVerdict),
     Done,
     Failed(Failure),
@@ -114,6 +133,9 @@ pub(crate) struct Failure {
     pub code: i32,
     pub vendor_code: i64,
     pub node: Option<u32>,
+    /// Of a set, the graph that it is about.
+    #[serde(default)]
+    pub graph: Option<u64>,
     pub message: String,
     pub hint: String,
 }

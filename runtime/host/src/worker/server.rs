@@ -6,11 +6,11 @@ use crate::call::{CallOptions, Progress, lock};
 use crate::delegate::Weights;
 use crate::local::Local;
 use crate::trust::{CheckedFile, CheckedLibrary, Library};
-use crate::{DelegateError, Memory, loader};
+use crate::{DelegateError, Memory, SetError, loader};
 use delegraph_abi::Status;
 use delegraph_abi::c::LogLevel;
 use delegraph_abi::envelope;
-use delegraph_abi::image::verify;
+use delegraph_abi::image::{ImageView, verify};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -85,8 +85,18 @@ impl From<DelegateError> for Failure {
             code: error.code.0,
             vendor_code: error.vendor_code,
             node: error.node,
+            graph: None,
             message: error.message,
             hint: error.hint,
+        }
+    }
+}
+
+impl From<SetError> for Failure {
+    fn from(SetError { graph, error }: SetError) -> Failure {
+        Failure {
+            graph: graph.map(|graph| graph as u64),
+            ..Failure::from(error)
         }
     }
 }
@@ -182,10 +192,10 @@ impl Worker {
         let reply = match request {
             Request::Start(_) => return Err(failure(Status::INVALID_ARGUMENT, "it has started already")),
             Request::Devices => Reply::Devices(self.local.devices()?),
-            Request::Partition { limits } => {
+            Request::Partition { target, limits } => {
                 let image = Map::sealed(&next()?)?;
                 let view = verify(image.bytes()).map_err(|e| failure(Status::INVALID_ARGUMENT, e.to_string()))?;
-                Reply::Partition(self.limited(limits, |options| self.local.partition(&view, options))?)
+                Reply::Partition(self.limited(limits, |options| self.local.partition(&view, &target, options))?)
             }
             Request::Compile {
                 target,
@@ -198,6 +208,25 @@ impl Worker {
                 let blob = self.limited(limits, |options| self.local.compile(&view, &weights, &target, options))?;
                 return Ok((Reply::Compiled, Some(sys::sealed_file("delegraph-blob", &[&blob])?)));
             }
+            Request::CompileSet { target, graphs, limits } => {
+                let images = Map::sealed(&next()?)?;
+                let maps = MappedWeights::map(files)?;
+                let mut given = Vec::with_capacity(graphs.len());
+                for graph in &graphs {
+                    let image = part(images.bytes(), graph.image).ok_or_else(missing)?;
+                    let view = verify(image).map_err(|e| failure(Status::INVALID_ARGUMENT, e.to_string()))?;
+                    given.push((view, MappedWeights::of(maps.clone(), &graph.weights)?));
+                }
+                let given: Vec<(ImageView<'_>, &dyn Weights)> = given
+                    .iter()
+                    .map(|(view, weights)| (*view, weights as &dyn Weights))
+                    .collect();
+                let blobs = self.limited(limits, |options| self.local.compile_set(&given, &target, options))?;
+                let sizes = blobs.iter().map(|blob| blob.len() as u64).collect();
+                let parts: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+                let file = sys::sealed_file("delegraph-blobs", &parts)?;
+                return Ok((Reply::CompiledSet(sizes), Some(file)));
+            }
             Request::Check => {
                 let blob = Map::sealed(&next()?)?;
                 let envelope = envelope::parse(blob.bytes());
@@ -207,14 +236,23 @@ impl Worker {
             Request::Load {
                 session,
                 device,
+                apart,
                 weights,
                 tensors,
                 limits,
             } => {
                 let blob = Map::sealed(&next()?)?;
                 let (page, asked, answered) = (next()?, next()?, next()?);
+                let sections: BTreeMap<[u8; 32], Map> = apart
+                    .into_iter()
+                    .map(|hash| Ok((hash, Map::sealed(&next()?)?)))
+                    .collect::<Result<_, Failure>>()?;
                 let envelope = envelope::parse(blob.bytes());
-                let envelope = envelope.map_err(|e| failure(Status::BLOB_CORRUPT, e.to_string()))?;
+                let mut envelope = envelope.map_err(|e| failure(Status::BLOB_CORRUPT, e.to_string()))?;
+                // The host has compared the hashes.
+                envelope
+                    .resolve(&|hash| sections.get(hash).map(Map::bytes))
+                    .map_err(|e| failure(Status::BLOB_CORRUPT, e.to_string()))?;
                 let weights = Arc::new(MappedWeights::new(&weights, files)?);
                 let loaded = self.limited(limits, |options| {
                     self.local.load(&envelope, weights.clone(), device, options)
@@ -244,11 +282,7 @@ impl Worker {
     }
 
     /// Makes a call that keeps to the host's limits.
-    fn limited<T>(
-        &self,
-        limits: Limits,
-        call: impl FnOnce(&CallOptions<'_>) -> Result<T, DelegateError>,
-    ) -> Result<T, DelegateError> {
+    fn limited<T, E>(&self, limits: Limits, call: impl FnOnce(&CallOptions<'_>) -> Result<T, E>) -> Result<T, E> {
         let cancelled = || self.control.get(control::CANCEL) != 0;
         let progress = |progress: Progress<'_>| {
             let Progress { done, total, text } = progress;
@@ -269,15 +303,30 @@ impl Worker {
     }
 }
 
+/// The bytes at an offset, of a size.
+fn part(bytes: &[u8], (offset, size): (u64, u64)) -> Option<&[u8]> {
+    let bytes = bytes.get(usize::try_from(offset).ok()?..)?;
+    bytes.get(..usize::try_from(size).ok()?)
+}
+
 /// Weights in sealed files.
 struct MappedWeights {
-    maps: Vec<Map>,
+    maps: Arc<Vec<Map>>,
     places: BTreeMap<u32, WeightPlace>,
 }
 
 impl MappedWeights {
     fn new(places: &[WeightPlace], files: impl Iterator<Item = OwnedFd>) -> Result<MappedWeights, Failure> {
+        MappedWeights::of(MappedWeights::map(files)?, places)
+    }
+
+    /// The files that graphs of a set share.
+    fn map(files: impl Iterator<Item = OwnedFd>) -> Result<Arc<Vec<Map>>, Failure> {
         let maps = files.map(|file| Map::sealed(&file)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(maps))
+    }
+
+    fn of(maps: Arc<Vec<Map>>, places: &[WeightPlace]) -> Result<MappedWeights, Failure> {
         for place in places {
             let map = maps.get(place.file as usize);
             let end = place.offset.checked_add(place.size);

@@ -20,6 +20,8 @@ const NAP: Duration = Duration::from_millis(5);
 
 /// What a blob is loaded again from.
 pub(crate) struct Reload {
+    /// Sections of the blob that lie elsewhere, by hash.
+    pub apart: Vec<([u8; 32], Arc<OwnedFd>)>,
     pub blob: OwnedFd,
     /// SHA-256 of its payload.
     pub hash: [u8; 32],

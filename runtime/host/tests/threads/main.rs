@@ -187,7 +187,7 @@ fn blobs_are_compiled_loaded_and_dropped_while_others_run() {
     at_once(&mut arena, |thread, part| {
         for turn in 0..RUNS {
             assert_eq!(delegate.devices().unwrap().len(), 1);
-            assert_eq!(delegate.partition(&image()).unwrap().verdicts.len(), 1);
+            assert_eq!(delegate.partition(&image(), "").unwrap().verdicts.len(), 1);
             let blob = delegate.compile(&image(), &*weights, "").unwrap();
             delegate.check_blob(&blob).unwrap();
             let mut session = load(&delegate, &blob, &weights);

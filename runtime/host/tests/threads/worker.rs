@@ -40,7 +40,7 @@ fn sessions_of_one_worker_run_on_many_threads() {
         let mut kept = super::load(&delegate, &blob, &weights);
         assert!(kept.share(&memory));
         for turn in 0..RUNS {
-            assert_eq!(delegate.partition(&image()).unwrap().verdicts.len(), 1);
+            assert_eq!(delegate.partition(&image(), "").unwrap().verdicts.len(), 1);
             let mut passing = super::load(&delegate, &blob, &weights);
             for session in [&mut kept, &mut passing] {
                 let first = thread as f32 - 1.0;

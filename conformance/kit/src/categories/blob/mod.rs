@@ -7,6 +7,7 @@
 mod check;
 mod compiled;
 mod damage;
+mod set;
 
 use crate::case::{Case, case};
 
@@ -56,6 +57,11 @@ pub const CASES: &[Case] = &[
         "blob/load-elsewhere",
         "A blob loads in another instance, after a new beginning, and after its compiler's end, and gives the same results.",
         compiled::load_elsewhere,
+    ),
+    case(
+        "blob/compile-set",
+        "Graphs that are compiled together give one blob each, which is sound, loads by itself and is right; so does one graph alone. A write that the host refuses fails the call.",
+        set::together,
     ),
     case(
         "blob/flipped-bits",

@@ -173,6 +173,11 @@ unsafe extern "C" fn call_set_error(
     }
 }
 
+unsafe extern "C" fn call_set_error_graph(call: *const c::Call, _graph: u64) {
+    // SAFETY: as the function says. That it came is counted, and which graph it is no case depends on.
+    let _ = unsafe { call_of("call_set_error_graph", call) };
+}
+
 unsafe extern "C" fn call_is_cancelled(call: *const c::Call) -> u32 {
     // SAFETY: as the function says.
     let Some(call) = (unsafe { call_of("call_is_cancelled", call) }) else {
@@ -689,5 +694,6 @@ pub(crate) static HOST_API: c::HostApi = c::HostApi {
     blob_require: Some(blob_require),
     fence_signal: Some(fence_signal),
     blob_keep_state: Some(blob_keep_state),
+    call_set_error_graph: Some(call_set_error_graph),
     ..c::HostApi::new()
 };

@@ -4,7 +4,7 @@ use crate::driver::call::{Refused, Script};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
 use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{WeightsHandle, keep_over};
-use crate::driver::sys::library::{Library, broken};
+use crate::driver::sys::library::{InfoText, Library, broken};
 use crate::driver::sys::memory::{Guarded, Place};
 use crate::driver::sys::raw::{read, text};
 use crate::driver::sys::session::{Loaded, STUCK};
@@ -198,10 +198,20 @@ impl Instance {
     /// # Errors
     /// It refuses the image.
     pub fn partition(&self, image: &[u8], nodes: u32, script: &Script) -> Result<Answers, Refused> {
+        self.partition_for(image, nodes, "", script)
+    }
+
+    /// The same for a target.
+    ///
+    /// # Errors
+    /// It refuses the image or the target.
+    pub fn partition_for(&self, image: &[u8], nodes: u32, target: &str, script: &Script) -> Result<Answers, Refused> {
         let memory = image_memory(image)?;
         let graph = c::Graph {
             image: memory.as_ptr(),
             image_size: image.len() as u64,
+            target: target.as_ptr(),
+            target_size: target.len() as u64,
             ..c::Graph::new()
         };
         let graph = Handed::new(graph, script.structs)?;
@@ -240,19 +250,8 @@ impl Instance {
         let info = self.library.info().map_err(|problem| broken("get_info", &problem))?;
         let memory = image_memory(image)?;
         let handle = weights_handle(weights, false, script);
-        let graph = c::Graph {
-            image: memory.as_ptr(),
-            image_size: image.len() as u64,
-            weights: pointer_of(&handle),
-            ..c::Graph::new()
-        };
-        let target_struct = c::Target {
-            name: target.as_ptr(),
-            name_size: target.len() as u64,
-            ..c::Target::new()
-        };
-        let graph = Handed::new(graph, script.structs)?;
-        let target_struct = Handed::new(target_struct, script.structs)?;
+        let graph = Handed::new(graph_struct(&memory, image, &handle, target), script.structs)?;
+        let target_struct = Handed::new(target_struct(target), script.structs)?;
         let sink = Sink::<BlobParts>::new();
         sink.with(|parts| parts.fail = script.fail);
         let pointer: *const Sink<BlobParts> = &*sink;
@@ -268,26 +267,65 @@ impl Instance {
         handle.let_go();
         keep_over(handle);
         called?;
-        let [driver_min, driver_max] = parts.drivers;
-        Ok(Compiled {
-            meta: Meta {
-                delegate: info.name,
-                delegate_version: info.version,
-                format: info.blob_format,
-                format_version: info.blob_format_version,
-                target: target.to_string(),
-                precision: parts.precision,
-                abi_minor: info.abi_minor,
-                graph_hash: crate::sha256(image),
-                driver_min,
-                driver_max,
-                ..Meta::default()
-            },
-            sections: parts.sections,
-            requirements: parts.requirements,
-            states: parts.states,
-            failed: parts.failed,
-        })
+        Ok(compiled(info, image, target, parts))
+    }
+
+    /// Compiles graphs together: one blob each.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn compile_set(
+        &self,
+        graphs: &[(&[u8], &Arc<HostWeights>)],
+        target: &str,
+        script: &Script,
+    ) -> Result<Vec<Compiled>, Refused> {
+        let info = self.library.info().map_err(|problem| broken("get_info", &problem))?;
+        let (mut memories, mut handles, mut structs, mut sinks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (image, weights) in graphs {
+            let memory = image_memory(image)?;
+            let handle = weights_handle(weights, false, script);
+            structs.push(Handed::new(
+                graph_struct(&memory, image, &handle, target),
+                script.structs,
+            )?);
+            let sink = Sink::<BlobParts>::new();
+            sink.with(|parts| parts.fail = script.fail);
+            memories.push(memory);
+            handles.push(handle);
+            sinks.push(sink);
+        }
+        let target_struct = Handed::new(target_struct(target), script.structs)?;
+        let graph_pointers = pointers(&structs);
+        let sink_pointers: Vec<*mut c::BlobSink> = sinks
+            .iter()
+            .map(|sink| {
+                let pointer: *const Sink<BlobParts> = &**sink;
+                pointer.cast_mut().cast()
+            })
+            .collect();
+        // SAFETY: everything handed over lives until the call returns; both lists have one pointer a graph.
+        let called = self.library.call("compile_set", script, |api, call| unsafe {
+            api.compile_set.map(|f| {
+                f(
+                    self.handle,
+                    call,
+                    graph_pointers.as_ptr(),
+                    target_struct.as_ptr(),
+                    sink_pointers.as_ptr(),
+                    graph_pointers.len() as u64,
+                )
+            })
+        });
+        let mut made = Vec::with_capacity(graphs.len());
+        for ((sink, handle), (image, _)) in sinks.into_iter().zip(handles).zip(graphs) {
+            let parts = sink.end();
+            keep_over(sink);
+            handle.let_go();
+            keep_over(handle);
+            made.push(compiled(info.clone(), image, target, parts));
+        }
+        called.map(|()| made)
     }
 
     /// Asks about a blob by its metadata: every verdict that was given, in order.
@@ -580,5 +618,50 @@ impl Imported {
 impl Drop for Imported {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// A graph as the contract hands it over; borrows everything.
+fn graph_struct(memory: &Guarded, image: &[u8], weights: &WeightsHandle, target: &str) -> c::Graph {
+    c::Graph {
+        image: memory.as_ptr(),
+        image_size: image.len() as u64,
+        weights: pointer_of(weights),
+        target: target.as_ptr(),
+        target_size: target.len() as u64,
+        ..c::Graph::new()
+    }
+}
+
+/// A target as the contract hands it over; borrows the text.
+fn target_struct(target: &str) -> c::Target {
+    c::Target {
+        name: target.as_ptr(),
+        name_size: target.len() as u64,
+        ..c::Target::new()
+    }
+}
+
+/// What a compiler wrote, as the envelope would say it.
+fn compiled(info: InfoText, image: &[u8], target: &str, parts: BlobParts) -> Compiled {
+    let [driver_min, driver_max] = parts.drivers;
+    Compiled {
+        meta: Meta {
+            delegate: info.name,
+            delegate_version: info.version,
+            format: info.blob_format,
+            format_version: info.blob_format_version,
+            target: target.to_string(),
+            precision: parts.precision,
+            abi_minor: info.abi_minor,
+            graph_hash: crate::sha256(image),
+            driver_min,
+            driver_max,
+            ..Meta::default()
+        },
+        sections: parts.sections,
+        requirements: parts.requirements,
+        states: parts.states,
+        failed: parts.failed,
     }
 }
