@@ -8,6 +8,7 @@ mod common;
 
 use common::*;
 use delegraph_hexagon::graph::*;
+use delegraph_hexagon::soc::SOCS;
 use delegraph_hexagon::sys::{CompileOptions, Level, Library, Qnn, System, Unit};
 use delegraph_sdk::{LogLevel, Status};
 use half::f16;
@@ -54,7 +55,10 @@ fn quantized_operators_are_within_a_step_of_integer_arithmetic() {
 #[test]
 fn halves_are_multiplied() {
     let Some(folder) = folder() else { return };
-    let qnn = qnn(&folder);
+    check_multiply(&qnn(&folder));
+}
+
+fn check_multiply(qnn: &Qnn) {
     let numbers = |seed: usize| -> Vec<f16> {
         (0..64)
             .map(|n| f16::from_f32(((n * seed % 29) as f32 - 14.0) / 8.0))
@@ -62,7 +66,7 @@ fn halves_are_multiplied() {
     };
     let (a, b) = (numbers(5), numbers(11));
     let bytes = |list: &[f16]| -> Vec<u8> { list.iter().flat_map(|n| n.to_le_bytes()).collect() };
-    let y = &run(&qnn, &multiply(), &[&bytes(&a), &bytes(&b)])[0];
+    let y = &run(qnn, &multiply(), &[&bytes(&a), &bytes(&b)])[0];
     for at in 0..64 {
         let got = f16::from_le_bytes([y[2 * at], y[2 * at + 1]]).to_f32();
         // The products of these have at most 8 bits: exact in f16.
@@ -357,6 +361,30 @@ fn child_opens_an_unknown_chip() {
     assert!(Qnn::open(library, 57, silent()).is_err());
     let graph = add();
     qnn.validate(&graph, &graph.nodes[0]).unwrap();
+}
+
+#[test]
+fn every_chip_that_is_offered_computes() {
+    let Some(_) = folder() else { return };
+    for soc in SOCS {
+        let work = Work::new(soc.name);
+        std::fs::write(work.0.join("chip"), soc.id.to_string()).unwrap();
+        child("child_computes_for_a_chip", &work.0);
+    }
+}
+
+#[test]
+fn child_computes_for_a_chip() {
+    let Some((folder, work)) = given() else { return };
+    let soc = std::fs::read_to_string(work.join("chip")).unwrap().parse().unwrap();
+    let library = Library::open(&folder, "libQnnHtp.so").unwrap();
+    let qnn = Qnn::open(library, soc, Arc::new(|_: LogLevel, _: &str| {})).unwrap();
+    let (a, b) = add_inputs();
+    check_add(&run(&qnn, &add(), &[&a, &b])[0]);
+    for case in [quantized::fully_connected(), quantized::convolution()] {
+        case.check(&run(&qnn, &case.graph, &[&case.input])[0]);
+    }
+    check_multiply(&qnn);
 }
 
 #[test]

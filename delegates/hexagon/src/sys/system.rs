@@ -77,7 +77,7 @@ impl System {
         let path = find(folder, FILE)?;
         let library = library::open(&path).map_err(|error| match error.message.contains("libatomic") {
             true => error.hint(
-                "install `libatomic1`, or put its `libatomic.so.1` into a folder of `LD_LIBRARY_PATH`; without it, context binaries are not cross-checked",
+                "install `libatomic1`, or put its `libatomic.so.1` beside libQnnSystem.so; without it, context binaries are not cross-checked",
             ),
             false => error,
         })?;
