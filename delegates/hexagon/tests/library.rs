@@ -6,18 +6,14 @@
 
 mod common;
 
+use common::child::{Work, child, given};
 use common::*;
 use delegraph_hexagon::graph::*;
 use delegraph_hexagon::soc::SOCS;
 use delegraph_hexagon::sys::{CompileOptions, Level, Library, Qnn, System, Unit};
 use delegraph_sdk::{LogLevel, Status};
 use half::f16;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-
-/// Where a child finds what its test is about.
-const CHILD: &str = "DELEGRAPH_HEXAGON_TEST_CHILD";
 
 #[test]
 fn bytes_are_added_as_integers_say() {
@@ -420,44 +416,4 @@ fn check_add(y: &[u8]) {
         let real = f64::from(a[at]) * 0.5 + (f64::from(b[at]) - 8.0) * 0.25;
         assert_eq!(y[at], (real / 0.75).round().clamp(0.0, 255.0) as u8, "element {at}");
     }
-}
-
-/// A folder that is removed at the end.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(name: &str) -> Work {
-        let folder = std::env::temp_dir().join(format!("delegraph-hexagon-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Work(folder)
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs one test in a process of its own.
-fn child(test: &str, work: &Path) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, work)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{test}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// In a child: where the library is, and where it works.
-fn given() -> Option<(PathBuf, PathBuf)> {
-    let work = std::env::var_os(CHILD)?;
-    Some((folder()?, work.into()))
 }

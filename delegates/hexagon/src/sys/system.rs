@@ -1,10 +1,10 @@
 //! The system library: what a context binary says of itself, without a backend.
 
+use super::info::{GraphInfo, TensorInfo, list, read};
 use super::layout::{self as c, Handle, NONE, SystemProvider};
 use super::library::{self, Version, find};
 use super::log::{Call, Sink, text};
 use super::table::SystemTable;
-use super::tensor::{GraphInfo, TensorInfo, list, read};
 use delegraph_sdk::{Error, Status};
 use std::path::Path;
 use std::sync::Arc;
