@@ -58,10 +58,6 @@ pub fn run(root: &Path) -> Result<()> {
         vulkan.is_none() && std::env::var_os("VK_DRIVER_FILES").is_none(),
         "Vulkan on software drivers, with validation: run `cargo xtask provision vulkan`, or set VK_DRIVER_FILES to drivers",
     );
-    skip(
-        super::provision::qnn_library(root).is_none(),
-        "Qualcomm's QNN library in its emulation: set DELEGRAPH_QNN_DIR to its folder, or see what `cargo xtask provision qnn` says of its licence",
-    );
     if skipped == 0 {
         println!("  nothing");
     }

@@ -5,7 +5,6 @@ mod qnn;
 mod vulkan;
 
 pub use executorch::python;
-pub use qnn::library as qnn_library;
 pub use vulkan::{driver as vulkan_driver, environment as vulkan_environment};
 
 use anyhow::{Context, Result, bail};
