@@ -102,6 +102,17 @@ fn a_refusal_is_told_in_the_librarys_words() {
         .for_each(|tensor| tensor.dims = vec![1, 1, 1, 1, 1, 256]);
     let reason = qnn.validate(&rank, &rank.nodes[0]).unwrap_err();
     assert!(reason.contains("incorrect Rank 6"), "{reason}");
+    let mut wide = add();
+    for tensor in &mut wide.tensors {
+        (tensor.data_type, tensor.quantization) = (DataType::Int64, Quantization::None);
+    }
+    let reason = qnn.validate(&wide, &wide.nodes[0]).unwrap_err();
+    let start = "it does not take the types (INT_64, INT_64) -> INT_64, but ";
+    assert!(
+        reason.starts_with(start) && reason.contains("(FLOAT_16, FLOAT_16) -> FLOAT_16"),
+        "{reason}"
+    );
+    println!("{reason}");
     let mut unknown = add();
     unknown.nodes[0].op = "NoSuchOperation";
     let reason = qnn.validate(&unknown, &unknown.nodes[0]).unwrap_err();

@@ -20,6 +20,7 @@ mod profile;
 mod system;
 mod table;
 mod tensor;
+mod words;
 
 #[cfg(test)]
 mod mock;
