@@ -345,6 +345,31 @@ fn child_loads_for_another_chip() {
 }
 
 #[test]
+fn a_library_without_its_neighbours_says_what_is_missing() {
+    let Some(folder) = folder() else { return };
+    let Ok(saver) = delegraph_hexagon::sys::find(&folder, "libQnnSaver.so") else {
+        println!("skipped: there is no libQnnSaver.so in {}", folder.display());
+        return;
+    };
+    if !folder.join("../onnxruntime_qnn.libs").is_dir() {
+        println!("skipped: the libraries of an SDK have other neighbours");
+        return;
+    }
+    let work = Work::new("alone");
+    std::fs::copy(saver, work.0.join("libQnnSaver.so")).unwrap();
+    // In a child: here, what it needs may be loaded already.
+    child("child_opens_a_library_alone", &work.0);
+}
+
+#[test]
+fn child_opens_a_library_alone() {
+    let Some((_, work)) = given() else { return };
+    let error = Library::open(&work, "libQnnSaver.so").err().unwrap();
+    assert_eq!(error.code, Status::DEPENDENCY_MISSING);
+    assert!(error.hint.contains("onnxruntime_qnn.libs"), "{error}");
+}
+
+#[test]
 fn unknown_chips_are_refused() {
     let Some(folder) = folder() else { return };
     let work = Work::new("unknown");
