@@ -2,9 +2,10 @@
 
 use super::context::LoadedContext;
 use super::error::failed;
+use super::info::{GraphInfo, TensorInfo};
 use super::layout::{self as c, Handle, NONE};
 use super::profile::Profile;
-use super::tensor::{GraphInfo, OwnedTensor, TensorInfo};
+use super::tensor::OwnedTensor;
 use delegraph_sdk::Error;
 use std::sync::Arc;
 

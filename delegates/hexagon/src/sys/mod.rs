@@ -12,6 +12,7 @@ mod context;
 mod device;
 mod error;
 mod execute;
+mod info;
 mod layout;
 mod library;
 mod log;
@@ -19,22 +20,25 @@ mod profile;
 mod system;
 mod table;
 mod tensor;
+mod words;
 
 #[cfg(test)]
 mod mock;
 #[cfg(test)]
 mod mock_tests;
 #[cfg(test)]
+mod mock_texts;
+#[cfg(test)]
 mod system_tests;
 
 pub use context::{CompileError, CompileOptions, Compiled, LoadedContext};
 pub use device::Qnn;
 pub use execute::LoadedGraph;
+pub use info::{GraphInfo, TensorInfo};
 pub use library::{Library, Version, find};
 pub use log::Sink;
 pub use profile::{Event, Level, Profile, Unit};
 pub use system::{Metadata, System};
-pub use tensor::{GraphInfo, TensorInfo};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
