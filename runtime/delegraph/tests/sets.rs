@@ -185,8 +185,7 @@ fn a_delegate_judges_nodes_for_its_target() {
     };
     assert_eq!(taken("plain", "").unwrap().0, 5);
     assert_eq!(logged("plain")[..1], ["partition "]);
-    let (count, report) = taken("small", "[backend.chips]\ntarget = 'small'\n").unwrap();
-    assert_eq!(count, 4);
+    let (_, report) = taken("small", "[backend.chips]\ntarget = 'small'\n").unwrap();
     let refused = report.graphs[0].why("softmax").next().unwrap();
     assert_eq!(refused.refusals[0].reason, "`small` has no softmax");
     assert_eq!(report.graphs[0].regions[0].candidates[0].target, "small");
@@ -299,7 +298,10 @@ fn two_methods_are_compiled_together_and_store_what_they_share_once() {
     let shared = sections(&compiled.bytes);
     assert_eq!(shared.len(), 1);
     assert_eq!(shared[0].1, 64 * 64 * 4);
-    let file = Source::from_bytes(compiled.bytes, "two.pte");
+    // Mapped, so that nothing has to be moved to lie aligned.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("two.pte"), &compiled.bytes).unwrap();
+    let file = Source::open(folder.path().join("two.pte")).unwrap();
     both_are_right(&file, &host);
     // Both sessions were given the same memory, and the same hash of it.
     let pools: Vec<String> = logged("together")
@@ -357,7 +359,12 @@ fn a_node_that_is_refused_in_a_set_is_tagged_again() {
         "one graph after the other is without its gelu"
     );
     for graph in &compiled.report.graphs {
-        assert_eq!(graph.problems[0].node.as_deref(), Some("gelu"));
+        assert!(
+            graph.problems[0]
+                .node
+                .as_ref()
+                .is_some_and(|name| name.starts_with("gelu"))
+        );
         let gelu = graph.nodes.iter().find(|node| node.op == "aten::gelu").unwrap();
         assert!(gelu.refusals[0].reason.contains("no gelu beside others"));
         assert_eq!(graph.regions.len(), 1);
