@@ -653,7 +653,8 @@ impl Lowering<'_> {
         CompiledCandidate {
             backend: backend.to_string(),
             target: self.options.targets.get(backend).cloned().unwrap_or_default(),
-            precision: String::new(),
+            precision: delegraph_abi::envelope::parse(&blob)
+                .map_or(String::new(), |envelope| envelope.meta.precision.clone()),
             blob,
             weights: (0..).zip(image.weights.iter().copied()).collect(),
             nodes: nodes_of(&image.bytes),
