@@ -154,9 +154,11 @@
 //! - A compiler that puts several graphs into one context, so that what they share is stored once: override [`Compile::compile_set`],
 //!   export with `compile_set`.
 //! - A compiler for several chips: [`Context::target`] names the one that is asked about, in `partition` too.
+//! - Sizes that are numbers by now: [`arguments`] reads what a node was given.
 //! - Threads: [`Context::parallel_for`] borrows the host's; bring none of your own for computing.
 
 mod answer;
+pub mod arguments;
 mod blob;
 mod call;
 mod delegate;

@@ -89,11 +89,7 @@ impl Program {
             // In front: what was there before the numbers is put back last.
             let turned = layout::unturn(&node, &mut values).map_err(|e| e.at(node.index()))?;
             replaced.splice(..0, turned);
-            let call = Call {
-                node,
-                sizes: &*sizes,
-                values: &values,
-            };
+            let call = Call::new(node, &*sizes, &values);
             let made = evaluate(operator, &call).and_then(|made| fold(&node, made, weights));
             let made = made.map_err(|e| e.at(node.index()))?;
             for (index, tensor) in replaced {
@@ -196,7 +192,7 @@ fn evaluate(operator: &Operator, call: &Call<'_>) -> Result<Vec<Tensor>, Error> 
             )));
         }
     }
-    match layout::turned(&call.node) {
+    match layout::turned(&call.view()) {
         Some(_) => layout::turn(made),
         None => Ok(made),
     }

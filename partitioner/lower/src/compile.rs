@@ -568,7 +568,8 @@ impl Lowering<'_> {
         let candidate = |(variant, (image, blob)): (usize, (&Image, Vec<u8>))| CompiledCandidate {
             backend: backend.to_string(),
             target: self.target(backend).to_string(),
-            precision: String::new(),
+            precision: delegraph_abi::envelope::parse(&blob)
+                .map_or(String::new(), |envelope| envelope.meta.precision.clone()),
             blob,
             weights: (0..).zip(image.weights.iter().copied()).collect(),
             nodes: nodes_of(&image.bytes),

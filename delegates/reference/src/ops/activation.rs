@@ -21,7 +21,7 @@ fn check_gelu(node: &NodeView<'_>) -> Result<(), Refusal> {
 }
 
 fn gelu(call: &Call<'_>) -> Result<Vec<Tensor>, Error> {
-    if call.text(1)? == "tanh" {
+    if call.str(1)? == "tanh" {
         let inner = |x: f64| (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x);
         return map_floats(call, |x| 0.5 * x * (1.0 + inner(x).tanh()));
     }

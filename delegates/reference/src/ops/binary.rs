@@ -92,7 +92,7 @@ fn div_mode(call: &Call<'_>) -> Made {
     if call.is_none(2) {
         return div(call);
     }
-    match call.text(2)? {
+    match call.str(2)? {
         "floor" => floor_divide(call),
         _ => stepped(call, |a, b| (a / b).trunc(), i64::checked_div),
     }

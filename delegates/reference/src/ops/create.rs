@@ -1,9 +1,10 @@
 //! Tensors out of numbers and sizes. What they hold is known; random and uninitialized ones are refused, for their names
 //! are not in the table.
 
-use crate::call::{Call, Scalar};
+use crate::call::Call;
 use crate::caps::{Operator, Refusal, anything, op, output_dtype};
 use crate::tensor::{Data, Tensor, count, filled, room};
+use delegraph_sdk::arguments::Scalar;
 use delegraph_sdk::image::NodeView;
 use delegraph_sdk::{DType, Error};
 

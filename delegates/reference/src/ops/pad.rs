@@ -1,10 +1,11 @@
 //! Padding: along each dimension, which element of the input stands at each place of the output.
 
-use crate::call::{Call, Scalar};
+use crate::call::Call;
 use crate::caps::{Operator, Refusal, anything, op};
 use crate::tensor::{Data, Tensor, count, room};
 use crate::walk::split_at;
 use delegraph_sdk::Error;
+use delegraph_sdk::arguments::Scalar;
 use delegraph_sdk::image::{ArgView, NodeView};
 
 type Made = Result<Vec<Tensor>, Error>;
@@ -93,7 +94,7 @@ fn pad(call: &Call<'_>, beyond: Beyond) -> Made {
 }
 
 fn by_mode(call: &Call<'_>) -> Made {
-    let beyond = match call.text(2)? {
+    let beyond = match call.str(2)? {
         "reflect" => Beyond::Reflect,
         "replicate" => Beyond::Replicate,
         "circular" => Beyond::Circular,

@@ -206,7 +206,7 @@ pub const TABLE: &[Operator] = &[
         "Tensor int Tensor Tensor str bool",
         check_reduce,
         |c| {
-            let meeting = meeting(c.text(4)?);
+            let meeting = meeting(c.str(4)?);
             scatter(
                 c,
                 meeting.ok_or_else(|| Error::internal("a reduction that was not checked"))?,

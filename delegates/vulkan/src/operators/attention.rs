@@ -194,7 +194,7 @@ fn lower(node: &Node<'_>, e: &mut Encoder<'_>, arguments: &Arguments) -> Result<
     let query = operand(node, e, 0, along)?;
     let key = operand(node, e, 1, along)?;
     let value = operand(node, e, 2, along)?;
-    let mask = node.optional(arguments.mask)?;
+    let mask = node.optional_value(arguments.mask)?;
     let mask = mask.map(|mask| e.tensor(mask, Layout::RowMajor)).transpose()?;
     let causal = node.bool(arguments.causal)?;
     let grouped = arguments.grouped.map_or(Ok(false), |i| node.bool(i))?;

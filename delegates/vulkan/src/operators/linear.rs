@@ -35,7 +35,7 @@ fn linear(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let (x, weight) = (e.input(node, 0)?, e.input(node, 1)?);
     let (m, n, k) = shape(&x.dims, &weight.dims)?;
     let bias = node
-        .optional(2)?
+        .optional_value(2)?
         .map(|bias| e.tensor(bias, Layout::RowMajor))
         .transpose()?;
     let side = |tensor, row, column| Side {

@@ -242,7 +242,7 @@ fn layer(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<Layer, Error> {
     let weight = node.value(1)?;
     let weight_dims = e.dims(weight)?;
     let (m, n, k) = shape(&x.dims, &weight_dims)?;
-    let bias = node.optional(2)?;
+    let bias = node.optional_value(2)?;
     let integers = bias.is_some_and(|bias| image.value(bias).quant().is_some());
     let bias = bias.map(|bias| e.tensor(bias, Layout::RowMajor)).transpose()?;
     let pair = |value: ValueIndex| match image.value(value).quant() {

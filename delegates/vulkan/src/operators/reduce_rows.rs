@@ -69,7 +69,7 @@ pub fn code(tensor: &Tensor) -> Result<u32, Error> {
 /// # Errors
 /// The argument is neither.
 pub fn optional(node: &Node<'_>, argument: usize, e: &mut Encoder<'_>) -> Result<Option<Tensor>, Error> {
-    let value: Option<ValueIndex> = node.optional(argument)?;
+    let value: Option<ValueIndex> = node.optional_value(argument)?;
     value.map(|value| e.tensor(value, Layout::RowMajor)).transpose()
 }
 

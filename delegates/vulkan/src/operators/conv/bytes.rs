@@ -163,7 +163,7 @@ pub fn encode(node: &Node<'_>, e: &mut Encoder<'_>, g: &Geometry) -> Result<(), 
     let out = e.output(node, 0, Layout::Nhwc4)?;
     let (scales, zeros, scale_words) = scales(node, e)?;
     let bias = node
-        .optional(2)?
+        .optional_value(2)?
         .map(|bias| e.tensor(bias, Layout::RowMajor))
         .transpose()?;
     let (bias_kind, bias_code) = match &bias {

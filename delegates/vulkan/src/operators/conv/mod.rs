@@ -154,7 +154,7 @@ fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
 
 /// The bias, or any tensor, and its code.
 fn bias(node: &Node<'_>, e: &mut Encoder<'_>, other: &Tensor, g: &Geometry) -> Result<(Tensor, u32), Error> {
-    let Some(value) = node.optional(2)? else {
+    let Some(value) = node.optional_value(2)? else {
         return Ok((other.clone(), NO_BIAS));
     };
     let bias = e.tensor(value, Layout::RowMajor)?;

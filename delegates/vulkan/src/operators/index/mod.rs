@@ -304,7 +304,7 @@ fn common_sizes<'t>(all: impl Iterator<Item = &'t [u32]> + Clone) -> Result<Vec<
 
 /// The index tensors of the list at argument 1, and the dimensions that they are for.
 fn given(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<Vec<(usize, Tensor)>, Error> {
-    let list = node.optionals(1)?;
+    let list = node.optional_values(1)?;
     let given = list.iter().enumerate().filter_map(|(d, v)| Some((d, (*v)?)));
     given
         .map(|(d, value)| Ok((d, e.tensor(value, Layout::RowMajor)?)))
