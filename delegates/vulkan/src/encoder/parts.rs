@@ -1,8 +1,8 @@
 //! Nodes with tensors of more bytes than the device binds at once are lowered in parts.
 //!
 //! Most operators make what stands at one index of an outer dimension of what stands at that index of their arguments. Such a node is encoded once
-//! a part: the operator sees values with fewer rows, and its dispatches bind windows of whole tensors. [`plan`](super::rules) says for a node which
-//! dimensions of which values go together. Nothing else of an operator knows of parts.
+//! a part: the operator sees values with fewer rows, and its dispatches bind windows of whole tensors. `rules.rs` says for a node which
+//! dimensions of which values go together. Only convolutions know of parts: their rows are made of rows around them.
 //!
 //! Engines split by themselves what is not of that kind: products and tables their constants, copies what they move (`movement::parts`),
 //! reductions their rows (`reduce.rs`).
