@@ -57,6 +57,8 @@ pub struct Limits {
     pub allocation: u64,
     /// Bytes of the largest heap of device memory.
     pub memory: u64,
+    /// What the driver let this process use of it when the device was looked at, if it says.
+    pub budget: Option<u64>,
     /// Most storage buffers that a kernel binds.
     pub bindings: u32,
     /// Most invocations of a workgroup.
@@ -93,6 +95,7 @@ impl Facts {
                 offset_alignment: 256,
                 allocation: 1 << 30,
                 memory: 1 << 30,
+                budget: None,
                 // The specification grants 4, hardware has more: a device that has fewer than a kernel binds refuses it at load.
                 bindings: 16,
                 invocations: 128,

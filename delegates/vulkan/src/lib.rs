@@ -197,7 +197,10 @@ fn device(facts: &Facts) -> Device {
         vendor: facts.vendor.clone(),
         arch: String::new(),
         driver: facts.driver.clone(),
-        memory: facts.limits.memory,
+        memory: facts
+            .limits
+            .budget
+            .map_or(facts.limits.memory, |budget| budget.min(facts.limits.memory)),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cache::Identity;
 use crate::choice::{self, Family, Queues};
 use crate::facts::{Facts, Kind, Limits};
 use crate::kernels::Needs;
-use crate::memory::{Heap, MemoryType, Table};
+use crate::memory::{Budget, Heap, MemoryType, Table};
 use ash::vk;
 use delegraph_sdk::Error;
 use delegraph_sdk::environment::variable;
@@ -26,6 +26,8 @@ pub(super) struct Extensions {
     pub import: bool,
     /// The device's clock can be read at any time.
     pub clock: bool,
+    /// The driver says how much of its memory a process may use.
+    pub budget: bool,
 }
 
 impl Extensions {
@@ -35,6 +37,7 @@ impl Extensions {
         let has = |name| all.iter().any(|e| e.extension_name_as_c_str() == Ok(name));
         Extensions {
             import: has(ash::ext::external_memory_host::NAME),
+            budget: has(ash::ext::memory_budget::NAME),
             clock: has(ash::ext::calibrated_timestamps::NAME) && reads_clock(instance, physical),
         }
     }
@@ -84,6 +87,17 @@ fn table(memory: &vk::PhysicalDeviceMemoryProperties) -> Table {
         heaps: memory.memory_heaps_as_slice().iter().map(heap).collect(),
         ..Table::default()
     }
+}
+
+/// What the driver lets this process use of each heap at this moment. The device must have `VK_EXT_memory_budget`.
+pub(super) fn budgets(instance: &Instance, physical: vk::PhysicalDevice) -> Vec<Budget> {
+    let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut all = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
+    // SAFETY: the physical device is of this instance and has the extension.
+    unsafe { instance.raw.get_physical_device_memory_properties2(physical, &mut all) };
+    let count = all.memory_properties.memory_heap_count as usize;
+    let both = budget.heap_budget.iter().zip(budget.heap_usage).take(count);
+    both.map(|(most, used)| Budget { most: *most, used }).collect()
 }
 
 /// The devices, in the driver's order.
@@ -200,8 +214,13 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         ..table(&memory)
     };
     memory.unified = memory.is_unified(kind) && !instance.staged;
-    let device_heaps = memory.heaps.iter().filter(|heap| heap.device);
-    let device_bytes = device_heaps.map(|heap| heap.bytes).max().unwrap_or(0);
+    let device_heaps = memory.heaps.iter().enumerate().filter(|(_, heap)| heap.device);
+    let largest = device_heaps.max_by_key(|(_, heap)| heap.bytes);
+    let (at, device_bytes) = largest.map_or((0, 0), |(at, heap)| (at, heap.bytes));
+    let budget = match extensions.budget {
+        true => budgets(instance, physical).get(at).map(|budget| budget.most),
+        false => None,
+    };
     let facts = Facts {
         name: text(&properties.device_name),
         vendor: vendor(properties.vendor_id),
@@ -221,10 +240,11 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         has,
         subgroup: subgroups.subgroup_size,
         limits: Limits {
-            storage_range: u64::from(limits.max_storage_buffer_range),
+            storage_range: storage_range(u64::from(limits.max_storage_buffer_range)),
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             allocation: allocation.max_memory_allocation_size,
             memory: device_bytes,
+            budget,
             bindings: limits.max_per_stage_descriptor_storage_buffers,
             invocations: limits.max_compute_work_group_invocations,
             workgroup: limits.max_compute_work_group_size,
@@ -249,6 +269,12 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         extensions,
         facts,
     })
+}
+
+/// What one binding covers: for tests less than the device says.
+fn storage_range(most: u64) -> u64 {
+    let wanted = variable("DELEGRAPH_VULKAN_RANGE").and_then(|bytes| bytes.into_string().ok()?.parse::<u64>().ok());
+    wanted.map_or(most, |bytes| bytes.max(4096).min(most))
 }
 
 fn vendor(id: u32) -> String {

@@ -1,6 +1,7 @@
 //! Commands that are recorded once and submitted often.
 
 use super::{Buffer, Gpu, Timeline, error, lock};
+use crate::choice::Families;
 use crate::kernels::Kernel;
 use ash::vk;
 use delegraph_sdk::Error;
@@ -31,6 +32,45 @@ pub enum Command<'a> {
     },
     /// What comes after sees what came before.
     Barrier,
+    /// The queue that copies hands over what it wrote.
+    Release(Part<'a>),
+    /// The queue that computes takes it: the same part, on another timeline, after that.
+    Acquire(Part<'a>),
+}
+
+/// One half of handing a part of a buffer from the queue that copies to the one that computes. Vulkan wants it said by both, in the same words; what a
+/// half says of the other queue's work counts for nothing there.
+#[derive(Clone, Copy)]
+struct Handover {
+    stages: [vk::PipelineStageFlags; 2],
+    access: [vk::AccessFlags; 2],
+    families: [u32; 2],
+}
+
+impl Handover {
+    fn new(families: Families, releases: bool) -> Handover {
+        let (written, nothing) = (vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::empty());
+        let used = vk::AccessFlags::SHADER_READ
+            | vk::AccessFlags::SHADER_WRITE
+            | vk::AccessFlags::TRANSFER_READ
+            | vk::AccessFlags::TRANSFER_WRITE;
+        let user = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
+        Handover {
+            stages: match releases {
+                true => [vk::PipelineStageFlags::TRANSFER, vk::PipelineStageFlags::BOTTOM_OF_PIPE],
+                // The submission waits for the other queue's in all stages.
+                false => [vk::PipelineStageFlags::ALL_COMMANDS, user],
+            },
+            access: match releases {
+                true => [written, nothing],
+                false => [nothing, used],
+            },
+            families: match families.copies == families.computes {
+                true => [vk::QUEUE_FAMILY_IGNORED; 2],
+                false => [families.copies, families.computes],
+            },
+        }
+    }
 }
 
 /// Recorded commands.
@@ -60,7 +100,7 @@ impl Recording {
         let gpu = &timeline.gpu;
         gpu.alive()?;
         let device = &gpu.device;
-        let info = vk::CommandPoolCreateInfo::default().queue_family_index(gpu.queues.compute as u32);
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(timeline.family());
         // SAFETY: the device is open; so below. What was made is destroyed by `drop`, whatever comes of the rest.
         let pool = unsafe { device.create_command_pool(&info, None) }.map_err(|r| error("make a command pool", r))?;
         let mut recording = Recording {
@@ -214,6 +254,31 @@ impl Recording {
                 self.uses(from.0);
                 self.uses(to.0);
             }
+            Command::Release(part) | Command::Acquire(part) => {
+                let (buffer, offset, size) = part;
+                let half = Handover::new(gpu.families(), matches!(command, Command::Release(_)));
+                let barrier = [vk::BufferMemoryBarrier::default()
+                    .src_access_mask(half.access[0])
+                    .dst_access_mask(half.access[1])
+                    .src_queue_family_index(half.families[0])
+                    .dst_queue_family_index(half.families[1])
+                    .buffer(buffer.raw)
+                    .offset(buffer.base + offset)
+                    .size(*size)];
+                // SAFETY: as above.
+                unsafe {
+                    device.cmd_pipeline_barrier(
+                        self.buffer,
+                        half.stages[0],
+                        half.stages[1],
+                        vk::DependencyFlags::empty(),
+                        &[],
+                        &barrier,
+                        &[],
+                    );
+                }
+                self.uses(buffer);
+            }
             Command::Barrier => {
                 self.barriers += 1;
                 let access = vk::AccessFlags::SHADER_READ
@@ -248,9 +313,17 @@ impl Recording {
     /// `INTERNAL`: what was submitted on the timeline before is not done, or memory of the host's that the commands use is gone; `DEVICE_LOST`, or
     /// what the driver says.
     pub fn submit(&self) -> Result<(), Error> {
+        self.submit_after(None)
+    }
+
+    /// As [`Recording::submit`]; the commands begin when all that was submitted on another timeline is done.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_after(&self, after: Option<&Timeline>) -> Result<(), Error> {
         let held: Option<Vec<Arc<Buffer>>> = self.borrows.iter().map(Weak::upgrade).collect();
         *lock(&self.held) = held.ok_or_else(|| Error::internal("memory that was imported is gone"))?;
-        self.timeline.submit(self.buffer)
+        self.timeline.submit(self.buffer, after)
     }
 
     /// True if memory of the host's that the commands use is gone.
@@ -299,6 +372,37 @@ impl Drop for Recording {
             device.destroy_query_pool(self.queries, None);
             device.destroy_descriptor_pool(self.descriptors, None);
             device.destroy_command_pool(self.commands, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_halves_of_a_handover_name_the_same_families() {
+        let families = Families { computes: 1, copies: 2 };
+        let (release, acquire) = (Handover::new(families, true), Handover::new(families, false));
+        assert_eq!(release.families, [2, 1]);
+        assert_eq!(acquire.families, release.families);
+        // What was written is made available by the queue that wrote it, and visible by the one that reads it.
+        assert!(release.access == [vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::empty()]);
+        assert!(acquire.access[0].is_empty());
+        assert!(acquire.access[1].contains(vk::AccessFlags::SHADER_READ));
+        // A queue that only copies knows no stage of shaders.
+        let known = vk::PipelineStageFlags::TRANSFER | vk::PipelineStageFlags::BOTTOM_OF_PIPE;
+        assert!(release.stages.iter().all(|stage| known.contains(*stage)));
+    }
+
+    #[test]
+    fn one_family_owns_what_it_wrote() {
+        let families = Families { computes: 0, copies: 0 };
+        for releases in [true, false] {
+            assert_eq!(
+                Handover::new(families, releases).families,
+                [vk::QUEUE_FAMILY_IGNORED; 2]
+            );
         }
     }
 }
