@@ -1,0 +1,105 @@
+//! Pools: maximum, average, and sums over the channels.
+
+use super::{Interpreter, Window};
+use crate::arithmetic::{Rounding, Scale};
+use crate::command::{Command, register};
+use crate::error::Error;
+use crate::memory::Memory;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Max,
+    Average,
+    ReduceSum,
+}
+
+impl Interpreter {
+    pub(super) fn pool(&mut self, command: Command, memory: &mut Memory<'_>) -> Result<(), Error> {
+        self.state.begin(command.offset, "POOL");
+        let mode = match command.parameter() {
+            0 => Mode::Max,
+            1 => Mode::Average,
+            2 => Mode::ReduceSum,
+            other => return Err(self.state.error(format!("mode {other}"))),
+        };
+        let ofm = self.ofm()?;
+        let window = Window::of(&self.state)?;
+        let (height, width) = window
+            .input(ofm.height, ofm.width)
+            .ok_or_else(|| self.state.error("more padding than the window covers"))?;
+        if self.state.or_zero(register::IFM_UPSCALE) != 0 {
+            return Err(self.state.error("an enlarged input of a pool"));
+        }
+        let depth = match mode {
+            Mode::ReduceSum => self.state.size(register::IFM_DEPTH_M1)?,
+            _ => ofm.depth,
+        };
+        let ifm = self.ifm(height, width, depth)?;
+        self.admit(&[&ifm, &ofm])?;
+        let elements = ofm.elements().map(|n| n as u64);
+        let per_output = (window.rows * window.columns) as u64 * if mode == Mode::ReduceSum { depth as u64 } else { 1 };
+        self.spend(elements.and_then(|n| n.checked_mul(per_output)))?;
+        let zero = i64::from(self.state.signed(register::IFM_ZERO_POINT)?);
+        let values = ifm.read(memory)?;
+        let output = self.output(&ofm)?;
+        self.counts.pools += 1;
+        let mut row = vec![0i32; ofm.depth];
+        let mut sums = vec![0i64; ofm.depth];
+        for y in 0..ofm.height {
+            for x in 0..ofm.width {
+                let mut count = 0i64;
+                sums.fill(if mode == Mode::Max { i64::MIN } else { 0 });
+                for ky in 0..window.rows {
+                    for kx in 0..window.columns {
+                        let iy = (y * window.stride_y + ky * window.dilation_y).checked_sub(window.top);
+                        let ix = (x * window.stride_x + kx * window.dilation_x).checked_sub(window.left);
+                        let Some((iy, ix)) = iy.zip(ix).filter(|(iy, ix)| *iy < height && *ix < width) else {
+                            continue;
+                        };
+                        count += 1;
+                        let pixel = &values[(iy * width + ix) * depth..][..depth];
+                        match mode {
+                            Mode::ReduceSum => {
+                                let sum: i64 = pixel.iter().map(|v| i64::from(*v) - zero).sum();
+                                sums.iter_mut().for_each(|s| *s += sum);
+                            }
+                            Mode::Average => {
+                                sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += i64::from(*v) - zero);
+                            }
+                            Mode::Max => {
+                                sums.iter_mut()
+                                    .zip(pixel)
+                                    .for_each(|(s, v)| *s = (*s).max(i64::from(*v) - zero));
+                            }
+                        }
+                    }
+                }
+                if count == 0 {
+                    return Err(self.state.error("a window that covers padding only"));
+                }
+                for (to, sum) in row.iter_mut().zip(&sums) {
+                    // Windows that padding cuts have fewer elements: these are counted here, and not in the scale.
+                    let sum = if mode == Mode::Average && window.is_padded() {
+                        mean(*sum, count)
+                    } else {
+                        *sum
+                    };
+                    *to = output.finish(sum, if output.one_scale { output.scale } else { Scale::ONE });
+                }
+                ofm.write(memory, y, x, &row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mean by a reciprocal of 31 bits, as TOSA's `AVG_POOL2D` defines it.
+fn mean(sum: i64, count: i64) -> i64 {
+    let bits = (count - 1).checked_ilog2().map_or(0, |log| log + 1);
+    let multiplier = (((1i64 << 30) + 1) << bits) / count;
+    let scale = Scale {
+        multiplier: multiplier as u32,
+        shift: 30 + bits,
+    };
+    scale.apply(sum, Rounding::Natural)
+}
