@@ -9,6 +9,10 @@ pub(crate) enum Rounding {
     Truncate,
     /// A half is added, and the rest cut off.
     Natural,
+    /// Halves away from zero.
+    Symmetric,
+    /// Downwards.
+    Floor,
 }
 
 impl Rounding {
@@ -18,6 +22,18 @@ impl Rounding {
             0 => Some(Rounding::Double),
             1 => Some(Rounding::Truncate),
             2 => Some(Rounding::Natural),
+            _ => None,
+        }
+    }
+
+    /// The bits above those of the shift in a scale's parameter (U85).
+    pub fn of_scale(parameter: u16) -> Option<Rounding> {
+        match (parameter >> 13, parameter >> 6 & 0x1f) {
+            (0, 0) => Some(Rounding::Double),
+            (1, _) => Some(Rounding::Natural),
+            (3, _) => Some(Rounding::Symmetric),
+            (4, _) => Some(Rounding::Truncate),
+            (5, _) => Some(Rounding::Floor),
             _ => None,
         }
     }
@@ -50,6 +66,11 @@ impl Scale {
                 let magnitude = product.abs() >> self.shift;
                 if product < 0 { -magnitude } else { magnitude }
             }
+            Rounding::Symmetric => {
+                let magnitude = (product.abs() + half) >> self.shift;
+                if product < 0 { -magnitude } else { magnitude }
+            }
+            Rounding::Floor => product >> self.shift,
             Rounding::Double => {
                 let first = match (self.shift > 31, product >= 0) {
                     (false, _) => 0,

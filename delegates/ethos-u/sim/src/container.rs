@@ -82,10 +82,11 @@ impl Config {
         }
     }
 
-    /// Cores that each have a weight stream of their own: two on U65-512.
+    /// Cores that each have a weight stream of their own.
     pub fn cores(&self) -> usize {
         match (self.product, self.macs) {
-            (Product::U65, 512) => 2,
+            (Product::U65 | Product::U85, 512) => 2,
+            (Product::U85, 1024 | 2048) => 4,
             _ => 1,
         }
     }

@@ -39,7 +39,16 @@ fn line(text: &mut String, command: Command, product: Product) {
     };
     match command.payload {
         Some(payload) if is_scale(command.opcode()) => {
-            let _ = writeln!(text, "SET    {name} {payload} >> {}", parameter & 0x3f);
+            let _ = write!(text, "SET    {name} {payload} >> {}", parameter & 0x3f);
+            if product == Product::U85 {
+                let _ = write!(
+                    text,
+                    "  ; rounding {}, doubled at {}",
+                    parameter >> 13,
+                    parameter >> 6 & 0x1f
+                );
+            }
+            text.push('\n');
         }
         Some(payload) => {
             let value = u64::from(payload) | u64::from(parameter & 0xff) << 32;

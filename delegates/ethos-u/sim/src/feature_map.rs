@@ -15,6 +15,8 @@ pub(crate) enum Format {
 /// A tensor of height, width and depth in a region.
 #[derive(Debug, Clone)]
 pub(crate) struct FeatureMap {
+    /// It is not in memory; `region` is its number.
+    pub chained: bool,
     pub region: u8,
     /// Of the four tiles: left and right above, left and right below.
     pub bases: [u64; 4],
@@ -33,6 +35,26 @@ pub(crate) struct FeatureMap {
 }
 
 impl FeatureMap {
+    /// One that is not in memory.
+    pub fn between(region: u8, bits: u32, signed: bool, [height, width, depth]: [usize; 3]) -> FeatureMap {
+        FeatureMap {
+            chained: true,
+            region,
+            bases: [0; 4],
+            stride_x: 0,
+            stride_y: 0,
+            stride_c: 0,
+            tile_width: width,
+            tile_heights: (height, height),
+            format: Format::Nhwc,
+            bits,
+            signed,
+            height,
+            width,
+            depth,
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         (self.bits / 8) as usize
     }
@@ -134,6 +156,7 @@ mod tests {
 
     fn map(format: Format) -> FeatureMap {
         FeatureMap {
+            chained: false,
             region: 1,
             bases: [0; 4],
             stride_x: 20,

@@ -4,13 +4,18 @@ use super::output::Channel;
 use super::{Interpreter, Window};
 use crate::arithmetic::Scale;
 use crate::command::{Command, register, wide};
+use crate::container::Product;
 use crate::error::Error;
 use crate::feature_map::FeatureMap;
 use crate::memory::Memory;
-use crate::weights::{Order, decode};
+use crate::weights::{Order, OrderU85, decode, fast};
 
 /// Bytes of a channel in the table of biases and scales.
 const CHANNEL: usize = 10;
+
+/// Bits of `WEIGHT_FORMAT`.
+const FAST: u16 = 1;
+const SPARSE: u16 = 0x10;
 
 /// An input with its zero point taken off, and enlarged where the operation says so.
 struct Input {
@@ -24,9 +29,11 @@ impl Interpreter {
     pub(super) fn conv(&mut self, command: Command, memory: &mut Memory<'_>, depthwise: bool) -> Result<(), Error> {
         let name = if depthwise { "DEPTHWISE" } else { "CONV" };
         self.state.begin(command.offset, name);
-        if command.parameter() != 0 {
-            return Err(self.state.error(format!("parameter {}", command.parameter())));
-        }
+        let from_ifm2 = match command.parameter() {
+            0 => false,
+            1 if self.config.product == Product::U85 && !depthwise => true,
+            other => return Err(self.state.error(format!("parameter {other}"))),
+        };
         let ofm = self.ofm()?;
         let window = Window::of(&self.state)?;
         let input = self.enlarged(&ofm, &window, depthwise, memory)?;
@@ -35,25 +42,41 @@ impl Interpreter {
         let products = ofm.elements().and_then(|n| (n as u64).checked_mul(per_output));
         self.admit(&[&ofm])?;
         self.spend(products)?;
-        let weights = self.weights(&ofm, &window, channels, depthwise, memory)?;
-        let table = self.channels(ofm.depth, memory)?;
+        let (weights, table) = match from_ifm2 {
+            false => (
+                self.weights(&ofm, &window, channels, depthwise, memory)?,
+                self.channels(ofm.depth, memory)?,
+            ),
+            true => (self.second_as_weights(&ofm, &window, channels, memory)?, Vec::new()),
+        };
+        let beginning = self.beginning(&ofm, memory)?;
         let output = self.output(&ofm)?;
         let scales: Vec<Channel> = match output.one_scale {
             false => table,
-            true => table
-                .into_iter()
-                .map(|c| Channel {
+            true if from_ifm2 => {
+                let plain = Channel {
+                    bias: 0,
                     scale: output.scale,
-                    ..c
-                })
-                .collect(),
+                };
+                vec![plain; ofm.depth]
+            }
+            true => {
+                let scaled = |channel: Channel| Channel {
+                    scale: output.scale,
+                    ..channel
+                };
+                table.into_iter().map(scaled).collect()
+            }
         };
+        if scales.len() != ofm.depth {
+            return Err(self.state.error("a scale a channel, without a table"));
+        }
         self.counts.convolutions += 1;
         self.counts.multiplications += products.unwrap_or(0);
         let wide_sums = self.ifm_bits()? > 8;
         let mut sums = vec![0i64; ofm.depth];
         let mut narrow = vec![0i32; ofm.depth];
-        let mut row = vec![0i32; ofm.depth];
+        let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
         for y in 0..ofm.height {
             for x in 0..ofm.width {
                 sums.fill(0);
@@ -96,13 +119,17 @@ impl Interpreter {
                         .zip(&narrow)
                         .for_each(|(to, from)| *to = i64::from(*from));
                 }
-                for ((to, sum), channel) in row.iter_mut().zip(&sums).zip(&scales) {
-                    *to = output.finish(sum + channel.bias, channel.scale);
+                if let Some(beginning) = &beginning {
+                    let pixel = &beginning[results.len()..][..ofm.depth];
+                    sums.iter_mut()
+                        .zip(pixel)
+                        .for_each(|(sum, first)| *sum += i64::from(*first));
                 }
-                ofm.write(memory, y, x, &row)?;
+                let pixel = sums.iter().zip(&scales);
+                results.extend(pixel.map(|(sum, channel)| output.finish(sum + channel.bias, channel.scale)));
             }
         }
-        Ok(())
+        self.store(&ofm, memory, &results)
     }
 
     fn ifm_bits(&self) -> Result<u32, Error> {
@@ -140,7 +167,7 @@ impl Interpreter {
         };
         self.admit(&[&whole])?;
         let zero = self.state.signed(register::IFM_ZERO_POINT)?;
-        let mut values = ifm.read(memory)?;
+        let mut values = self.load(&ifm, memory)?;
         values.iter_mut().for_each(|v| *v = v.wrapping_sub(zero));
         if mode != 0 {
             let mut large = vec![0; height * width * depth];
@@ -188,30 +215,74 @@ impl Interpreter {
         let streams = [
             (wide::WEIGHT_BASE, wide::WEIGHT_LENGTH),
             (wide::WEIGHT1_BASE, wide::WEIGHT1_LENGTH),
+            (wide::SCALE1_BASE, wide::SCALE1_LENGTH),
+            (wide::WEIGHT3_BASE, wide::WEIGHT3_LENGTH),
         ];
-        for (core, (base, length)) in streams.into_iter().take(cores).enumerate() {
+        let limit = self.limits.elements;
+        let format = match self.config.product {
+            Product::U85 => state.narrow(register::WEIGHT_FORMAT)?,
+            _ => 0,
+        };
+        if format & !(FAST | SPARSE) != 0 {
+            return Err(state.error(format!("weight format {format}")));
+        }
+        let coded = |core: usize| -> Result<Vec<i16>, Error> {
+            let (base, length) = streams[core];
+            let stream = memory.read(region, state.address(base)?, state.address(length)?)?;
+            if format & FAST != 0 {
+                fast::decode(stream, limit)
+            } else {
+                decode(stream, limit)
+            }
+        };
+        let block = state.size(register::OFM_BLK_DEPTH_M1)?;
+        let ifm_bits = self.ifm_bits()?;
+        let covered = if stride & 0x20 != 0 { 4 } else { 8 };
+        // In covered rows and columns.
+        let sub_kernel = (covered / window.dilation_y, covered / window.dilation_x);
+        let kernel = (window.rows, window.columns);
+        let ifm_depth = if depthwise { 1 } else { channels };
+        let part_kernel_first = stride & 4 != 0;
+        if self.config.product == Product::U85 {
+            let order = OrderU85 {
+                kernel,
+                ifm_depth,
+                ofm_depth: ofm.depth,
+                block_depth: block,
+                ofm_micro: self.micro_depth()?,
+                cores,
+                depthwise,
+                part_kernel_first,
+                sparse: format & SPARSE != 0,
+                ifm_bits,
+                sub_kernel,
+                stride: (window.stride_y, window.stride_x),
+            };
+            // The fast format has one stream for all cores.
+            let together = if format & FAST != 0 { cores } else { 1 };
+            for first in (0..cores).step_by(together) {
+                order.arrange(&coded(first)?, first..first + together, &mut all)?;
+            }
+            return Ok(all);
+        }
+        for core in 0..cores {
             // Cores share the channels in turn.
             let mine = (ofm.depth + cores - 1 - core) / cores;
             if mine == 0 {
                 continue;
             }
-            let block = state.size(register::OFM_BLK_DEPTH_M1)?;
-            let covered = if stride & 0x20 != 0 { 4 } else { 8 };
             let order = Order {
-                kernel: (window.rows, window.columns),
-                ifm_depth: if depthwise { 1 } else { channels },
+                kernel,
+                ifm_depth,
                 ofm_depth: mine,
                 block_depth: ((block + cores - 1 - core) / cores).max(1),
                 ofm_micro: if self.config.macs == 32 { 4 } else { 8 },
                 depthwise,
-                part_kernel_first: stride & 4 != 0,
-                ifm_bits: self.bits(state.narrow(register::IFM_PRECISION)? >> 2)?,
-                // In covered rows and columns.
-                sub_kernel: (covered / window.dilation_y, covered / window.dilation_x),
+                part_kernel_first,
+                ifm_bits,
+                sub_kernel,
             };
-            let stream = memory.read(region, state.address(base)?, state.address(length)?)?;
-            let coded = decode(stream, self.limits.elements)?;
-            let arranged = order.arrange(&coded)?;
+            let arranged = order.arrange(&coded(core)?)?;
             for (from, to) in arranged.chunks_exact(mine).zip(all.chunks_exact_mut(ofm.depth)) {
                 for (i, weight) in from.iter().enumerate() {
                     to[i * cores + core] = *weight;
@@ -221,11 +292,59 @@ impl Interpreter {
         Ok(all)
     }
 
+    /// The second input in place of weights (U85): a row of input channels for each output channel.
+    fn second_as_weights(
+        &mut self,
+        ofm: &FeatureMap,
+        window: &Window,
+        channels: usize,
+        memory: &Memory<'_>,
+    ) -> Result<Vec<i16>, Error> {
+        if (window.rows, window.columns) != (1, 1) {
+            return Err(self.state.error("a kernel larger than 1 by 1 that is a tensor"));
+        }
+        let map = self.ifm2(1, ofm.depth, channels)?;
+        self.admit(&[&map])?;
+        let zero = self.state.signed(register::IFM2_ZERO_POINT)?;
+        let values = self.load(&map, memory)?;
+        let mut weights = vec![0i16; values.len()];
+        for (o, row) in values.chunks_exact(channels).enumerate() {
+            for (i, value) in row.iter().enumerate() {
+                weights[i * ofm.depth + o] = i16::try_from(value - zero)
+                    .map_err(|_| self.state.error(format!("{} as a weight", value - zero)))?;
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Channels of an output micro-block of U85: what its rows and columns leave of an eighth of the multiplications.
+    fn micro_depth(&self) -> Result<usize, Error> {
+        let code = self.state.narrow(register::ACC_FORMAT)? >> 8 & 7;
+        let pixels = match code {
+            0 => 1,
+            1 => 2,
+            2 | 3 => 4,
+            4 => 8,
+            5 => 16,
+            other => return Err(self.state.error(format!("micro-block {other}"))),
+        };
+        let depth = self.config.macs as usize / 8 / pixels;
+        match depth >= 4 * self.config.cores() {
+            true => Ok(depth),
+            false => Err(self
+                .state
+                .error(format!("micro-block {code} on {} multipliers", self.config.macs))),
+        }
+    }
+
     /// Bias and scale of each channel.
     fn channels(&self, depth: usize, memory: &Memory<'_>) -> Result<Vec<Channel>, Error> {
         let state = &self.state;
         let region = state.narrow(register::SCALE_REGION)? as u8;
-        let cores = self.config.cores();
+        // The cores of U85 have one table.
+        let is_u85 = self.config.product == Product::U85;
+        let cores = if is_u85 { 1 } else { self.config.cores() };
+        let wide_bias = is_u85 && self.ifm_bits()? == 16;
         let mut all = vec![
             Channel {
                 bias: 0,
@@ -251,13 +370,10 @@ impl Interpreter {
             }
             let bytes = memory.read(region, state.address(base)?, size)?;
             for (i, b) in bytes.chunks_exact(CHANNEL).enumerate() {
-                let low = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                all[i * cores + core] = Channel {
-                    bias: i64::from(low) | i64::from(b[4] as i8) << 32,
-                    scale: Scale {
-                        multiplier: u32::from_le_bytes([b[5], b[6], b[7], b[8]]),
-                        shift: u32::from(b[9] & 0x3f),
-                    },
+                all[i * cores + core] = match (is_u85, wide_bias) {
+                    (false, _) => channel(signed(&b[..5]), &b[5..9], b[9]),
+                    (true, false) => channel(signed(&b[..4]), &b[4..8], b[8]),
+                    (true, true) => channel(signed(&b[..6]), &b[6..8], b[8]),
                 };
             }
         }
@@ -283,5 +399,22 @@ fn add_wide_products(sums: &mut [i64], pixel: &[i32], weights: &[i16]) {
                 *sum += i64::from(*value) * i64::from(*weight);
             }
         }
+    }
+}
+
+/// A number of up to eight bytes.
+fn signed(bytes: &[u8]) -> i64 {
+    let whole = bytes.iter().rev().fold(0i64, |sum, b| sum << 8 | i64::from(*b));
+    let unused = 64 - 8 * bytes.len() as u32;
+    whole << unused >> unused
+}
+
+fn channel(bias: i64, multiplier: &[u8], shift: u8) -> Channel {
+    Channel {
+        bias,
+        scale: Scale {
+            multiplier: multiplier.iter().rev().fold(0, |sum, b| sum << 8 | u32::from(*b)),
+            shift: u32::from(shift & 0x3f),
+        },
     }
 }

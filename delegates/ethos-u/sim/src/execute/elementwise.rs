@@ -3,6 +3,7 @@
 use super::Interpreter;
 use crate::arithmetic::{Rounding, Scale};
 use crate::command::{Command, register, wide};
+use crate::container::Product;
 use crate::disassemble::ELEMENTWISE;
 use crate::error::Error;
 use crate::memory::Memory;
@@ -40,11 +41,24 @@ const ALONG_DEPTH: u16 = 4;
 const SWAPPED: u16 = 0x40;
 const SCALAR: u16 = 0x80;
 
+/// Sizes of an operand.
+fn along(broadcast: u16, [height, width, depth]: [usize; 3]) -> [usize; 3] {
+    if broadcast & SCALAR != 0 {
+        return [1, 1, 1];
+    }
+    let one = |bit: u16, size: usize| if broadcast & bit != 0 { 1 } else { size };
+    [
+        one(ALONG_HEIGHT, height),
+        one(ALONG_WIDTH, width),
+        one(ALONG_DEPTH, depth),
+    ]
+}
+
 /// How the two operands of a sum are brought to one scale.
 #[derive(Debug, Clone, Copy)]
 enum Operands {
     Plain,
-    Both(Scale, Scale, Rounding),
+    Both((Scale, Rounding), (Scale, Rounding)),
     First(Scale, Rounding, u32),
     Second(Scale, Rounding, u32),
 }
@@ -53,7 +67,7 @@ impl Operands {
     fn bring(self, a: i64, b: i64) -> (i64, i64) {
         match self {
             Operands::Plain => (a, b),
-            Operands::Both(first, second, rounding) => (first.apply(a, rounding), second.apply(b, rounding)),
+            Operands::Both(first, second) => (first.0.apply(a, first.1), second.0.apply(b, second.1)),
             Operands::First(scale, rounding, shift) => (scale.apply(a, rounding), b << shift),
             Operands::Second(scale, rounding, shift) => (a << shift, scale.apply(b, rounding)),
         }
@@ -68,40 +82,59 @@ impl Interpreter {
         let mode =
             Mode::of(command.parameter()).ok_or_else(|| self.state.error(format!("mode {}", command.parameter())))?;
         let ofm = self.ofm()?;
-        let ifm = self.ifm(ofm.height, ofm.width, ofm.depth)?;
-        self.admit(&[&ifm, &ofm])?;
-        let a = ifm.read(memory)?;
+        let is_u85 = self.config.product == Product::U85;
+        let sizes = [ofm.height, ofm.width, ofm.depth];
+        let first_broadcast = if is_u85 {
+            self.broadcast(register::IFM_BROADCAST)?
+        } else {
+            0
+        };
+        let [a_rows, a_columns, a_depth] = along(first_broadcast, sizes);
+        let ifm = self.ifm(a_rows, a_columns, a_depth)?;
+        self.admit(&[&ofm])?;
         let zero_a = i64::from(self.state.signed(register::IFM_ZERO_POINT)?);
+        let a = match first_broadcast & SCALAR {
+            0 => {
+                self.admit(&[&ifm])?;
+                self.load(&ifm, memory)?
+            }
+            _ => vec![self.scalar()?],
+        };
         let broadcast = if mode.is_unary() {
             SCALAR
         } else {
-            self.state.narrow(register::IFM2_BROADCAST)?
+            self.broadcast(register::IFM2_BROADCAST)?
         };
-        if broadcast & !(ALONG_HEIGHT | ALONG_WIDTH | ALONG_DEPTH | SWAPPED | SCALAR) != 0 {
-            return Err(self.state.error(format!("broadcast {broadcast:#x}")));
-        }
         let (b, [rows, columns, depth], zero_b, bits_b) = match mode.is_unary() {
             true => (vec![0], [1, 1, 1], 0, ifm.bits),
-            false => self.second(broadcast, [ofm.height, ofm.width, ofm.depth], memory)?,
+            false => self.second(broadcast, sizes, memory)?,
         };
         let output = self.output(&ofm)?;
         let operands = match mode {
+            _ if is_u85 => {
+                let first = (self.scale_of(wide::OPA_SCALE)?, self.rounding_of(wide::OPA_SCALE)?);
+                let second = match mode.is_unary() {
+                    true => (Scale::ONE, Rounding::Natural),
+                    false => (self.scale_of(wide::OPB_SCALE)?, self.rounding_of(wide::OPB_SCALE)?),
+                };
+                Operands::Both(first, second)
+            }
             Mode::Add | Mode::Sub if ifm.bits < 32 && bits_b < 32 => self.operands(ifm.bits)?,
             _ => Operands::Plain,
         };
         let scale = if output.one_scale { output.scale } else { Scale::ONE };
         self.counts.elementwise += 1;
-        let mut row = vec![0i32; ofm.depth];
+        let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
         for y in 0..ofm.height {
             for x in 0..ofm.width {
-                let first = &a[(y * ofm.width + x) * ofm.depth..][..ofm.depth];
+                let first = &a[(y.min(a_rows - 1) * a_columns + x.min(a_columns - 1)) * a_depth..][..a_depth];
                 let second = &b[(y.min(rows - 1) * columns + x.min(columns - 1)) * depth..][..depth];
-                for (c, to) in row.iter_mut().enumerate() {
-                    let p = i64::from(first[c]) - zero_a;
+                for c in 0..ofm.depth {
+                    let p = i64::from(first[c.min(a_depth - 1)]) - zero_a;
                     let q = i64::from(second[c.min(depth - 1)]) - zero_b;
                     let (p, q) = operands.bring(p, q);
                     let (p, q) = if broadcast & SWAPPED != 0 { (q, p) } else { (p, q) };
-                    *to = match mode {
+                    results.push(match mode {
                         Mode::Mul => output.finish(p.wrapping_mul(q), scale),
                         Mode::Add => output.finish(p + q, scale),
                         Mode::Sub => output.finish(p - q, scale),
@@ -113,23 +146,44 @@ impl Interpreter {
                         Mode::Clz => output.plain(i64::from((p as i32).leading_zeros())),
                         Mode::Shl => output.plain(i64::from((p as i32).wrapping_shl(q.clamp(0, 31) as u32))),
                         Mode::Shr => output.plain(shifted(p, q, output.rounding())),
-                    };
+                    });
                 }
-                ofm.write(memory, y, x, &row)?;
             }
         }
-        Ok(())
+        self.store(&ofm, memory, &results)
+    }
+
+    /// The bits of a broadcast, in the codes of U55.
+    fn broadcast(&self, register: u16) -> Result<u16, Error> {
+        let bits = self.state.narrow(register)?;
+        let known = match self.config.product {
+            Product::U85 => ALONG_HEIGHT | ALONG_WIDTH | ALONG_DEPTH | 8,
+            _ => ALONG_HEIGHT | ALONG_WIDTH | ALONG_DEPTH | SWAPPED | SCALAR,
+        };
+        match (bits & !known, self.config.product) {
+            (0, Product::U85) if bits & 8 != 0 => Ok(SCALAR),
+            (0, _) => Ok(bits),
+            _ => Err(self.state.error(format!("broadcast {bits:#x}"))),
+        }
+    }
+
+    /// The number in place of a tensor (U85).
+    fn scalar(&self) -> Result<i32, Error> {
+        Ok(self.state.pair(wide::OP_SCALAR)?.1 as i32)
     }
 
     /// The second operand: elements, sizes, zero point, bits.
     fn second(
         &mut self,
         broadcast: u16,
-        [height, width, depth]: [usize; 3],
+        sizes: [usize; 3],
         memory: &Memory<'_>,
     ) -> Result<(Vec<i32>, [usize; 3], i64, u32), Error> {
         let zero = i64::from(self.state.signed(register::IFM2_ZERO_POINT)?);
         let precision = self.state.narrow(register::IFM2_PRECISION)?;
+        if broadcast & SCALAR != 0 && self.config.product == Product::U85 {
+            return Ok((vec![self.scalar()?], [1, 1, 1], zero, self.bits(precision >> 2)?));
+        }
         if broadcast & SCALAR != 0 {
             let value = self.state.narrow(register::IFM2_SCALAR)?;
             let value = if precision & 1 != 0 {
@@ -139,15 +193,10 @@ impl Interpreter {
             };
             return Ok((vec![value], [1, 1, 1], zero, self.bits(precision >> 2)?));
         }
-        let along = |bit: u16, size: usize| if broadcast & bit != 0 { 1 } else { size };
-        let sizes = [
-            along(ALONG_HEIGHT, height),
-            along(ALONG_WIDTH, width),
-            along(ALONG_DEPTH, depth),
-        ];
+        let sizes = along(broadcast, sizes);
         let map = self.ifm2(sizes[0], sizes[1], sizes[2])?;
         self.admit(&[&map])?;
-        Ok((map.read(memory)?, sizes, zero, map.bits))
+        Ok((self.load(&map, memory)?, sizes, zero, map.bits))
     }
 
     fn operands(&self, bits: u32) -> Result<Operands, Error> {
@@ -165,7 +214,10 @@ impl Interpreter {
                         ..scale
                     })
                 };
-                Operands::Both(narrow(wide::OPA_SCALE)?, narrow(wide::OPB_SCALE)?, rounding)
+                Operands::Both(
+                    (narrow(wide::OPA_SCALE)?, rounding),
+                    (narrow(wide::OPB_SCALE)?, rounding),
+                )
             }
             1 => Operands::First(self.scale_of(wide::OPA_SCALE)?, rounding, shift),
             2 => Operands::Second(self.scale_of(wide::OPA_SCALE)?, rounding, shift),

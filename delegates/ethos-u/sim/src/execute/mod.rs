@@ -8,6 +8,8 @@ mod dma;
 mod elementwise;
 mod output;
 mod pool;
+mod resize;
+mod store;
 
 use crate::command::{Command, Commands, operation, register, wide};
 use crate::container::{Config, Product, Stream};
@@ -15,6 +17,7 @@ use crate::error::Error;
 use crate::feature_map::{FeatureMap, Format};
 use crate::memory::Memory;
 use crate::state::State;
+use std::collections::HashMap;
 
 /// What a run may take, against streams that are damaged or made to harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,9 @@ pub struct Counts {
     pub multiplications: u64,
 }
 
+/// Storage of a feature map that one operation hands to the next (U85).
+const CHAINED: u16 = 2;
+
 /// Bytes of tables at the end of the internal memory.
 const TABLES: usize = 2048;
 
@@ -61,6 +67,8 @@ pub struct Interpreter {
     /// The internal memory, of which only the tables at its end are ever read.
     internal: Vec<u8>,
     state: State,
+    /// Results that the next operation takes, by number.
+    chained: HashMap<u8, Vec<i32>>,
     work: u64,
     counts: Counts,
 }
@@ -72,9 +80,13 @@ impl Interpreter {
         Interpreter {
             config,
             limits,
-            // Each core has its own, with the same tables.
-            internal: vec![0; (config.shram_kib as usize / config.cores() * 1024).max(TABLES)],
+            // Each core has its own, with the same tables. On U85 there are only the tables.
+            internal: match config.product {
+                Product::U85 => vec![0; TABLES],
+                _ => vec![0; (config.shram_kib as usize / config.cores() * 1024).max(TABLES)],
+            },
             state: State::new(address_bits),
+            chained: HashMap::new(),
             work: 0,
             counts: Counts::default(),
         }
@@ -106,6 +118,7 @@ impl Interpreter {
                 operation::POOL => self.pool(command, memory)?,
                 operation::ELEMENTWISE => self.elementwise(command, memory)?,
                 operation::DMA_START => self.dma(command, memory)?,
+                operation::RESIZE if self.config.product == Product::U85 => self.resize(command, memory)?,
                 operation::IRQ | operation::DMA_WAIT | operation::KERNEL_WAIT | operation::PMU_MASK => {}
                 _ => return Err(self.unknown(command)),
             }
@@ -152,6 +165,20 @@ impl Interpreter {
             self.spend(Some(elements as u64))?;
         }
         Ok(())
+    }
+
+    /// The elements of an input.
+    fn load(&self, map: &FeatureMap, memory: &Memory<'_>) -> Result<Vec<i32>, Error> {
+        if !map.chained {
+            return map.read(memory);
+        }
+        match self.chained.get(&map.region) {
+            Some(values) if Some(values.len()) == map.elements() => Ok(values.clone()),
+            Some(values) => Err(self
+                .state
+                .error(format!("a chained input of {} elements", values.len()))),
+            None => Err(self.state.error(format!("nothing was chained as {}", map.region))),
+        }
     }
 
     fn format(&self, precision: u16) -> Result<Format, Error> {
@@ -203,7 +230,11 @@ impl Interpreter {
 
     /// The output.
     fn ofm(&self) -> Result<FeatureMap, Error> {
-        let precision = self.state.narrow(register::OFM_PRECISION)?;
+        let mut precision = self.state.narrow(register::OFM_PRECISION)?;
+        if self.config.product != Product::U85 {
+            // Its highest bits are the rounding there.
+            precision &= 0x3fff;
+        }
         let height = self.state.size(register::OFM_HEIGHT_M1)?;
         let width = self.state.size(register::OFM_WIDTH_M1)?;
         let depth = self.state.size(register::OFM_DEPTH_M1)?;
@@ -229,9 +260,27 @@ impl Interpreter {
     ) -> Result<FeatureMap, Error> {
         let state = &self.state;
         let format = self.format(precision)?;
+        let storage = if self.config.product == Product::U85 {
+            precision >> 14
+        } else {
+            0
+        };
+        if storage == 1 {
+            return Err(state.error("three tiles in a column"));
+        }
+        if storage == CHAINED {
+            // It is never in memory: its region is the number of a buffer between two operations.
+            return Ok(FeatureMap::between(
+                state.narrow(region)? as u8,
+                self.bits(bits)?,
+                precision & 1 != 0,
+                [height, width, depth],
+            ));
+        }
         let bases = [0, 1, 2, 3].map(|tile| state.address_or_zero(base + tile));
         state.address(base)?;
         Ok(FeatureMap {
+            chained: false,
             region: state.narrow(region)? as u8,
             bases,
             stride_x: state.stride(stride_x)?,

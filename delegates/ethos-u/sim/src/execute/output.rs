@@ -3,6 +3,7 @@
 use super::{Interpreter, TABLES};
 use crate::arithmetic::{Rounding, Scale};
 use crate::command::{register, wide};
+use crate::container::Product;
 use crate::error::Error;
 use crate::feature_map::FeatureMap;
 
@@ -12,6 +13,9 @@ pub(super) struct Channel {
     pub bias: i64,
     pub scale: Scale,
 }
+
+/// A code that no register has: nothing is clipped but what does not fit 32 bits.
+const NO_CLIP: u16 = 0x10;
 
 /// A table of the internal memory.
 enum Table {
@@ -80,16 +84,25 @@ impl Interpreter {
     pub(super) fn output(&self, ofm: &FeatureMap) -> Result<Output, Error> {
         let state = &self.state;
         let precision = state.narrow(register::OFM_PRECISION)?;
-        let rounding =
-            Rounding::of(precision >> 14).ok_or_else(|| state.error(format!("rounding {}", precision >> 14)))?;
         let one_scale = precision & 0x100 != 0;
-        let activation = state.narrow(register::ACTIVATION)?;
-        let table = match activation & 0xfff {
-            0 => None,
-            code @ 16..24 => Some(self.table(usize::from(code - 16), ofm)?),
-            other => return Err(state.error(format!("activation {other}"))),
+        let is_u85 = self.config.product == Product::U85;
+        let rounding = match is_u85 {
+            true => self.rounding_of(wide::OFM_SCALE)?,
+            false => {
+                Rounding::of(precision >> 14).ok_or_else(|| state.error(format!("rounding {}", precision >> 14)))?
+            }
         };
-        let whole = match (activation >> 12, ofm.bits, ofm.signed) {
+        let activation = state.narrow(register::ACTIVATION)?;
+        let (table, range) = match is_u85 {
+            true => self.activation_u85(activation, ofm)?,
+            false => match activation & 0xfff {
+                0 => (None, activation >> 12),
+                code @ 16..24 => (Some(self.table(usize::from(code - 16), ofm)?), activation >> 12),
+                other => return Err(state.error(format!("activation {other}"))),
+            },
+        };
+        let whole = match (range, ofm.bits, ofm.signed) {
+            (NO_CLIP, _, _) => (i64::from(i32::MIN), i64::from(i32::MAX)),
             (0, 8, true) | (3, ..) => (-128, 127),
             (0, 8, false) | (2, ..) => (0, 255),
             (0, 16, true) | (5, ..) => (-32768, 32767),
@@ -133,6 +146,29 @@ impl Interpreter {
         })
     }
 
+    /// How a scale of U85 rounds.
+    pub(super) fn rounding_of(&self, opcode: u16) -> Result<Rounding, Error> {
+        let (parameter, _) = self.state.pair(opcode)?;
+        Rounding::of_scale(parameter).ok_or_else(|| {
+            let (mode, doubled) = (parameter >> 13, parameter >> 6 & 0x1f);
+            self.state.error(format!("rounding {mode}, doubled at {doubled}"))
+        })
+    }
+
+    /// The table of an activation of U85, and the range that is clipped to before it, in the codes of U55.
+    fn activation_u85(&self, activation: u16, ofm: &FeatureMap) -> Result<(Option<Table>, u16), Error> {
+        let (function, number) = (activation & 0x1f, usize::from(activation >> 5 & 7));
+        let clips = activation & 0x1000 == 0;
+        Ok(match function {
+            0 if clips => (None, 0),
+            0 if ofm.bits == 32 => (None, NO_CLIP),
+            1 => (Some(self.table(number, ofm)?), 2),
+            4 | 7 => (Some(self.table(number, ofm)?), 3),
+            8 => (Some(self.table(number, ofm)?), 5),
+            other => return Err(self.state.error(format!("activation {other}, clip {clips}"))),
+        })
+    }
+
     /// A table, with entries of the output's type.
     fn table(&self, number: usize, ofm: &FeatureMap) -> Result<Table, Error> {
         let tables = &self.internal[self.internal.len() - TABLES..];
@@ -156,6 +192,9 @@ impl Interpreter {
             _ => i32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         };
         let signed = self.state.narrow(register::IFM_PRECISION)? & 1 != 0;
+        if ofm.bits == 64 {
+            return Err(self.state.error("a table of 64 bits"));
+        }
         Ok(Table::Plain {
             entries: bytes.chunks_exact(size).map(entry).collect(),
             signed,

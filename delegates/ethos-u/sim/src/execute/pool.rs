@@ -3,7 +3,9 @@
 use super::{Interpreter, Window};
 use crate::arithmetic::{Rounding, Scale};
 use crate::command::{Command, register};
+use crate::container::Product;
 use crate::error::Error;
+use crate::feature_map::FeatureMap;
 use crate::memory::Memory;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,18 +13,28 @@ enum Mode {
     Max,
     Average,
     ReduceSum,
+    Sum,
+    None,
+    Min,
 }
 
 impl Interpreter {
     pub(super) fn pool(&mut self, command: Command, memory: &mut Memory<'_>) -> Result<(), Error> {
         self.state.begin(command.offset, "POOL");
+        let is_u85 = self.config.product == Product::U85;
         let mode = match command.parameter() {
             0 => Mode::Max,
             1 => Mode::Average,
             2 => Mode::ReduceSum,
+            3 if is_u85 => Mode::Sum,
+            4 if is_u85 => Mode::None,
+            5 if is_u85 => Mode::Min,
             other => return Err(self.state.error(format!("mode {other}"))),
         };
         let ofm = self.ofm()?;
+        if mode == Mode::None {
+            return self.no_pool(&ofm, memory);
+        }
         let window = Window::of(&self.state)?;
         let (height, width) = window
             .input(ofm.height, ofm.width)
@@ -40,15 +52,23 @@ impl Interpreter {
         let per_output = (window.rows * window.columns) as u64 * if mode == Mode::ReduceSum { depth as u64 } else { 1 };
         self.spend(elements.and_then(|n| n.checked_mul(per_output)))?;
         let zero = i64::from(self.state.signed(register::IFM_ZERO_POINT)?);
-        let values = ifm.read(memory)?;
+        let values = self.load(&ifm, memory)?;
+        let beginning = self.beginning(&ofm, memory)?;
+        if beginning.is_some() && mode != Mode::Sum {
+            return Err(self.state.error("a second input of a pool"));
+        }
         let output = self.output(&ofm)?;
         self.counts.pools += 1;
-        let mut row = vec![0i32; ofm.depth];
+        let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
         let mut sums = vec![0i64; ofm.depth];
         for y in 0..ofm.height {
             for x in 0..ofm.width {
                 let mut count = 0i64;
-                sums.fill(if mode == Mode::Max { i64::MIN } else { 0 });
+                sums.fill(match mode {
+                    Mode::Max => i64::MIN,
+                    Mode::Min => i64::MAX,
+                    _ => 0,
+                });
                 for ky in 0..window.rows {
                     for kx in 0..window.columns {
                         let iy = (y * window.stride_y + ky * window.dilation_y).checked_sub(window.top);
@@ -63,8 +83,12 @@ impl Interpreter {
                                 let sum: i64 = pixel.iter().map(|v| i64::from(*v) - zero).sum();
                                 sums.iter_mut().for_each(|s| *s += sum);
                             }
-                            Mode::Average => {
+                            Mode::Average | Mode::Sum | Mode::None => {
                                 sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += i64::from(*v) - zero);
+                            }
+                            Mode::Min => {
+                                let pairs = sums.iter_mut().zip(pixel);
+                                pairs.for_each(|(s, v)| *s = (*s).min(i64::from(*v) - zero));
                             }
                             Mode::Max => {
                                 sums.iter_mut()
@@ -77,19 +101,38 @@ impl Interpreter {
                 if count == 0 {
                     return Err(self.state.error("a window that covers padding only"));
                 }
-                for (to, sum) in row.iter_mut().zip(&sums) {
-                    // Windows that padding cuts have fewer elements: these are counted here, and not in the scale.
-                    let sum = if mode == Mode::Average && window.is_padded() {
-                        mean(*sum, count)
-                    } else {
-                        *sum
-                    };
-                    *to = output.finish(sum, if output.one_scale { output.scale } else { Scale::ONE });
+                if let Some(beginning) = &beginning {
+                    let pixel = &beginning[results.len()..][..ofm.depth];
+                    sums.iter_mut()
+                        .zip(pixel)
+                        .for_each(|(sum, first)| *sum += i64::from(*first));
                 }
-                ofm.write(memory, y, x, &row)?;
+                // Windows that padding cuts have fewer elements: these are counted here, and not in the scale. U85 always counts.
+                let counts = mode == Mode::Average && (is_u85 || window.is_padded());
+                let scale = if output.one_scale { output.scale } else { Scale::ONE };
+                results.extend(sums.iter().map(|sum| {
+                    let sum = if counts { mean(*sum, count) } else { *sum };
+                    output.finish(sum, scale)
+                }));
             }
         }
-        Ok(())
+        self.store(&ofm, memory, &results)
+    }
+
+    /// No input: what the sums begin with, scaled; or the zero point everywhere.
+    fn no_pool(&mut self, ofm: &FeatureMap, memory: &mut Memory<'_>) -> Result<(), Error> {
+        self.admit(&[ofm])?;
+        let sums = match self.beginning(ofm, memory)? {
+            Some(sums) => sums,
+            None => vec![0; ofm.elements().unwrap_or(0)],
+        };
+        let output = self.output(ofm)?;
+        self.counts.pools += 1;
+        let results: Vec<i32> = sums
+            .iter()
+            .map(|sum| output.finish(i64::from(*sum), output.scale))
+            .collect();
+        self.store(ofm, memory, &results)
     }
 }
 
