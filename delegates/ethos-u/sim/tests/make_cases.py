@@ -5,7 +5,8 @@
 
 Needs `ethos-u-vela` 5.2.0, `tosa-tools` 2026.8.0 and numpy (`cargo xtask provision ethos-u`). A case is a file of the blocks that ExecuTorch
 writes around Vela's output (`vela_bin_stream`), with blocks of its own behind: `fast_size`, `graph` (the TOSA file's SHA-256), and for each set of
-inputs `given`, `expected`: all inputs, and all outputs, one after the other. Every output has many distinct values, or the case is refused.
+inputs `given`, `expected`: all inputs, and all outputs, one after the other. Every output has many distinct values, or the case is refused. Cases
+that begin with `large-` are made when they are named, and are not kept.
 """
 
 import argparse
@@ -375,6 +376,25 @@ resize_case("resize-nearest-2x", tosa.ResizeMode.NEAREST, [4, 2, 4, 2], [0, 0], 
 resize_case("resize-bilinear-2x", tosa.ResizeMode.BILINEAR, [4, 2, 4, 2], [0, 0], [2, 2], [10, 12])
 
 
+conv_case("conv-zero-points", [1, 6, 6, 10], 12, (3, 3), zero=-100, out_zero=90)
+conv_case("conv-2x2-even", [1, 8, 8, 6], 10, (2, 2), stride=(2, 2))
+conv_case("conv-1x1-stride-2", [1, 9, 9, 20], 12, (1, 1), stride=(2, 2))
+conv_case("conv-3x5-stride-1x2", [1, 10, 13, 6], 7, (3, 5), stride=(1, 2), pad=(1, 1, 2, 2))
+conv_case("conv-one-channel", [1, 10, 10, 1], 1, (3, 3), pad=(1, 1, 1, 1))
+conv_case("conv-int16-stride-2", [1, 9, 9, 12], 8, (3, 3), D.INT16, stride=(2, 2), pad=(1, 1, 1, 1))
+conv_case("conv-300-channels", [1, 3, 3, 300], 16, (1, 1))
+conv_case("depthwise-7x7", [1, 14, 14, 12], 1, (7, 7), pad=(3, 3, 3, 3), depthwise=True)
+conv_case("depthwise-9x9", [1, 18, 18, 5], 1, (9, 9), pad=(4, 4, 4, 4), depthwise=True)
+conv_case("depthwise-stride-3", [1, 12, 12, 9], 1, (3, 3), stride=(3, 3), depthwise=True)
+conv_case("depthwise-64", [1, 8, 8, 64], 1, (3, 3), pad=(1, 1, 1, 1), depthwise=True, zero=-128)
+pool_case("max-pool-3x2", [1, 9, 8, 5], (3, 2), (1, 2), (0, 0, 0, 0), False)
+pool_case("avg-pool-3x3-stride-2", [1, 9, 9, 7], (3, 3), (2, 2), (1, 1, 1, 1), True, zero=9)
+pool_case("avg-pool-1x5", [1, 4, 20, 6], (1, 5), (1, 5), (0, 0, 0, 0), True)
+binary_case("sub-int16", OP.SUB, "SubAttribute", NHWC, NHWC, D.INT16)
+binary_case("add-scales", OP.ADD, "AddAttribute", NHWC, NHWC, scales=(0.01, 3.7, 0.3), zeros=(-128, 127, -100))
+binary_case("mul-saturates", OP.MUL, "MulAttribute", NHWC, NHWC, scales=(1, 1, 3.0))
+
+
 # Nets ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -400,6 +420,93 @@ def _(net):
         x, shape = net.conv(x, shape, 1, (3, 3), pad=(1, 1, 1, 1), zero=-5, depthwise=True, gain=2.0)
         x, shape = net.conv(clamp(net, x, shape, -5, 127), shape, 24, (1, 1), zero=-5, gain=2.0)
     net.output(x)
+
+
+@case("net-attention")
+def _(net):
+    """One head: products, a softmax of tables and sums as frameworks lower it, and a sum with the input."""
+    rows, depth = 9, 16
+    x = net.input([1, rows, depth])
+
+    def linear(x, zero, gain):
+        weights = net.const([depth, 1, 1, depth], D.INT8, net.random.integers(-127, 128, [depth, 1, 1, depth]))
+        bias = net.const([depth], D.INT32, net.random.integers(-999, 999, depth))
+        flat = net.add(OP.RESHAPE, [x, net.shape([1, rows, 1, depth])], [1, rows, 1, depth], D.INT8, "ReshapeAttribute")
+        inputs = [flat, weights, bias, net.zero(D.INT8, zero), net.zero(D.INT8, 0)]
+        arguments = [[0] * 4, [1, 1], [1, 1], False, D.INT32]
+        y = net.add(OP.CONV2D, inputs, [1, rows, 1, depth], D.INT32, "Conv2dAttribute", *arguments)
+        y = net.rescale(y, [1, rows, 1, depth], D.INT32, D.INT8, gain / (74 * depth**0.5), 0, 0)
+        return net.add(OP.RESHAPE, [y, net.shape([1, rows, depth])], [1, rows, depth], D.INT8, "ReshapeAttribute")
+
+    def matmul(a, b, shape, scale, zero_a=0, zero_out=0):
+        inputs = [a, b, net.zero(D.INT8, zero_a), net.zero(D.INT8, 0)]
+        y = net.add(OP.MATMUL, inputs, shape, D.INT32, "MatMulAttribute")
+        return net.rescale(y, shape, D.INT32, D.INT8, scale, 0, zero_out)
+
+    q, k, v = (linear(x, 3, 0.5) for _ in range(3))
+    k = net.add(OP.TRANSPOSE, [k], [1, depth, rows], D.INT8, "TransposeAttribute", [0, 2, 1])
+    scores, one = [1, rows, rows], [1, rows, 1]
+    s = matmul(q, k, scores, 0.004)
+    top = net.add(OP.REDUCE_MAX, [s], one, D.INT8, "ReduceMaxAttribute", 2, tosa.NanPropagationMode.PROPAGATE)
+    wide = net.rescale(s, scores, D.INT8, D.INT32, 1.0)
+    top = net.rescale(top, one, D.INT8, D.INT32, 1.0)
+    below = net.add(OP.SUB, [wide, top], scores, D.INT32, "SubAttribute")
+    below = net.rescale(below, scores, D.INT32, D.INT8, 1.0, 0, 127)
+    exponents = numpy.round(255 * numpy.exp((numpy.arange(256) - 255) / 30)).astype(int) - 128
+    powers = table(net, below, scores, exponents.astype(numpy.int8))
+    total = net.rescale(powers, scores, D.INT8, D.INT32, 1.0, -128)
+    total = net.add(OP.REDUCE_SUM, [total], one, D.INT32, "ReduceSumAttribute", 2)
+    total = net.rescale(total, one, D.INT32, D.INT8, 1 / 9, 0, -128)
+    inverse = numpy.round(255 * 28 / numpy.maximum(numpy.arange(256), 28)).astype(int) - 128
+    inverse = table(net, total, one, inverse.astype(numpy.int8))
+    a = net.rescale(powers, scores, D.INT8, D.INT32, 1.0, -128)
+    b = net.rescale(inverse, one, D.INT8, D.INT32, 1.0, -128)
+    shares = net.add(OP.MUL, [a, b, net.zero(D.INT8, 0)], scores, D.INT32, "MulAttribute")
+    shares = net.rescale(shares, scores, D.INT32, D.INT8, 1 / 255, 0, -128)
+    y = matmul(shares, v, [1, rows, depth], 0.004, zero_a=-128)
+    y = linear(y, 0, 1.0)
+    a = net.rescale(x, [1, rows, depth], D.INT8, D.INT32, 1 << 20, 3, 0, DOUBLE)
+    b = net.rescale(y, [1, rows, depth], D.INT8, D.INT32, 0.5 * (1 << 20), 0, 0, DOUBLE)
+    y = net.add(OP.ADD, [a, b], [1, rows, depth], D.INT32, "AddAttribute")
+    net.output(net.rescale(y, [1, rows, depth], D.INT32, D.INT8, 0.6 / (1 << 20), 0, 1))
+
+
+def mobilenet(net, size):
+    """MobileNetV2 in its widths and depths, with random weights and scales that keep its values alive."""
+    x, shape = net.conv(net.input([1, size, size, 3]), [1, size, size, 3], 32, (3, 3), stride=(2, 2), pad=(0, 1, 0, 1))
+    blocks = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    for expand, channels, count, stride in blocks:
+        for step in range(count):
+            y, out = x, shape
+            if expand > 1:
+                y, out = net.conv(clamp(net, y, out, -128, 127), out, out[3] * expand, (1, 1), zero=-5, gain=2.0)
+            once = stride if step == 0 else 1
+            pad = (1, 1, 1, 1) if once == 1 else (0, 1, 0, 1)
+            y = clamp(net, y, out, -5, 127)
+            y, out = net.conv(y, out, 1, (3, 3), stride=(once, once), pad=pad, zero=-5, depthwise=True, gain=2.0)
+            y, out = net.conv(clamp(net, y, out, -5, 127), out, channels, (1, 1), zero=-5, gain=2.0)
+            if step > 0:
+                a = net.rescale(x, out, D.INT8, D.INT32, 1 << 20, -5, 0, DOUBLE)
+                b = net.rescale(y, out, D.INT8, D.INT32, 1 << 20, -5, 0, DOUBLE)
+                y = net.add(OP.ADD, [a, b], out, D.INT32, "AddAttribute")
+                y = net.rescale(y, out, D.INT32, D.INT8, 0.7 / (1 << 20), 0, -5, SINGLE)
+            x, shape = y, out
+    x, shape = net.conv(x, shape, 1280, (1, 1), zero=-5, gain=2.0)
+    inputs = [clamp(net, x, shape, -5, 127), net.zero(D.INT8, -5), net.zero(D.INT8, -5)]
+    window = [[shape[1], shape[2]], [1, 1], [0, 0, 0, 0], D.INT32]
+    x = net.add(OP.AVG_POOL2D, inputs, [1, 1, 1, 1280], D.INT8, "AvgPool2dAttribute", *window)
+    x, _ = net.conv(x, [1, 1, 1, 1280], 1000, (1, 1), zero=-5, gain=6.0)
+    net.output(x)
+
+
+@case("large-mobilenet-v2-96")
+def _(net):
+    mobilenet(net, 96)
+
+
+@case("large-mobilenet-v2-224")
+def _(net):
+    mobilenet(net, 224)
 
 
 # -----------------------------------------------------------------------------------------------------------------------------------
@@ -489,7 +596,8 @@ def main():
     failed = 0
     for target in given.target or TARGETS:
         (given.out / target).mkdir(parents=True, exist_ok=True)
-        for name in fnmatch.filter(CASES, given.only):
+        names = fnmatch.filter(CASES, given.only)
+        for name in names if given.only != "*" else [name for name in names if not name.startswith("large-")]:
             with tempfile.TemporaryDirectory() as temporary:
                 folder = given.keep or pathlib.Path(temporary)
                 folder.mkdir(parents=True, exist_ok=True)

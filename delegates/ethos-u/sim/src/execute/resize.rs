@@ -58,7 +58,7 @@ impl Interpreter {
             let (y0, y1, dy) = down.at(y);
             for x in 0..ofm.width {
                 let (x0, x1, dx) = across.at(x);
-                let pixel = |y: usize, x: usize| &values[(y * width + x) * ofm.depth..][..ofm.depth];
+                let pixel = |y: usize, x: usize| (y * width + x) * ofm.depth;
                 let corners = [pixel(y0, x0), pixel(y0, x1), pixel(y1, x0), pixel(y1, x1)];
                 let near = usize::from(2 * dy >= down.numerator) * 2 + usize::from(2 * dx >= across.numerator);
                 let parts = [
@@ -68,7 +68,7 @@ impl Interpreter {
                     dy * dx,
                 ];
                 for c in 0..ofm.depth {
-                    let corner = |i: usize| i64::from(corners[i][c]) - zero;
+                    let corner = |i: usize| i64::from(values[corners[i] + c]) - zero;
                     let sum: i64 = match bilinear {
                         true => (0..4).map(|i| parts[i] * corner(i)).sum(),
                         false => corner(near),
