@@ -278,6 +278,22 @@ pub fn blocks(bytes: &[u8]) -> Result<Vec<Block<'_>>, Error> {
     }
 }
 
+/// Writes blocks as a `vela_bin_stream`, with its end marks. Names have at most 16 bytes; longer ones are cut.
+pub fn write_blocks(blocks: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let ends = [("vela_bin_stream", &[][..]), ("vela_end_stream", &[][..])];
+    for (name, data) in ends[..1].iter().chain(blocks).chain(&ends[1..]) {
+        let mut header = [0; BLOCK_HEADER];
+        let length = name.len().min(16);
+        header[..length].copy_from_slice(&name.as_bytes()[..length]);
+        header[16..20].copy_from_slice(&(data.len() as u32).to_le_bytes());
+        out.extend(header);
+        out.extend(*data);
+        out.resize(out.len().next_multiple_of(16), 0);
+    }
+    out
+}
+
 /// An input or output of a `vela_bin_stream`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Io {
@@ -349,18 +365,7 @@ mod tests {
 
     #[test]
     fn blocks_are_named_and_bounded() {
-        let block = |name: &str, data: &[u8]| {
-            let mut bytes = name.as_bytes().to_vec();
-            bytes.resize(16, 0);
-            bytes.extend((data.len() as u32).to_le_bytes());
-            bytes.resize(32, 0);
-            bytes.extend(data);
-            bytes.resize(bytes.len().next_multiple_of(16), 0);
-            bytes
-        };
-        let mut bytes = block("vela_bin_stream", &[]);
-        bytes.extend(block("scratch_size", &[1, 2, 3, 4]));
-        bytes.extend(block("vela_end_stream", &[]));
+        let bytes = write_blocks(&[("scratch_size", &[1, 2, 3, 4])]);
         let found = blocks(&bytes).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].name, found[0].data), ("scratch_size", &[1, 2, 3, 4][..]));
