@@ -3,8 +3,8 @@
 /// How a scaled number is rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rounding {
-    /// As TFLite's kernels do: twice, where the shift is more than 31.
-    Double,
+    /// As TFLite's kernels do: twice, where the shift is more than 31; less by so many bits as the number was shifted to the left before.
+    Double(u32),
     /// Towards zero.
     Truncate,
     /// A half is added, and the rest cut off.
@@ -19,7 +19,7 @@ impl Rounding {
     /// The two highest bits of a precision register (U55 and U65).
     pub fn of(code: u16) -> Option<Rounding> {
         match code {
-            0 => Some(Rounding::Double),
+            0 => Some(Rounding::Double(0)),
             1 => Some(Rounding::Truncate),
             2 => Some(Rounding::Natural),
             _ => None,
@@ -29,7 +29,7 @@ impl Rounding {
     /// The bits above those of the shift in a scale's parameter (U85).
     pub fn of_scale(parameter: u16) -> Option<Rounding> {
         match (parameter >> 13, parameter >> 6 & 0x1f) {
-            (0, 0) => Some(Rounding::Double),
+            (0, bits @ 0..=30) => Some(Rounding::Double(u32::from(bits))),
             (1, _) => Some(Rounding::Natural),
             (3, _) => Some(Rounding::Symmetric),
             (4, _) => Some(Rounding::Truncate),
@@ -71,11 +71,11 @@ impl Scale {
                 if product < 0 { -magnitude } else { magnitude }
             }
             Rounding::Floor => product >> self.shift,
-            Rounding::Double => {
-                let first = match (self.shift > 31, product >= 0) {
+            Rounding::Double(before) => {
+                let first = match (self.shift > 31 - before, product >= 0) {
                     (false, _) => 0,
-                    (true, true) => 1i128 << 30,
-                    (true, false) => -(1i128 << 30),
+                    (true, true) => 1i128 << (30 - before),
+                    (true, false) => -(1i128 << (30 - before)),
                 };
                 (product + first + half) >> self.shift
             }
@@ -93,7 +93,7 @@ mod tests {
             multiplier: 1,
             shift: 1,
         };
-        let all = |value| [Rounding::Natural, Rounding::Truncate, Rounding::Double].map(|r| half.apply(value, r));
+        let all = |value| [Rounding::Natural, Rounding::Truncate, Rounding::Double(0)].map(|r| half.apply(value, r));
         assert_eq!(all(3), [2, 1, 2]);
         assert_eq!(all(-3), [-1, -1, -1]);
         assert_eq!(all(-1), [0, 0, 0]);
@@ -116,7 +116,7 @@ mod tests {
             shift: 32,
         };
         assert_eq!(scale.apply(1, Rounding::Natural), 0);
-        assert_eq!(scale.apply(1, Rounding::Double), 1);
-        assert_eq!(scale.apply(-1, Rounding::Double), 0);
+        assert_eq!(scale.apply(1, Rounding::Double(0)), 1);
+        assert_eq!(scale.apply(-1, Rounding::Double(0)), 0);
     }
 }

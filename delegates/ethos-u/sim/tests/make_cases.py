@@ -526,8 +526,8 @@ def elements(net):
     return arrays
 
 
-def compile_case(name, graph, target, folder):
-    source = folder / f"{name}.tosa"
+def compile_case(name, graph, target, folder, ending=".tosa"):
+    source = folder / f"{name}{ending}"
     source.write_bytes(graph)
     command = [str(pathlib.Path(sys.executable).parent / "vela"), str(source), "--accelerator-config", target]
     configs = {
@@ -557,11 +557,8 @@ def tensors(data, kind):
     return packed
 
 
-def write_case(name, target, folder):
-    net = Net(name)
-    CASES[name](net)
-    graph = net.finish()
-    data = compile_case(name, graph, target, folder)
+def file(graph, data, sets):
+    """The blocks of a case: Vela's output, and sets of inputs with what is expected of them."""
     blocks = [
         block("vela_bin_stream", b""),
         block("cmd_data", raw(data["cmd_data"])),
@@ -572,11 +569,7 @@ def write_case(name, target, folder):
         block("fast_size", struct.pack("<I", int(data["scratch_fast_shape"][0]))),
         block("graph", hashlib.sha256(graph).hexdigest().encode()),
     ]
-    for _ in range(SETS):
-        given = elements(net)
-        results, status = tosa_reference_model.run(graph, given)
-        if "VALID" not in str(status):
-            raise RuntimeError(f"the reference model says {status}")
+    for given, results in sets:
         distinct = min(len(numpy.unique(result)) for result in results)
         if distinct < min(7, results[0].size):
             raise RuntimeError(f"only {distinct} distinct values: the case would show nothing")
@@ -586,29 +579,44 @@ def write_case(name, target, folder):
     return b"".join(blocks)
 
 
-def main():
+def write_case(name, target, folder):
+    net = Net(name)
+    CASES[name](net)
+    graph = net.finish()
+    data = compile_case(name, graph, target, folder)
+    sets = []
+    for _ in range(SETS):
+        given = elements(net)
+        results, status = tosa_reference_model.run(graph, given)
+        if "VALID" not in str(status):
+            raise RuntimeError(f"the reference model says {status}")
+        sets.append((given, results))
+    return file(graph, data, sets)
+
+
+def main(cases=CASES, write=write_case, folder="cases"):
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="*")
     parser.add_argument("--target", action="append")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "cases")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / folder)
     parser.add_argument("--keep", type=pathlib.Path)
     given = parser.parse_args()
     failed = 0
     for target in given.target or TARGETS:
         (given.out / target).mkdir(parents=True, exist_ok=True)
-        names = fnmatch.filter(CASES, given.only)
+        names = fnmatch.filter(cases, given.only)
         for name in names if given.only != "*" else [name for name in names if not name.startswith("large-")]:
             with tempfile.TemporaryDirectory() as temporary:
-                folder = given.keep or pathlib.Path(temporary)
-                folder.mkdir(parents=True, exist_ok=True)
+                temporary = given.keep or pathlib.Path(temporary)
+                temporary.mkdir(parents=True, exist_ok=True)
                 try:
-                    content = write_case(name, target, folder)
+                    content = write(name, target, temporary)
                 except Exception as error:
                     failed += 1
                     print(f"{target} {name}: {type(error).__name__}: {error}", file=sys.stderr)
                     continue
                 (given.out / target / f"{name}.vela").write_bytes(content)
-    print(f"{len(CASES)} cases; {failed} could not be made", file=sys.stderr)
+    print(f"{len(cases)} cases; {failed} could not be made", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -17,14 +17,6 @@ const CHANNEL: usize = 10;
 const FAST: u16 = 1;
 const SPARSE: u16 = 0x10;
 
-/// An input with its zero point taken off, and enlarged where the operation says so.
-struct Input {
-    height: usize,
-    width: usize,
-    depth: usize,
-    values: Vec<i32>,
-}
-
 impl Interpreter {
     pub(super) fn conv(&mut self, command: Command, memory: &mut Memory<'_>, depthwise: bool) -> Result<(), Error> {
         let name = if depthwise { "DEPTHWISE" } else { "CONV" };
@@ -36,7 +28,11 @@ impl Interpreter {
         };
         let ofm = self.ofm()?;
         let window = Window::of(&self.state)?;
-        let input = self.enlarged(&ofm, &window, depthwise, memory)?;
+        let depth = self.state.size(register::IFM_DEPTH_M1)?;
+        if depthwise && depth != ofm.depth {
+            return Err(self.state.error(format!("{depth} channels become {}", ofm.depth)));
+        }
+        let input = self.input(&ofm, &window, depth, memory)?;
         let channels = input.depth;
         let per_output = (window.rows * window.columns) as u64 * if depthwise { 1 } else { channels as u64 };
         let products = ofm.elements().and_then(|n| (n as u64).checked_mul(per_output));
@@ -134,60 +130,6 @@ impl Interpreter {
 
     fn ifm_bits(&self) -> Result<u32, Error> {
         self.bits(self.state.narrow(register::IFM_PRECISION)? >> 2)
-    }
-
-    fn enlarged(
-        &mut self,
-        ofm: &FeatureMap,
-        window: &Window,
-        depthwise: bool,
-        memory: &Memory<'_>,
-    ) -> Result<Input, Error> {
-        let (height, width) = window
-            .input(ofm.height, ofm.width)
-            .ok_or_else(|| self.state.error("more padding than the window covers"))?;
-        let depth = self.state.size(register::IFM_DEPTH_M1)?;
-        if depthwise && depth != ofm.depth {
-            return Err(self.state.error(format!("{depth} channels become {}", ofm.depth)));
-        }
-        let mode = self.state.or_zero(register::IFM_UPSCALE);
-        if mode > 2 {
-            return Err(self.state.error(format!("upscale mode {mode}")));
-        }
-        let (rows, columns) = if mode == 0 {
-            (height, width)
-        } else {
-            (height.div_ceil(2), width.div_ceil(2))
-        };
-        let ifm = self.ifm(rows, columns, depth)?;
-        let whole = FeatureMap {
-            height,
-            width,
-            ..ifm.clone()
-        };
-        self.admit(&[&whole])?;
-        let zero = self.state.signed(register::IFM_ZERO_POINT)?;
-        let mut values = self.load(&ifm, memory)?;
-        values.iter_mut().for_each(|v| *v = v.wrapping_sub(zero));
-        if mode != 0 {
-            let mut large = vec![0; height * width * depth];
-            for y in 0..height {
-                for x in 0..width {
-                    if mode == 2 && (y % 2 == 1 || x % 2 == 1) {
-                        continue;
-                    }
-                    let (to, from) = ((y * width + x) * depth, (y / 2 * columns + x / 2) * depth);
-                    large[to..to + depth].copy_from_slice(&values[from..from + depth]);
-                }
-            }
-            values = large;
-        }
-        Ok(Input {
-            height,
-            width,
-            depth,
-            values,
-        })
     }
 
     /// Weights `[row][column][input channel][output channel]`.

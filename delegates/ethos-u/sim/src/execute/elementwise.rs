@@ -59,6 +59,8 @@ fn along(broadcast: u16, [height, width, depth]: [usize; 3]) -> [usize; 3] {
 enum Operands {
     Plain,
     Both((Scale, Rounding), (Scale, Rounding)),
+    /// One for numbers from 0 on, one for those below (U85).
+    BySign((Scale, Rounding), (Scale, Rounding)),
     First(Scale, Rounding, u32),
     Second(Scale, Rounding, u32),
 }
@@ -68,6 +70,10 @@ impl Operands {
         match self {
             Operands::Plain => (a, b),
             Operands::Both(first, second) => (first.0.apply(a, first.1), second.0.apply(b, second.1)),
+            Operands::BySign(above, below) => {
+                let (scale, rounding) = if a >= 0 { above } else { below };
+                (scale.apply(a, rounding), b)
+            }
             Operands::First(scale, rounding, shift) => (scale.apply(a, rounding), b << shift),
             Operands::Second(scale, rounding, shift) => (a << shift, scale.apply(b, rounding)),
         }
@@ -113,16 +119,25 @@ impl Interpreter {
         let operands = match mode {
             _ if is_u85 => {
                 let first = (self.scale_of(wide::OPA_SCALE)?, self.rounding_of(wide::OPA_SCALE)?);
-                let second = match mode.is_unary() {
-                    true => (Scale::ONE, Rounding::Natural),
-                    false => (self.scale_of(wide::OPB_SCALE)?, self.rounding_of(wide::OPB_SCALE)?),
+                let second = match mode {
+                    Mode::Abs | Mode::Clz => (Scale::ONE, Rounding::Natural),
+                    _ => (self.scale_of(wide::OPB_SCALE)?, self.rounding_of(wide::OPB_SCALE)?),
                 };
-                Operands::Both(first, second)
+                if mode == Mode::LeakyRelu {
+                    // The second scale is that of negative numbers.
+                    Operands::BySign(first, second)
+                } else {
+                    Operands::Both(first, second)
+                }
             }
             Mode::Add | Mode::Sub if ifm.bits < 32 && bits_b < 32 => self.operands(ifm.bits)?,
             _ => Operands::Plain,
         };
-        let scale = if output.one_scale { output.scale } else { Scale::ONE };
+        let mut scale = if output.one_scale { output.scale } else { Scale::ONE };
+        if mode == Mode::Mul && ifm.bits == 32 && !is_u85 {
+            // Products of 32 bits are only shifted.
+            scale.multiplier = 1;
+        }
         self.counts.elementwise += 1;
         let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
         for y in 0..ofm.height {
@@ -141,6 +156,7 @@ impl Interpreter {
                         Mode::Min => output.finish(p.min(q), scale),
                         Mode::Max => output.finish(p.max(q), scale),
                         Mode::Abs => output.finish(p.abs(), scale),
+                        Mode::LeakyRelu if is_u85 => output.finish(p, scale),
                         Mode::LeakyRelu if p >= 0 => output.plain(p),
                         Mode::LeakyRelu => output.finish(p, scale),
                         Mode::Clz => output.plain(i64::from((p as i32).leading_zeros())),

@@ -6,6 +6,7 @@
 mod conv;
 mod dma;
 mod elementwise;
+mod input;
 mod output;
 mod pool;
 mod resize;

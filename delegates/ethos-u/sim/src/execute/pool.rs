@@ -36,23 +36,16 @@ impl Interpreter {
             return self.no_pool(&ofm, memory);
         }
         let window = Window::of(&self.state)?;
-        let (height, width) = window
-            .input(ofm.height, ofm.width)
-            .ok_or_else(|| self.state.error("more padding than the window covers"))?;
-        if self.state.or_zero(register::IFM_UPSCALE) != 0 {
-            return Err(self.state.error("an enlarged input of a pool"));
-        }
         let depth = match mode {
             Mode::ReduceSum => self.state.size(register::IFM_DEPTH_M1)?,
             _ => ofm.depth,
         };
-        let ifm = self.ifm(height, width, depth)?;
-        self.admit(&[&ifm, &ofm])?;
+        self.admit(&[&ofm])?;
         let elements = ofm.elements().map(|n| n as u64);
         let per_output = (window.rows * window.columns) as u64 * if mode == Mode::ReduceSum { depth as u64 } else { 1 };
         self.spend(elements.and_then(|n| n.checked_mul(per_output)))?;
-        let zero = i64::from(self.state.signed(register::IFM_ZERO_POINT)?);
-        let values = self.load(&ifm, memory)?;
+        let input = self.input(&ofm, &window, depth, memory)?;
+        let (height, width) = (input.height, input.width);
         let beginning = self.beginning(&ofm, memory)?;
         if beginning.is_some() && mode != Mode::Sum {
             return Err(self.state.error("a second input of a pool"));
@@ -77,23 +70,23 @@ impl Interpreter {
                             continue;
                         };
                         count += 1;
-                        let pixel = &values[(iy * width + ix) * depth..][..depth];
+                        let pixel = &input.values[(iy * width + ix) * depth..][..depth];
                         match mode {
                             Mode::ReduceSum => {
-                                let sum: i64 = pixel.iter().map(|v| i64::from(*v) - zero).sum();
+                                let sum: i64 = pixel.iter().map(|v| i64::from(*v)).sum();
                                 sums.iter_mut().for_each(|s| *s += sum);
                             }
                             Mode::Average | Mode::Sum | Mode::None => {
-                                sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += i64::from(*v) - zero);
+                                sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += i64::from(*v));
                             }
                             Mode::Min => {
                                 let pairs = sums.iter_mut().zip(pixel);
-                                pairs.for_each(|(s, v)| *s = (*s).min(i64::from(*v) - zero));
+                                pairs.for_each(|(s, v)| *s = (*s).min(i64::from(*v)));
                             }
                             Mode::Max => {
                                 sums.iter_mut()
                                     .zip(pixel)
-                                    .for_each(|(s, v)| *s = (*s).max(i64::from(*v) - zero));
+                                    .for_each(|(s, v)| *s = (*s).max(i64::from(*v)));
                             }
                         }
                     }

@@ -87,7 +87,8 @@ impl Interpreter {
         Ok(Axis {
             numerator,
             step: i64::from(parameter & 0xf) * numerator + i64::from(payload & 0xffff),
-            offset: i64::from(self.state.signed(offset)?),
+            // Twelve bits with a sign.
+            offset: i64::from((self.state.narrow(offset)? << 4) as i16 >> 4),
             size,
         })
     }
