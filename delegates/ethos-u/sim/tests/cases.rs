@@ -1,6 +1,6 @@
-//! Streams that Arm's Vela made, against Arm's TOSA reference model: equal integers.
+//! Streams that Arm's Vela made, against Arm's TOSA reference model and LiteRT's reference kernels: equal integers.
 //!
-//! `make_cases.py` makes `cases/`; its head says what a case is. `DELEGRAPH_ETHOS_U_CASES` names other folders of cases, separated by `:`.
+//! `make_cases.py` makes `cases/`, and `make_tflite_cases.py` makes `cases-tflite/`; their heads say what a case is. `DELEGRAPH_ETHOS_U_CASES` names other folders of cases, separated by `:`.
 
 use delegraph_ethos_u_sim::container::{Block, Io, blocks, io};
 use delegraph_ethos_u_sim::{Counts, Interpreter, Limits, Memory, Stream};
@@ -79,10 +79,12 @@ fn folders() -> Vec<PathBuf> {
     match std::env::var("DELEGRAPH_ETHOS_U_CASES") {
         Ok(list) => list.split(':').map(PathBuf::from).collect(),
         Err(_) => {
-            let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-            let mut folders: Vec<PathBuf> = std::fs::read_dir(cases)
-                .map(|entries| entries.map(|e| e.unwrap().path()).collect())
-                .unwrap_or_default();
+            let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+            let mut folders: Vec<PathBuf> = Vec::new();
+            for kind in ["cases", "cases-tflite"] {
+                let entries = std::fs::read_dir(tests.join(kind)).unwrap();
+                folders.extend(entries.map(|entry| entry.unwrap().path()));
+            }
             folders.sort();
             folders
         }
@@ -90,7 +92,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_case_gives_the_integers_of_the_reference_model() {
+fn every_case_gives_the_integers_of_the_oracle() {
     let (mut passed, mut failed) = (0, Vec::new());
     for folder in folders() {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();

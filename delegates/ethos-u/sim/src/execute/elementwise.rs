@@ -134,7 +134,7 @@ impl Interpreter {
             _ => Operands::Plain,
         };
         let mut scale = if output.one_scale { output.scale } else { Scale::ONE };
-        if mode == Mode::Mul && ifm.bits == 32 && !is_u85 {
+        if mode == Mode::Mul && ifm.bits == 32 && bits_b == 32 {
             // Products of 32 bits are only shifted.
             scale.multiplier = 1;
         }
