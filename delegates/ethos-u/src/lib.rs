@@ -10,6 +10,7 @@
 pub mod builder;
 pub mod caps;
 mod execute;
+pub mod linux;
 pub mod operators;
 pub mod target;
 pub mod tosa;

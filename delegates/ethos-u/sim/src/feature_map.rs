@@ -103,6 +103,33 @@ impl FeatureMap {
         })
     }
 
+    /// The byte behind the last one that it covers; `None`: it is not in memory, or an address is beyond what there can be.
+    pub fn end(&self) -> Option<u64> {
+        if self.chained {
+            return None;
+        }
+        // Addresses grow within a tile: its corners are enough.
+        let (upper, lower) = self.tile_heights;
+        let rows = [
+            0,
+            upper.saturating_sub(1),
+            upper,
+            lower.saturating_sub(1),
+            lower,
+            self.height - 1,
+        ];
+        let columns = [0, self.tile_width - 1, self.tile_width, self.width - 1];
+        let mut end = 0;
+        for y in rows.into_iter().filter(|y| *y < self.height) {
+            for x in columns.into_iter().filter(|x| *x < self.width) {
+                for (at, _, count) in self.runs(y, x) {
+                    end = end.max(at.checked_add((count * self.bytes()) as u64)?);
+                }
+            }
+        }
+        Some(end)
+    }
+
     fn number(&self, bytes: &[u8]) -> i32 {
         match (self.bits, self.signed) {
             (8, true) => i32::from(bytes[0] as i8),

@@ -33,5 +33,5 @@ pub mod weights;
 pub use container::{Config, Product, Stream};
 pub use disassemble::disassemble;
 pub use error::{Error, Offset};
-pub use execute::{Counts, Interpreter, Limits};
+pub use execute::{Counts, Extents, Interpreter, Limits};
 pub use memory::{Memory, REGIONS};

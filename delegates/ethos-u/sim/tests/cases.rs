@@ -3,7 +3,7 @@
 //! `make_cases.py` makes `cases/`, and `make_tflite_cases.py` makes `cases-tflite/`; their heads say what a case is. `DELEGRAPH_ETHOS_U_CASES` names other folders of cases, separated by `:`.
 
 use delegraph_ethos_u_sim::container::{Block, Io, blocks, io};
-use delegraph_ethos_u_sim::{Counts, Interpreter, Limits, Memory, Stream};
+use delegraph_ethos_u_sim::{Counts, Extents, Interpreter, Limits, Memory, Stream};
 use std::path::{Path, PathBuf};
 
 struct Case<'a> {
@@ -36,6 +36,22 @@ fn run(file: &[u8]) -> Result<Counts, String> {
     };
     let stream = Stream::parse(case.one("cmd_data")).map_err(|e| e.to_string())?;
     let (inputs, outputs) = (io(case.one("inputs")).unwrap(), io(case.one("outputs")).unwrap());
+    let extents = Extents::of(&stream).map_err(|e| e.to_string())?;
+    let sizes = [
+        case.one("weight_data").len(),
+        case.number("scratch_size"),
+        case.number("fast_size"),
+    ];
+    for (region, (used, size)) in extents.used.iter().zip(sizes).enumerate() {
+        if used.is_some_and(|used| used > size as u64) {
+            return Err(format!(
+                "{used:?} bytes of region {region} are said to be used, which has {size}"
+            ));
+        }
+    }
+    if extents.written[0].is_some() || extents.used[3..].iter().any(Option::is_some) {
+        return Err(format!("extents {extents:?}"));
+    }
     let mut counts = Counts::default();
     for (set, (given, expected)) in case.all("given").zip(case.all("expected")).enumerate() {
         // What nobody wrote is not zero by luck.

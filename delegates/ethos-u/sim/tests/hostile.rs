@@ -3,7 +3,7 @@
 //! `DELEGRAPH_ETHOS_U_MUTANTS` says how many for each case; what is done is the same each time.
 
 use delegraph_ethos_u_sim::container::{blocks, io};
-use delegraph_ethos_u_sim::{Interpreter, Limits, Memory, Stream, disassemble};
+use delegraph_ethos_u_sim::{Extents, Interpreter, Limits, Memory, Stream, disassemble};
 use std::path::Path;
 
 struct Random(u64);
@@ -51,7 +51,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 
 fn run(commands: &[u8], weights: &[u8], scratch: usize, fast: usize) {
     let Ok(stream) = Stream::parse(commands) else { return };
-    let _ = disassemble(&stream);
+    let _ = (disassemble(&stream), Extents::of(&stream));
     let (mut scratch, mut fast) = (vec![1; scratch], vec![2; fast]);
     let mut memory = Memory::new();
     memory.map(0, weights);

@@ -41,6 +41,11 @@ const ALONG_DEPTH: u16 = 4;
 const SWAPPED: u16 = 0x40;
 const SCALAR: u16 = 0x80;
 
+/// Sizes of an operand that is in memory; `None`: it is a number.
+pub(super) fn in_memory(broadcast: u16, sizes: [usize; 3]) -> Option<[usize; 3]> {
+    (broadcast & SCALAR == 0).then(|| along(broadcast, sizes))
+}
+
 /// Sizes of an operand.
 fn along(broadcast: u16, [height, width, depth]: [usize; 3]) -> [usize; 3] {
     if broadcast & SCALAR != 0 {
@@ -170,7 +175,7 @@ impl Interpreter {
     }
 
     /// The bits of a broadcast, in the codes of U55.
-    fn broadcast(&self, register: u16) -> Result<u16, Error> {
+    pub(super) fn broadcast(&self, register: u16) -> Result<u16, Error> {
         let bits = self.state.narrow(register)?;
         let known = match self.config.product {
             Product::U85 => ALONG_HEIGHT | ALONG_WIDTH | ALONG_DEPTH | 8,

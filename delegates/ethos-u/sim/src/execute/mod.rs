@@ -6,11 +6,14 @@
 mod conv;
 mod dma;
 mod elementwise;
+mod extents;
 mod input;
 mod output;
 mod pool;
 mod resize;
 mod store;
+
+pub use extents::Extents;
 
 use crate::command::{Command, Commands, operation, register, wide};
 use crate::container::{Config, Product, Stream};
