@@ -4,6 +4,7 @@ mod elementwise;
 mod layers;
 mod movement;
 mod pool;
+mod softmax;
 mod table;
 
 use crate::caps::Operator;
@@ -15,4 +16,5 @@ pub const FAMILIES: &[&[Operator]] = &[
     table::OPERATORS,
     pool::OPERATORS,
     movement::OPERATORS,
+    softmax::OPERATORS,
 ];

@@ -38,11 +38,14 @@ pub enum Op {
     TransposeConv2d = 10,
     Clamp = 11,
     Add = 15,
+    ArithmeticRightShift = 16,
+    LogicalLeftShift = 22,
     Maximum = 26,
     Minimum = 27,
     Mul = 28,
     Sub = 30,
     Table = 31,
+    Clz = 35,
     ReduceMax = 51,
     ReduceSum = 54,
     Concat = 55,
@@ -112,6 +115,8 @@ pub enum Attribute {
         rounding: Rounding,
         per_channel: bool,
     },
+    /// `ARITHMETIC_RIGHT_SHIFT`, rounded.
+    Rounded,
     /// Nearest or bilinear.
     Resize {
         bilinear: bool,

@@ -189,6 +189,11 @@ fn attribute(b: &mut FlatBufferBuilder<'_>, attribute: &Attribute) -> Table {
             b.push_slot_always(slot(4), false);
             b.end_table(table)
         }
+        Attribute::Rounded => {
+            let table = b.start_table();
+            b.push_slot_always(slot(0), true);
+            b.end_table(table)
+        }
         Attribute::Resize { bilinear } => {
             let table = b.start_table();
             b.push_slot_always(slot(0), 1 + u32::from(*bilinear));

@@ -21,8 +21,8 @@ const NO_CLIP: u16 = 0x10;
 enum Table {
     /// One entry a value of 8 bits.
     Plain { entries: Vec<i32>, signed: bool },
-    /// Base and slope, one a 128 values of 16 bits.
-    Slopes(Vec<(i32, i32)>),
+    /// Base and slope, one a 128 values of 16 bits; the result is of 16 bits, or has the seven between them too.
+    Slopes { entries: Vec<(i32, i32)>, wide: bool },
 }
 
 /// The last stage of an operation.
@@ -61,11 +61,14 @@ impl Output {
                 let index = if *signed { value + 128 } else { value };
                 entries[index as usize & 0xff]
             }
-            Some(Table::Slopes(entries)) => {
+            Some(Table::Slopes { entries, wide }) => {
                 let index = (value + 32768) as usize;
                 let (base, slope) = entries[index >> 7 & 0x1ff];
                 let between = (index & 0x7f) as i32;
-                (base + ((slope * between + 64) >> 7)).clamp(-32768, 32767)
+                match wide {
+                    false => (base + ((slope * between + 64) >> 7)).clamp(-32768, 32767),
+                    true => (base << 7) + slope * between,
+                }
             }
         }
     }
@@ -97,7 +100,10 @@ impl Interpreter {
             true => self.activation_u85(activation, ofm)?,
             false => match activation & 0xfff {
                 0 => (None, activation >> 12),
-                code @ 16..24 => (Some(self.table(usize::from(code - 16), ofm)?), activation >> 12),
+                code @ 16..24 => (
+                    Some(self.table(usize::from(code - 16), ofm, ofm.bits == 16)?),
+                    activation >> 12,
+                ),
                 other => return Err(state.error(format!("activation {other}"))),
             },
         };
@@ -162,25 +168,28 @@ impl Interpreter {
         Ok(match function {
             0 if clips => (None, 0),
             0 if ofm.bits == 32 => (None, NO_CLIP),
-            1 => (Some(self.table(number, ofm)?), 2),
-            4 | 7 => (Some(self.table(number, ofm)?), 3),
-            8 => (Some(self.table(number, ofm)?), 5),
+            1 => (Some(self.table(number, ofm, false)?), 2),
+            4 | 7 => (Some(self.table(number, ofm, false)?), 3),
+            8 | 9 => (Some(self.table(number, ofm, true)?), 5),
             other => return Err(self.state.error(format!("activation {other}, clip {clips}"))),
         })
     }
 
     /// A table, with entries of the output's type.
-    fn table(&self, number: usize, ofm: &FeatureMap) -> Result<Table, Error> {
+    fn table(&self, number: usize, ofm: &FeatureMap, from_16_bits: bool) -> Result<Table, Error> {
         let tables = &self.internal[self.internal.len() - TABLES..];
         let size = ofm.bytes();
-        if ofm.bits == 16 {
+        if from_16_bits {
             let (words, _) = tables.as_chunks::<4>();
             let pair = |b: &[u8; 4]| {
                 let base = i16::from_le_bytes([b[0], b[1]]);
                 let slope = i16::from_le_bytes([b[2], b[3]]);
                 (i32::from(base), i32::from(slope))
             };
-            return Ok(Table::Slopes(words.iter().map(pair).collect()));
+            return Ok(Table::Slopes {
+                entries: words.iter().map(pair).collect(),
+                wide: ofm.bits == 32,
+            });
         }
         let start = number * 256 * size;
         let bytes = tables
