@@ -29,6 +29,10 @@ pub struct Gpu {
     pub(super) queues: Queues,
     pub(super) timestamp_bits: u32,
     pub(super) importer: Option<ash::ext::external_memory_host::Device>,
+    /// Memory by descriptors.
+    pub(super) descriptors: Option<ash::khr::external_memory_fd::Device>,
+    /// Who owns memory of dma-bufs between runs, as queue families count.
+    pub(super) foreign: u32,
     clock: Option<ash::ext::calibrated_timestamps::Device>,
     facts: Facts,
     lost: AtomicBool,
@@ -113,6 +117,15 @@ impl Gpu {
         if extensions.import {
             names.push(ash::ext::external_memory_host::NAME.as_ptr());
         }
+        if extensions.fd {
+            names.push(ash::khr::external_memory_fd::NAME.as_ptr());
+        }
+        if extensions.dma_buf {
+            names.push(ash::ext::external_memory_dma_buf::NAME.as_ptr());
+        }
+        if extensions.foreign {
+            names.push(ash::ext::queue_family_foreign::NAME.as_ptr());
+        }
         if extensions.clock {
             names.push(ash::ext::calibrated_timestamps::NAME.as_ptr());
         }
@@ -135,6 +148,9 @@ impl Gpu {
         let importer = extensions
             .import
             .then(|| ash::ext::external_memory_host::Device::new(&instance.raw, &device));
+        let descriptors = extensions
+            .fd
+            .then(|| ash::khr::external_memory_fd::Device::new(&instance.raw, &device));
         let clock = extensions
             .clock
             .then(|| ash::ext::calibrated_timestamps::Device::new(&instance.raw, &device));
@@ -145,6 +161,11 @@ impl Gpu {
             queues,
             timestamp_bits,
             importer,
+            descriptors,
+            foreign: match extensions.foreign {
+                true => vk::QUEUE_FAMILY_FOREIGN_EXT,
+                false => vk::QUEUE_FAMILY_EXTERNAL,
+            },
             clock,
             lost: AtomicBool::new(false),
             pools: Mutex::new(Pools::new(facts.memory.clone())),
