@@ -50,6 +50,8 @@ pub(crate) struct Bound {
     pub(crate) states: Vec<RegionState>,
     /// What runs cost, of those that a delegate took; one a region.
     pub(crate) counts: Vec<Option<Arc<Counts>>>,
+    /// The delegates of bound regions, each once, with the device that the configuration asks for.
+    pub(crate) delegates: Vec<(Arc<Delegate>, Option<u32>)>,
 }
 
 /// The bytes of each constant buffer: as many as a tensor of the program says, else up to the next one.
@@ -91,6 +93,7 @@ impl Binder<'_> {
         let mut bound = Vec::new();
         let mut states = Vec::new();
         let mut counts = vec![None; overlay.regions.len()];
+        let mut delegates: Vec<(Arc<Delegate>, Option<u32>)> = Vec::new();
         for (i, region) in overlay.regions.iter().enumerate() {
             let mut state = RegionState {
                 start: region.start,
@@ -107,6 +110,7 @@ impl Binder<'_> {
                 kept_state_bytes: 0,
                 copied_tensors: 0,
                 copied_bytes: 0,
+                shared_memories: 0,
             };
             let candidates = self.in_order(region, &mut state.refusals);
             let absent = candidates.iter().all(|c| self.host.delegate(&c.backend).is_err());
@@ -116,7 +120,13 @@ impl Binder<'_> {
                         state.kept_states = kept.iter().map(|kept| kept.name.clone()).collect();
                         counts[i] = Some(call.counts());
                         state.backend = Some(candidate.backend.clone());
-                        state.isolation = self.host.delegate(&candidate.backend).ok().map(|d| d.isolation());
+                        if let Ok(delegate) = self.host.delegate(&candidate.backend) {
+                            state.isolation = Some(delegate.isolation());
+                            if !delegates.iter().any(|(known, _)| Arc::ptr_eq(known, &delegate)) {
+                                let device = self.device(&candidate.backend, &delegate).ok().flatten();
+                                delegates.push((delegate, device));
+                            }
+                        }
                         bound.push(BoundRegion {
                             start: region.start,
                             end: region.end,
@@ -144,7 +154,12 @@ impl Binder<'_> {
             }
             states.push(state);
         }
-        Ok(Bound { bound, states, counts })
+        Ok(Bound {
+            bound,
+            states,
+            counts,
+            delegates,
+        })
     }
 
     /// The region's candidates in the configuration's order, or in the file's own where the configuration has none.

@@ -1,6 +1,7 @@
 //! A delegate's session as the executor calls it.
 
 use crate::bind::in_one_line;
+use crate::memory::{Memories, Shown};
 use crate::trace::{Callee, Recorder};
 use delegraph_executor::{Arenas, RegionCall, RegionError};
 use delegraph_host::{Arena, CallOptions, DelegateError, Input, Memory, Output, Session, Status};
@@ -23,6 +24,8 @@ pub(crate) struct SessionCall {
     actual: Vec<Dims>,
     callee: Callee,
     watch: Watch,
+    /// Memories of the app's that the session was shown.
+    shown: Shown,
     counts: Arc<Counts>,
 }
 
@@ -31,6 +34,8 @@ pub(crate) struct SessionCall {
 pub(crate) struct Counts {
     pub(crate) copied_tensors: AtomicU64,
     pub(crate) copied_bytes: AtomicU64,
+    /// Memories of the app's that the delegate uses in place.
+    pub(crate) memories: AtomicU64,
 }
 
 /// What every region's call hears and tells.
@@ -42,6 +47,8 @@ pub(crate) struct Watch {
     pub(crate) runs: Arc<AtomicU64>,
     /// Hears what takes the time, where somebody wants to know.
     pub(crate) recorder: Arc<Mutex<Option<Recorder>>>,
+    /// Memories of the app's that tensors may lie in.
+    pub(crate) memories: Memories,
 }
 
 impl Watch {
@@ -118,6 +125,7 @@ impl SessionCall {
             outputs,
             callee,
             watch,
+            shown: Shown::default(),
             counts: Arc::default(),
         }
     }
@@ -138,6 +146,7 @@ impl SessionCall {
 
 impl RegionCall for SessionCall {
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
+        self.shown.follow(&self.watch.memories, &mut self.session, &self.counts);
         let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
         let keeps = |kept: &[bool], tensor: usize| kept.get(tensor).copied().unwrap_or(false);
         for (i, (tensor, copy)) in inputs.iter().zip(&mut self.gathered).enumerate() {

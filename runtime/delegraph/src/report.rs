@@ -1,6 +1,6 @@
 //! What ran where, and why.
 
-use crate::CacheReport;
+use crate::{CacheReport, MemoryReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,9 @@ pub struct RegionState {
     pub copied_tensors: u64,
     /// Their bytes.
     pub copied_bytes: u64,
+    /// Memories of the app's that the delegate uses in place.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shared_memories: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -65,6 +68,9 @@ pub struct RunReport {
     /// What the load had of the cache of compiled blobs; `None`: it had none, or had nothing to compile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheReport>,
+    /// What became of inputs and outputs in memory of the app's; `None`: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryReport>,
 }
 
 impl RunReport {
