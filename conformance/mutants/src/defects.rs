@@ -60,6 +60,7 @@ pub const DEFECTS: &[Defect] = &[
     code("missing-function", "the table has no `blob_check`", "abi/mandatory-functions", FAIL),
     code("small-table", "the table says that it is smaller than the first minor's", "abi/table", FAIL),
     code("import-without-functions", "a feature bit is set, its functions are NULL", "abi/mandatory-functions", FAIL),
+    code("external-without-functions", "the feature bit of memory by handle is set, a function of it is NULL", "abi/mandatory-functions", FAIL),
     code("wrong-layout-hash", "the layout hash is of another header", "abi/info", FAIL),
     code("wrong-struct-id", "`dg_delegate_info` has the id of another struct", "abi/info", FAIL),
     code("other-name", "`get_info` gives another name than the manifest", "abi/info-is-manifest", FAIL),
@@ -180,4 +181,13 @@ pub const DEFECTS: &[Defect] = &[
     code("accepts-newer-image", "an image of a newer major is answered as if it had been read", "bad-input/newer-major", FAIL),
     code("counts-elements", "time grows with the number of elements that sizes claim", "partition/huge-sizes", FAIL_OR_HANG),
     code("crashes-on-empty", "a tensor without elements crashes it", "memory/no-elements", CRASH),
+    // Memory by handle.
+    code("ignores-offset", "tensors are looked for at the beginning of an imported memory", "memory/external-import", FAIL),
+    code("imports-a-copy", "what an imported memory held at its import is read in every run", "memory/external-import", FAIL),
+    code("closes-descriptor", "the host's descriptor is closed by the import", "memory/external-descriptor", FAIL),
+    code("leaks-import-descriptor", "each import keeps a descriptor for ever", "memory/external-descriptor", FAIL),
+    code("borrows-descriptor", "the host's descriptor is used after the import, when the host has closed it", "memory/external-descriptor", FAIL_OR_CRASH),
+    code("takes-any-handle", "handle types that it does not state are taken", "memory/external-unstated", FAIL),
+    code("exports-too-little", "an exported memory is smaller than was asked for", "memory/external-export", FAIL),
+    code("leaks-export-descriptor", "each export keeps a descriptor for ever", "memory/external-export", FAIL),
 ];

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub mod defects;
 mod evaluate;
+mod external;
 mod image;
 // The states of the fault delegate: one way to keep them is enough.
 #[path = "../../fault/src/keep.rs"]

@@ -32,6 +32,32 @@ pub struct Facts {
     pub memory: Table,
     /// What address and size of memory of the host's must be multiples of to be used in place; 0: it cannot be.
     pub import_alignment: u64,
+    /// Memory that it takes and gives by descriptors.
+    pub external: External,
+}
+
+/// What a device takes and gives by descriptors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct External {
+    /// `driverUUID`.
+    pub driver_uuid: [u8; 16],
+    /// `deviceUUID`: memory of an opaque descriptor is of a device with both.
+    pub device_uuid: [u8; 16],
+    /// Opaque descriptors.
+    pub opaque: Support,
+    /// Those of dma-bufs.
+    pub dma_buf: Support,
+}
+
+/// What can be done with a kind of descriptor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Support {
+    /// The device takes it.
+    pub import: bool,
+    /// The device gives it.
+    pub export: bool,
+    /// Its memory is one buffer's alone.
+    pub dedicated: bool,
 }
 
 /// Kind of a device.
@@ -106,6 +132,7 @@ impl Facts {
             },
             memory: Table::default(),
             import_alignment: 0,
+            external: External::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Instance, error};
 use crate::cache::Identity;
 use crate::choice::{self, Family, Queues};
-use crate::facts::{Facts, Kind, Limits};
+use crate::facts::{External, Facts, Kind, Limits, Support};
 use crate::kernels::Needs;
 use crate::memory::{Budget, Heap, MemoryType, Table};
 use ash::vk;
@@ -28,6 +28,12 @@ pub(super) struct Extensions {
     pub clock: bool,
     /// The driver says how much of its memory a process may use.
     pub budget: bool,
+    /// Memory comes and goes by descriptors.
+    pub fd: bool,
+    /// Also by those of dma-bufs.
+    pub dma_buf: bool,
+    /// Queues outside of Vulkan can own memory.
+    pub foreign: bool,
 }
 
 impl Extensions {
@@ -35,11 +41,35 @@ impl Extensions {
         // SAFETY: the physical device is of this instance.
         let all = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
         let has = |name| all.iter().any(|e| e.extension_name_as_c_str() == Ok(name));
+        let fd = cfg!(unix) && has(ash::khr::external_memory_fd::NAME);
         Extensions {
+            fd,
+            dma_buf: fd && has(ash::ext::external_memory_dma_buf::NAME),
+            foreign: has(ash::ext::queue_family_foreign::NAME),
             import: has(ash::ext::external_memory_host::NAME),
             budget: has(ash::ext::memory_budget::NAME),
             clock: has(ash::ext::calibrated_timestamps::NAME) && reads_clock(instance, physical),
         }
+    }
+}
+
+/// What a device does with descriptors of a kind, for buffers as all of ours are.
+fn support(instance: &Instance, physical: vk::PhysicalDevice, kind: vk::ExternalMemoryHandleTypeFlags) -> Support {
+    let info = vk::PhysicalDeviceExternalBufferInfo::default()
+        .usage(super::gpu::USAGE)
+        .handle_type(kind);
+    let mut found = vk::ExternalBufferProperties::default();
+    // SAFETY: the physical device is of this instance, which is of version 1.1 at least.
+    unsafe {
+        instance
+            .raw
+            .get_physical_device_external_buffer_properties(physical, &info, &mut found);
+    }
+    let features = found.external_memory_properties.external_memory_features;
+    Support {
+        import: features.contains(vk::ExternalMemoryFeatureFlags::IMPORTABLE),
+        export: features.contains(vk::ExternalMemoryFeatureFlags::EXPORTABLE),
+        dedicated: features.contains(vk::ExternalMemoryFeatureFlags::DEDICATED_ONLY),
     }
 }
 
@@ -213,6 +243,16 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         atom: limits.non_coherent_atom_size,
         ..table(&memory)
     };
+    let by = |has: bool, kind| match has {
+        true => support(instance, physical, kind),
+        false => Support::default(),
+    };
+    let external = External {
+        driver_uuid: ids.driver_uuid,
+        device_uuid: ids.device_uuid,
+        opaque: by(extensions.fd, vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD),
+        dma_buf: by(extensions.dma_buf, vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT),
+    };
     memory.unified = memory.is_unified(kind) && !instance.staged;
     let device_heaps = memory.heaps.iter().enumerate().filter(|(_, heap)| heap.device);
     let largest = device_heaps.max_by_key(|(_, heap)| heap.bytes);
@@ -261,6 +301,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
             true => import.min_imported_host_pointer_alignment,
             false => 0,
         },
+        external,
     };
     Some(Found {
         physical,

@@ -31,6 +31,10 @@ pub struct Gpu {
     queues: Queues,
     pub(super) timestamp_bits: u32,
     pub(super) importer: Option<ash::ext::external_memory_host::Device>,
+    /// Memory by descriptors.
+    pub(super) descriptors: Option<ash::khr::external_memory_fd::Device>,
+    /// Who owns memory of dma-bufs between runs, as queue families count.
+    pub(super) foreign: u32,
     clock: Option<ash::ext::calibrated_timestamps::Device>,
     /// The physical device, where its driver tells budgets.
     budget: Option<vk::PhysicalDevice>,
@@ -126,6 +130,15 @@ impl Gpu {
         if extensions.budget {
             names.push(ash::ext::memory_budget::NAME.as_ptr());
         }
+        if extensions.fd {
+            names.push(ash::khr::external_memory_fd::NAME.as_ptr());
+        }
+        if extensions.dma_buf {
+            names.push(ash::ext::external_memory_dma_buf::NAME.as_ptr());
+        }
+        if extensions.foreign {
+            names.push(ash::ext::queue_family_foreign::NAME.as_ptr());
+        }
         if extensions.clock {
             names.push(ash::ext::calibrated_timestamps::NAME.as_ptr());
         }
@@ -154,6 +167,9 @@ impl Gpu {
         let importer = extensions
             .import
             .then(|| ash::ext::external_memory_host::Device::new(&instance.raw, &device));
+        let descriptors = extensions
+            .fd
+            .then(|| ash::khr::external_memory_fd::Device::new(&instance.raw, &device));
         let clock = extensions
             .clock
             .then(|| ash::ext::calibrated_timestamps::Device::new(&instance.raw, &device));
@@ -165,6 +181,11 @@ impl Gpu {
             queues,
             timestamp_bits,
             importer,
+            descriptors,
+            foreign: match extensions.foreign {
+                true => vk::QUEUE_FAMILY_FOREIGN_EXT,
+                false => vk::QUEUE_FAMILY_EXTERNAL,
+            },
             clock,
             budget: extensions.budget.then_some(physical),
             lost: AtomicBool::new(false),

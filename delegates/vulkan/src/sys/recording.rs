@@ -73,6 +73,22 @@ impl Handover {
     }
 }
 
+/// The buffers of commands that others use between runs, each once.
+fn shared<'a>(commands: &'a [Command<'_>]) -> Vec<&'a Arc<Buffer>> {
+    let parts = commands.iter().flat_map(|command| match command {
+        Command::Dispatch { params, buffers, .. } => std::iter::once(params).chain(buffers).collect(),
+        Command::Copy { from, to } => vec![from, to],
+        Command::Barrier => Vec::new(),
+    });
+    let mut shared: Vec<&Arc<Buffer>> = parts
+        .map(|(buffer, ..)| *buffer)
+        .filter(|buffer| buffer.owner().is_some())
+        .collect();
+    shared.sort_by_key(|buffer| Arc::as_ptr(buffer));
+    shared.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    shared
+}
+
 /// Recorded commands.
 pub struct Recording {
     timeline: Arc<Timeline>,
@@ -157,14 +173,60 @@ impl Recording {
                 device.cmd_reset_query_pool(recording.buffer, recording.queries, 0, 2 * sets);
             }
         }
+        let shared = shared(commands);
+        recording.hand_over(gpu, &shared, true);
         for command in commands {
             recording.record(gpu, command)?;
         }
+        recording.hand_over(gpu, &shared, false);
         recording.uses.sort_by_key(Arc::as_ptr);
         recording.uses.dedup_by(|a, b| Arc::ptr_eq(a, b));
         // SAFETY: as above.
         unsafe { device.end_command_buffer(recording.buffer) }.map_err(|r| error("record", r))?;
         Ok(recording)
+    }
+
+    /// Takes memory that others use between runs over for this queue, or gives it back.
+    fn hand_over(&self, gpu: &Gpu, shared: &[&Arc<Buffer>], take: bool) {
+        if shared.is_empty() {
+            return;
+        }
+        let used = vk::AccessFlags::SHADER_READ
+            | vk::AccessFlags::SHADER_WRITE
+            | vk::AccessFlags::TRANSFER_READ
+            | vk::AccessFlags::TRANSFER_WRITE;
+        let ours = gpu.queues.compute as u32;
+        let barriers: Vec<vk::BufferMemoryBarrier<'_>> = shared
+            .iter()
+            .map(|buffer| {
+                let owner = buffer.owner().unwrap_or(vk::QUEUE_FAMILY_EXTERNAL);
+                let barrier = vk::BufferMemoryBarrier::default()
+                    .buffer(buffer.raw)
+                    .offset(0)
+                    .size(vk::WHOLE_SIZE);
+                match take {
+                    true => barrier
+                        .dst_access_mask(used)
+                        .src_queue_family_index(owner)
+                        .dst_queue_family_index(ours),
+                    false => barrier
+                        .src_access_mask(used)
+                        .src_queue_family_index(ours)
+                        .dst_queue_family_index(owner),
+                }
+            })
+            .collect();
+        let work = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
+        let (before, after) = match take {
+            true => (vk::PipelineStageFlags::TOP_OF_PIPE, work),
+            false => (work, vk::PipelineStageFlags::BOTTOM_OF_PIPE),
+        };
+        let none = vk::DependencyFlags::empty();
+        // SAFETY: the buffers live while the commands run; the command buffer is recorded.
+        unsafe {
+            gpu.device
+                .cmd_pipeline_barrier(self.buffer, before, after, none, &[], &barriers, &[]);
+        }
     }
 
     /// Keeps a buffer alive, if it is ours.
