@@ -78,6 +78,7 @@ fn shared<'a>(commands: &'a [Command<'_>]) -> Vec<&'a Arc<Buffer>> {
     let parts = commands.iter().flat_map(|command| match command {
         Command::Dispatch { params, buffers, .. } => std::iter::once(params).chain(buffers).collect(),
         Command::Copy { from, to } => vec![from, to],
+        Command::Release(part) | Command::Acquire(part) => vec![part],
         Command::Barrier => Vec::new(),
     });
     let mut shared: Vec<&Arc<Buffer>> = parts
@@ -195,7 +196,7 @@ impl Recording {
             | vk::AccessFlags::SHADER_WRITE
             | vk::AccessFlags::TRANSFER_READ
             | vk::AccessFlags::TRANSFER_WRITE;
-        let ours = gpu.queues.compute as u32;
+        let ours = self.timeline.family();
         let barriers: Vec<vk::BufferMemoryBarrier<'_>> = shared
             .iter()
             .map(|buffer| {
