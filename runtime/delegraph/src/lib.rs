@@ -53,7 +53,6 @@ pub use error::Error;
 pub use memory::{MemoryReport, MemoryView};
 pub use report::{BucketState, RegionState, RunReport};
 pub use quantize::{calibration_samples, quantize};
-pub use report::{RegionState, RunReport};
 pub use session::{InputInfo, InputKind, LoadOptions, Session, methods};
 pub use shapes::input_sizes;
 pub use source::{Format, Source};

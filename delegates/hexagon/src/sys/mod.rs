@@ -17,6 +17,7 @@ mod layout;
 mod library;
 mod log;
 mod profile;
+mod quiet;
 mod system;
 mod table;
 mod tensor;
