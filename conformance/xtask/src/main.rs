@@ -1,7 +1,8 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, hexagon, gen, dist, provision.
+//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, hexagon, ethos-u, gen, dist, provision.
 
 mod check;
 mod dist;
+mod ethos_u;
 mod r#gen;
 mod hexagon;
 mod layouts;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage:
   cargo xtask vulkan           runs the conformance kit on the Vulkan delegate, on both provisioned drivers and with validation;
                                `--driver system` on the machine's GPU, or `lavapipe` or `swiftshader` alone, `--list NAME` in place
                                of `core`, `--validation` and `--no-validation`
+  cargo xtask ethos-u          runs the conformance kit on the Ethos-U delegate; with --remake compares the interpreter with Arm's and Google's tools anew
   cargo xtask hexagon          runs the conformance kit on the Hexagon delegate, in the emulation of Qualcomm's library for this machine;
                                `--soc sm8650,sm8750` names chips, `--list core,quant` lists, `--case GLOB` cases
   cargo xtask gen abi          writes what delegate-sdk/abi/abi.toml describes
@@ -69,6 +71,7 @@ fn main() -> Result<()> {
         ),
         ["shaders"] => shaders::run(&root()),
         ["vulkan", rest @ ..] => vulkan::run(&root(), rest),
+        ["ethos-u", rest @ ..] => ethos_u::run(&root(), rest),
         ["hexagon", rest @ ..] => hexagon::run(&root(), rest),
         ["gen", "abi"] => r#gen::run(&root()),
         ["gen", "capi"] => r#gen::capi(&root()),

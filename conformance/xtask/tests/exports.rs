@@ -55,6 +55,7 @@ fn plugins_export_their_entry_alone() {
         "null_delegate",
         "reference_delegate",
         "vulkan_delegate",
+        "ethos_u_delegate",
         "hexagon_delegate",
     ] {
         assert!(seen.iter().any(|n| n == name), "`{name}` is not among {seen:?}");

@@ -1,9 +1,11 @@
 //! `cargo xtask provision NAME`: fetches an optional real component into `target/provision`, never a system package.
 
+mod ethos_u;
 mod executorch;
 mod qnn;
 mod vulkan;
 
+pub use ethos_u::python as ethos_u_python;
 pub use executorch::python;
 pub use vulkan::{driver as vulkan_driver, environment as vulkan_environment};
 
@@ -27,6 +29,7 @@ const NCNN_NEEDS: [&str; 2] = ["numpy", "safetensors"];
 /// There is no such component, its licence is not accepted, or it cannot be installed.
 pub fn run(root: &Path, name: &str, accepted: bool) -> Result<()> {
     match name {
+        "ethos-u" => ethos_u::provision(root),
         "executorch" => executorch::provision(root),
         "clang" => clang(root),
         "ncnn" => ncnn(root),
@@ -39,7 +42,7 @@ pub fn run(root: &Path, name: &str, accepted: bool) -> Result<()> {
             }
             None => bail!("a browser is a package of the system: install `chromium`, or set DELEGRAPH_CHROMIUM to one"),
         },
-        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch, ncnn, qnn, vulkan"),
+        _ => bail!("there is no component `{name}`; known: chromium, clang, ethos-u, executorch, ncnn, qnn, vulkan"),
     }
 }
 

@@ -79,7 +79,9 @@ fn avg_pool(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         return Err(Refusal::attribute("a divisor of its own"));
     }
     if is_often_half(window.kernel[0] * window.kernel[1]) {
-        return Err(Refusal::attribute("a mean that is often a half, which would be rounded upwards"));
+        return Err(Refusal::attribute(
+            "a mean that is often a half, which would be rounded upwards",
+        ));
     }
     average(node.value(0)?, node.output(0)?, window, b)
 }
@@ -123,7 +125,9 @@ fn whole(x: ValueIndex, out: ValueIndex, dims: [usize; 2], b: &mut Builder<'_>) 
     let (from, to) = (b.scale(x)?, b.scale(out)?);
     let sizes = b.dims(x)?;
     if is_often_half(sizes[dims[0]] * sizes[dims[1]]) {
-        return Err(Refusal::attribute("a mean that is often a half, which would be rounded upwards"));
+        return Err(Refusal::attribute(
+            "a mean that is often a half, which would be rounded upwards",
+        ));
     }
     let mut tensor = b.widened(x, 1.0)?;
     let mut shape = b.shape_of(tensor);
@@ -156,7 +160,9 @@ fn adaptive(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         return Err(Refusal::shape("windows of different sizes"));
     }
     if is_often_half(kernel[0] * kernel[1]) {
-        return Err(Refusal::attribute("a mean that is often a half, which would be rounded upwards"));
+        return Err(Refusal::attribute(
+            "a mean that is often a half, which would be rounded upwards",
+        ));
     }
     let window = Window {
         kernel,
