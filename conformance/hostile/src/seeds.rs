@@ -71,6 +71,9 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
                 ("sections elsewhere".to_string(), apart),
             ]
         }
+        "ethos_u_network" => ["ethos-u55-128/conv-3x3", "ethos-u85-256/net-residual"]
+            .map(|name| named(&format!("delegates/ethos-u/sim/tests/cases/{name}.vela")))
+            .to_vec(),
         "hexagon_blob" => vec![("header".to_string(), delegraph_hexagon::blob::sample().write())],
         "vulkan_plan" => vec![("plan".to_string(), vulkan_plan())],
         "manifest" => vec![

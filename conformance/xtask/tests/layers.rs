@@ -124,6 +124,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                     "delegraph-executor",
                     "delegraph",
                     "delegraph-runner",
+                    "delegraph-ethos-u-sim",
                     "delegraph-hexagon",
                     "delegraph-vulkan",
                 ],

@@ -3,6 +3,8 @@
 use super::Outcome;
 use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
 use delegraph_abi::{envelope, image::Sizes};
+use delegraph_ethos_u_sim::container::{blocks, io};
+use delegraph_ethos_u_sim::{Extents, Interpreter, Limits, Memory, Stream, disassemble};
 use delegraph_hexagon::blob::Header;
 use delegraph_vulkan::program::Plan;
 use sha2::{Digest, Sha256};
@@ -96,6 +98,40 @@ pub fn envelope(bytes: &[u8], _: &dyn Fn()) -> Outcome {
     let found = resolved.resolve(&|_| Some(&[0; 3]));
     assert_eq!(found.is_ok(), parsed.apart.iter().all(|apart| apart.size == 3));
     Outcome::Read
+}
+
+/// A network of the Ethos-U delegate: its blocks are read, its command stream is listed and run, within limits.
+pub fn ethos_u_network(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    let run = || -> Result<(), delegraph_ethos_u_sim::Error> {
+        let blocks = blocks(bytes)?;
+        let find = |name: &str| {
+            blocks
+                .iter()
+                .find(|block| block.name == name)
+                .map_or(&[][..], |block| block.data)
+        };
+        io(find("inputs"))?;
+        io(find("outputs"))?;
+        let stream = Stream::parse(find("cmd_data"))?;
+        disassemble(&stream)?;
+        Extents::of(&stream)?;
+        let (mut scratch, mut fast) = (vec![0; 1 << 14], vec![0; 1 << 14]);
+        let mut memory = Memory::new();
+        memory.map(0, find("weight_data"));
+        memory.map_mut(1, &mut scratch);
+        memory.map_mut(2, &mut fast);
+        let limits = Limits {
+            work: 1 << 20,
+            elements: 1 << 16,
+        };
+        Interpreter::new(stream.config, limits)
+            .run(&stream, &mut memory)
+            .map(|_| ())
+    };
+    match run() {
+        Ok(()) => Outcome::Read,
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
 }
 
 /// The header of a blob of the Hexagon delegate is read, and written again as it was.

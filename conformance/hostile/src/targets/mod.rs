@@ -43,6 +43,7 @@ pub const TARGETS: [Target; 18] = [
     target("graph_image", abi::graph_image, Mutation::Bytes, 12_000),
     target("envelope", abi::envelope, Mutation::Bytes, 3_000),
     target("vulkan_plan", abi::vulkan_plan, Mutation::Bytes, 3_000),
+    target("ethos_u_network", abi::ethos_u_network, Mutation::Bytes, 3_000),
     target("hexagon_blob", abi::hexagon_blob, Mutation::Bytes, 3_000),
     target("manifest", text::manifest, Mutation::Text, 2_000),
     target("config", text::config, Mutation::Text, 3_000),
