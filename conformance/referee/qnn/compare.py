@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--record", type=pathlib.Path)
     parser.add_argument("folders", nargs="+", type=pathlib.Path)
     given = parser.parse_args()
-    rows, failed = [], 0
+    rows, failed, disputed = [], 0, 0
     for folder in given.folders:
         fixture = json.loads((folder / "fixture.json").read_text())
         inputs, expected = load_file(folder / "inputs.safetensors"), load_file(folder / "expected.safetensors")
@@ -97,8 +97,16 @@ def main():
                     c.append(expected[value["tensor"]].ravel())
         a, b, c = (numpy.concatenate(part) for part in (a, b, c))
         between = distance(a, b, step)
-        fine = between[0] < MEAN and between[1] <= PERCENTILE and len(numpy.unique(a)) > 8
-        failed += not fine
+        within = lambda numbers: numbers[0] < MEAN and numbers[1] <= PERCENTILE
+        alive = len(numpy.unique(a)) > 8
+        # Where the two differ and PyTorch agrees with one, the other is named; it is no pass.
+        verdict = "fail"
+        if alive and within(between):
+            verdict = "pass"
+        elif alive and within(distance(a, c, step)) and not within(distance(b, c, step)):
+            verdict = "provider differs"
+        failed += verdict == "fail"
+        disputed += verdict == "provider differs"
         row = {
             "model": folder.name,
             "cases": len(fixture["cases"]),
@@ -109,17 +117,18 @@ def main():
             "ours_and_pytorch": distance(a, c, step),
             "theirs_and_pytorch": distance(b, c, step),
             "macs_delegated": compiled.get("macs_delegated", compiled.get("summary", {}).get("macs_delegated")),
-            "verdict": "pass" if fine else "fail",
+            "verdict": verdict,
         }
         rows.append(row)
         print(
             f"{row['verdict']}  {row['model']}: in steps, ours and the provider's {shown(between)};"
             f" ours and PyTorch's {shown(row['ours_and_pytorch'])}; the provider's and PyTorch's {shown(row['theirs_and_pytorch'])}"
         )
-    print(f"{len(rows) - failed} passed, {failed} failed")
+    passed = len(rows) - failed - disputed
+    print(f"{passed} passed, {failed} failed, {disputed} in which the provider differs from PyTorch and ours does not")
     if given.record:
         record(given.record, given.soc, rows)
-    return 1 if failed or not rows else 0
+    return 1 if failed or not passed else 0
 
 
 def record(path, soc, rows):
@@ -135,6 +144,13 @@ def record(path, soc, rows):
     for row in rows:
         cells = [" ".join(f"{n:.3f}" for n in row[key]) for key in ("ours_and_theirs", "ours_and_pytorch", "theirs_and_pytorch")]
         lines.append(f"| {row['model']} | {row['values']} | {row['distinct']} | {' | '.join(cells)} | {row['verdict']} |")
+    if any(row["verdict"] == "provider differs" for row in rows):
+        lines += [
+            "",
+            "Where the provider differs from PyTorch, the model has a `hardtanh` from 0 to 6 between quantized tensors, which the provider makes a"
+            " `ReluMinMax`: the library's has no effect where a limit lies at an end of the integers' range. The delegate takes the larger and the"
+            " smaller of two instead.",
+        ]
     path.write_text("\n".join(lines) + "\n")
 
 
