@@ -47,7 +47,7 @@ def ours(delegraph, fixture, archive, soc, work):
     """Outputs by name of the fixture's tensors, and how much was delegated."""
     target = f"hexagon:{soc}"
     program = work / "model.pte"
-    common = ["--backend", "hexagon", "--target", target, "--quiet", "--color", "never"]
+    common = ["--backend", "hexagon", "--target", target, "--strict", "--quiet", "--color", "never"]
     compiled = work / "compile.json"
     run = [delegraph, "compile", archive, "-o", program, *common, "--json", compiled]
     subprocess.run([str(word) for word in run], check=True, stdout=subprocess.DEVNULL)
