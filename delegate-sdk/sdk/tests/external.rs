@@ -39,13 +39,7 @@ impl External for Probe {
         Ok(Registered { size })
     }
 
-    fn export(
-        &self,
-        _: Option<u32>,
-        _: HandleType,
-        size: u64,
-        _: &Context<'_>,
-    ) -> Result<Exported<Registered>, Error> {
+    fn export(&self, _: Option<u32>, _: HandleType, size: u64, _: &Context<'_>) -> Result<Exported<Registered>, Error> {
         Ok(Exported {
             buffer: Registered { size: 64 },
             fd: File::open("/dev/null").unwrap().into(),
@@ -127,7 +121,10 @@ fn descriptors_are_borrowed_and_given() {
     // SAFETY: outputs are valid for the calls; what was made is released once.
     unsafe {
         let types = api.buffer_handle_types.unwrap();
-        assert_eq!(types(delegate, call.as_ptr(), c::NONE, &mut takes, &mut gives), Status::OK);
+        assert_eq!(
+            types(delegate, call.as_ptr(), c::NONE, &mut takes, &mut gives),
+            Status::OK
+        );
         assert_eq!((takes, gives), (0b1100, 0));
         assert_eq!(types(delegate, call.as_ptr(), 0, &mut takes, &mut gives), Status::OK);
         assert_eq!((takes, gives), (0b1100, 0b1000));
@@ -151,7 +148,10 @@ fn descriptors_are_borrowed_and_given() {
         let map = api.buffer_map.unwrap();
         assert_eq!(map(buffer, call.as_ptr(), &mut seen, &mut size), Status::OK);
         assert_eq!((seen.cast_const().cast(), size), (SEEN.as_ptr(), 64));
-        assert_eq!(map(std::ptr::null_mut(), call.as_ptr(), &mut seen, &mut size), Status::INVALID_ARGUMENT);
+        assert_eq!(
+            map(std::ptr::null_mut(), call.as_ptr(), &mut seen, &mut size),
+            Status::INVALID_ARGUMENT
+        );
         api.buffer_release.unwrap()(buffer, call.as_ptr());
         // Closing it is the host's, before or after.
         drop(given);

@@ -218,7 +218,12 @@ fn what_a_driver_takes_for_a_dma_buf_is_bound_and_used() {
         }
         let gpu = Gpu::open(&instance, at, None).unwrap();
         let path = format!("/dev/shm/delegraph-external-{}", std::process::id());
-        let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
         std::fs::remove_file(&path).unwrap();
         file.set_len(8192).unwrap();
         let bytes: Vec<u8> = (0..=255).cycle().take(512).collect();

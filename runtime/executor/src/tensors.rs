@@ -229,7 +229,10 @@ impl Tensors {
     /// A memory of the caller's, of this size.
     pub fn moved_memory(&mut self, size: usize) -> MemoryId {
         // One that an output has left is taken again.
-        let left = self.moved.iter().find(|memory| self.memory_lens[memory.0 as usize] == 0);
+        let left = self
+            .moved
+            .iter()
+            .find(|memory| self.memory_lens[memory.0 as usize] == 0);
         let memory = match left.copied() {
             Some(memory) => memory,
             None => self.own_memory(),
