@@ -45,6 +45,7 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
         Feature::IMPORT,
         Feature::STATE,
         Feature::COMPILE_SET,
+        Feature::EXTERNAL,
     ];
     let known = known.iter().fold(0, |all, feature| all | feature.0);
     let unknown = [api.features[0] & !known, api.features[1]];
@@ -64,6 +65,7 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
         (Feature::ASYNC, "DG_FEATURE_ASYNC"),
         (Feature::IMPORT, "DG_FEATURE_IMPORT"),
         (Feature::STATE, "DG_FEATURE_STATE"),
+        (Feature::EXTERNAL, "DG_FEATURE_EXTERNAL"),
     ] {
         if has(feature) && !has(Feature::RUN) {
             return Err(Failure::fail(format!(
@@ -74,6 +76,11 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
     if has(Feature::COMPILE_SET) && !has(Feature::COMPILE) {
         return Err(Failure::fail(
             "`features` of the table has DG_FEATURE_COMPILE_SET without DG_FEATURE_COMPILE",
+        ));
+    }
+    if has(Feature::EXTERNAL) && !has(Feature::IMPORT) {
+        return Err(Failure::fail(
+            "`features` of the table has DG_FEATURE_EXTERNAL without DG_FEATURE_IMPORT",
         ));
     }
     Ok(())
@@ -105,6 +112,9 @@ pub fn mandatory(trial: &mut Trial<'_>) -> Outcome {
     }
     if library.has(Feature::IMPORT) {
         need!(buffer_import buffer_release);
+    }
+    if library.has(Feature::EXTERNAL) {
+        need!(buffer_import buffer_release buffer_handle_types buffer_export buffer_map);
     }
     if library.has(Feature::ASYNC) {
         need!(session_submit);
