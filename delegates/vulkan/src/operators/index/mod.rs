@@ -73,7 +73,7 @@ pub struct Index {
 impl Index {
     /// Words of an element, and a bit that says whether negative ones are out of range: as `include/chosen.wgsl` takes them.
     fn words(&self) -> u32 {
-        self.tensor.element() / 4 | u32::from(!self.wraps) << 2
+        (self.tensor.element() / 4) | (u32::from(!self.wraps) << 2)
     }
 }
 
