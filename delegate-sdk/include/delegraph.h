@@ -48,7 +48,7 @@ extern "C" {
 /* Minor version of the ABI. */
 #define DG_ABI_MINOR 2
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0xe1f0d09fa1a76f21)
+#define DG_LAYOUT_HASH UINT64_C(0x2b218b2ef1ef242e)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -169,6 +169,7 @@ typedef uint64_t dg_feature;
 #define DG_FEATURE_IMPORT ((dg_feature)16) /* It has `buffer_import` and `buffer_release`. Since 0.1. */
 #define DG_FEATURE_STATE ((dg_feature)32) /* It has the functions `session_state_`: its sessions can keep states. Since 0.1. */
 #define DG_FEATURE_COMPILE_SET ((dg_feature)64) /* It has `compile_set`: it compiles several graphs together. Since 0.2. */
+#define DG_FEATURE_EXTERNAL ((dg_feature)128) /* With IMPORT: it has `buffer_handle_types`, `buffer_export` and `buffer_map`, and `buffer_import` takes the handle types that it states. Since 0.2. */
 
 /* `struct_id` of each struct. */
 typedef uint32_t dg_struct_id;
@@ -189,6 +190,11 @@ typedef uint32_t dg_struct_id;
 /* What a `dg_buffer_desc` describes. A delegate refuses a type that it does not know: DG_E_UNSUPPORTED. Since 0.1. */
 typedef uint32_t dg_handle_type;
 #define DG_HANDLE_HOST_POINTER ((dg_handle_type)1) /* Memory of this process: `pointer` and `size`. */
+#define DG_HANDLE_OPAQUE_FD ((dg_handle_type)2) /* Memory of a Vulkan device: `fd`, `size` as it was allocated, `memory_type`, `dedicated`, `driver_uuid`, `device_uuid`. Only a device with both UUIDs takes it, and nobody maps it without its driver: `buffer_map`. Since 0.2. */
+#define DG_HANDLE_DMA_BUF ((dg_handle_type)3) /* A dma-buf of Linux: `fd` and `size`. Since 0.2. */
+#define DG_HANDLE_MEMFD ((dg_handle_type)4) /* A file of `memfd_create` that is sealed against shrinking (`F_SEAL_SHRINK`): `fd` and `size`. Map it shared. Since 0.2. */
+#define DG_HANDLE_AHARDWAREBUFFER ((dg_handle_type)5) /* Kept for `AHardwareBuffer` of Android. No host of this minor gives it. Since 0.2. */
+#define DG_HANDLE_IOSURFACE ((dg_handle_type)6) /* Kept for `IOSurface` of macOS. No host of this minor gives it. Since 0.2. */
 
 /* What a table of the graph image holds. Step over kinds that you do not know. */
 typedef uint32_t dg_image_table_kind;
@@ -624,13 +630,13 @@ struct dg_tensor {
     void *data;
     /* Bytes at `data`. */
     uint64_t data_size;
-    /* The imported buffer that `data` lies in, or NULL. Since 0.1. */
+    /* The imported or exported buffer that `data` lies in, or NULL. Since 0.1. */
     dg_buffer *buffer;
     /* Bytes from the beginning of that buffer to `data`. Since 0.1. */
     uint64_t buffer_offset;
 };
 
-/* Memory to import. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1. */
+/* Memory to import, or that was exported. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1. */
 struct dg_buffer_desc {
     /* Bytes of this struct, as its maker knows it. Since 0.1. */
     uint32_t struct_size;
@@ -644,8 +650,20 @@ struct dg_buffer_desc {
     uint32_t reserved;
     /* A multiple of 4096. Since 0.1. */
     void *pointer;
-    /* In bytes: a multiple of 4096. Since 0.1. */
+    /* In bytes: a multiple of 4096 of a host pointer; of other handles all that is behind them. Since 0.1. */
     uint64_t size;
+    /* A file descriptor. Of `buffer_import` it is and stays the host's; of `buffer_export` it is new, and the host's to close. Since 0.2. */
+    int32_t fd;
+    /* OPAQUE_FD: index of the Vulkan memory type that it was allocated of. Since 0.2. */
+    uint32_t memory_type;
+    /* OPAQUE_FD: 1: allocated for one buffer of `size` bytes (`VkMemoryDedicatedAllocateInfo`) that stores, and copies from and to. Since 0.2. */
+    uint32_t dedicated;
+    /* 0 Since 0.2. */
+    uint32_t reserved2;
+    /* OPAQUE_FD: `driverUUID` of the device that it was allocated on. Since 0.2. */
+    uint8_t driver_uuid[16];
+    /* OPAQUE_FD: its `deviceUUID`. Since 0.2. */
+    uint8_t device_uuid[16];
 };
 
 /* Something that took time. Since 0.1. */
@@ -1068,13 +1086,21 @@ struct dg_delegate_api {
      * Since 0.1.
      */
     dg_status (*options_schema)(const dg_call *call, const uint8_t **out_text, uint64_t *out_size);
-    /* Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`. The host goes on
-     * without when it fails.
+    /* Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`, and with `data`,
+     * where the host sees the same bytes. The host goes on without when it fails.
+     *
+     * Who owns a descriptor: `fd` is the host's, which may close it as soon as this has returned. A delegate that needs one longer duplicates it (with
+     * close-on-exec), never closes the host's, and closes its own at `buffer_release`. Whatever the outcome is, the host's is as it was.
+     *
+     * When the memory may be touched: a delegate reads and writes it in runs alone whose tensors lie in it, from the call of `session_execute` until it
+     * returns, or of `session_submit` until the fence is signalled. Before, the host has ended its own access (on a dma-buf by `DMA_BUF_IOCTL_SYNC`) and
+     * sees to it that nobody else writes; it begins the next one after. What was written before a run the run sees, and what the run has written everybody
+     * sees when it has ended: making that so on the side of the device is the delegate's. Neither waits for fences that others have put on a dma-buf.
      * Mandatory with DG_FEATURE_IMPORT.
      * Since 0.1.
      */
     dg_status (*buffer_import)(dg_delegate *delegate, const dg_call *call, const dg_buffer_desc *desc, dg_buffer **out_buffer);
-    /* Ends an imported buffer; no run uses it.
+    /* Ends an imported or exported buffer; no run uses it.
      * Mandatory with DG_FEATURE_IMPORT.
      * Since 0.1.
      */
@@ -1121,6 +1147,28 @@ struct dg_delegate_api {
      * Since 0.2.
      */
     dg_status (*compile_set)(dg_delegate *delegate, const dg_call *call, const dg_graph *const *graphs, const dg_target *target, dg_blob_sink *const *sinks, uint64_t count);
+    /* States what handles a device takes and gives: in each word bit `1 << n` stands for the handle type n of `dg_handle_type`, HOST_POINTER left out.
+     * `device` is an id of `device_enumerate`, or DG_NONE for the one that a session is on for which nobody chose. Constant for a device. It is a statement
+     * about the type: a single handle may be refused all the same.
+     * Mandatory with DG_FEATURE_EXTERNAL.
+     * Since 0.2.
+     */
+    dg_status (*buffer_handle_types)(dg_delegate *delegate, const dg_call *call, uint32_t device, uint64_t *out_import, uint64_t *out_export);
+    /* Allocates at least `size` bytes of a device's memory, whose tensors' runs read and write, and gives a handle of this type to them. `out_desc` is the
+     * host's, zero but for its beginning; on DG_OK the delegate has written the fields of the handle type there, `size` the bytes that there are. `fd` is the
+     * host's then, and closing it changes nothing for the buffer. The buffer is used as an imported one, by sessions on `device`, which is as for
+     * `buffer_handle_types`, and ended by `buffer_release`; the memory itself lives as long as anybody has a handle to it. Its content is unspecified.
+     * DG_E_UNSUPPORTED: not with this handle type.
+     * Mandatory with DG_FEATURE_EXTERNAL.
+     * Since 0.2.
+     */
+    dg_status (*buffer_export)(dg_delegate *delegate, const dg_call *call, uint32_t device, dg_handle_type handle_type, uint64_t size, dg_buffer_desc *out_desc, dg_buffer **out_buffer);
+    /* Gives the address where the processor sees an imported or exported buffer, and the bytes that it sees there, until `buffer_release`; no flush is needed
+     * on either side. Called again it gives the same. DG_E_UNSUPPORTED: the processor does not see it through this delegate.
+     * Mandatory with DG_FEATURE_EXTERNAL.
+     * Since 0.2.
+     */
+    dg_status (*buffer_map)(dg_buffer *buffer, const dg_call *call, void **out_pointer, uint64_t *out_size);
 };
 
 /* The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
@@ -1281,7 +1329,7 @@ DG_ASSERT(offsetof(dg_tensor, data) == 32, dg_tensor__data);
 DG_ASSERT(offsetof(dg_tensor, data_size) == 40, dg_tensor__data_size);
 DG_ASSERT(offsetof(dg_tensor, buffer) == 48, dg_tensor__buffer);
 DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 56, dg_tensor__buffer_offset);
-DG_ASSERT(sizeof(dg_buffer_desc) == 40, dg_buffer_desc);
+DG_ASSERT(sizeof(dg_buffer_desc) == 88, dg_buffer_desc);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
 DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
@@ -1289,6 +1337,12 @@ DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 16, dg_buffer_desc__handle_ty
 DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 20, dg_buffer_desc__reserved);
 DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 24, dg_buffer_desc__pointer);
 DG_ASSERT(offsetof(dg_buffer_desc, size) == 32, dg_buffer_desc__size);
+DG_ASSERT(offsetof(dg_buffer_desc, fd) == 40, dg_buffer_desc__fd);
+DG_ASSERT(offsetof(dg_buffer_desc, memory_type) == 44, dg_buffer_desc__memory_type);
+DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 48, dg_buffer_desc__dedicated);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 52, dg_buffer_desc__reserved2);
+DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 56, dg_buffer_desc__driver_uuid);
+DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 72, dg_buffer_desc__device_uuid);
 DG_ASSERT(sizeof(dg_profile_event) == 64, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
@@ -1413,7 +1467,7 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 224, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 232, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 240, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 248, dg_host_api__call_set_error_graph);
-DG_ASSERT(sizeof(dg_delegate_api) == 192, dg_delegate_api);
+DG_ASSERT(sizeof(dg_delegate_api) == 216, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1439,6 +1493,9 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 160, dg_delegate_
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 168, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 176, dg_delegate_api__session_state_restore);
 DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 184, dg_delegate_api__compile_set);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_handle_types) == 192, dg_delegate_api__buffer_handle_types);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_export) == 200, dg_delegate_api__buffer_export);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_map) == 208, dg_delegate_api__buffer_map);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) && defined(__i386__) && !defined(_WIN32) /* ILP32 with 4-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1580,7 +1637,7 @@ DG_ASSERT(offsetof(dg_tensor, data) == 24, dg_tensor__data);
 DG_ASSERT(offsetof(dg_tensor, data_size) == 28, dg_tensor__data_size);
 DG_ASSERT(offsetof(dg_tensor, buffer) == 36, dg_tensor__buffer);
 DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 40, dg_tensor__buffer_offset);
-DG_ASSERT(sizeof(dg_buffer_desc) == 32, dg_buffer_desc);
+DG_ASSERT(sizeof(dg_buffer_desc) == 80, dg_buffer_desc);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
 DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
@@ -1588,6 +1645,12 @@ DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 12, dg_buffer_desc__handle_ty
 DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 16, dg_buffer_desc__reserved);
 DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 20, dg_buffer_desc__pointer);
 DG_ASSERT(offsetof(dg_buffer_desc, size) == 24, dg_buffer_desc__size);
+DG_ASSERT(offsetof(dg_buffer_desc, fd) == 32, dg_buffer_desc__fd);
+DG_ASSERT(offsetof(dg_buffer_desc, memory_type) == 36, dg_buffer_desc__memory_type);
+DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 40, dg_buffer_desc__dedicated);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 44, dg_buffer_desc__reserved2);
+DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 48, dg_buffer_desc__driver_uuid);
+DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 64, dg_buffer_desc__device_uuid);
 DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
@@ -1712,7 +1775,7 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
-DG_ASSERT(sizeof(dg_delegate_api) == 108, dg_delegate_api);
+DG_ASSERT(sizeof(dg_delegate_api) == 120, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -1738,6 +1801,9 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_a
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
 DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 104, dg_delegate_api__compile_set);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_handle_types) == 108, dg_delegate_api__buffer_handle_types);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_export) == 112, dg_delegate_api__buffer_export);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_map) == 116, dg_delegate_api__buffer_map);
 #elif UINTPTR_MAX == UINT32_C(0xffffffff) /* ILP32 with 8-aligned uint64_t */
 DG_ASSERT(sizeof(dg_ext) == 12, dg_ext);
 DG_ASSERT(offsetof(dg_ext, struct_size) == 0, dg_ext__struct_size);
@@ -1879,7 +1945,7 @@ DG_ASSERT(offsetof(dg_tensor, data) == 24, dg_tensor__data);
 DG_ASSERT(offsetof(dg_tensor, data_size) == 32, dg_tensor__data_size);
 DG_ASSERT(offsetof(dg_tensor, buffer) == 40, dg_tensor__buffer);
 DG_ASSERT(offsetof(dg_tensor, buffer_offset) == 48, dg_tensor__buffer_offset);
-DG_ASSERT(sizeof(dg_buffer_desc) == 32, dg_buffer_desc);
+DG_ASSERT(sizeof(dg_buffer_desc) == 80, dg_buffer_desc);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_size) == 0, dg_buffer_desc__struct_size);
 DG_ASSERT(offsetof(dg_buffer_desc, struct_id) == 4, dg_buffer_desc__struct_id);
 DG_ASSERT(offsetof(dg_buffer_desc, next) == 8, dg_buffer_desc__next);
@@ -1887,6 +1953,12 @@ DG_ASSERT(offsetof(dg_buffer_desc, handle_type) == 12, dg_buffer_desc__handle_ty
 DG_ASSERT(offsetof(dg_buffer_desc, reserved) == 16, dg_buffer_desc__reserved);
 DG_ASSERT(offsetof(dg_buffer_desc, pointer) == 20, dg_buffer_desc__pointer);
 DG_ASSERT(offsetof(dg_buffer_desc, size) == 24, dg_buffer_desc__size);
+DG_ASSERT(offsetof(dg_buffer_desc, fd) == 32, dg_buffer_desc__fd);
+DG_ASSERT(offsetof(dg_buffer_desc, memory_type) == 36, dg_buffer_desc__memory_type);
+DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 40, dg_buffer_desc__dedicated);
+DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 44, dg_buffer_desc__reserved2);
+DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 48, dg_buffer_desc__driver_uuid);
+DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 64, dg_buffer_desc__device_uuid);
 DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
@@ -2011,7 +2083,7 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
-DG_ASSERT(sizeof(dg_delegate_api) == 112, dg_delegate_api);
+DG_ASSERT(sizeof(dg_delegate_api) == 120, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
 DG_ASSERT(offsetof(dg_delegate_api, minor) == 6, dg_delegate_api__minor);
@@ -2037,6 +2109,9 @@ DG_ASSERT(offsetof(dg_delegate_api, session_state_truncate) == 92, dg_delegate_a
 DG_ASSERT(offsetof(dg_delegate_api, session_state_snapshot) == 96, dg_delegate_api__session_state_snapshot);
 DG_ASSERT(offsetof(dg_delegate_api, session_state_restore) == 100, dg_delegate_api__session_state_restore);
 DG_ASSERT(offsetof(dg_delegate_api, compile_set) == 104, dg_delegate_api__compile_set);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_handle_types) == 108, dg_delegate_api__buffer_handle_types);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_export) == 112, dg_delegate_api__buffer_export);
+DG_ASSERT(offsetof(dg_delegate_api, buffer_map) == 116, dg_delegate_api__buffer_map);
 #else
 #error "delegraph.h: no layout is known for pointers of this size"
 #endif

@@ -3,7 +3,7 @@
 //! It computes what the reference delegate computes, and adds what that one lacks:
 //!
 //! - submitted runs, done by a thread that stands for a device, one after another
-//! - imported memory, whose buffers it checks in each run
+//! - imported memory, whose buffers it checks in each run; of memory files and dma-bufs it reads and writes a map of its own, and it exports the former
 //! - states that sessions keep, in the way of the fault delegate
 //! - two targets, `double-1` and `double-2`, and no others
 //! - graphs that are compiled together, with all their weights in one section that each blob has
@@ -19,15 +19,27 @@ use delegraph_sdk::{
     LogLevel, OptionValue, Options, Partition, Requirement, Run, Section, Session, SetError, Status, SubmittedRun,
     TensorOut, TensorPlace, TensorView, Weights,
 };
+#[cfg(unix)]
+use delegraph_sdk::{Exported, External, ExternalMemory, HandleType, Handles, Mapped, Origin};
+#[cfg(unix)]
+use mapping::Mapping;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 // The states of the fault delegate: one way to keep them is enough.
+#[cfg(unix)]
+mod external;
 #[path = "../../fault/src/keep.rs"]
 mod keep;
+#[cfg(unix)]
+#[path = "sys.rs"]
+mod mapping;
 
+#[cfg(unix)]
+delegraph_sdk::export_delegate!(Double: compile_set, run, submit, external, state);
+#[cfg(not(unix))]
 delegraph_sdk::export_delegate!(Double: compile_set, run, submit, import, state);
 
 /// What the device is given to do.
@@ -228,19 +240,79 @@ impl Run for Double {
 }
 
 /// What it remembers of imported memory.
-pub struct Registered {
-    base: usize,
-    size: usize,
+pub enum Registered {
+    /// Where the host sees it.
+    Host {
+        /// Address.
+        base: usize,
+        /// Bytes.
+        size: usize,
+    },
+    /// Where it sees it itself.
+    #[cfg(unix)]
+    Mapped(Mapping),
 }
 
 impl Import for Double {
     type Buffer = Registered;
 
     fn import(&self, memory: HostMemory, _: &Context<'_>) -> Result<Registered, Error> {
-        Ok(Registered {
+        Ok(Registered::Host {
             base: memory.as_ptr().addr(),
             size: memory.size(),
         })
+    }
+}
+
+#[cfg(unix)]
+impl External for Double {
+    fn handles(&self, _: Option<u32>) -> Handles {
+        Handles {
+            import: [HandleType::Memfd, HandleType::DmaBuf].into_iter().collect(),
+            export: [HandleType::Memfd].into_iter().collect(),
+        }
+    }
+
+    fn import_external(&self, memory: ExternalMemory<'_>, _: &Context<'_>) -> Result<Registered, Error> {
+        match memory.handle {
+            HandleType::Memfd | HandleType::DmaBuf => {}
+            other => return Err(Error::unsupported(format!("it takes no memory by {other:?}"))),
+        }
+        let mapping = Mapping::new(memory.fd, memory.size);
+        let mapping = mapping.map_err(|error| Error::invalid(format!("the memory cannot be mapped: {error}")))?;
+        Ok(Registered::Mapped(mapping))
+    }
+
+    fn export(
+        &self,
+        _: Option<u32>,
+        handle: HandleType,
+        size: u64,
+        _: &Context<'_>,
+    ) -> Result<Exported<Registered>, Error> {
+        if handle != HandleType::Memfd {
+            return Err(Error::unsupported(format!("it gives no memory by {handle:?}")));
+        }
+        let failed = |error| {
+            Error::new(
+                Status::OUT_OF_MEMORY,
+                format!("no memory file of {size} bytes: {error}"),
+            )
+        };
+        let (mapping, fd, size) = Mapping::create(size).map_err(failed)?;
+        Ok(Exported {
+            buffer: Registered::Mapped(mapping),
+            fd,
+            size,
+            origin: Origin::default(),
+        })
+    }
+
+    fn mapped(&self, buffer: &Registered) -> Option<Mapped> {
+        match buffer {
+            Registered::Mapped(mapping) => Some(mapping.mapped()),
+            Registered::Host { .. } => None,
+        }
     }
 }
 
@@ -303,14 +375,22 @@ impl Core {
             context.log(LogLevel::Trace, "the double runs");
         }
         self.places(inputs, outputs)?;
-        let (inputs, mut rooms) = elements_of(inputs, outputs);
-        self.inner.execute(&inputs, &mut rooms, context)?;
-        // It has nothing to share out; the host's threads are asked for all the same.
-        let sums: Vec<Mutex<u64>> = rooms.iter().map(|_| Mutex::new(0)).collect();
-        let bytes: Vec<&[u8]> = rooms.iter().map(|room| &*room.bytes).collect();
-        context.parallel_for(bytes.len(), |i| {
-            *locked(&sums[i]) = bytes[i].iter().map(|byte| u64::from(*byte)).sum();
-        });
+        let inner = &mut *self.inner;
+        let run = |inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]| {
+            let (inputs, mut rooms) = elements_of(inputs, outputs);
+            inner.execute(&inputs, &mut rooms, context)?;
+            // It has nothing to share out; the host's threads are asked for all the same.
+            let sums: Vec<Mutex<u64>> = rooms.iter().map(|_| Mutex::new(0)).collect();
+            let bytes: Vec<&[u8]> = rooms.iter().map(|room| &*room.bytes).collect();
+            context.parallel_for(bytes.len(), |i| {
+                *locked(&sums[i]) = bytes[i].iter().map(|byte| u64::from(*byte)).sum();
+            });
+            Ok(())
+        };
+        #[cfg(unix)]
+        external::in_place(inputs, outputs, mapping_of, run)?;
+        #[cfg(not(unix))]
+        run(inputs, outputs)?;
         in_time(context)
     }
 
@@ -329,12 +409,27 @@ impl Core {
                 .buffer::<Registered>()
                 .ok_or_else(|| Error::invalid("the buffer is not one of this delegate's"))?;
             let offset = buffer.offset() as usize;
-            if known.base + offset != address || offset + bytes.len() > known.size {
+            let lies = match known {
+                Registered::Host { base, size } => base + offset == address && offset + bytes.len() <= *size,
+                // Where the host sees it is the host's affair.
+                #[cfg(unix)]
+                Registered::Mapped(_) => true,
+            };
+            if !lies {
                 return Err(Error::invalid("a tensor does not lie where its buffer says"));
             }
         }
         Ok(())
     }
+}
+
+/// The map that a tensor lies in, and where.
+#[cfg(unix)]
+fn mapping_of<'m>(buffer: &delegraph_sdk::Imported<'m>) -> Result<Option<(&'m Mapping, u64)>, Error> {
+    Ok(match buffer.buffer::<Registered>() {
+        Some(Registered::Mapped(mapping)) => Some((mapping, buffer.offset())),
+        _ => None,
+    })
 }
 
 /// Whether somebody still waits.

@@ -138,7 +138,7 @@ fn leaf(value: &Value<'_>) -> Leaf {
         Value::Float(f) => Leaf::Float(*f),
         Value::Bool(b) => Leaf::Bool(*b),
         Value::Str(s) => Leaf::Str((*s).to_string()),
-        Value::None | Value::InPlace(_) => Leaf::None,
+        Value::None | Value::InPlace(_) | Value::Memory(_) => Leaf::None,
     }
 }
 

@@ -23,7 +23,7 @@ pub fn value(leaf: &Leaf) -> Result<Value<'_>, RankError> {
 pub fn leaf(value: Value<'_>) -> Leaf {
     match value {
         // What is given in place is no output.
-        Value::None | Value::InPlace(_) => Leaf::None,
+        Value::None | Value::InPlace(_) | Value::Memory(_) => Leaf::None,
         Value::Bool(b) => Leaf::Bool(b),
         Value::Int(i) => Leaf::Int(i),
         Value::Float(f) => Leaf::Float(f),

@@ -60,6 +60,7 @@ pub const DEFECTS: &[Defect] = &[
     code("missing-function", "the table has no `blob_check`", "abi/mandatory-functions", FAIL),
     code("small-table", "the table says that it is smaller than the first minor's", "abi/table", FAIL),
     code("import-without-functions", "a feature bit is set, its functions are NULL", "abi/mandatory-functions", FAIL),
+    code("external-without-functions", "the feature bit of memory by handle is set, a function of it is NULL", "abi/mandatory-functions", FAIL),
     code("wrong-layout-hash", "the layout hash is of another header", "abi/info", FAIL),
     code("wrong-struct-id", "`dg_delegate_info` has the id of another struct", "abi/info", FAIL),
     code("other-name", "`get_info` gives another name than the manifest", "abi/info-is-manifest", FAIL),
@@ -94,6 +95,7 @@ pub const DEFECTS: &[Defect] = &[
     code("takes-everything", "what cannot be compiled is taken", "partition/taken-compiles", FAIL),
     code("slow-partition", "time grows with the square of the number of nodes", "partition/ten-thousand-nodes", FAIL_OR_HANG),
     code("refuses-without-reason", "a refusal gives no reason", "partition/reasons", FAIL),
+    code("mute-about-target", "a target that it does not have is refused without a word", "partition/target", FAIL),
     code("foreign-atomic-set", "a set of nodes names one that the graph has not", "partition/atomic-sets", FAIL),
     at(Place::Manifest, code("claims-absent-operator", "the manifest claims an operator that there is not", "partition/claims-exist", FAIL)),
     at(Place::Manifest, code("claims-what-it-refuses", "the manifest claims an operator that is refused", "partition/claims-taken", CLAIMED)),
@@ -144,6 +146,7 @@ pub const DEFECTS: &[Defect] = &[
     code("trusts-blob", "a bit that is turned over in a blob crashes it", "blob/flipped-bits", CRASH),
     code("accepts-foreign-blob", "another delegate's blob is judged optimal", "blob/check-foreign", FAIL),
     code("accepts-newer-blob", "a blob of a newer version of its form is judged optimal", "blob/check-newer-format", FAIL),
+    code("set-in-reverse", "graphs that are compiled together get each other's blobs", "blob/compile-set", FAIL),
     code("compile-varies", "the time is written into blobs", "blob/reproducible", FAIL),
     // Runs that end later.
     code("fence-twice", "a fence is signalled twice", "async/fence-once", FAIL),
@@ -180,4 +183,13 @@ pub const DEFECTS: &[Defect] = &[
     code("accepts-newer-image", "an image of a newer major is answered as if it had been read", "bad-input/newer-major", FAIL),
     code("counts-elements", "time grows with the number of elements that sizes claim", "partition/huge-sizes", FAIL_OR_HANG),
     code("crashes-on-empty", "a tensor without elements crashes it", "memory/no-elements", CRASH),
+    // Memory by handle.
+    code("ignores-offset", "tensors are looked for at the beginning of an imported memory", "memory/external-import", FAIL),
+    code("imports-a-copy", "what an imported memory held at its import is read in every run", "memory/external-import", FAIL),
+    code("closes-descriptor", "the host's descriptor is closed by the import", "memory/external-descriptor", FAIL),
+    code("leaks-import-descriptor", "each import keeps a descriptor for ever", "memory/external-descriptor", FAIL),
+    code("borrows-descriptor", "the host's descriptor is used after the import, when the host has closed it", "memory/external-descriptor", FAIL_OR_CRASH),
+    code("takes-any-handle", "handle types that it does not state are taken", "memory/external-unstated", FAIL),
+    code("exports-too-little", "an exported memory is smaller than was asked for", "memory/external-export", FAIL),
+    code("leaks-export-descriptor", "each export keeps a descriptor for ever", "memory/external-export", FAIL),
 ];

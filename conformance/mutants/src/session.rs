@@ -2,7 +2,7 @@
 
 use crate::evaluate::Evaluator;
 use crate::sys::memory::{self, Remembered};
-use crate::{CHECK, IMAGE, Mutant, active, checksum, count, is, keep};
+use crate::{CHECK, IMAGE, Mutant, active, checksum, count, external, is, keep};
 use delegraph_sdk::image::{ImageView, verify};
 use delegraph_sdk::{Blob, Context, DType, Error, Session, Status, SubmittedRun, TensorOut, TensorView, Weights};
 use std::collections::BTreeMap;
@@ -147,13 +147,19 @@ impl Session for MutantSession {
         outputs: &mut [TensorOut<'_>],
         context: &Context<'_>,
     ) -> Result<(), Error> {
-        locked(&self.core).execute(inputs, outputs, context)
+        external::run(inputs, outputs, |inputs, outputs| {
+            locked(&self.core).execute(inputs, outputs, context)
+        })
     }
 
     fn submit(&mut self, run: SubmittedRun) {
         let core = self.core.clone();
         let work = move |run: SubmittedRun| {
-            run.complete(|inputs, outputs, context| locked(&core).execute(inputs, outputs, context));
+            run.complete(|inputs, outputs, context| {
+                external::run(inputs, outputs, |inputs, outputs| {
+                    locked(&core).execute(inputs, outputs, context)
+                })
+            });
         };
         match active() {
             "fence-never" => std::mem::forget(run),

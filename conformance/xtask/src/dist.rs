@@ -3,7 +3,7 @@
 //! The references and lists are in the command itself, so that the archive is two programs, what they are licensed under, the lists for
 //! people to read, the scripts that carry the kit to a device, and hashes of all of it. The same inputs give the same bytes.
 
-mod archive;
+pub mod archive;
 mod licences;
 mod linker;
 

@@ -41,7 +41,8 @@ const USAGE: &str = "usage:
   cargo xtask dist             makes target/dist/delegraph-conformance-VERSION-TRIPLE.tar.gz, the conformance kit for a device;
                                `--target TRIPLE` for another machine, `--profile NAME` of cargo's in place of `release`,
                                `--binaries FOLDER` of programs that are built already
-  cargo xtask provision NAME   fetches an optional real component: clang, executorch, ncnn, vulkan; chromium has to be here";
+  cargo xtask provision NAME   fetches an optional real component: clang, executorch, ncnn, qnn, vulkan; chromium has to be here;
+                               qnn is Qualcomm's, says its licence, and is fetched with `--accept-license` alone";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -80,7 +81,8 @@ fn main() -> Result<()> {
         ["gen", "coverage"] => r#gen::coverage(&root()),
         ["gen", "lists"] => r#gen::lists(&root()),
         ["gen", "golden", version] => r#gen::golden(&root(), version),
-        ["provision", name] => provision::run(&root(), name),
+        ["provision", name] => provision::run(&root(), name, false),
+        ["provision", "qnn", "--accept-license"] => provision::run(&root(), "qnn", true),
         ["--help" | "-h"] | [] => {
             println!("{USAGE}");
             Ok(())

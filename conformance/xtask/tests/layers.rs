@@ -20,6 +20,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         "delegraph-ir",
         "delegraph-import",
         "delegraph-passes",
+        "delegraph-quant",
         "delegraph-tag",
         "delegraph-lower",
         "delegraph-plan",

@@ -32,7 +32,7 @@ pub const ABI_MAJOR: u16 = 0;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 2;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0xe1f0d09fa1a76f21;
+pub const LAYOUT_HASH: u64 = 0x2b218b2ef1ef242e;
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -469,6 +469,8 @@ impl Feature {
     pub const STATE: Feature = Feature(32);
     /// It has `compile_set`: it compiles several graphs together. Since 0.2.
     pub const COMPILE_SET: Feature = Feature(64);
+    /// With IMPORT: it has `buffer_handle_types`, `buffer_export` and `buffer_map`, and `buffer_import` takes the handle types that it states. Since 0.2.
+    pub const EXTERNAL: Feature = Feature(128);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
@@ -480,6 +482,7 @@ impl Feature {
             16 => Some("IMPORT"),
             32 => Some("STATE"),
             64 => Some("COMPILE_SET"),
+            128 => Some("EXTERNAL"),
             _ => None,
         }
     }
@@ -558,11 +561,26 @@ pub struct HandleType(pub u32);
 impl HandleType {
     /// Memory of this process: `pointer` and `size`.
     pub const HOST_POINTER: HandleType = HandleType(1);
+    /// Memory of a Vulkan device: `fd`, `size` as it was allocated, `memory_type`, `dedicated`, `driver_uuid`, `device_uuid`. Only a device with both UUIDs takes it, and nobody maps it without its driver: `buffer_map`. Since 0.2.
+    pub const OPAQUE_FD: HandleType = HandleType(2);
+    /// A dma-buf of Linux: `fd` and `size`. Since 0.2.
+    pub const DMA_BUF: HandleType = HandleType(3);
+    /// A file of `memfd_create` that is sealed against shrinking (`F_SEAL_SHRINK`): `fd` and `size`. Map it shared. Since 0.2.
+    pub const MEMFD: HandleType = HandleType(4);
+    /// Kept for `AHardwareBuffer` of Android. No host of this minor gives it. Since 0.2.
+    pub const AHARDWAREBUFFER: HandleType = HandleType(5);
+    /// Kept for `IOSurface` of macOS. No host of this minor gives it. Since 0.2.
+    pub const IOSURFACE: HandleType = HandleType(6);
 
     /// The name of a known code.
     pub const fn name(self) -> Option<&'static str> {
         match self.0 {
             1 => Some("HOST_POINTER"),
+            2 => Some("OPAQUE_FD"),
+            3 => Some("DMA_BUF"),
+            4 => Some("MEMFD"),
+            5 => Some("AHARDWAREBUFFER"),
+            6 => Some("IOSURFACE"),
             _ => None,
         }
     }
@@ -1674,7 +1692,7 @@ pub struct Tensor {
     pub data: *mut core::ffi::c_void,
     /// Bytes at `data`.
     pub data_size: u64,
-    /// The imported buffer that `data` lies in, or NULL. Since 0.1.
+    /// The imported or exported buffer that `data` lies in, or NULL. Since 0.1.
     pub buffer: *mut Buffer,
     /// Bytes from the beginning of that buffer to `data`. Since 0.1.
     pub buffer_offset: u64,
@@ -1709,7 +1727,7 @@ impl Default for Tensor {
     }
 }
 
-/// Memory to import. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1.
+/// Memory to import, or that was exported. It stays valid, at its place and of its size, until `buffer_release`. Since 0.1.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
@@ -1726,15 +1744,27 @@ pub struct BufferDesc {
     pub reserved: u32,
     /// A multiple of 4096. Since 0.1.
     pub pointer: *mut core::ffi::c_void,
-    /// In bytes: a multiple of 4096. Since 0.1.
+    /// In bytes: a multiple of 4096 of a host pointer; of other handles all that is behind them. Since 0.1.
     pub size: u64,
+    /// A file descriptor. Of `buffer_import` it is and stays the host's; of `buffer_export` it is new, and the host's to close. Since 0.2.
+    pub fd: i32,
+    /// OPAQUE_FD: index of the Vulkan memory type that it was allocated of. Since 0.2.
+    pub memory_type: u32,
+    /// OPAQUE_FD: 1: allocated for one buffer of `size` bytes (`VkMemoryDedicatedAllocateInfo`) that stores, and copies from and to. Since 0.2.
+    pub dedicated: u32,
+    /// 0 Since 0.2.
+    pub reserved2: u32,
+    /// OPAQUE_FD: `driverUUID` of the device that it was allocated on. Since 0.2.
+    pub driver_uuid: [u8; 16],
+    /// OPAQUE_FD: its `deviceUUID`. Since 0.2.
+    pub device_uuid: [u8; 16],
 }
 
 impl BufferDesc {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::BUFFER_DESC;
     /// Bytes at the first minor.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 40 } else { 32 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1746,6 +1776,12 @@ impl BufferDesc {
             reserved: 0,
             pointer: ptr::null_mut(),
             size: 0,
+            fd: 0,
+            memory_type: 0,
+            dedicated: 0,
+            reserved2: 0,
+            driver_uuid: [0; 16],
+            device_uuid: [0; 16],
         }
     }
 }
@@ -2441,10 +2477,18 @@ pub struct DelegateApi {
     /// `boolean`, `integer`, `number` or `string`, with `enum`, `minimum`, `maximum`, `default`, `description` as needed, and `required`. The host refuses
     /// options that do not fit before `initialize`. Called before `initialize`. Without it, options go to `initialize` as they are. Since 0.1.
     pub options_schema: Option<unsafe extern "C" fn(call: *const Call, out_text: *mut *const u8, out_size: *mut u64) -> Status>,
-    /// Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`. The host goes on
-    /// without when it fails. Since 0.1.
+    /// Takes notice of memory that runs will read and write, so that a device can use it in place: tensors in it then come with `buffer`, and with `data`,
+    /// where the host sees the same bytes. The host goes on without when it fails.
+    ///
+    /// Who owns a descriptor: `fd` is the host's, which may close it as soon as this has returned. A delegate that needs one longer duplicates it (with
+    /// close-on-exec), never closes the host's, and closes its own at `buffer_release`. Whatever the outcome is, the host's is as it was.
+    ///
+    /// When the memory may be touched: a delegate reads and writes it in runs alone whose tensors lie in it, from the call of `session_execute` until it
+    /// returns, or of `session_submit` until the fence is signalled. Before, the host has ended its own access (on a dma-buf by `DMA_BUF_IOCTL_SYNC`) and
+    /// sees to it that nobody else writes; it begins the next one after. What was written before a run the run sees, and what the run has written everybody
+    /// sees when it has ended: making that so on the side of the device is the delegate's. Neither waits for fences that others have put on a dma-buf. Since 0.1.
     pub buffer_import: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, desc: *const BufferDesc, out_buffer: *mut *mut Buffer) -> Status>,
-    /// Ends an imported buffer; no run uses it. Since 0.1.
+    /// Ends an imported or exported buffer; no run uses it. Since 0.1.
     pub buffer_release: Option<unsafe extern "C" fn(buffer: *mut Buffer, call: *const Call)>,
     /// As `session_execute`, but it may return before the run has ended: on DG_OK it ends when `fence` is signalled, before or after this returns, and the
     /// call, tensors, sizes and bytes are valid until then. On anything else nothing was submitted, and the fence must not be signalled. Runs of one
@@ -2467,6 +2511,19 @@ pub struct DelegateApi {
     /// `graphs[i]`. Each blob is loaded by itself; sections of equal bytes are stored once for all of them, so that what the graphs share goes into a
     /// section of its own. `weight_share_key` tells which weights they share. On anything but DG_OK there is no blob, and the host may compile each alone. Since 0.2.
     pub compile_set: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, graphs: *const *const Graph, target: *const Target, sinks: *const *mut BlobSink, count: u64) -> Status>,
+    /// States what handles a device takes and gives: in each word bit `1 << n` stands for the handle type n of `dg_handle_type`, HOST_POINTER left out.
+    /// `device` is an id of `device_enumerate`, or DG_NONE for the one that a session is on for which nobody chose. Constant for a device. It is a statement
+    /// about the type: a single handle may be refused all the same. Since 0.2.
+    pub buffer_handle_types: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, device: u32, out_import: *mut u64, out_export: *mut u64) -> Status>,
+    /// Allocates at least `size` bytes of a device's memory, whose tensors' runs read and write, and gives a handle of this type to them. `out_desc` is the
+    /// host's, zero but for its beginning; on DG_OK the delegate has written the fields of the handle type there, `size` the bytes that there are. `fd` is the
+    /// host's then, and closing it changes nothing for the buffer. The buffer is used as an imported one, by sessions on `device`, which is as for
+    /// `buffer_handle_types`, and ended by `buffer_release`; the memory itself lives as long as anybody has a handle to it. Its content is unspecified.
+    /// DG_E_UNSUPPORTED: not with this handle type. Since 0.2.
+    pub buffer_export: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, device: u32, handle_type: HandleType, size: u64, out_desc: *mut BufferDesc, out_buffer: *mut *mut Buffer) -> Status>,
+    /// Gives the address where the processor sees an imported or exported buffer, and the bytes that it sees there, until `buffer_release`; no flush is needed
+    /// on either side. Called again it gives the same. DG_E_UNSUPPORTED: the processor does not see it through this delegate. Since 0.2.
+    pub buffer_map: Option<unsafe extern "C" fn(buffer: *mut Buffer, call: *const Call, out_pointer: *mut *mut core::ffi::c_void, out_size: *mut u64) -> Status>,
 }
 
 impl DelegateApi {
@@ -2495,6 +2552,9 @@ impl DelegateApi {
             ("session_state_snapshot", features & Feature::STATE.0 != 0 && self.session_state_snapshot.is_none()),
             ("session_state_restore", features & Feature::STATE.0 != 0 && self.session_state_restore.is_none()),
             ("compile_set", features & Feature::COMPILE_SET.0 != 0 && self.compile_set.is_none()),
+            ("buffer_handle_types", features & Feature::EXTERNAL.0 != 0 && self.buffer_handle_types.is_none()),
+            ("buffer_export", features & Feature::EXTERNAL.0 != 0 && self.buffer_export.is_none()),
+            ("buffer_map", features & Feature::EXTERNAL.0 != 0 && self.buffer_map.is_none()),
         ]
         .into_iter()
         .filter(|(_, missing): &(&'static str, bool)| *missing)
@@ -2529,6 +2589,9 @@ impl DelegateApi {
             session_state_snapshot: None,
             session_state_restore: None,
             compile_set: None,
+            buffer_handle_types: None,
+            buffer_export: None,
+            buffer_map: None,
         }
     }
 }
@@ -2698,7 +2761,7 @@ const _: () = {
     assert!(offset_of!(Tensor, data_size) == 40);
     assert!(offset_of!(Tensor, buffer) == 48);
     assert!(offset_of!(Tensor, buffer_offset) == 56);
-    assert!(size_of::<BufferDesc>() == 40);
+    assert!(size_of::<BufferDesc>() == 88);
     assert!(align_of::<BufferDesc>() == 8);
     assert!(offset_of!(BufferDesc, struct_size) == 0);
     assert!(offset_of!(BufferDesc, struct_id) == 4);
@@ -2707,6 +2770,12 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved) == 20);
     assert!(offset_of!(BufferDesc, pointer) == 24);
     assert!(offset_of!(BufferDesc, size) == 32);
+    assert!(offset_of!(BufferDesc, fd) == 40);
+    assert!(offset_of!(BufferDesc, memory_type) == 44);
+    assert!(offset_of!(BufferDesc, dedicated) == 48);
+    assert!(offset_of!(BufferDesc, reserved2) == 52);
+    assert!(offset_of!(BufferDesc, driver_uuid) == 56);
+    assert!(offset_of!(BufferDesc, device_uuid) == 72);
     assert!(size_of::<ProfileEvent>() == 64);
     assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
@@ -2843,7 +2912,7 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 232);
     assert!(offset_of!(HostApi, blob_keep_state) == 240);
     assert!(offset_of!(HostApi, call_set_error_graph) == 248);
-    assert!(size_of::<DelegateApi>() == 192);
+    assert!(size_of::<DelegateApi>() == 216);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -2870,6 +2939,9 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 168);
     assert!(offset_of!(DelegateApi, session_state_restore) == 176);
     assert!(offset_of!(DelegateApi, compile_set) == 184);
+    assert!(offset_of!(DelegateApi, buffer_handle_types) == 192);
+    assert!(offset_of!(DelegateApi, buffer_export) == 200);
+    assert!(offset_of!(DelegateApi, buffer_map) == 208);
 };
 
 // ILP32 of i386 layout
@@ -3027,7 +3099,7 @@ const _: () = {
     assert!(offset_of!(Tensor, data_size) == 28);
     assert!(offset_of!(Tensor, buffer) == 36);
     assert!(offset_of!(Tensor, buffer_offset) == 40);
-    assert!(size_of::<BufferDesc>() == 32);
+    assert!(size_of::<BufferDesc>() == 80);
     assert!(align_of::<BufferDesc>() == 4);
     assert!(offset_of!(BufferDesc, struct_size) == 0);
     assert!(offset_of!(BufferDesc, struct_id) == 4);
@@ -3036,6 +3108,12 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved) == 16);
     assert!(offset_of!(BufferDesc, pointer) == 20);
     assert!(offset_of!(BufferDesc, size) == 24);
+    assert!(offset_of!(BufferDesc, fd) == 32);
+    assert!(offset_of!(BufferDesc, memory_type) == 36);
+    assert!(offset_of!(BufferDesc, dedicated) == 40);
+    assert!(offset_of!(BufferDesc, reserved2) == 44);
+    assert!(offset_of!(BufferDesc, driver_uuid) == 48);
+    assert!(offset_of!(BufferDesc, device_uuid) == 64);
     assert!(size_of::<ProfileEvent>() == 56);
     assert!(align_of::<ProfileEvent>() == 4);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
@@ -3172,7 +3250,7 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
     assert!(offset_of!(HostApi, call_set_error_graph) == 136);
-    assert!(size_of::<DelegateApi>() == 108);
+    assert!(size_of::<DelegateApi>() == 120);
     assert!(align_of::<DelegateApi>() == 4);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3199,6 +3277,9 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
     assert!(offset_of!(DelegateApi, session_state_restore) == 100);
     assert!(offset_of!(DelegateApi, compile_set) == 104);
+    assert!(offset_of!(DelegateApi, buffer_handle_types) == 108);
+    assert!(offset_of!(DelegateApi, buffer_export) == 112);
+    assert!(offset_of!(DelegateApi, buffer_map) == 116);
 };
 
 // ILP32 layout
@@ -3356,7 +3437,7 @@ const _: () = {
     assert!(offset_of!(Tensor, data_size) == 32);
     assert!(offset_of!(Tensor, buffer) == 40);
     assert!(offset_of!(Tensor, buffer_offset) == 48);
-    assert!(size_of::<BufferDesc>() == 32);
+    assert!(size_of::<BufferDesc>() == 80);
     assert!(align_of::<BufferDesc>() == 8);
     assert!(offset_of!(BufferDesc, struct_size) == 0);
     assert!(offset_of!(BufferDesc, struct_id) == 4);
@@ -3365,6 +3446,12 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved) == 16);
     assert!(offset_of!(BufferDesc, pointer) == 20);
     assert!(offset_of!(BufferDesc, size) == 24);
+    assert!(offset_of!(BufferDesc, fd) == 32);
+    assert!(offset_of!(BufferDesc, memory_type) == 36);
+    assert!(offset_of!(BufferDesc, dedicated) == 40);
+    assert!(offset_of!(BufferDesc, reserved2) == 44);
+    assert!(offset_of!(BufferDesc, driver_uuid) == 48);
+    assert!(offset_of!(BufferDesc, device_uuid) == 64);
     assert!(size_of::<ProfileEvent>() == 56);
     assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
@@ -3501,7 +3588,7 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
     assert!(offset_of!(HostApi, call_set_error_graph) == 136);
-    assert!(size_of::<DelegateApi>() == 112);
+    assert!(size_of::<DelegateApi>() == 120);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
     assert!(offset_of!(DelegateApi, major) == 4);
@@ -3528,6 +3615,9 @@ const _: () = {
     assert!(offset_of!(DelegateApi, session_state_snapshot) == 96);
     assert!(offset_of!(DelegateApi, session_state_restore) == 100);
     assert!(offset_of!(DelegateApi, compile_set) == 104);
+    assert!(offset_of!(DelegateApi, buffer_handle_types) == 108);
+    assert!(offset_of!(DelegateApi, buffer_export) == 112);
+    assert!(offset_of!(DelegateApi, buffer_map) == 116);
 };
 
 /// [`ParallelBody`], for the comparison of layouts.

@@ -149,6 +149,8 @@
 //! - A device that works on its own: export with `submit` and override [`Session::submit`]. It gets a [`SubmittedRun`], a value that
 //!   moves to the thread that waits for the device and ends exactly once.
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
+//! - A device that reads memory of others by handle, a dma-buf for example, or that lets others see its own: implement `External` beside it,
+//!   export with `external`.
 //! - A device that keeps caches from run to run: name the states of the graph in [`Compiled::kept_states`], write the methods `state_` of
 //!   [`Session`], export with `state`.
 //! - Variables: read them by [`environment`], which knows none in a process that was started with more rights than its caller has.
@@ -165,6 +167,8 @@ mod call;
 mod delegate;
 mod error;
 mod extension;
+#[cfg(unix)]
+mod external;
 #[cfg(feature = "layout-check")]
 pub mod layout_check;
 #[rustfmt::skip]
@@ -183,9 +187,11 @@ pub use delegate::{Compile, Delegate, Device, DeviceKind, Import, Info, Run, Ses
 pub use delegraph_abi::{DType, MemoryFormat, Reason, Status, c, image};
 pub use error::{Error, SetError};
 pub use extension::Extension;
+#[cfg(unix)]
+pub use external::{Exported, External, ExternalMemory, HandleType, HandleTypes, Handles, Origin};
 pub use options::{OptionValue, Options};
 pub use submit::SubmittedRun;
-pub use sys::{Element, HostMemory, environment};
+pub use sys::{Element, HostMemory, Mapped, environment};
 pub use table::{entry, roles, static_entry, static_entry_as};
 pub use tensor::{Imported, TensorOut, TensorView};
 pub use weights::{KeptWeights, Weights};

@@ -8,7 +8,7 @@ mod weights;
 
 pub(crate) use call::RawCall;
 pub(crate) use host::{HostTable, host_function};
-pub use run::HostMemory;
+pub use run::{HostMemory, Mapped};
 pub(crate) use run::{RawRun, room_of, view_of};
 pub(crate) use weights::RawWeights;
 
@@ -37,6 +37,21 @@ pub(crate) unsafe fn sized<T: Copy + Default>(pointer: *const T, first_size: usi
         );
     }
     Ok(copy)
+}
+
+/// A struct of the host's that is written, which has at least so many bytes.
+///
+/// # Safety
+/// `pointer` is NULL or points to a struct of the ABI that begins with its size and is the caller's alone during `'a`; `size` covers it.
+#[cfg(unix)]
+pub(crate) unsafe fn sized_mut<'a, T>(pointer: *mut T, size: usize) -> Result<&'a mut T, Status> {
+    // SAFETY: every struct of the ABI begins with its size.
+    let given = unsafe { pointer.cast::<u32>().as_ref() }.ok_or(Status::BAD_STRUCT)?;
+    if (*given as usize) < size.max(size_of::<T>()) {
+        return Err(Status::BAD_STRUCT);
+    }
+    // SAFETY: all of it is there, and nobody else has it.
+    unsafe { pointer.as_mut() }.ok_or(Status::BAD_STRUCT)
 }
 
 /// Bytes of the host's.

@@ -1,6 +1,8 @@
 //! The table of functions of a delegate: C functions that call the traits, and let no panic through. A file a role.
 
 mod compile;
+#[cfg(unix)]
+mod external;
 mod import;
 pub mod roles;
 mod run;
@@ -10,6 +12,7 @@ mod submit;
 use crate::sys::{HostTable, RawCall, pointers, sized, text};
 use crate::{Context, Delegate, Device, DeviceKind, Error, Extension, OptionValue, Options, Status};
 use delegraph_abi::c;
+pub(crate) use import::Buffer;
 use roles::Role;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -278,7 +281,8 @@ unsafe extern "C" fn options_schema<D: Delegate>(
 ///
 /// The roles are `compile` ([`Compile`](crate::Compile)), `compile_set` (`compile`, and
 /// [`Compile::compile_set`](crate::Compile::compile_set)), `run` ([`Run`](crate::Run)), `submit` (`run`, and sessions with
-/// [`Session::submit`](crate::Session::submit)), `import` (`run`, and [`Import`](crate::Import)) and `state` (`run`, and sessions with the
+/// [`Session::submit`](crate::Session::submit)), `import` (`run`, and [`Import`](crate::Import)), `external` (`import`, and `External`, where
+/// there are file descriptors) and `state` (`run`, and sessions with the
 /// methods `state_` of [`Session`](crate::Session)).
 #[macro_export]
 macro_rules! export_delegate {
@@ -304,8 +308,9 @@ macro_rules! export_delegate {
     (@ run) => { $crate::roles::Run };
     (@ submit) => { $crate::roles::Submit };
     (@ import) => { $crate::roles::Import };
+    (@ external) => { $crate::roles::External };
     (@ state) => { $crate::roles::State };
     (@ $other:ident) => {
-        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, compile_set, run, submit, import, state"))
+        compile_error!(concat!("`", stringify!($other), "` is no role: they are compile, compile_set, run, submit, import, external, state"))
     };
 }

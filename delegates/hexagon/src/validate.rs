@@ -60,6 +60,13 @@ pub fn accept(
             tensor.name
         )));
     }
+    // The library makes no context of a graph that is given nothing.
+    if graph.inputs.iter().all(|port| port.tensor.is_none()) {
+        return Err(Refusal::new(
+            Reason::OTHER,
+            "it reads nothing that is computed or given: its result is a constant",
+        ));
+    }
     match qnn {
         Some(qnn) => validated(&graph, qnn),
         None => Ok(()),

@@ -227,6 +227,36 @@ fn a_blob_of_another_chip_or_a_newer_library_is_refused() {
 }
 
 #[test]
+fn probe_reproducible() {
+    let Some(folder) = common::folder() else { return };
+    let own = available(&folder, json!({}));
+    let context = |blob: &[u8]| {
+        let parsed = envelope::parse(blob).unwrap();
+        parsed
+            .sections
+            .iter()
+            .find(|s| s.name == CONTEXT)
+            .unwrap()
+            .bytes
+            .to_vec()
+    };
+    let blobs: Vec<Vec<u8>> = (0..4)
+        .map(|_| context(&own.compile(&image(), &NoWeights, "").unwrap()))
+        .collect();
+    for other in &blobs[1..] {
+        let differ: Vec<usize> = (0..other.len().max(blobs[0].len()))
+            .filter(|i| other.get(*i) != blobs[0].get(*i))
+            .collect();
+        let show: Vec<String> = differ
+            .iter()
+            .take(40)
+            .map(|i| format!("{i}:{:?}/{:?}", blobs[0].get(*i), other.get(*i)))
+            .collect();
+        println!("{} {} {}: {show:?}", other.len(), blobs[0].len(), differ.len());
+    }
+}
+
+#[test]
 fn graphs_that_are_compiled_together_are_in_one_context() {
     let Some(folder) = common::folder() else { return };
     let own = available(&folder, json!({}));

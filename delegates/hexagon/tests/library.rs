@@ -6,17 +6,14 @@
 
 mod common;
 
+use common::child::{Work, child, given};
 use common::*;
 use delegraph_hexagon::graph::*;
+use delegraph_hexagon::soc::SOCS;
 use delegraph_hexagon::sys::{CompileOptions, Level, Library, Qnn, System, Unit};
 use delegraph_sdk::{LogLevel, Status};
 use half::f16;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-
-/// Where a child finds what its test is about.
-const CHILD: &str = "DELEGRAPH_HEXAGON_TEST_CHILD";
 
 #[test]
 fn bytes_are_added_as_integers_say() {
@@ -54,7 +51,10 @@ fn quantized_operators_are_within_a_step_of_integer_arithmetic() {
 #[test]
 fn halves_are_multiplied() {
     let Some(folder) = folder() else { return };
-    let qnn = qnn(&folder);
+    check_multiply(&qnn(&folder));
+}
+
+fn check_multiply(qnn: &Qnn) {
     let numbers = |seed: usize| -> Vec<f16> {
         (0..64)
             .map(|n| f16::from_f32(((n * seed % 29) as f32 - 14.0) / 8.0))
@@ -62,7 +62,7 @@ fn halves_are_multiplied() {
     };
     let (a, b) = (numbers(5), numbers(11));
     let bytes = |list: &[f16]| -> Vec<u8> { list.iter().flat_map(|n| n.to_le_bytes()).collect() };
-    let y = &run(&qnn, &multiply(), &[&bytes(&a), &bytes(&b)])[0];
+    let y = &run(qnn, &multiply(), &[&bytes(&a), &bytes(&b)])[0];
     for at in 0..64 {
         let got = f16::from_le_bytes([y[2 * at], y[2 * at + 1]]).to_f32();
         // The products of these have at most 8 bits: exact in f16.
@@ -102,6 +102,17 @@ fn a_refusal_is_told_in_the_librarys_words() {
         .for_each(|tensor| tensor.dims = vec![1, 1, 1, 1, 1, 256]);
     let reason = qnn.validate(&rank, &rank.nodes[0]).unwrap_err();
     assert!(reason.contains("incorrect Rank 6"), "{reason}");
+    let mut wide = add();
+    for tensor in &mut wide.tensors {
+        (tensor.data_type, tensor.quantization) = (DataType::Int64, Quantization::None);
+    }
+    let reason = qnn.validate(&wide, &wide.nodes[0]).unwrap_err();
+    let start = "it does not take the types (INT_64, INT_64) -> INT_64, but ";
+    assert!(
+        reason.starts_with(start) && reason.contains("(FLOAT_16, FLOAT_16) -> FLOAT_16"),
+        "{reason}"
+    );
+    println!("{reason}");
     let mut unknown = add();
     unknown.nodes[0].op = "NoSuchOperation";
     let reason = qnn.validate(&unknown, &unknown.nodes[0]).unwrap_err();
@@ -334,6 +345,31 @@ fn child_loads_for_another_chip() {
 }
 
 #[test]
+fn a_library_without_its_neighbours_says_what_is_missing() {
+    let Some(folder) = folder() else { return };
+    let Ok(saver) = delegraph_hexagon::sys::find(&folder, "libQnnSaver.so") else {
+        println!("skipped: there is no libQnnSaver.so in {}", folder.display());
+        return;
+    };
+    if !folder.join("../onnxruntime_qnn.libs").is_dir() {
+        println!("skipped: the libraries of an SDK have other neighbours");
+        return;
+    }
+    let work = Work::new("alone");
+    std::fs::copy(saver, work.0.join("libQnnSaver.so")).unwrap();
+    // In a child: here, what it needs may be loaded already.
+    child("child_opens_a_library_alone", &work.0);
+}
+
+#[test]
+fn child_opens_a_library_alone() {
+    let Some((_, work)) = given() else { return };
+    let error = Library::open(&work, "libQnnSaver.so").err().unwrap();
+    assert_eq!(error.code, Status::DEPENDENCY_MISSING);
+    assert!(error.hint.contains("onnxruntime_qnn.libs"), "{error}");
+}
+
+#[test]
 fn unknown_chips_are_refused() {
     let Some(folder) = folder() else { return };
     let work = Work::new("unknown");
@@ -357,6 +393,30 @@ fn child_opens_an_unknown_chip() {
     assert!(Qnn::open(library, 57, silent()).is_err());
     let graph = add();
     qnn.validate(&graph, &graph.nodes[0]).unwrap();
+}
+
+#[test]
+fn every_chip_that_is_offered_computes() {
+    let Some(_) = folder() else { return };
+    for soc in SOCS {
+        let work = Work::new(soc.name);
+        std::fs::write(work.0.join("chip"), soc.id.to_string()).unwrap();
+        child("child_computes_for_a_chip", &work.0);
+    }
+}
+
+#[test]
+fn child_computes_for_a_chip() {
+    let Some((folder, work)) = given() else { return };
+    let soc = std::fs::read_to_string(work.join("chip")).unwrap().parse().unwrap();
+    let library = Library::open(&folder, "libQnnHtp.so").unwrap();
+    let qnn = Qnn::open(library, soc, Arc::new(|_: LogLevel, _: &str| {})).unwrap();
+    let (a, b) = add_inputs();
+    check_add(&run(&qnn, &add(), &[&a, &b])[0]);
+    for case in [quantized::fully_connected(), quantized::convolution()] {
+        case.check(&run(&qnn, &case.graph, &[&case.input])[0]);
+    }
+    check_multiply(&qnn);
 }
 
 #[test]
@@ -392,44 +452,4 @@ fn check_add(y: &[u8]) {
         let real = f64::from(a[at]) * 0.5 + (f64::from(b[at]) - 8.0) * 0.25;
         assert_eq!(y[at], (real / 0.75).round().clamp(0.0, 255.0) as u8, "element {at}");
     }
-}
-
-/// A folder that is removed at the end.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(name: &str) -> Work {
-        let folder = std::env::temp_dir().join(format!("delegraph-hexagon-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Work(folder)
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs one test in a process of its own.
-fn child(test: &str, work: &Path) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, work)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{test}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// In a child: where the library is, and where it works.
-fn given() -> Option<(PathBuf, PathBuf)> {
-    let work = std::env::var_os(CHILD)?;
-    Some((folder()?, work.into()))
 }

@@ -5,7 +5,7 @@
 
 use crate::call::Call;
 use crate::layout;
-use crate::number::is_known;
+use crate::number::{is_known, is_stored};
 use crate::ops;
 use crate::quant;
 use crate::tensor::Tensor;
@@ -154,8 +154,12 @@ pub fn verdict(node: &NodeView<'_>) -> Verdict {
 fn accept_value(node: &NodeView<'_>, index: ValueIndex) -> Result<(), Refusal> {
     let value = node.image().value(index);
     match value.kind() {
-        Kind::Tensor(dtype) if !is_known(dtype) => Err(Refusal::dtype(format!("it does not compute with {dtype}"))),
+        Kind::Tensor(dtype) if !is_stored(dtype) => Err(Refusal::dtype(format!("it does not compute with {dtype}"))),
         Kind::Tensor(_) if value.quant().is_some() => quant::accept(&node.image(), index),
+        // What only stands for numbers is read and made by who quantizes and dequantizes.
+        Kind::Tensor(dtype) if !is_known(dtype) && !quant::is_explicit(node) => {
+            Err(Refusal::dtype(format!("it does not compute with {dtype}")))
+        }
         Kind::Tensor(_) => Ok(()),
         _ => Err(Refusal {
             reason: Reason::OTHER,
@@ -186,7 +190,7 @@ fn fits(word: &str, arg: &ArgView<'_>) -> bool {
         "float[]" => matches!(arg, ArgView::Numbers(_)),
         "bool" => matches!(arg, ArgView::Bool(_)),
         "str" => matches!(arg, ArgView::Str(_)),
-        "dtype" => matches!(arg, ArgView::DType(dtype) if is_known(*dtype)),
+        "dtype" => matches!(arg, ArgView::DType(dtype) if is_stored(*dtype)),
         "Tensor[]" => match arg {
             ArgView::Values(_) => true,
             ArgView::OptionalValues(list) => list.iter().all(|v| v.is_some()),

@@ -9,6 +9,11 @@ pub fn is_known(dtype: DType) -> bool {
     dtype.is_float() && !matches!(dtype, DType::F8E5M2 | DType::F8E4M3) || is_integer(dtype) || dtype == DType::BOOL
 }
 
+/// True for the types that tensors can have: `u16` besides, which only stands for numbers where a type is quantized.
+pub fn is_stored(dtype: DType) -> bool {
+    is_known(dtype) || dtype == DType::U16
+}
+
 /// True for integers without bool.
 pub fn is_integer(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64)
@@ -30,6 +35,7 @@ pub fn wrap(dtype: DType, value: i64) -> i64 {
         DType::U8 => i64::from(value as u8),
         DType::I8 => i64::from(value as i8),
         DType::I16 => i64::from(value as i16),
+        DType::U16 => i64::from(value as u16),
         DType::I32 => i64::from(value as i32),
         DType::BOOL => i64::from(value != 0),
         _ => value,

@@ -39,7 +39,7 @@ pub fn accept(image: &ImageView<'_>, index: ValueIndex) -> Result<(), Refusal> {
         })
     };
     match value.dtype() {
-        Some(DType::I8 | DType::U8 | DType::I16 | DType::I32) => {}
+        Some(DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32) => {}
         _ => {
             return refuse(format!(
                 "`{}` is quantized to no integer of up to 32 bits",

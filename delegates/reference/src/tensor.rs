@@ -1,6 +1,6 @@
 //! The tensor that everything is computed with: owned, row-major, in `f64` or `i64`.
 
-use crate::number::{BF16, F16, is_known, round, wrap};
+use crate::number::{BF16, F16, is_stored, round, wrap};
 use delegraph_sdk::{DType, Error, Status, TensorOut};
 
 /// Elements, by class.
@@ -72,7 +72,7 @@ impl Tensor {
             Data::Float(values) => values.len(),
             Data::Int(values) => values.len(),
         };
-        if !is_known(dtype) || count(&sizes)? != len {
+        if !is_stored(dtype) || count(&sizes)? != len {
             return Err(Error::internal(format!("{len} values do not make {dtype}{sizes:?}")));
         }
         let data = match (data, dtype.is_float()) {
@@ -119,6 +119,8 @@ impl Tensor {
             DType::I64 => Data::Int(read(bytes, i64::from_le_bytes)?),
             DType::I32 => Data::Int(read(bytes, |b| i64::from(i32::from_le_bytes(b)))?),
             DType::I16 => Data::Int(read(bytes, |b| i64::from(i16::from_le_bytes(b)))?),
+            // Only where a type is quantized: nothing computes with it as it is.
+            DType::U16 => Data::Int(read(bytes, |b| i64::from(u16::from_le_bytes(b)))?),
             DType::I8 => Data::Int(read(bytes, |b| i64::from(i8::from_le_bytes(b)))?),
             DType::U8 => Data::Int(read(bytes, |[b]: [u8; 1]| i64::from(b))?),
             DType::BOOL => Data::Int(read(bytes, |[b]: [u8; 1]| i64::from(b != 0))?),
@@ -154,7 +156,7 @@ impl Tensor {
             (Data::Float(v), _) => put(bytes, v, |x| (x as f32).to_le_bytes()),
             (Data::Int(v), DType::I64) => put(bytes, v, i64::to_le_bytes),
             (Data::Int(v), DType::I32) => put(bytes, v, |x| (x as i32).to_le_bytes()),
-            (Data::Int(v), DType::I16) => put(bytes, v, |x| (x as i16).to_le_bytes()),
+            (Data::Int(v), DType::I16 | DType::U16) => put(bytes, v, |x| (x as u16).to_le_bytes()),
             (Data::Int(v), _) => put(bytes, v, |x| [x as u8]),
         };
         match fits {

@@ -86,6 +86,15 @@ pub struct Queues {
     pub transfer: Option<usize>,
 }
 
+/// The families of the two queues of a device; one, where it has no queue that only copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// Of the queue that computes.
+    pub computes: u32,
+    /// Of the queue that copies weights to the device.
+    pub copies: u32,
+}
+
 /// Chooses families: to compute, one that does not draw, free of the screen's work; to copy, one that does nothing else.
 pub fn queues(families: &[Family]) -> Option<Queues> {
     let find = |fits: &dyn Fn(&Family) -> bool| families.iter().position(|f| f.count > 0 && fits(f));

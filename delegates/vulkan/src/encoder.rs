@@ -6,6 +6,10 @@
 //! e.dispatch(kernel, &[read(&x), write(&y)], &[y.count()], grid(y.count(), 64))?;
 //! ```
 
+mod homes;
+mod parts;
+mod rules;
+
 use crate::caps;
 use crate::chain::{self, Class};
 use crate::facts::Facts;
@@ -35,6 +39,15 @@ impl Bind {
     pub fn part(mut self, offset: u64, bytes: u64) -> Bind {
         self.binding.offset += offset;
         self.binding.bytes = bytes.next_multiple_of(16);
+        self
+    }
+}
+
+impl Bind {
+    /// The same for a kernel that writes it.
+    #[must_use]
+    pub fn written(mut self) -> Bind {
+        self.writes = true;
         self
     }
 }
@@ -105,6 +118,10 @@ pub struct Encoder<'a> {
     /// Where in the order of nodes lowering is, and for each value the place where it is read last; outputs are read at the end.
     position: u32,
     last_read: Vec<u32>,
+    /// The layouts that values are made in, where there is a choice.
+    homes: Vec<Option<Layout>>,
+    /// What is lowered of a node that is lowered in parts.
+    part: parts::Part,
 }
 
 impl<'a> Encoder<'a> {
@@ -128,6 +145,8 @@ impl<'a> Encoder<'a> {
             node: 0,
             position: 0,
             last_read: vec![0; image.value_count() as usize],
+            homes: Vec::new(),
+            part: parts::Part::default(),
         };
         for (position, value) in image.inputs().iter().enumerate() {
             let dims = encoder.dims(value)?;
@@ -147,6 +166,7 @@ impl<'a> Encoder<'a> {
             }
         }
         encoder.find_last_reads(&group_of);
+        encoder.homes = homes::homes(&image, &group_of, sizes);
         for index in 0..image.node_count() {
             encoder.position = index;
             let group = group_of[index as usize].unwrap_or_default();
@@ -154,28 +174,21 @@ impl<'a> Encoder<'a> {
                 continue;
             }
             // A group runs where its last node stands.
-            encoder.behind = group.get(1..).unwrap_or_default().to_vec();
-            encoder.node = group.first().copied().unwrap_or(index);
-            encoder.curves = false;
-            let view = image.node(NodeIndex(encoder.node));
-            let located = |e: Error| match e.node {
-                None => e.at(view.index()),
-                Some(_) => e,
+            let alone = [index];
+            let group = if group.is_empty() { &alone[..] } else { group };
+            let rule = match encoder.is_large(group)? {
+                true => rules::rule(&encoder, group)?,
+                false => None,
             };
-            if group.len() > 1 && !fuse::is_root(&view) {
-                encoder.behind.clear();
-                let chain = fuse::chain_of(&image, group, Some(sizes)).map_err(Error::internal);
-                let last = Node::new(image.node(NodeIndex(index)), sizes);
-                chain
-                    .and_then(|chain| elementwise::encode_chain(&chain, &last, &mut encoder))
-                    .map_err(located)?;
-                continue;
-            }
-            let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text).at(view.index()))?;
-            (operator.encode)(&Node::new(view, sizes), &mut encoder).map_err(located)?;
-            if !encoder.behind.is_empty() {
-                return Err(Error::internal(format!("`{}` was not finished", view.op())).at(view.index()));
-            }
+            let root = image.node(NodeIndex(group.first().copied().unwrap_or(index))).index();
+            let outcome = match rule {
+                Some(rule) => encoder.by_parts(&rule, &mut |encoder| encoder.lower(group)),
+                None => encoder.lower(group),
+            };
+            outcome.map_err(|e| match e.node {
+                None => e.at(root),
+                Some(_) => e,
+            })?;
         }
         for (position, value) in image.outputs().iter().enumerate() {
             let mut tensor = encoder.tensor(value, Layout::RowMajor)?;
@@ -192,6 +205,48 @@ impl<'a> Encoder<'a> {
         }
         encoder.schedule.drop_unread();
         Ok(encoder.schedule)
+    }
+
+    /// Lowers a node, or a group of them that runs as one.
+    fn lower(&mut self, group: &[u32]) -> Result<(), Error> {
+        let [root, behind @ ..] = group else {
+            return Err(Error::internal("a group without nodes"));
+        };
+        (self.behind, self.node, self.curves) = (behind.to_vec(), *root, false);
+        let view = self.image.node(NodeIndex(*root));
+        if !behind.is_empty() && !fuse::is_root(&view) {
+            self.behind.clear();
+            let chain = fuse::chain_of(&self.image, group, Some(self.sizes)).map_err(Error::internal)?;
+            let last = self.image.node(NodeIndex(group.last().copied().unwrap_or(*root)));
+            return elementwise::encode_chain(&chain, &Node::new(last, self.sizes), self);
+        }
+        let operator = caps::accept(&view).map_err(|refusal| Error::unsupported(refusal.text))?;
+        (operator.encode)(&Node::new(view, self.sizes), self)?;
+        match self.behind.is_empty() {
+            true => Ok(()),
+            false => Err(Error::internal(format!("`{}` was not finished", view.op()))),
+        }
+    }
+
+    /// True if a node of the group reads or makes more than the device binds at once.
+    fn is_large(&self, group: &[u32]) -> Result<bool, Error> {
+        let range = self.facts.limits.storage_range;
+        if range == u64::MAX {
+            return Ok(false);
+        }
+        for index in group {
+            let node = self.image.node(NodeIndex(*index));
+            for value in node.inputs().chain(node.outputs().iter()) {
+                let count: u64 = match self.dims(value)?.as_slice() {
+                    [n, c, h, w] => [*n, c.next_multiple_of(4), *h, *w].map(u64::from).iter().product(),
+                    dims => dims.iter().map(|dim| u64::from(*dim)).product(),
+                };
+                if count * self.dtype(value)?.size().unwrap_or(1) as u64 + 16 > range {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Finds where values are read last. A group runs where its last node stands.
@@ -225,6 +280,9 @@ impl<'a> Encoder<'a> {
     /// The tensor at an argument, row-major, if the node may write to it in place of a copy: nobody reads its memory after the node, the node
     /// itself reads none of it through other arguments, and it is no input, state or constant.
     pub fn spare(&self, node: &Node<'_>, argument: usize) -> Option<Tensor> {
+        if self.in_parts() {
+            return None;
+        }
         let value = node.value(argument).ok()?;
         let tensor = self.values[value.0 as usize]
             .iter()
@@ -245,11 +303,22 @@ impl<'a> Encoder<'a> {
         self.facts
     }
 
-    /// The sizes of a value.
+    /// The sizes of a value; of the part of it that is lowered now.
     ///
     /// # Errors
     /// One is not known, or too large.
     pub fn dims(&self, value: ValueIndex) -> Result<Vec<u32>, Error> {
+        match self.window_dims(value) {
+            Some(dims) => Ok(dims),
+            None => self.whole_dims(value),
+        }
+    }
+
+    /// The sizes of all of a value.
+    ///
+    /// # Errors
+    /// As [`Encoder::dims`].
+    pub fn whole_dims(&self, value: ValueIndex) -> Result<Vec<u32>, Error> {
         let dims = self.sizes.dims(&self.image, value);
         let dims = dims.ok_or_else(|| Error::invalid("a size is not known from the sizes of the inputs"))?;
         let dims: Option<Vec<u32>> = dims.iter().map(|d| u32::try_from(*d).ok()).collect();
@@ -275,8 +344,9 @@ impl<'a> Encoder<'a> {
     /// It was not made yet, or does not fit the layout.
     pub fn tensor(&mut self, value: ValueIndex, layout: Layout) -> Result<Tensor, Error> {
         let at = value.0 as usize;
-        if self.values[at].is_empty() {
-            self.weigh(value)?;
+        self.weigh_once(value)?;
+        if self.in_parts() {
+            return self.tensor_part(value, layout);
         }
         if let Some(tensor) = self.values[at].iter().find(|t| t.layout == layout) {
             return Ok(tensor.clone());
@@ -291,17 +361,23 @@ impl<'a> Encoder<'a> {
 
     /// The tensor that a value is in a layout, if it lies so by now.
     pub fn found(&self, value: ValueIndex, layout: Layout) -> Option<Tensor> {
-        self.values[value.0 as usize]
-            .iter()
-            .find(|t| t.layout == layout)
-            .cloned()
+        let tensor = self.values[value.0 as usize].iter().find(|t| t.layout == layout)?;
+        self.cut(value, tensor)
     }
 
     /// The layout that a value lies in by now; [`Layout::RowMajor`] for constants.
     pub fn layout(&self, value: ValueIndex) -> Layout {
+        if let Some(layout) = self.part_layout(value) {
+            return layout;
+        }
         self.values[value.0 as usize]
             .first()
             .map_or(Layout::RowMajor, |t| t.layout)
+    }
+
+    /// The layout that a value is to be made in, where its operator has the choice.
+    pub fn home(&self, value: ValueIndex) -> Option<Layout> {
+        self.homes.get(value.0 as usize).copied().flatten()
     }
 
     /// The tensor at an argument of a node, row-major.
@@ -317,11 +393,7 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// There is no such output, or it is too large.
     pub fn output(&mut self, node: &Node<'_>, output: usize, layout: Layout) -> Result<Tensor, Error> {
-        let value = node.output(output)?;
-        let (dtype, dims) = (self.dtype(value)?, self.dims(value)?);
-        let tensor = self.make(dtype, &dims, layout)?;
-        self.set(value, tensor.clone());
-        Ok(tensor)
+        self.fresh(node.output(output)?, layout)
     }
 
     /// The output of a node whose kernel ends with `finish()`: with the nodes that are fused to it, if any.
@@ -348,9 +420,7 @@ impl<'a> Encoder<'a> {
             .outputs()
             .get(0)
             .ok_or_else(|| Error::internal("a link makes nothing"))?;
-        let (dtype, dims) = (self.dtype(result)?, self.dims(result)?);
-        let out = self.make(dtype, &dims, layout)?;
-        self.set(result, out.clone());
+        let out = self.fresh(result, layout)?;
         if extra.len() < 2 {
             let nothing = self.nothing()?;
             extra.resize(2, nothing);
@@ -391,6 +461,9 @@ impl<'a> Encoder<'a> {
 
     /// Says that a value is this tensor: for outputs that are views, or that were made by hand.
     pub fn set(&mut self, value: ValueIndex, tensor: Tensor) {
+        if self.keep_found(value, &tensor) {
+            return;
+        }
         self.values[value.0 as usize] = vec![tensor];
     }
 
@@ -418,13 +491,7 @@ impl<'a> Encoder<'a> {
             return Ok(tensor.clone());
         }
         let next = self.place(tensor.dtype, &tensor.dims, Layout::RowMajor, Source::NextState(state))?;
-        let words = tensor.bytes().div_ceil(4) as u32;
-        self.dispatch(
-            &kernels::WORDS,
-            &[read(tensor), write(&next)],
-            &[words, 0, 0],
-            grid(words, 64),
-        )?;
+        self.copy(tensor, &next)?;
         Ok(next)
     }
 
@@ -468,11 +535,11 @@ impl<'a> Encoder<'a> {
         Ok(tensor)
     }
 
-    /// Makes a tensor of a constant.
-    fn weigh(&mut self, value: ValueIndex) -> Result<(), Error> {
-        if let Origin::Weight(weight) = self.image.value(value).source() {
-            let tensor = self.weight(weight)?;
-            self.set(value, tensor);
+    /// Makes a tensor of a value that is a constant, when it is first read.
+    fn weigh_once(&mut self, value: ValueIndex) -> Result<(), Error> {
+        let at = value.0 as usize;
+        if let (true, Origin::Weight(weight)) = (self.values[at].is_empty(), self.image.value(value).source()) {
+            self.values[at] = vec![self.weight(weight)?];
         }
         Ok(())
     }

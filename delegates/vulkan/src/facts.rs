@@ -32,6 +32,32 @@ pub struct Facts {
     pub memory: Table,
     /// What address and size of memory of the host's must be multiples of to be used in place; 0: it cannot be.
     pub import_alignment: u64,
+    /// Memory that it takes and gives by descriptors.
+    pub external: External,
+}
+
+/// What a device takes and gives by descriptors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct External {
+    /// `driverUUID`.
+    pub driver_uuid: [u8; 16],
+    /// `deviceUUID`: memory of an opaque descriptor is of a device with both.
+    pub device_uuid: [u8; 16],
+    /// Opaque descriptors.
+    pub opaque: Support,
+    /// Those of dma-bufs.
+    pub dma_buf: Support,
+}
+
+/// What can be done with a kind of descriptor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Support {
+    /// The device takes it.
+    pub import: bool,
+    /// The device gives it.
+    pub export: bool,
+    /// Its memory is one buffer's alone.
+    pub dedicated: bool,
 }
 
 /// Kind of a device.
@@ -57,6 +83,8 @@ pub struct Limits {
     pub allocation: u64,
     /// Bytes of the largest heap of device memory.
     pub memory: u64,
+    /// What the driver let this process use of it when the device was looked at, if it says.
+    pub budget: Option<u64>,
     /// Most storage buffers that a kernel binds.
     pub bindings: u32,
     /// Most invocations of a workgroup.
@@ -93,6 +121,7 @@ impl Facts {
                 offset_alignment: 256,
                 allocation: 1 << 30,
                 memory: 1 << 30,
+                budget: None,
                 // The specification grants 4, hardware has more: a device that has fewer than a kernel binds refuses it at load.
                 bindings: 16,
                 invocations: 128,
@@ -103,6 +132,7 @@ impl Facts {
             },
             memory: Table::default(),
             import_alignment: 0,
+            external: External::default(),
         }
     }
 

@@ -42,6 +42,8 @@ use delegraph_sdk::{
     Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, HostMemory, Import, Info, LogLevel,
     OptionValue, Options, Partition, Run, Session, Status, Weights, environment,
 };
+#[cfg(unix)]
+use delegraph_sdk::{Exported, External, ExternalMemory, HandleType, Handles, Mapped};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -197,7 +199,10 @@ fn device(facts: &Facts) -> Device {
         vendor: facts.vendor.clone(),
         arch: String::new(),
         driver: facts.driver.clone(),
-        memory: facts.limits.memory,
+        memory: facts
+            .limits
+            .budget
+            .map_or(facts.limits.memory, |budget| budget.min(facts.limits.memory)),
     }
 }
 
@@ -228,13 +233,18 @@ impl Import for Vulkan {
     type Buffer = HostBuffer;
 
     fn import(&self, memory: HostMemory, _: &Context<'_>) -> Result<HostBuffer, Error> {
-        // The devices that sessions are on; before there are any, the one that they would be on.
+        self.shown(HostBuffer::new(memory))
+    }
+}
+
+impl Vulkan {
+    /// Shows memory to the devices that sessions are on; before there are any, to the one that they would be on. One has to take it.
+    fn shown(&self, buffer: HostBuffer) -> Result<HostBuffer, Error> {
         let in_use: Vec<Arc<Opened>> = lock(&self.opened).iter().flatten().cloned().collect();
         let devices = match in_use.is_empty() {
             true => vec![self.open(self.index(None)?)?],
             false => in_use,
         };
-        let buffer = HostBuffer::new(memory);
         let mut refused = Ok(());
         let mut shown = false;
         for device in &devices {
@@ -247,5 +257,43 @@ impl Import for Vulkan {
             true => Ok(buffer),
             false => refused.map(|()| buffer),
         }
+    }
+}
+
+#[cfg(unix)]
+impl External for Vulkan {
+    fn handles(&self, device: Option<u32>) -> Handles {
+        let index = self.index(device).ok();
+        let facts = index.and_then(|index| self.found().ok()?.get(index));
+        let Some(facts) = facts else {
+            return Handles::default();
+        };
+        let kinds = [
+            (HandleType::OpaqueFd, facts.external.opaque),
+            (HandleType::DmaBuf, facts.external.dma_buf),
+        ];
+        Handles {
+            import: kinds.iter().filter(|(_, s)| s.import).map(|(kind, _)| *kind).collect(),
+            export: kinds.iter().filter(|(_, s)| s.export).map(|(kind, _)| *kind).collect(),
+        }
+    }
+
+    fn import_external(&self, memory: ExternalMemory<'_>, _: &Context<'_>) -> Result<HostBuffer, Error> {
+        self.shown(HostBuffer::external(&memory)?)
+    }
+
+    fn export(
+        &self,
+        device: Option<u32>,
+        handle: HandleType,
+        size: u64,
+        _: &Context<'_>,
+    ) -> Result<Exported<HostBuffer>, Error> {
+        let opened = self.open(self.index(device)?)?;
+        HostBuffer::export(&opened.gpu, handle, size)
+    }
+
+    fn mapped(&self, buffer: &HostBuffer) -> Option<Mapped> {
+        buffer.seen()
     }
 }

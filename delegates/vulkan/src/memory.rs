@@ -117,6 +117,22 @@ impl Table {
     }
 }
 
+/// What a driver says of a heap at this moment (`VK_EXT_memory_budget`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that this process may use before everybody's allocations begin to be moved about, or fail.
+    pub most: u64,
+    /// Bytes that it uses by now, those of others in the process included.
+    pub used: u64,
+}
+
+impl Budget {
+    /// What is left of it.
+    pub fn left(self) -> u64 {
+        self.most.saturating_sub(self.used)
+    }
+}
+
 /// Who has the memory: the driver.
 pub trait Backing {
     /// A block of memory.
@@ -130,6 +146,12 @@ pub trait Backing {
 
     /// Frees a block.
     fn release(&self, block: Self::Block);
+
+    /// The budget of a heap; `None`: the driver has none.
+    fn budget(&self, heap: usize) -> Option<Budget> {
+        let _ = heap;
+        None
+    }
 }
 
 /// A part of a block.
@@ -146,6 +168,8 @@ pub struct Piece<B> {
     /// Which block.
     index: usize,
 }
+
+const ROOM: &str = "unload other sessions, or let a smaller part of the model run here";
 
 /// What is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -263,8 +287,18 @@ impl<B: Clone> Pools<B> {
             return Err(exhausted(format!(
                 "{bytes} bytes are more than the {left} that are left of {size} of the device's memory"
             ))
-            .hint("unload other sessions, or let a smaller part of the model run here"));
+            .hint(ROOM));
         }
+        let budget = backing.budget(heap);
+        if let Some(budget) = budget.filter(|budget| bytes > budget.left()) {
+            return Err(exhausted(format!(
+                "{bytes} bytes are more than the {} that are left of the driver's budget of {} for this process, in a memory of {size}",
+                budget.left(),
+                budget.most
+            ))
+            .hint(ROOM));
+        }
+        let left = left.min(budget.map_or(left, Budget::left));
         if bytes > self.table.largest {
             return Err(exhausted(format!(
                 "{bytes} bytes are more than the {} of one allocation",

@@ -57,6 +57,8 @@ struct Driver {
     kinds: RefCell<Vec<(usize, u64)>>,
     /// Fails for more than this; 0: never.
     limit: u64,
+    /// What it says of each heap, and of whatever is not listed nothing.
+    budgets: RefCell<Vec<Budget>>,
 }
 
 impl Backing for Driver {
@@ -70,6 +72,10 @@ impl Backing for Driver {
         self.alive.borrow_mut().insert(self.next.get());
         self.kinds.borrow_mut().push((kind, bytes));
         Ok(self.next.get())
+    }
+
+    fn budget(&self, heap: usize) -> Option<Budget> {
+        self.budgets.borrow().get(heap).copied()
     }
 
     fn release(&self, block: u32) {
@@ -170,6 +176,43 @@ fn beyond_the_heap_the_driver_is_not_asked() {
     pools.give_back(&driver, &first);
     assert!(pools.take(&driver, Use::Device, 1, 200 << 20).is_ok());
     assert!(pools.take(&driver, Use::Device, 1, u64::MAX).is_err());
+}
+
+#[test]
+fn beyond_the_budget_the_driver_is_not_asked_and_another_heap_is() {
+    let budget = |most, used| Budget { most, used };
+    let driver = Driver::default();
+    let mut pools = Pools::new(unified());
+    // Others of the process use memory too.
+    *driver.budgets.borrow_mut() = vec![budget(GIB, GIB - (10 << 20))];
+    assert!(pools.take(&driver, Use::Device, 1, 8 << 20).is_ok());
+    *driver.budgets.borrow_mut() = vec![budget(GIB, GIB - (2 << 20))];
+    let asked = driver.next.get();
+    let error = pools.take(&driver, Use::Device, 1, 5 << 20).unwrap_err();
+    assert_eq!(error.code, Status::DEVICE_MEMORY_EXHAUSTED);
+    assert!(
+        error
+            .message
+            .contains("2097152 that are left of the driver's budget of 1073741824"),
+        "{error}"
+    );
+    assert_eq!(driver.next.get(), asked);
+    // A shared block would be beyond it: the piece alone is asked for.
+    assert!(pools.take(&driver, Use::Device, 1, 1 << 20).is_ok());
+    assert_eq!(driver.kinds.borrow().last(), Some(&(0, 1 << 20)));
+    // More was promised than there is by now.
+    *driver.budgets.borrow_mut() = vec![budget(GIB, 2 * GIB)];
+    assert!(pools.take(&driver, Use::Device, 1, 1 << 30).is_err());
+    // What is allocated by now is shared out as before.
+    let (driver, mut pools) = (Driver::default(), Pools::new(with_window()));
+    let first = pools.take(&driver, Use::Device, u32::MAX, 1000).unwrap();
+    *driver.budgets.borrow_mut() = vec![budget(0, 0), budget(16 * GIB, 0), budget(GIB / 4, 0)];
+    assert_eq!(
+        pools.take(&driver, Use::Device, u32::MAX, 1000).unwrap().block,
+        first.block
+    );
+    // The card is full: kernels get what is next best.
+    assert_ne!(pools.take(&driver, Use::Device, u32::MAX, 64 << 20).unwrap().kind, 1);
 }
 
 #[test]

@@ -134,6 +134,8 @@ impl Schedule {
                     }
                 }
                 kept.push(dispatch);
+            } else if dispatch.kernel.name.starts_with("transfer_") {
+                self.transfers = self.transfers.saturating_sub(1);
             }
         }
         kept.reverse();

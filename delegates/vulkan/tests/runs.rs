@@ -94,6 +94,30 @@ fn staged() {
     );
 }
 
+#[test]
+fn weights_are_copied_on_another_timeline_and_handed_over() {
+    let _alone = alone();
+    in_child("copied_beside", "DELEGRAPH_VULKAN_COPIES", "1");
+}
+
+#[test]
+#[ignore = "run by the test before it"]
+fn copied_beside() {
+    all_ways();
+    let Some(delegate) = available(json!({"validation": true})) else {
+        return;
+    };
+    let blob = delegate.compile(&fixed_image(), &*Numbers::new(), "").unwrap();
+    for device in devices(&delegate) {
+        let options = CallOptions::default();
+        let mut session = delegate
+            .load_with(&blob, Numbers::new(), Some(device), &options)
+            .unwrap();
+        let x = input(ROWS, 3);
+        assert_eq!(run(&mut session, &x, &How::default()).unwrap(), expected(&x));
+    }
+}
+
 /// Events of a profiled run.
 fn profiled() {
     let Some(delegate) = available(json!({})) else { return };

@@ -24,6 +24,6 @@ pub use dce::remove_dead_nodes;
 pub use error::PassError;
 pub use fold::fold_constants;
 pub use portable::{Foreign, not_in_executorch, to_portable};
-pub use run::{RunError, run};
+pub use run::{RunError, run, run_sized_by_kernel};
 pub use simplify::simplify;
 pub use view::{Folded, Origin};

@@ -34,6 +34,26 @@ pub fn run(
     constant: &dyn Fn(ValueId) -> Option<Constant>,
     types: &[TensorType],
 ) -> Result<Vec<(DType, Dims, Bytes)>, RunError> {
+    let sizes: Option<Vec<Dims>> = types.iter().map(TensorType::static_dims).collect();
+    let sizes = sizes.ok_or(RunError::Size)?;
+    let dtypes: Vec<DType> = types.iter().map(|ty| ty.dtype).collect();
+    let results = run_sized_by_kernel(op, args, constant, &dtypes)?;
+    match results.iter().zip(&sizes).all(|((_, have, _), want)| have == want) {
+        true => Ok(results),
+        false => Err(RunError::Size),
+    }
+}
+
+/// [`run`], where the kernel says what sizes the results have. They have `dtypes`, in order.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run_sized_by_kernel(
+    op: Op,
+    args: &[Arg],
+    constant: &dyn Fn(ValueId) -> Option<Constant>,
+    dtypes: &[DType],
+) -> Result<Vec<(DType, Dims, Bytes)>, RunError> {
     let target = op.out_variant().ok_or(RunError::NoKernel(op))?;
     let kernel = delegraph_kernels::find(target.name()).ok_or(RunError::NoKernel(op))?;
     let (schema, out_schema) = (op.schema(), target.schema());
@@ -55,20 +75,14 @@ pub fn run(
         .zip(&lists)
         .map(|(p, list)| p.arg(&tensors, list))
         .collect();
-    let mut memory: Vec<Growable> = types.iter().map(|_| Growable::default()).collect();
-    let mut sizes = Vec::with_capacity(types.len());
+    let mut memory: Vec<Growable> = dtypes.iter().map(|_| Growable::default()).collect();
+    let mut sizes = Vec::with_capacity(dtypes.len());
     {
-        let mut outs = Vec::with_capacity(types.len());
-        for (ty, memory) in types.iter().zip(&mut memory) {
-            let dims = ty.static_dims().ok_or(RunError::Size)?;
-            outs.push(Out::new(
-                ty.dtype,
-                Dims::filled(1, 0),
-                Dims::SCALAR,
-                Buffer::Growable(memory),
-            ));
-            sizes.push(dims);
-        }
+        let mut outs: Vec<Out> = dtypes
+            .iter()
+            .zip(&mut memory)
+            .map(|(dtype, memory)| Out::new(*dtype, Dims::filled(1, 0), Dims::SCALAR, Buffer::Growable(memory)))
+            .collect();
         let mut scratch = Scratch::default();
         let mut call = Call {
             args: &kernel_args,
@@ -77,20 +91,18 @@ pub fn run(
             result: None,
         };
         kernel(&mut call)?;
-        if outs.iter().zip(&sizes).any(|(out, want)| out.sizes() != want) {
-            return Err(RunError::Size);
-        }
+        sizes.extend(outs.iter().map(|out| *out.sizes()));
     }
-    let mut results = Vec::with_capacity(types.len());
-    for ((ty, memory), dims) in types.iter().zip(memory).zip(sizes) {
+    let mut results = Vec::with_capacity(dtypes.len());
+    for ((dtype, memory), dims) in dtypes.iter().zip(memory).zip(sizes) {
         let length = dims
             .numel()
-            .and_then(|n| n.checked_mul(ty.dtype.size()))
+            .and_then(|n| n.checked_mul(dtype.size()))
             .ok_or(RunError::Size)?;
         let bytes = Bytes::new(Arc::new(Aligned(memory)))
             .slice(0, length)
             .ok_or(RunError::Size)?;
-        results.push((ty.dtype, dims, bytes));
+        results.push((*dtype, dims, bytes));
     }
     Ok(results)
 }

@@ -646,3 +646,80 @@ fn a_wide_concatenation_and_a_long_chain_take_linear_time() {
     assert_eq!(seen.ops().len(), 20_002);
     assert!(started.elapsed().as_secs() < 20);
 }
+
+#[test]
+fn unsigned_sixteen_bits_fold_as_eight_do() {
+    let mut b = Build::new();
+    let args = |x: ValueId| -> Vec<Arg> {
+        vec![
+            x.into(),
+            0.5.into(),
+            Arg::int(32768),
+            Arg::int(0),
+            Arg::int(65535),
+            DType::U16.into(),
+        ]
+    };
+    let x = b.input(&[2, 4]);
+    let ty = b.like(x, DType::U16);
+    let q = b.typed(Q, args(x), ty.clone());
+    let x = b.op(DQ, args(q), &[2, 4]);
+    let gamma = b.floats("gamma", &[4], &[1.0; 4]);
+    let y = b.op(
+        "aten::layer_norm",
+        vec![x.into(), Arg::ints(&[4]), gamma.into()],
+        &[2, 4],
+    );
+    let q = b.typed(Q, args(y), ty);
+    let seen = b.fold(&[q]);
+    assert_eq!(seen.ops(), [Q, "aten::layer_norm"]);
+    assert!(matches!(
+        seen.quant(q),
+        Some(Quant::PerTensor {
+            zero_point: 32768,
+            quant_max: 65535,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_transposed_convolution_has_the_scales_of_a_group_once_a_group() {
+    let mut b = Build::new();
+    let x = b.real(&[1, 2, 4], X);
+    // Two groups of one input and two output channels.
+    let (w, scales) = (b.weight("w", &[2, 2, 3]), b.floats("scales", &[2], &[0.25, 0.5]));
+    let args = vec![
+        w.into(),
+        scales.into(),
+        Arg::None,
+        Arg::int(1),
+        Arg::int(-128),
+        Arg::int(127),
+        DType::I8.into(),
+    ];
+    let w = b.op("quantized_decomposed::dequantize_per_channel", args, &[2, 2, 3]);
+    let bias = b.floats("bias", &[4], &[0.125, 0.5, -0.25, 0.75]);
+    let one = || Arg::ints(&[1]);
+    let args = vec![
+        x.into(),
+        w.into(),
+        bias.into(),
+        one(),
+        Arg::ints(&[0]),
+        Arg::ints(&[0]),
+        Arg::int(2),
+        one(),
+    ];
+    let y = b.op("aten::conv_transpose1d", args, &[1, 4, 6]);
+    let y = b.q(y, Y);
+    let seen = b.fold(&[y]);
+    assert_eq!(seen.ops(), [Q, "aten::conv_transpose1d"]);
+    let bias = seen.folded.graph.nodes[1].args[2].as_value().unwrap();
+    let delegraph_ir::Def::Constant(id) = seen.folded.graph.value(bias).def else {
+        panic!("{}", seen.folded.graph)
+    };
+    // In steps of 0.5 times 0.25, 0.5, 0.25, 0.5.
+    let want: Vec<u8> = [1i32, 2, -2, 3].iter().flat_map(|i| i.to_le_bytes()).collect();
+    assert_eq!(seen.module.constants[id].to_contiguous().unwrap().as_slice(), want);
+}

@@ -38,7 +38,7 @@ extern "C" {
 #endif
 
 #define DELEGRAPH_API_MAJOR 0
-#define DELEGRAPH_API_MINOR 0
+#define DELEGRAPH_API_MINOR 1
 /* Flag of `delegraph_model_options`: see `delegraph_model_from_bytes`. */
 #define DELEGRAPH_BORROW_BYTES UINT32_C(1)
 
@@ -86,6 +86,14 @@ typedef uint32_t delegraph_list;
 #define DELEGRAPH_OUTPUTS ((delegraph_list)2) /* What the method gives, in order. */
 #define DELEGRAPH_STATES ((delegraph_list)3) /* Mutable buffers that have a name. */
 
+/* What a descriptor of memory is of. The numbers are those of the delegate ABI. */
+typedef uint32_t delegraph_handle_type;
+#define DELEGRAPH_HANDLE_OPAQUE_FD ((delegraph_handle_type)2) /* Memory of a Vulkan device, by `VK_KHR_external_memory_fd`. Only its driver maps it. */
+#define DELEGRAPH_HANDLE_DMA_BUF ((delegraph_handle_type)3) /* A dma-buf of Linux. */
+#define DELEGRAPH_HANDLE_MEMFD ((delegraph_handle_type)4) /* A file of `memfd_create` that is sealed against shrinking (`F_SEAL_SHRINK`). */
+
+/* Memory of the app's, or of a device, that inputs and outputs lie in. */
+typedef struct delegraph_memory delegraph_memory;
 /* A model file with its configuration and its delegates. */
 typedef struct delegraph_model delegraph_model;
 /* A method of a model with its memory and its state, ready to run. */
@@ -191,7 +199,33 @@ typedef struct delegraph_value {
     int64_t int_value;
     /* Of a float. */
     double float_value;
+    /* Where the elements of an input lie, in place of `data`, which is NULL then, and `data_size`. Nobody writes there during the run. */
+    const delegraph_memory *memory;
+    /* Bytes from its beginning to the first element; a multiple of 64 suits every device. */
+    uint64_t memory_offset;
 } delegraph_value;
+
+/* A handle of memory. Made by the caller for `delegraph_memory_import`, filled by the library for `delegraph_memory_describe`. */
+typedef struct delegraph_memory_desc {
+    /* Bytes of this struct, as its maker knows it: its `sizeof`. */
+    uint32_t struct_size;
+    /* What `fd` is of. */
+    delegraph_handle_type handle_type;
+    /* The descriptor, which stays its owner's: it is duplicated where it is needed longer than the call. */
+    int32_t fd;
+    /* OPAQUE_FD: index of the Vulkan memory type. */
+    uint32_t memory_type;
+    /* OPAQUE_FD: bytes as they were allocated. Of others the system knows; 0, or what it says. */
+    uint64_t size;
+    /* OPAQUE_FD: 1: allocated for one buffer of its size. */
+    uint32_t dedicated;
+    /* 0. */
+    uint32_t reserved;
+    /* OPAQUE_FD: 16 bytes. */
+    const void *driver_uuid;
+    /* OPAQUE_FD: 16 bytes. */
+    const void *device_uuid;
+} delegraph_memory_desc;
 
 /* Version of the library, for example `0.1.0`. For messages. Good for the life of the process.
  * Since 0.0.
@@ -290,6 +324,51 @@ DELEGRAPH_API delegraph_status delegraph_session_report(delegraph_session *sessi
  */
 DELEGRAPH_API void delegraph_session_free(delegraph_session *session);
 
+/* Memory of a descriptor, for inputs and outputs of any session. `session` may be NULL, but for OPAQUE_FD: there the first of its delegates whose
+ * device takes the descriptor maps it. The memory is what others see by the descriptor; whoever writes there keeps away from what a run reads, and from
+ * all of what it writes, as long as it goes on. `*out` is to be freed by `delegraph_memory_free`.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_memory_import(delegraph_session *session, const delegraph_memory_desc *desc, delegraph_memory **out);
+
+/* New memory, of at least `size` bytes, on the device of the first of the session's delegates that gives it by such a handle. Its content is
+ * unspecified. `*out` is to be freed by `delegraph_memory_free`.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_memory_export(delegraph_session *session, delegraph_handle_type handle_type, uint64_t size, delegraph_memory **out);
+
+/* The handle of a memory. `fd` and both pointers are the memory's, good until it is freed: duplicate the descriptor to keep one.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_memory_describe(const delegraph_memory *memory, delegraph_memory_desc *out);
+
+/* Copies `size` bytes from `offset` on out of a memory, with the access that the system asks for.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_memory_read(const delegraph_memory *memory, uint64_t offset, void *bytes, uint64_t size);
+
+/* Copies `size` bytes into a memory from `offset` on, with the access that the system asks for.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_memory_write(const delegraph_memory *memory, uint64_t offset, const void *bytes, uint64_t size);
+
+/* Frees a handle to a memory; sessions that use the memory keep it. NULL is nothing to do.
+ * Since 0.1.
+ */
+DELEGRAPH_API void delegraph_memory_free(delegraph_memory *memory);
+
+/* Has an output written to a memory from now on, from byte `offset` on, of which `size` bytes are the output's; 0: exactly those of its largest value.
+ * Where the program does not let it be made there it is copied there at the end of each run, which the report counts. NULL: to the session's own
+ * memory again. Ends every pointer that `_output` gave.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_session_bind_output(delegraph_session *session, uint64_t index, const delegraph_memory *memory, uint64_t offset, uint64_t size);
+
+/* Unbinds what is bound to a memory, and has delegates end before the next run what they have of it. A session keeps a memory that a run used until then.
+ * Since 0.1.
+ */
+DELEGRAPH_API delegraph_status delegraph_session_forget_memory(delegraph_session *session, const delegraph_memory *memory);
+
 #if defined(__cplusplus)
 #define DELEGRAPH_ASSERT(condition, tag) static_assert(condition, "layout of " #tag)
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
@@ -327,7 +406,7 @@ DELEGRAPH_ASSERT(offsetof(delegraph_slot, fixed) == 20, delegraph_slot__fixed);
 DELEGRAPH_ASSERT(offsetof(delegraph_slot, name) == 24, delegraph_slot__name);
 DELEGRAPH_ASSERT(offsetof(delegraph_slot, sizes) == 32, delegraph_slot__sizes);
 DELEGRAPH_ASSERT(offsetof(delegraph_slot, data_size) == 40, delegraph_slot__data_size);
-DELEGRAPH_ASSERT(sizeof(delegraph_value) == 56, delegraph_value);
+DELEGRAPH_ASSERT(sizeof(delegraph_value) == 72, delegraph_value);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, kind) == 4, delegraph_value__kind);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, dtype) == 8, delegraph_value__dtype);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, rank) == 12, delegraph_value__rank);
@@ -336,6 +415,17 @@ DELEGRAPH_ASSERT(offsetof(delegraph_value, data) == 24, delegraph_value__data);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, data_size) == 32, delegraph_value__data_size);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, int_value) == 40, delegraph_value__int_value);
 DELEGRAPH_ASSERT(offsetof(delegraph_value, float_value) == 48, delegraph_value__float_value);
+DELEGRAPH_ASSERT(offsetof(delegraph_value, memory) == 56, delegraph_value__memory);
+DELEGRAPH_ASSERT(offsetof(delegraph_value, memory_offset) == 64, delegraph_value__memory_offset);
+DELEGRAPH_ASSERT(sizeof(delegraph_memory_desc) == 48, delegraph_memory_desc);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, handle_type) == 4, delegraph_memory_desc__handle_type);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, fd) == 8, delegraph_memory_desc__fd);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, memory_type) == 12, delegraph_memory_desc__memory_type);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, size) == 16, delegraph_memory_desc__size);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, dedicated) == 24, delegraph_memory_desc__dedicated);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, reserved) == 28, delegraph_memory_desc__reserved);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, driver_uuid) == 32, delegraph_memory_desc__driver_uuid);
+DELEGRAPH_ASSERT(offsetof(delegraph_memory_desc, device_uuid) == 40, delegraph_memory_desc__device_uuid);
 #endif
 #undef DELEGRAPH_ASSERT
 

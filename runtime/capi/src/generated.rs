@@ -83,6 +83,16 @@ pub mod list {
     pub const STATES: u32 = 3;
 }
 
+/// What a descriptor of memory is of. The numbers are those of the delegate ABI.
+pub mod handletype {
+    /// Memory of a Vulkan device, by `VK_KHR_external_memory_fd`. Only its driver maps it.
+    pub const OPAQUE_FD: u32 = 2;
+    /// A dma-buf of Linux.
+    pub const DMA_BUF: u32 = 3;
+    /// A file of `memfd_create` that is sealed against shrinking (`F_SEAL_SHRINK`).
+    pub const MEMFD: u32 = 4;
+}
+
 /// Why a call failed. Filled by the library.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -278,6 +288,10 @@ pub struct Value {
     pub int_value: i64,
     /// Of a float.
     pub float_value: f64,
+    /// Where the elements of an input lie, in place of `data`, which is NULL then, and `data_size`. Nobody writes there during the run.
+    pub memory: *const crate::Memory,
+    /// Bytes from its beginning to the first element; a multiple of 64 suits every device.
+    pub memory_offset: u64,
 }
 
 // SAFETY: a `repr(C)` struct of numbers and raw pointers: all zeros is a value of it; it begins with `struct_size`.
@@ -289,7 +303,7 @@ unsafe impl crate::sys::Versioned for Value {
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<Value>() == 56);
+    assert!(size_of::<Value>() == 72);
     assert!(core::mem::offset_of!(Value, kind) == 4);
     assert!(core::mem::offset_of!(Value, dtype) == 8);
     assert!(core::mem::offset_of!(Value, rank) == 12);
@@ -298,6 +312,52 @@ const _: () = {
     assert!(core::mem::offset_of!(Value, data_size) == 32);
     assert!(core::mem::offset_of!(Value, int_value) == 40);
     assert!(core::mem::offset_of!(Value, float_value) == 48);
+    assert!(core::mem::offset_of!(Value, memory) == 56);
+    assert!(core::mem::offset_of!(Value, memory_offset) == 64);
+};
+
+/// A handle of memory. Made by the caller for `delegraph_memory_import`, filled by the library for `delegraph_memory_describe`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryDesc {
+    /// Bytes of this struct, as its maker knows it.
+    pub struct_size: u32,
+    /// What `fd` is of.
+    pub handle_type: u32,
+    /// The descriptor, which stays its owner's: it is duplicated where it is needed longer than the call.
+    pub fd: i32,
+    /// OPAQUE_FD: index of the Vulkan memory type.
+    pub memory_type: u32,
+    /// OPAQUE_FD: bytes as they were allocated. Of others the system knows; 0, or what it says.
+    pub size: u64,
+    /// OPAQUE_FD: 1: allocated for one buffer of its size.
+    pub dedicated: u32,
+    /// 0.
+    pub reserved: u32,
+    /// OPAQUE_FD: 16 bytes.
+    pub driver_uuid: *const core::ffi::c_void,
+    /// OPAQUE_FD: 16 bytes.
+    pub device_uuid: *const core::ffi::c_void,
+}
+
+// SAFETY: a `repr(C)` struct of numbers and raw pointers: all zeros is a value of it; it begins with `struct_size`.
+unsafe impl crate::sys::Versioned for MemoryDesc {
+    const NAME: &'static str = "delegraph_memory_desc";
+    const FIRST: usize =
+        core::mem::offset_of!(MemoryDesc, device_uuid) + size_of::<*const core::ffi::c_void>();
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<MemoryDesc>() == 48);
+    assert!(core::mem::offset_of!(MemoryDesc, handle_type) == 4);
+    assert!(core::mem::offset_of!(MemoryDesc, fd) == 8);
+    assert!(core::mem::offset_of!(MemoryDesc, memory_type) == 12);
+    assert!(core::mem::offset_of!(MemoryDesc, size) == 16);
+    assert!(core::mem::offset_of!(MemoryDesc, dedicated) == 24);
+    assert!(core::mem::offset_of!(MemoryDesc, reserved) == 28);
+    assert!(core::mem::offset_of!(MemoryDesc, driver_uuid) == 32);
+    assert!(core::mem::offset_of!(MemoryDesc, device_uuid) == 40);
 };
 
 // Every function is there, with the type that the header states.
@@ -319,4 +379,12 @@ const _: () = {
     let _: unsafe extern "C" fn(*mut crate::Session, *mut crate::Session, *mut u64) -> u32 = crate::sys::delegraph_session_adopt_state;
     let _: unsafe extern "C" fn(*mut crate::Session, *mut *const core::ffi::c_char) -> u32 = crate::sys::delegraph_session_report;
     let _: unsafe extern "C" fn(*mut crate::Session) = crate::sys::delegraph_session_free;
+    let _: unsafe extern "C" fn(*mut crate::Session, *const MemoryDesc, *mut *mut crate::Memory) -> u32 = crate::sys::delegraph_memory_import;
+    let _: unsafe extern "C" fn(*mut crate::Session, u32, u64, *mut *mut crate::Memory) -> u32 = crate::sys::delegraph_memory_export;
+    let _: unsafe extern "C" fn(*const crate::Memory, *mut MemoryDesc) -> u32 = crate::sys::delegraph_memory_describe;
+    let _: unsafe extern "C" fn(*const crate::Memory, u64, *mut core::ffi::c_void, u64) -> u32 = crate::sys::delegraph_memory_read;
+    let _: unsafe extern "C" fn(*const crate::Memory, u64, *const core::ffi::c_void, u64) -> u32 = crate::sys::delegraph_memory_write;
+    let _: unsafe extern "C" fn(*mut crate::Memory) = crate::sys::delegraph_memory_free;
+    let _: unsafe extern "C" fn(*mut crate::Session, u64, *const crate::Memory, u64, u64) -> u32 = crate::sys::delegraph_session_bind_output;
+    let _: unsafe extern "C" fn(*mut crate::Session, *const crate::Memory) -> u32 = crate::sys::delegraph_session_forget_memory;
 };

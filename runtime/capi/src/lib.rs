@@ -14,4 +14,4 @@ mod session;
 pub mod sys;
 
 pub use model::Model;
-pub use session::Session;
+pub use session::{Memory, Session};

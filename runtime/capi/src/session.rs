@@ -6,7 +6,10 @@ use crate::generated::{kind, list};
 use delegraph::{DType, Dims, InputInfo, InputKind, LoadOptions, Value};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+/// `delegraph_memory`.
+pub struct Memory(pub(crate) Arc<delegraph::Memory>);
 
 /// `delegraph_session`.
 pub struct Session {
@@ -199,6 +202,39 @@ impl Inner {
         self.session.reset();
     }
 
+    pub(crate) fn bind_output(
+        &mut self,
+        index: usize,
+        memory: &Arc<delegraph::Memory>,
+        offset: usize,
+        size: usize,
+    ) -> Result<(), Failure> {
+        self.session.bind_output(index, memory, offset, size)?;
+        Ok(())
+    }
+
+    pub(crate) fn unbind_output(&mut self, index: usize) -> Result<(), Failure> {
+        Ok(self.session.unbind_output(index)?)
+    }
+
+    pub(crate) fn forget_memory(&mut self, memory: &Arc<delegraph::Memory>) -> Result<(), Failure> {
+        Ok(self.session.forget_memory(memory)?)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn import_memory(&self, handle: delegraph::Handle) -> Result<Arc<delegraph::Memory>, Failure> {
+        Ok(self.session.import_memory(handle)?)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn export_memory(
+        &self,
+        kind: delegraph::HandleType,
+        size: u64,
+    ) -> Result<Arc<delegraph::Memory>, Failure> {
+        Ok(self.session.export_memory(kind, size)?)
+    }
+
     pub(crate) fn adopt_state(&mut self, from: &mut Inner) -> Result<u64, Failure> {
         Ok(self.session.adopt_state(&mut from.session)? as u64)
     }
@@ -210,7 +246,7 @@ impl Inner {
                 "schema": "delegraph.report/1", "ran": report.ran(), "why_portable": report.why_portable(),
                 "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes,
                 "fallbacks": report.fallbacks(), "regions": report.regions,
-                "not_partitioned": report.not_partitioned,
+                "not_partitioned": report.not_partitioned, "memory": report.memory,
             })
             .to_string(),
         );
@@ -242,7 +278,7 @@ impl Shown {
             Value::Float(value) => Shape::Float(value),
             Value::Bool(value) => Shape::Bool(value),
             Value::Str(value) => Shape::Text(value),
-            Value::None | Value::InPlace(_) => Shape::None,
+            Value::None | Value::InPlace(_) | Value::Memory(_) => Shape::None,
         })
     }
 }

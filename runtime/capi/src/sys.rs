@@ -4,6 +4,7 @@
 //! in `capi.toml`; a Rust caller promises the same about pointers as a C one.
 #![allow(clippy::missing_safety_doc)]
 
+mod memory;
 mod pointers;
 
 use crate::error::{Failure, keep, last};
@@ -11,8 +12,9 @@ use crate::generated::{
     BORROW_BYTES, Counts, ErrorInfo, ModelOptions, SessionOptions, Slot, Value as CValue, kind, status,
 };
 use crate::session::Shape;
-use crate::{Model, Session};
-use delegraph::{Bytes, Config, DType, Dims, Source, Value};
+use crate::{Memory, Model, Session};
+use delegraph::{Bytes, Config, DType, Dims, MemoryView, Source, Value};
+pub use memory::*;
 pub use pointers::Versioned;
 use pointers::{Kept, bytes, give, handle, needed_text, null, optional_text, size_of_given, take};
 use std::ffi::{CStr, c_char, c_void};
@@ -399,6 +401,21 @@ unsafe fn value<'a>(given: &CValue, index: usize) -> Result<Value<'a>, Failure> 
                 shape.push(size).map_err(|error| wrong(error.to_string()))?;
             }
             // SAFETY: as above.
+            if let Some(memory) = unsafe { given.memory.as_ref() } {
+                if !given.data.is_null() {
+                    return Err(wrong("`data` and `memory` are both given".to_string()));
+                }
+                let offset = usize::try_from(given.memory_offset);
+                let offset =
+                    offset.map_err(|_| wrong("`memory_offset` is more than this machine's memory".to_string()))?;
+                return Ok(Value::Memory(MemoryView {
+                    dtype,
+                    shape,
+                    memory: &memory.0,
+                    offset,
+                }));
+            }
+            // SAFETY: as above.
             let data = unsafe { bytes(given.data, given.data_size, "data") }
                 .map_err(|_| wrong(format!("`data` is NULL or too large with {} bytes", given.data_size)))?;
             let want = shape.numel().and_then(|count| count.checked_mul(dtype.size()));
@@ -426,6 +443,8 @@ fn shown(shape: &Shape<'_>) -> CValue {
         data_size: 0,
         int_value: 0,
         float_value: 0.0,
+        memory: std::ptr::null(),
+        memory_offset: 0,
     };
     match *shape {
         Shape::None => {}

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::delegates::{PORTABLE, wanted};
 use crate::device_rules::{DeviceRules, chosen};
+use crate::memory::Shown;
 use crate::region_call::{Counts, Lane, SessionCall, SharedArenas, Watch};
 use crate::report::{BucketState, RegionState};
 use crate::self_check::RegionCheck;
@@ -88,6 +89,8 @@ pub(crate) struct Bound {
     pub(crate) states: Vec<RegionState>,
     /// What runs cost, of those that a delegate took; one a region.
     pub(crate) counts: Vec<Option<Arc<Counts>>>,
+    /// The delegates of bound regions, each once, with the device that the configuration asks for.
+    pub(crate) delegates: Vec<(Arc<Delegate>, Option<u32>)>,
 }
 
 /// The bytes of each constant buffer: as many as a tensor of the program says, else up to the next one.
@@ -129,6 +132,7 @@ impl Binder<'_> {
         let mut bound = Vec::new();
         let mut states = Vec::new();
         let mut counts = vec![None; overlay.regions.len()];
+        let mut delegates: Vec<(Arc<Delegate>, Option<u32>)> = Vec::new();
         for (i, region) in overlay.regions.iter().enumerate() {
             let mut state = RegionState {
                 start: region.start,
@@ -147,6 +151,7 @@ impl Binder<'_> {
                 copied_bytes: 0,
                 buckets: Vec::new(),
                 other_sizes: 0,
+                shared_memories: 0,
             };
             let choices = self.in_order(overlay, region, &mut state.refusals);
             let absent = choices.iter().all(|c| self.host.delegate(c.backend()).is_err());
@@ -164,8 +169,14 @@ impl Binder<'_> {
                         state.buckets = lanes.iter().filter_map(of_bucket).collect();
                         let call = SessionCall::new(lanes, region.inputs.len(), self.watch.clone());
                         counts[i] = Some(call.counts());
-                        state.isolation = self.host.delegate(&backend).ok().map(|d| d.isolation());
                         state.backend = Some(backend.clone());
+                        if let Ok(delegate) = self.host.delegate(&backend) {
+                            state.isolation = Some(delegate.isolation());
+                            if !delegates.iter().any(|(known, _)| Arc::ptr_eq(known, &delegate)) {
+                                let device = self.device(&backend, &delegate).ok().flatten();
+                                delegates.push((delegate, device));
+                            }
+                        }
                         bound.push(BoundRegion {
                             start: region.start,
                             end: region.end,
@@ -193,7 +204,12 @@ impl Binder<'_> {
             }
             states.push(state);
         }
-        Ok(Bound { bound, states, counts })
+        Ok(Bound {
+            bound,
+            states,
+            counts,
+            delegates,
+        })
     }
 
     /// What may run the region, in the configuration's order, or in the file's own where the configuration has none.
@@ -365,6 +381,7 @@ impl Binder<'_> {
                 blob: candidate.blob.as_str().into(),
             },
             bucket: bucketed.map(|bucketed| bucketed.bucket as usize),
+            shown: Shown::default(),
         };
         Ok((lane, kept))
     }

@@ -96,6 +96,9 @@ pub enum Error {
     /// A pass met something that it cannot do.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// The model could not be quantized.
+    #[error(transparent)]
+    Quantize(#[from] delegraph_quant::QuantError),
     /// The program could not be written.
     #[error(transparent)]
     Emit(#[from] EmitError),
@@ -132,6 +135,7 @@ impl Error {
             | Error::Segment { .. }
             | Error::Load { .. }
             | Error::Pass(_) => 3,
+            Error::Quantize(error) => crate::quantize::exit_code(error),
             Error::Absent(_) | Error::Denied { absent: true, .. } => 4,
             // What has no decomposition or no image is the model's.
             Error::Lower(LowerError::Decompose(_) | LowerError::Layout(_) | LowerError::Constant { .. }) => 3,

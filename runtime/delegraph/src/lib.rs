@@ -31,6 +31,8 @@ mod delegates;
 mod device_rules;
 mod dump;
 mod error;
+mod memory;
+pub mod quantize;
 pub mod reduce;
 mod region_call;
 mod report;
@@ -48,17 +50,22 @@ pub use cache::CacheReport;
 pub use compile::{Compiled, compile, import, partition, partition_by_claims};
 pub use delegates::{PORTABLE, check_config, demand, discover, wanted};
 pub use error::Error;
+pub use memory::{MemoryReport, MemoryView};
 pub use report::{BucketState, RegionState, RunReport};
+pub use quantize::{calibration_samples, quantize};
 pub use session::{InputInfo, InputKind, LoadOptions, Session, methods};
 pub use shapes::input_sizes;
 pub use source::{Format, Source};
 pub use value::{TensorView, Value};
 
 pub use delegraph_config::Config;
+pub use delegraph_host::Memory;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use delegraph_host::{Handle, HandleType, Handles, Origin};
 pub use delegraph_ir::Bytes;
 pub use delegraph_types::{DType, Dims, MAX_RANK};
 
-use delegraph_config::{Layers, Origin};
+use delegraph_config::Layers;
 use std::path::Path;
 
 /// The configuration of one file, over the defaults.
@@ -67,7 +74,7 @@ use std::path::Path;
 /// The file cannot be read, or is no configuration.
 pub fn config_from_file(path: &Path) -> Result<Config, Error> {
     let mut layers = Layers::default();
-    layers.add_file(Origin::Project(path.to_path_buf()), path)?;
+    layers.add_file(delegraph_config::Origin::Project(path.to_path_buf()), path)?;
     Ok(layers.resolve(None)?)
 }
 
@@ -77,6 +84,6 @@ pub fn config_from_file(path: &Path) -> Result<Config, Error> {
 /// It is no configuration.
 pub fn config_from_text(text: &str) -> Result<Config, Error> {
     let mut layers = Layers::default();
-    layers.add_text(Origin::Flag, text, None)?;
+    layers.add_text(delegraph_config::Origin::Flag, text, None)?;
     Ok(layers.resolve(None)?)
 }

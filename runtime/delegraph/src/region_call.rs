@@ -2,6 +2,7 @@
 
 use crate::bind::in_one_line;
 use crate::buckets::Buckets;
+use crate::memory::{Memories, Shown};
 use crate::trace::{Callee, Recorder};
 use delegraph_executor::{Arenas, RegionCall, RegionError};
 use delegraph_host::{Arena, CallOptions, DelegateError, Input, Memory, Output, Session, Status};
@@ -18,6 +19,8 @@ pub(crate) struct Lane {
     pub(crate) callee: Callee,
     /// The bucket that it is for; `None`: all sizes.
     pub(crate) bucket: Option<usize>,
+    /// Memories of the app's that the session was shown.
+    pub(crate) shown: Shown,
 }
 
 /// The sessions of a region: one for all sizes, or one for each bucket.
@@ -48,6 +51,8 @@ pub(crate) struct Counts {
     pub(crate) other_sizes: AtomicU64,
     /// Bytes of kept states that went from the session of one bucket to that of another.
     pub(crate) moved_bytes: AtomicU64,
+    /// Memories of the app's that the delegate uses in place.
+    pub(crate) memories: AtomicU64,
 }
 
 /// What every region's call hears and tells.
@@ -61,6 +66,8 @@ pub(crate) struct Watch {
     pub(crate) recorder: Arc<Mutex<Option<Recorder>>>,
     /// Which bucket a run is in.
     pub(crate) buckets: Arc<Buckets>,
+    /// Memories of the app's that tensors may lie in.
+    pub(crate) memories: Memories,
 }
 
 impl Watch {
@@ -195,6 +202,9 @@ impl SessionCall {
 
 impl RegionCall for SessionCall {
     fn execute(&mut self, inputs: &[Tensor<'_>], outputs: &mut [Out<'_>]) -> Result<(), RegionError> {
+        for lane in &mut self.lanes {
+            lane.shown.follow(&self.watch.memories, &mut lane.session, &self.counts);
+        }
         let failed = |error: &dyn std::fmt::Display| RegionError::Failed(error.to_string());
         let at = self.lane()?;
         self.hand_over(at)?;

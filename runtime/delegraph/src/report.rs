@@ -1,6 +1,6 @@
 //! What ran where, and why.
 
-use crate::CacheReport;
+use crate::{CacheReport, MemoryReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -45,6 +45,9 @@ pub struct RegionState {
     /// Of `portable_runs`, those of other sizes.
     #[serde(skip_serializing_if = "is_zero")]
     pub other_sizes: u64,
+    /// Memories of the app's that the delegate uses in place.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shared_memories: u64,
 }
 
 /// Sizes that a region was compiled for.
@@ -80,6 +83,9 @@ pub struct RunReport {
     /// What the load had of the cache of compiled blobs; `None`: it had none, or had nothing to compile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheReport>,
+    /// What became of inputs and outputs in memory of the app's; `None`: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryReport>,
 }
 
 impl RunReport {

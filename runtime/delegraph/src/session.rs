@@ -8,6 +8,7 @@ use crate::chrome::chrome_trace;
 use crate::compile::{AtLoad, Compiled, compile_over, import};
 use crate::delegates::{PORTABLE, check_config, configured_threads, discover, wanted};
 use crate::device_rules::DeviceRules;
+use crate::memory::{BoundOutput, Memories, MemoryReport};
 use crate::region_call::{Counts, SharedArenas, Watch};
 use crate::report::{RegionState, RunReport};
 use crate::self_check::{RegionCheck, words};
@@ -16,7 +17,7 @@ use crate::trace::{Names, Recorder};
 use crate::value::{TensorView, Value};
 use delegraph_config::{Config, Fallback, SelfCheck};
 use delegraph_executor::{Executor, Input, Options, Output, ProgramData, RunError};
-use delegraph_host::{Host, HostError};
+use delegraph_host::{Delegate, Host, HostError};
 use delegraph_ir::Bytes;
 use delegraph_kernels::Tensor;
 use delegraph_pte::model::{Dynamism, EValue, Instruction};
@@ -122,7 +123,7 @@ impl ProgramData for FileData {
 
 /// A method of a model with its memory, its state and its delegates. One run at a time; may move between threads.
 pub struct Session {
-    executor: Executor,
+    pub(crate) executor: Executor,
     /// For the names of nodes, which only a trace reads.
     program: Arc<Verified>,
     file: Bytes,
@@ -139,6 +140,13 @@ pub struct Session {
     recorder: Option<Recorder>,
     /// Empty between runs; kept for its allocation.
     given: Vec<Input<'static>>,
+    /// Memories of the app's that regions are shown.
+    pub(crate) memories: Memories,
+    /// By output; shorter: none is bound.
+    pub(crate) bound_outputs: Vec<Option<BoundOutput>>,
+    pub(crate) memory_report: MemoryReport,
+    /// Of bound regions, with their devices.
+    pub(crate) delegates: Vec<(Arc<Delegate>, Option<u32>)>,
 }
 
 impl Session {
@@ -294,7 +302,7 @@ impl Session {
             ..Watch::default()
         };
         let mut executor = Executor::new(program.clone(), &options.method, data, executor_options).map_err(load)?;
-        let (mut regions, mut counts) = (Vec::new(), Vec::new());
+        let (mut regions, mut counts, mut delegates) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(method) = method {
             let binder = Binder {
                 name,
@@ -311,7 +319,7 @@ impl Session {
                 check: &check,
             };
             let bound = binder.bind(method)?;
-            (regions, counts) = (bound.states, bound.counts);
+            (regions, counts, delegates) = (bound.states, bound.counts, bound.delegates);
             if let Err(error) = executor.bind(bound.bound) {
                 let problem = error.to_string();
                 if config.select.fallback == Fallback::Deny {
@@ -345,6 +353,10 @@ impl Session {
             file,
             regions,
             counts,
+            memories: watch.memories.clone(),
+            bound_outputs: Vec::new(),
+            memory_report: MemoryReport::default(),
+            delegates,
             watch,
             outside,
             not_partitioned: None,
@@ -441,7 +453,7 @@ impl Session {
             .map_err(|error| Error::Usage(error.to_string()))
     }
 
-    /// Runs the method once. Tensors are copied in, but for [`Value::InPlace`]; outputs are views until the next run. A steady
+    /// Runs the method once. Tensors are copied in where they cannot be read where they are, but for [`Value::InPlace`]; outputs are views until the next run. A steady
     /// run of bounded shapes allocates nothing.
     ///
     /// # Errors
@@ -450,6 +462,13 @@ impl Session {
         let mut given = emptied(std::mem::take(&mut self.given));
         for (i, value) in inputs.iter().enumerate() {
             given.push(input(value).map_err(|problem| Error::Usage(format!("input {i}: {problem}")))?);
+            if let Value::Memory(view) = value {
+                self.memories.add(view.memory);
+            }
+        }
+        if let Err(error) = self.access(inputs, true) {
+            let _ = self.access(inputs, false);
+            return Err(error);
         }
         self.watch.runs.fetch_add(1, Ordering::Relaxed);
         self.watch.buckets.choose(&given);
@@ -464,7 +483,25 @@ impl Session {
             recorder.run_ended();
         }
         self.given = emptied(given);
-        done
+        let delivered = done.and_then(|()| {
+            self.count_inputs(inputs);
+            self.deliver_outputs()
+        });
+        let ended = self.access(inputs, false);
+        delivered.and(ended)
+    }
+
+    /// Counts what became of inputs in memory of the app's.
+    fn count_inputs(&mut self, inputs: &[Value<'_>]) {
+        for (i, value) in inputs.iter().enumerate() {
+            let Value::Memory(view) = value else { continue };
+            if self.executor.was_lent(i) {
+                self.memory_report.inputs_in_place += 1;
+            } else {
+                self.memory_report.inputs_copied += 1;
+                self.memory_report.copied_bytes += view.bytes().map_or(0, <[u8]>::len) as u64;
+            }
+        }
     }
 
     /// How many outputs the method has.
@@ -525,6 +562,7 @@ impl Session {
                 for (bucket, runs) in region.buckets.iter_mut().zip(&counts.bucket_runs) {
                     bucket.runs = runs.load(Ordering::Relaxed);
                 }
+                region.shared_memories = counts.memories.load(Ordering::Relaxed);
             }
         }
         for bound in self.executor.report() {
@@ -550,6 +588,7 @@ impl Session {
             denied: self.denied.clone(),
             problems: self.at_load.problems.clone(),
             cache: self.at_load.cache.clone(),
+            memory: (self.memory_report != MemoryReport::default()).then_some(self.memory_report),
         }
     }
 
@@ -737,6 +776,11 @@ fn input<'a>(value: &Value<'a>) -> Result<Input<'a>, String> {
         Value::Float(f) => Input::Float(*f),
         Value::Str(s) => Input::Str(s),
         Value::InPlace(shape) => Input::InPlace(*shape),
+        Value::Memory(view) => Input::Bytes {
+            dtype: view.dtype,
+            sizes: view.shape,
+            data: view.bytes().ok_or_else(|| format!("{view:?} is not within it"))?,
+        },
         Value::Tensor(tensor) if tensor.strides == tensor.shape.contiguous_strides() => Input::Bytes {
             dtype: tensor.dtype,
             sizes: tensor.shape,
@@ -748,7 +792,7 @@ fn input<'a>(value: &Value<'a>) -> Result<Input<'a>, String> {
     })
 }
 
-fn value(output: Output<'_>) -> Value<'_> {
+pub(crate) fn value(output: Output<'_>) -> Value<'_> {
     match output {
         Output::None => Value::None,
         Output::Bool(b) => Value::Bool(b),

@@ -1,5 +1,6 @@
 //! Arguments and results.
 
+use crate::MemoryView;
 use delegraph_types::{DType, Dims};
 use std::borrow::Cow;
 
@@ -63,6 +64,8 @@ pub enum Value<'a> {
     Tensor(TensorView<'a>),
     /// An input of this shape that was made where the method reads it ([`crate::Session::input_buffer`]); never an output.
     InPlace(Dims),
+    /// An input that lies in memory of the app's; never an output.
+    Memory(MemoryView<'a>),
 }
 
 impl<'a> Value<'a> {

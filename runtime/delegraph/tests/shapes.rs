@@ -4,7 +4,7 @@ mod common;
 
 use common::{check, config, fixture, host, keeper, leaf, nobody, open, source, value};
 use delegraph::{DType, Session, Source, Value};
-use delegraph_abi::image::verify;
+use delegraph_abi::image::{SymbolIndex, verify};
 use delegraph_config::Config;
 use delegraph_ir::{
     Arg, Def, Expr, Graph, Module, Mutation, MutationTarget, State, StateId, Symbol, SymbolRange, TensorType,
@@ -60,7 +60,10 @@ fn each_batch_runs_the_blob_that_was_compiled_for_it() {
         let input = image.value(image.inputs().get(0).unwrap());
         (
             input.const_dims(),
-            image.symbols().next().map(|symbol| (symbol.min, symbol.max)),
+            (image.symbol_count() > 0).then(|| {
+                let symbol = image.symbol(SymbolIndex(0));
+                (symbol.min, symbol.max)
+            }),
         )
     };
     assert_eq!(largest(&regions[0].image), (Some(vec![1, 16]), None));
@@ -120,14 +123,20 @@ fn a_model_without_bounds_is_delegated_where_its_sizes_are_given() {
     let file = Source::from_bytes(compiled.bytes, "model.pte");
     let mut session = open(&file, &bounded, &host).unwrap();
     check(&mut session, &fixture);
+    let mut portable = open(&file, &Config::default(), &nobody()).unwrap();
+    let first = &fixture.cases[0].steps[0].inputs;
+    same(&run(&mut session, first), &run(&mut portable, first));
     let report = session.report();
     assert!(
         report.regions.iter().all(|region| region.portable_runs == 0),
         "{}",
         report.why_portable()
     );
-    assert!(report.regions.iter().all(|region| region.buckets[0].runs > 0));
-    let mut portable = open(&file, &Config::default(), &nobody()).unwrap();
+    assert!(
+        report.regions.iter().all(|region| region.buckets[0].runs > 0),
+        "{:?}",
+        report.sizes()
+    );
     for (rows, columns, length) in [(3, 8, 5), (64, 64, 64), (65, 8, 5), (3, 70, 2)] {
         let inputs = [tensor(&[rows, columns]), tensor(&[length])];
         same(&run(&mut session, &inputs), &run(&mut portable, &inputs));

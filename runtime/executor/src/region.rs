@@ -4,6 +4,7 @@ use crate::error::{BindError, RegionError, RunError};
 use crate::kept::{Held, KeptState, Phase};
 use crate::load::Loaded;
 use crate::options::Fallback;
+use crate::run::ends;
 use crate::self_check::{Checked, Kept};
 use crate::state::State;
 use crate::step::{Io, Step};
@@ -221,6 +222,16 @@ impl Region {
         })
     }
 
+    /// Plans anew how it borrows its tensors, after one has moved.
+    pub fn plan_again(&mut self, loaded: &Loaded, state: &State) -> Result<(), String> {
+        let (reads, writes) = ends(&self.io);
+        self.io = match roomy(&self.bound, loaded, state, &reads, &writes) {
+            Some(io) => io,
+            None => Io::new(&loaded.tensors.slots, &reads, &writes)?,
+        };
+        Ok(())
+    }
+
     /// Records a failure; true if the instructions may run instead.
     pub fn failed(&mut self, error: &RegionError, policy: Fallback) -> bool {
         self.report.last_error = Some(error.clone());
@@ -268,21 +279,26 @@ impl Region {
 /// memory, into state, or one into another.
 fn roomy(bound: &BoundRegion, loaded: &Loaded, state: &State, reads: &[SlotId], writes: &[SlotId]) -> Option<Io> {
     let tensors = &loaded.tensors;
-    let rooms = bound.rooms.iter().zip(reads.iter().chain(writes));
+    let mut rooms = bound.rooms.clone();
     let mut any = false;
-    for (&room, slot) in rooms {
+    for (room, slot) in rooms.iter_mut().zip(reads.iter().chain(writes)) {
         let slot = &tensors.slots[slot.0 as usize];
-        let Some((memory, range)) = slot.arena_range().filter(|_| room > slot.capacity) else {
+        let Some((memory, range)) = slot.arena_range().filter(|_| *room > slot.capacity) else {
             continue;
         };
-        let end = range.start.checked_add(room)?;
+        let end = range.start.checked_add(*room)?;
         let len = *tensors.memory_lens.get(memory.0 as usize)?;
+        // What the caller gave for an output is not the planner's: there is the room that it has.
+        if end > len && tensors.moved.contains(&memory) {
+            *room = 0;
+            continue;
+        }
         if end > len || state.lies_in(memory) {
             return None;
         }
         any = true;
     }
-    let io = any.then(|| Io::with_rooms(&tensors.slots, reads, writes, &bound.rooms).ok())??;
+    let io = any.then(|| Io::with_rooms(&tensors.slots, reads, writes, &rooms).ok())??;
     io.copies.is_empty().then_some(io)
 }
 

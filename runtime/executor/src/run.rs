@@ -1,6 +1,9 @@
 //! The executor: a method with its memory.
 
+mod outputs;
 mod states;
+
+pub(crate) use outputs::ends;
 
 use crate::engine::{CallError, Callee, Context, Engine, Number};
 use crate::error::{BindError, LoadError, RunError};
@@ -27,6 +30,7 @@ use delegraph_opset::Op;
 use delegraph_pte::Verified;
 use delegraph_pte::model::{EValue, Instruction, Plan};
 use delegraph_types::Dims;
+use outputs::Moved;
 
 /// One method of a program, ready to run again and again.
 pub struct Executor {
@@ -55,6 +59,8 @@ pub struct Executor {
     lent: Vec<Option<&'static [u8]>>,
     /// By input: the last run read it where the caller had it.
     was_lent: Vec<bool>,
+    /// Outputs that lie in memory of the caller's.
+    moved: Vec<Moved>,
 }
 
 /// What a call of this executor reads. A macro, since it borrows some fields and leaves the others.
@@ -169,6 +175,7 @@ impl Executor {
             lendable: input::lendable(&loaded),
             lent: Vec::new(),
             was_lent: Vec::new(),
+            moved: Vec::new(),
             state,
             loaded,
             data,

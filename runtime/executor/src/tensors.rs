@@ -88,8 +88,10 @@ pub(crate) struct Tensors {
     pub copied: Vec<(MemoryId, Range<usize>)>,
     /// Initial states: where, and the file's bytes.
     pub initial: Vec<(MemoryId, usize, Range<usize>)>,
-    /// Arenas that inputs and initial states need from the start.
+    /// Arenas that inputs and initial states need from the start, and memories of the caller's.
     early: BTreeSet<MemoryId>,
+    /// Memories of the caller's, one an output that was moved there.
+    pub moved: BTreeSet<MemoryId>,
 }
 
 /// Arenas from this id on hold the inside of delegated regions and are allocated when a region first runs portably.
@@ -222,6 +224,20 @@ impl Tensors {
             .iter()
             .map(|len| *len as u64)
             .fold(0, u64::saturating_add)
+    }
+
+    /// A memory of the caller's, of this size.
+    pub fn moved_memory(&mut self, size: usize) -> MemoryId {
+        // One that an output has left is taken again.
+        let left = self.moved.iter().find(|memory| self.memory_lens[memory.0 as usize] == 0);
+        let memory = match left.copied() {
+            Some(memory) => memory,
+            None => self.own_memory(),
+        };
+        self.memory_lens[memory.0 as usize] = size;
+        self.early.insert(memory);
+        self.moved.insert(memory);
+        memory
     }
 
     fn own_memory(&mut self) -> MemoryId {

@@ -295,6 +295,55 @@ impl Delegate {
         }
     }
 
+    /// What memory its device takes and gives by handle; `None`: the device that sessions are on for which nobody chose. Nothing for a delegate
+    /// in a worker, which maps what it is shown ([`Session::share`]).
+    ///
+    /// # Errors
+    /// The delegate failed.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn handles(&self, device: Option<u32>) -> Result<crate::Handles, DelegateError> {
+        match &self.runner {
+            Some(Instance::Local(local)) => local.handles(device.unwrap_or(c::NONE)).map(crate::Handles::of),
+            _ => Ok(crate::Handles::default()),
+        }
+    }
+
+    /// The memory of a handle as this delegate's device maps it. It can be shared with any session, of this delegate and of others.
+    ///
+    /// # Errors
+    /// The device does not take it, or the processor does not see it there.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn import_memory(&self, handle: crate::Handle, device: Option<u32>) -> Result<crate::Memory, DelegateError> {
+        self.in_process()?.import_memory(handle, device.unwrap_or(c::NONE))
+    }
+
+    /// New memory of this delegate's device, of at least so many bytes, with a handle to it ([`crate::Memory::handle`]).
+    ///
+    /// # Errors
+    /// The device does not give it by such a handle, has not so much, or the processor does not see it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn export_memory(
+        &self,
+        kind: crate::HandleType,
+        size: u64,
+        device: Option<u32>,
+    ) -> Result<crate::Memory, DelegateError> {
+        self.in_process()?.export_memory(kind, size, device.unwrap_or(c::NONE))
+    }
+
+    /// What runs, if it is in this process.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn in_process(&self) -> Result<&Arc<Local>, DelegateError> {
+        match self.role(&self.runner, "run")? {
+            Instance::Local(local) => Ok(local),
+            #[cfg(target_os = "linux")]
+            Instance::Remote(_) => Err(self.error(
+                Status::UNSUPPORTED,
+                "it runs in a worker's process, whose device's memory this process does not see",
+            )),
+        }
+    }
+
     /// Asks which nodes of a graph image it takes, for `target` as [`Delegate::compile`] takes it. A delegate that is older than ABI 0.2
     /// does not hear of the target.
     ///

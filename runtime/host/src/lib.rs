@@ -11,6 +11,8 @@ mod delegate;
 mod delegate_options;
 mod discover;
 mod error;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod external;
 mod file_identity;
 mod host;
 mod loader;
@@ -38,11 +40,13 @@ pub use delegraph_abi::c::LogLevel;
 pub use delegraph_abi::{StaticEntry, Status};
 pub use discover::Candidate;
 pub use error::{DelegateError, HostError, SetError};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use external::{Handle, HandleType, Handles, Origin};
 pub use file_identity::{FileIdentity, LibraryFile};
 pub use host::Host;
 pub use look::{Look, look};
 pub use manifest::{Manifest, Numeric, Pass, SandboxWishes, host_triple};
-pub use memory::{Arena, Memory, PAGE};
+pub use memory::{Arena, Memory, PAGE, Window};
 pub use options::{HostOptions, Isolation, WorkerOptions};
 pub use session::{Copies, Input, Output, Pending, Session};
 pub use states::StateInfo;

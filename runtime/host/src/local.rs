@@ -3,6 +3,8 @@
 use crate::api::HOST_API;
 use crate::call::{CallOptions, HostCall, lock};
 use crate::delegate::{BlobVerdict, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::external::{Handle, HandleType, Origin};
 use crate::loader::Handshake;
 use crate::memory::{Memory, PAGE};
 use crate::raw::{read, text};
@@ -390,6 +392,7 @@ impl Local {
         Ok(LocalSession {
             local: self.clone(),
             session,
+            device: device.unwrap_or(c::NONE),
             imports: Vec::new(),
         })
     }
@@ -449,8 +452,121 @@ impl Local {
         }
     }
 
-    /// Has the delegate take notice of a memory; `None`: it cannot, or does not want to.
-    fn import(self: &Arc<Self>, memory: &Arc<Memory>) -> Option<Arc<Import>> {
+    /// What handles a device takes and gives, as the words of the contract; nothing where the library does not know handles.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn handles(&self, device: u32) -> Result<[u64; 2], DelegateError> {
+        let (mut import, mut export) = (0, 0);
+        if self.api.features[0] & c::Feature::EXTERNAL.0 == 0 {
+            return Ok([0, 0]);
+        }
+        // SAFETY: both words live until the call returns.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.buffer_handle_types
+                .map(|f| f(self.handle, call, device, &mut import, &mut export))
+        })?;
+        Ok([import, export])
+    }
+
+    /// Has the delegate take notice of what a description says, which stays so until the buffer is dropped.
+    fn import_buffer(self: &Arc<Self>, desc: &c::BufferDesc) -> Result<ImportedBuffer, DelegateError> {
+        let mut buffer = std::ptr::null_mut();
+        // SAFETY: the description lives until the call returns; memory that it points to outlives the buffer, which whoever keeps it sees to.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.buffer_import.map(|f| f(self.handle, call, desc, &mut buffer))
+        })?;
+        self.imported(buffer, "buffer_import")
+    }
+
+    fn imported(self: &Arc<Self>, buffer: *mut c::Buffer, function: &str) -> Result<ImportedBuffer, DelegateError> {
+        match buffer.is_null() {
+            true => Err(self.error(Status::INTERNAL, format!("`{function}` succeeded but gave no buffer"))),
+            false => Ok(ImportedBuffer {
+                local: self.clone(),
+                buffer,
+            }),
+        }
+    }
+
+    /// Memory of a handle, where the delegate sees it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn import_memory(self: &Arc<Self>, handle: Handle, device: u32) -> Result<Memory, DelegateError> {
+        let [takes, _] = self.handles(device)?;
+        if takes & (1 << handle.kind().code().0) == 0 {
+            let mut error = self.error(
+                Status::UNSUPPORTED,
+                format!("its device takes no memory by {}", handle.kind()),
+            );
+            error.hint = "map the memory where a handle can be mapped, or hand over the bytes".to_string();
+            return Err(error);
+        }
+        let buffer = self.import_buffer(&handle.desc())?;
+        self.mapped_memory(handle, buffer)
+    }
+
+    /// New memory of a device's, with a handle to it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn export_memory(self: &Arc<Self>, kind: HandleType, size: u64, device: u32) -> Result<Memory, DelegateError> {
+        use std::os::fd::{FromRawFd, OwnedFd};
+        let [_, gives] = self.handles(device)?;
+        if gives & (1 << kind.code().0) == 0 {
+            return Err(self.error(Status::UNSUPPORTED, format!("its device gives no memory by {kind}")));
+        }
+        let mut desc = c::BufferDesc {
+            fd: -1,
+            ..c::BufferDesc::new()
+        };
+        let mut buffer = std::ptr::null_mut();
+        // SAFETY: description and output live until the call returns.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.buffer_export
+                .map(|f| f(self.handle, call, device, kind.code(), size, &mut desc, &mut buffer))
+        })?;
+        let buffer = self.imported(buffer, "buffer_export")?;
+        if desc.fd < 0 || desc.size < size || desc.handle_type != kind.code() {
+            let problem = format!(
+                "`buffer_export` gave descriptor {} of type {} with {} bytes, where {size} by {kind} were asked for",
+                desc.fd, desc.handle_type.0, desc.size
+            );
+            return Err(self.error(Status::INTERNAL, problem));
+        }
+        // SAFETY: the contract makes the descriptor the host's.
+        let fd = unsafe { OwnedFd::from_raw_fd(desc.fd) };
+        let handle = Handle {
+            kind,
+            fd,
+            size: desc.size,
+            origin: Origin {
+                driver_uuid: desc.driver_uuid,
+                device_uuid: desc.device_uuid,
+                memory_type: desc.memory_type,
+                dedicated: desc.dedicated != 0,
+            },
+        };
+        self.mapped_memory(handle, buffer)
+    }
+
+    /// The memory of a buffer as the processor sees it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn mapped_memory(&self, handle: Handle, buffer: ImportedBuffer) -> Result<Memory, DelegateError> {
+        let (mut pointer, mut size) = (std::ptr::null_mut(), 0);
+        // SAFETY: the buffer lives; both outputs until the call returns.
+        self.call(&CallOptions::default(), |api, call| unsafe {
+            api.buffer_map.map(|f| f(buffer.buffer, call, &mut pointer, &mut size))
+        })?;
+        let base = std::ptr::NonNull::new(pointer.cast::<u8>());
+        let size = usize::try_from(size.min(handle.size())).unwrap_or(0);
+        match base.filter(|base| size > 0 && base.as_ptr().addr().is_multiple_of(16)) {
+            Some(base) => Ok(Memory::kept(handle, buffer, base, size)),
+            None => Err(self.error(
+                Status::INTERNAL,
+                format!("`buffer_map` gave {size} bytes at {pointer:p}, which is no place for tensors"),
+            )),
+        }
+    }
+
+    /// Has the delegate take notice of a memory, by its handle where it takes that, else where the host sees it; `None`: it cannot, or does not
+    /// want to.
+    fn import(self: &Arc<Self>, memory: &Arc<Memory>, device: u32) -> Option<Arc<Import>> {
         if self.api.features[0] & c::Feature::IMPORT.0 == 0 {
             return None;
         }
@@ -462,27 +578,39 @@ impl Local {
         if let Some(import) = known.and_then(|(_, import)| import.upgrade()) {
             return Some(import);
         }
+        let (buffer, by_handle) = self.import_somehow(memory, device)?;
+        let import = Arc::new(Import {
+            memory: memory.clone(),
+            buffer,
+            by_handle,
+        });
+        imports.push((Arc::downgrade(memory), Arc::downgrade(&import)));
+        Some(import)
+    }
+
+    fn import_somehow(self: &Arc<Self>, memory: &Arc<Memory>, _device: u32) -> Option<(Kept, bool)> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(handle) = memory.handle() {
+            if let Some(keeper) = memory.keeper().filter(|keeper| Arc::ptr_eq(&keeper.local, self)) {
+                return Some((Kept::ByMemory(keeper.buffer), true));
+            }
+            let [takes, _] = self.handles(_device).unwrap_or_default();
+            if takes & (1 << handle.kind().code().0) != 0
+                && let Ok(buffer) = self.import_buffer(&handle.desc())
+            {
+                return Some((Kept::Own(buffer), true));
+            }
+        }
+        if !memory.is_of_pages() {
+            return None;
+        }
         let desc = c::BufferDesc {
             handle_type: c::HandleType::HOST_POINTER,
             pointer: memory.as_ptr().cast(),
             size: memory.size().next_multiple_of(PAGE) as u64,
             ..c::BufferDesc::new()
         };
-        let mut buffer = std::ptr::null_mut();
-        // SAFETY: the memory outlives the import, which holds a count of it.
-        let taken = self.call(&CallOptions::default(), |api, call| unsafe {
-            api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
-        });
-        if taken.is_err() || buffer.is_null() {
-            return None;
-        }
-        let import = Arc::new(Import {
-            local: self.clone(),
-            memory: memory.clone(),
-            buffer,
-        });
-        imports.push((Arc::downgrade(memory), Arc::downgrade(&import)));
-        Some(import)
+        Some((Kept::Own(self.import_buffer(&desc).ok()?), false))
     }
 }
 
@@ -500,25 +628,57 @@ impl Drop for Local {
     }
 }
 
-/// A memory that a delegate took notice of.
-struct Import {
+/// A buffer that a delegate imported or exported; it is released with this.
+pub(crate) struct ImportedBuffer {
     local: Arc<Local>,
-    memory: Arc<Memory>,
     buffer: *mut c::Buffer,
 }
 
 // SAFETY: the pointer is only passed to the delegate, whose functions may be called from any thread.
-unsafe impl Send for Import {}
+unsafe impl Send for ImportedBuffer {}
 // SAFETY: as above.
-unsafe impl Sync for Import {}
+unsafe impl Sync for ImportedBuffer {}
 
-impl Drop for Import {
+impl Drop for ImportedBuffer {
     fn drop(&mut self) {
         let call = HostCall::new(&self.local.backend, &CallOptions::default(), Parallel::SERIAL);
         if let Some(release) = self.local.api.buffer_release {
             let _serial = self.local.serial();
-            // SAFETY: `buffer_import` made it, sessions that used it are gone, and it is not used again.
+            // SAFETY: the delegate made it, sessions that used it are gone, and it is not used again.
             unsafe { release(self.buffer, call.as_ptr()) }
+        }
+    }
+}
+
+/// A memory that a delegate took notice of.
+struct Import {
+    // Before the memory, which has to be there until it is released.
+    buffer: Kept,
+    memory: Arc<Memory>,
+    /// It was imported by its handle: the delegate does not look where the host sees it.
+    by_handle: bool,
+}
+
+/// Whose a buffer is.
+enum Kept {
+    /// The import's own.
+    Own(ImportedBuffer),
+    /// The memory's, which the delegate maps.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    ByMemory(*mut c::Buffer),
+}
+
+// SAFETY: as for `ImportedBuffer`.
+unsafe impl Send for Kept {}
+// SAFETY: as above.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    fn as_ptr(&self) -> *mut c::Buffer {
+        match self {
+            Kept::Own(buffer) => buffer.buffer,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Kept::ByMemory(buffer) => *buffer,
         }
     }
 }
@@ -527,6 +687,8 @@ impl Drop for Import {
 pub(crate) struct LocalSession {
     local: Arc<Local>,
     session: *mut c::Session,
+    /// The device that it is on, or `DG_NONE`.
+    device: u32,
     imports: Vec<Arc<Import>>,
 }
 
@@ -536,17 +698,44 @@ unsafe impl Send for LocalSession {}
 impl LocalSession {
     /// Takes notice of a memory that tensors of runs lie in. True if the delegate did.
     pub fn share(&mut self, memory: &Arc<Memory>) -> bool {
-        let import = self.local.import(memory);
+        if self.imports.iter().any(|import| Arc::ptr_eq(&import.memory, memory)) {
+            return true;
+        }
+        let import = self.local.import(memory, self.device);
         let taken = import.is_some();
         self.imports.extend(import);
         taken
+    }
+
+    /// Forgets a memory: no later run has tensors in it.
+    pub fn unshare(&mut self, memory: &Arc<Memory>) {
+        self.imports.retain(|import| !Arc::ptr_eq(&import.memory, memory));
+    }
+
+    /// Hands memory that the delegate has by a handle over to its device, and takes it back: the processor's accesses rest meanwhile.
+    pub fn pause_access(&self, pause: bool) -> Result<(), DelegateError> {
+        for import in self.imports.iter().filter(|import| import.by_handle) {
+            let paused = import.memory.pause(pause);
+            paused.map_err(|error| {
+                self.local
+                    .error(Status::INTERNAL, format!("the system's access to memory: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the delegate looks at a memory where the host sees it.
+    #[cfg(target_os = "linux")]
+    pub fn reads_mapped(&self, memory: &Arc<Memory>) -> bool {
+        let by_handle = |import: &&Arc<Import>| import.by_handle && Arc::ptr_eq(&import.memory, memory);
+        !self.imports.iter().any(|import| by_handle(&import))
     }
 
     /// The imported buffer that bytes lie in, and where in it.
     pub fn buffer_of(&self, data: *const u8, length: usize) -> (*mut c::Buffer, u64) {
         let mut found = self.imports.iter().filter_map(|import| {
             let offset = import.memory.offset_of(data, length)?;
-            Some((import.buffer, offset as u64))
+            Some((import.buffer.as_ptr(), offset as u64))
         });
         found.next().unwrap_or((std::ptr::null_mut(), 0))
     }

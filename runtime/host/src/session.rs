@@ -111,6 +111,15 @@ impl Session {
         }
     }
 
+    /// Forgets a memory that it was told of: no later run has tensors in it, and what its device or worker had of it ends.
+    pub fn unshare(&mut self, memory: &Arc<Memory>) {
+        match &mut self.backing {
+            Backing::Local(local) => local.unshare(memory),
+            #[cfg(target_os = "linux")]
+            Backing::Remote(remote) => remote.unshare(memory),
+        }
+    }
+
     /// What copies runs have cost so far.
     pub fn copies(&self) -> Copies {
         self.copies
@@ -138,12 +147,20 @@ impl Session {
         let options = self.prepare(inputs, outputs, options)?;
         let room = &self.room;
         match &mut self.backing {
-            // SAFETY: the tensors, their sizes and their bytes live until the call returns; outputs are borrowed exclusively.
-            Backing::Local(local) => unsafe { local.execute(&room.inputs, &room.outputs, &options) }?,
+            Backing::Local(local) => {
+                local.pause_access(true)?;
+                // SAFETY: the tensors, their sizes and their bytes live until the call returns; outputs are borrowed exclusively.
+                let called = unsafe { local.execute(&room.inputs, &room.outputs, &options) };
+                local.pause_access(false)?;
+                called?;
+            }
             #[cfg(target_os = "linux")]
             Backing::Remote(remote) => {
+                remote.pause_access(true)?;
                 // SAFETY: as above.
-                let copies = unsafe { remote.execute(&room.inputs, &room.outputs, &options) }?;
+                let called = unsafe { remote.execute(&room.inputs, &room.outputs, &options) };
+                remote.pause_access(false)?;
+                let copies = called?;
                 self.copies.tensors += copies.tensors;
                 self.copies.bytes += copies.bytes;
             }
@@ -176,13 +193,16 @@ impl Session {
         let Backing::Local(local) = &mut self.backing else {
             unreachable!("only a session in this process submits")
         };
+        if let Err(error) = local.pause_access(true) {
+            return (meanwhile(&Pending(None)), Err(error));
+        }
         // SAFETY: the tensors, their sizes and their bytes live until the run has ended; outputs are borrowed exclusively.
         let (result, outcome) = unsafe {
             local.submit(&self.room.inputs, &self.room.outputs, &options, |fence| {
                 meanwhile(&Pending(Some(fence)))
             })
         };
-        if let Err(error) = outcome {
+        if let Err(error) = local.pause_access(false).and(outcome) {
             return (result, Err(error));
         }
         let outcome = self.finish(outputs);

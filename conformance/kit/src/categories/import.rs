@@ -6,9 +6,9 @@ use crate::workload::Bench;
 use delegraph_abi::{Status, c};
 
 /// Bytes of imported memory: every tensor of the bench has a part of it.
-const SIZE: usize = 4 * 65536;
+pub const SIZE: usize = 4 * 65536;
 /// Bytes between the beginnings of two tensors.
-const PART: usize = 4096;
+pub const PART: usize = 4096;
 
 /// A bench of a delegate that imports memory.
 pub fn bench(trial: &Trial<'_>) -> Result<Bench, Failure> {
@@ -32,7 +32,7 @@ pub fn import(bench: &Bench) -> Result<Imported, Failure> {
 }
 
 /// One run with every tensor in imported memory, from a part on; looks at the result.
-fn run_in(bench: &Bench, session: &mut Loaded, imported: &mut Imported, first: usize, seed: u64) -> Outcome {
+pub fn run_in(bench: &Bench, session: &mut Loaded, imported: &mut Imported, first: usize, seed: u64) -> Outcome {
     let (bytes, inputs, mut outputs) = bench.tensors(seed, Place::End)?;
     let count = inputs.len() + outputs.len();
     let offsets: Vec<usize> = (0..count).map(|i| (first + i) * PART).collect();

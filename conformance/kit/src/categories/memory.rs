@@ -1,11 +1,11 @@
 //! Where tensors and weights lie, and who writes where.
 
 use crate::case::{Case, Failure, Outcome, Trial, case};
-use crate::categories::import;
+use crate::categories::{external, import};
 use crate::driver::{Extra, Place, Script, Tensor, UNWRITTEN};
 use crate::workload::{Bench, Kind};
 
-/// The cases of the category; those of imported memory are in [`import`].
+/// The cases of the category; those of imported memory are in [`import`], those of memory by handle in [`external`].
 pub const CASES: &[Case] = &[
     case(
         "memory/guard-behind",
@@ -130,6 +130,33 @@ pub const CASES: &[Case] = &[
         "buffer_import: a buffer is the delegate's, and every session of it can use it",
         import::other_session,
     ),
+    case(
+        "memory/external-types",
+        "buffer_handle_types: a device's answer is the same at every call, and names no host pointer",
+        external::types,
+    ),
+    case(
+        "memory/external-import",
+        "buffer_import of a handle: tensors at several offsets, in runs of two sessions, read and write what the handle is of",
+        external::import,
+    ),
+    case(
+        "memory/external-descriptor",
+        "dg_buffer_desc.fd: it stays the host's, open after the import and not needed any more, and 100 imports leave none behind",
+        external::descriptor,
+    )
+    .limit(120),
+    case(
+        "memory/external-unstated",
+        "buffer_import and buffer_export: a handle type that buffer_handle_types does not state is refused with DG_E_UNSUPPORTED",
+        external::unstated,
+    ),
+    case(
+        "memory/external-export",
+        "buffer_export: memory of the size asked for, that runs use, that the host sees, and that outlives its descriptor",
+        external::export,
+    )
+    .limit(120),
 ];
 
 /// Runs with every graph of the ladder, with its tensors at a place.

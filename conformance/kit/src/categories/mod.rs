@@ -7,6 +7,7 @@ pub mod basis;
 pub mod blob;
 pub mod claims;
 pub mod endure;
+mod external;
 pub mod fault;
 pub mod images;
 mod import;

@@ -17,6 +17,7 @@ mod weights;
 pub use call::{Event, Fail, Heard, Hook, Refused, Script, Structs};
 pub use fence::{FenceEnd, Submitted};
 pub use sinks::NodeAnswer;
+pub use sys::external::{ExportedBuffer, HandleText, Seen, Shareable, close_descriptor, descriptors, is_open};
 pub use sys::instance::{Answers, Compiled, DeviceText, Imported, Instance};
 pub use sys::library::{HostShape, InfoText, Library};
 pub use sys::memory::{Guarded, Place};

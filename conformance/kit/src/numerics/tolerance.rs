@@ -126,6 +126,8 @@ impl Rule {
         if !dtype.is_float() {
             let apart = |percent| Limit::Apart { percent };
             return match self.class {
+                // Devices cut sums of 16-bit numbers at some bit below them, and a step is a 65536th of the range.
+                Class::Quantized if matches!(dtype, DType::I16 | DType::U16) => Limit::Steps,
                 Class::Quantized => apart(STEP_APART),
                 Class::QuantizedRounding => apart(STEP_APART_ROUNDING),
                 Class::QuantizedDeep => Limit::Steps,
@@ -678,6 +680,21 @@ mod tests {
                 "{class} {count} {by}"
             );
         }
+    }
+
+    #[test]
+    fn sixteen_bits_are_judged_by_their_mean() {
+        let want = |by: i16| Leaf::Tensor {
+            dtype: DType::I16,
+            shape: vec![100],
+            bytes: (0..100i16)
+                .flat_map(|i| (i + if i < 30 { by } else { 0 }).to_le_bytes())
+                .collect(),
+        };
+        // 30 of 100 a step apart are 0.3 of a step in the mean; 5 steps are too far for them.
+        assert!(passes("quantized", 1, "", "", &want(1), &want(0), None));
+        assert!(!passes("quantized", 1, "", "", &want(5), &want(0), None));
+        assert!(!passes("quantized-exact", 1, "", "", &want(1), &want(0), None));
     }
 
     #[test]

@@ -96,3 +96,16 @@ pub fn install_handler() {
     }
     signal(11, handler as extern "C" fn(i32) as usize);
 }
+
+/// Closes a descriptor that somebody else has.
+pub fn close(fd: std::os::fd::RawFd) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: there is none; the descriptor is the host's.
+    drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
+}
+
+/// Looks at what has the number of a descriptor by now.
+pub fn map_by_number<T>(fd: std::os::fd::RawFd, map: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> T) -> T {
+    // SAFETY: there is none; the host may have closed it, and another may have its number.
+    map(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
+}

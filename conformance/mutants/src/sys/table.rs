@@ -21,7 +21,8 @@ pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
         match active() {
             "missing-function" => api.blob_check = None,
             "small-table" => api.struct_size = c::DelegateApi::FIRST_SIZE as u32 - 8,
-            "import-without-functions" => api.features[0] |= c::Feature::IMPORT.0,
+            "import-without-functions" => (api.buffer_import, api.buffer_release) = (None, None),
+            "external-without-functions" => api.buffer_map = None,
             "wrong-layout-hash" | "wrong-struct-id" | "other-name" | "other-version" => api.get_info = Some(get_info),
             "ignores-capacity" | "unknown-device-kind" => api.device_enumerate = Some(device_enumerate),
             "any-extension" => api.get_extension = Some(get_extension),

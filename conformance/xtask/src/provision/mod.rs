@@ -1,6 +1,7 @@
 //! `cargo xtask provision NAME`: fetches an optional real component into `target/provision`, never a system package.
 
 mod executorch;
+mod qnn;
 mod vulkan;
 
 pub use executorch::python;
@@ -20,15 +21,16 @@ const NCNN: [&str; 2] = ["ncnn==1.0.20261020", "pnnx==20261020"];
 /// What is used of their dependencies. The others are torch, for `pnnx` is a program that can do without, and what downloads models.
 const NCNN_NEEDS: [&str; 2] = ["numpy", "safetensors"];
 
-/// Fetches a component.
+/// Fetches a component. `accepted`: the user accepts the licence of one that is not free software.
 ///
 /// # Errors
-/// There is no such component, or it cannot be installed.
-pub fn run(root: &Path, name: &str) -> Result<()> {
+/// There is no such component, its licence is not accepted, or it cannot be installed.
+pub fn run(root: &Path, name: &str, accepted: bool) -> Result<()> {
     match name {
         "executorch" => executorch::provision(root),
         "clang" => clang(root),
         "ncnn" => ncnn(root),
+        "qnn" => qnn::provision(root, accepted),
         "vulkan" => vulkan::provision(root),
         "chromium" => match chromium() {
             Some(path) => {
@@ -37,7 +39,7 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
             }
             None => bail!("a browser is a package of the system: install `chromium`, or set DELEGRAPH_CHROMIUM to one"),
         },
-        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch, ncnn, vulkan"),
+        _ => bail!("there is no component `{name}`; known: chromium, clang, executorch, ncnn, qnn, vulkan"),
     }
 }
 

@@ -270,7 +270,7 @@ fn status(has: &dyn Fn(&str) -> bool) -> String {
 }
 
 /// True if the system's loader finds the library in one of its usual folders.
-fn system_has(library: &str) -> bool {
+pub(super) fn system_has(library: &str) -> bool {
     [
         "/lib/x86_64-linux-gnu",
         "/usr/lib/x86_64-linux-gnu",
@@ -281,7 +281,7 @@ fn system_has(library: &str) -> bool {
     .any(|folder| Path::new(folder).join(library).exists())
 }
 
-fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut packages: Vec<PathBuf> = entries
         .flatten()

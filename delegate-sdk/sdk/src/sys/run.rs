@@ -1,9 +1,9 @@
 //! Tensors of a run, runs that end later, and memory that the host lets a delegate see.
 
 use super::{RawCall, bytes, bytes_mut, host_function, pointers, sized};
+use crate::table::Buffer;
 use crate::{Error, Imported, Status, TensorOut, TensorView};
 use delegraph_abi::c;
-use std::any::Any;
 
 /// A tensor to read.
 ///
@@ -46,8 +46,8 @@ pub(crate) unsafe fn room_of<'a>(tensor: &c::Tensor) -> TensorOut<'a> {
 /// `buffer` is NULL or what `buffer_import` of this SDK made, and not released during `'a`.
 unsafe fn imported<'a>(tensor: &c::Tensor) -> Option<Imported<'a>> {
     // SAFETY: the caller promises it.
-    let buffer = unsafe { tensor.buffer.cast_const().cast::<Box<dyn Any + Send + Sync>>().as_ref() };
-    buffer.map(|buffer| Imported::new(&**buffer, tensor.buffer_offset))
+    let buffer = unsafe { Buffer::borrow(tensor.buffer.cast_const()) };
+    buffer.map(|buffer| Imported::new(&*buffer.any, tensor.buffer_offset))
 }
 
 /// What the contract calls `fence_signal`.
@@ -159,5 +159,28 @@ impl HostMemory {
     /// In bytes: a multiple of 4096, not 0.
     pub fn size(self) -> usize {
         self.size
+    }
+}
+
+/// Where the processor sees a buffer of a delegate's.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapped {
+    pub(crate) pointer: *mut u8,
+    pub(crate) size: usize,
+}
+
+// SAFETY: it is an address and a size; the host reads and writes there between runs, by the contract.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// So many bytes from this address on.
+    ///
+    /// # Safety
+    /// They can be read and written there, by any thread, for as long as the buffer that is mapped lives, and what is written there is what
+    /// the device sees, without flushing.
+    pub unsafe fn new(pointer: *mut u8, size: usize) -> Mapped {
+        Mapped { pointer, size }
     }
 }

@@ -1,5 +1,7 @@
 //! Which roles a table has, as types: `static_entry_as::<MyDelegate, (roles::Compile, roles::Submit)>()`.
 
+#[cfg(unix)]
+use super::external;
 use super::{compile, import, run, state, submit};
 use crate::Delegate;
 use delegraph_abi::c;
@@ -9,7 +11,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A set of roles that the delegate `D` can have: one of the types below, or up to six of them in a tuple.
+/// A set of roles that the delegate `D` can have: one of the types below, or up to seven of them in a tuple.
 pub trait Role<D: Delegate>: sealed::Sealed {
     /// Its functions and features, and nothing else.
     #[doc(hidden)]
@@ -26,6 +28,9 @@ pub enum Run {}
 pub enum Submit {}
 /// As [`Run`], and it uses the host's memory in place.
 pub enum Import {}
+/// As [`Import`], and it takes and gives memory by handle ([`crate::External`]). Name it in place of [`Import`], or after it.
+#[cfg(unix)]
+pub enum External {}
 /// As [`Run`], and sessions keep states ([`crate::Session::state_commit`] and those below it).
 pub enum State {}
 
@@ -79,6 +84,20 @@ impl<D: crate::Import> Role<D> for Import {
     };
 }
 
+#[cfg(unix)]
+impl sealed::Sealed for External {}
+#[cfg(unix)]
+impl<D: crate::External> Role<D> for External {
+    const API: c::DelegateApi = c::DelegateApi {
+        features: [c::Feature::RUN.0 | c::Feature::IMPORT.0 | c::Feature::EXTERNAL.0, 0],
+        buffer_import: Some(external::buffer_import::<D>),
+        buffer_handle_types: Some(external::buffer_handle_types::<D>),
+        buffer_export: Some(external::buffer_export::<D>),
+        buffer_map: Some(external::buffer_map),
+        ..<Import as Role<D>>::API
+    };
+}
+
 impl sealed::Sealed for State {}
 impl<D: crate::Run> Role<D> for State {
     const API: c::DelegateApi = c::DelegateApi {
@@ -111,6 +130,7 @@ tuple!(A B C);
 tuple!(A B C E);
 tuple!(A B C E F);
 tuple!(A B C E F G);
+tuple!(A B C E F G H);
 
 /// Both tables' functions and features.
 pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c::DelegateApi {
@@ -124,6 +144,7 @@ pub(super) const fn merged(mut api: c::DelegateApi, role: &c::DelegateApi) -> c:
     }
     take!(partition compile compile_set blob_check session_load session_unload session_execute);
     take!(buffer_import buffer_release session_submit);
+    take!(buffer_handle_types buffer_export buffer_map);
     take!(session_state_commit session_state_reset session_state_truncate session_state_snapshot session_state_restore);
     api
 }

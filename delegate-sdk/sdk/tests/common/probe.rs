@@ -248,7 +248,7 @@ impl Session for ProbeSession {
 pub static RELEASED: AtomicUsize = AtomicUsize::new(0);
 
 pub struct Registered {
-    size: usize,
+    pub size: usize,
 }
 
 impl Drop for Registered {

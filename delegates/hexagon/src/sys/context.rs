@@ -2,10 +2,11 @@
 
 use super::device::{Core, Qnn};
 use super::execute::LoadedGraph;
+use super::info::{GraphInfo, TensorInfo};
 use super::layout::{self as c, Handle, NONE};
 use super::log::Call;
 use super::system::System;
-use super::tensor::{GraphInfo, OwnedNode, TensorInfo, c_text, tensors};
+use super::tensor::{OwnedNode, c_text, tensors};
 use crate::graph::{Graph, Port, TensorKind};
 use delegraph_sdk::{Error, Status};
 use std::ffi::c_void;

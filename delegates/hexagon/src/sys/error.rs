@@ -1,7 +1,8 @@
 //! The library's numbers of errors: their names, and what they are in the contract.
 
-use super::log::{Words, text};
+use super::log::text;
 use super::table::Table;
+use super::words::Words;
 use delegraph_sdk::{Error, Status};
 
 /// Numbers and what they mean.
@@ -74,7 +75,7 @@ const NAMES: &[(u64, &str)] = &[
     (14001, "invalid configuration of the device"),
     (14002, "the hardware is not available"),
     (30001, "not a context binary"),
-    (30010, "the binary is cut short"),
+    (30010, "the binary is cut short, or is none"),
 ];
 
 /// Our name of a number.

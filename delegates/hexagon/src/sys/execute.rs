@@ -2,9 +2,10 @@
 
 use super::context::LoadedContext;
 use super::error::failed;
+use super::info::{GraphInfo, TensorInfo};
 use super::layout::{self as c, Handle, NONE};
 use super::profile::Profile;
-use super::tensor::{GraphInfo, OwnedTensor, TensorInfo};
+use super::tensor::OwnedTensor;
 use delegraph_sdk::Error;
 use std::sync::Arc;
 
@@ -125,10 +126,11 @@ impl LoadedGraph {
         let execute = core.library.table.graph_execute()?;
         let (input, output) = (&self.inputs.raw, &mut self.outputs.raw);
         let profile = profile.map_or(NONE, Profile::handle);
+        let graph = self.graph;
         // SAFETY: the graph is alive through its context; the tensors' buffers are those of the arguments, of which inputs are only read.
-        let code = unsafe {
+        let code = super::quiet::execution(|| unsafe {
             execute(
-                self.graph,
+                graph,
                 input.as_ptr(),
                 input.len() as u32,
                 output.as_mut_ptr(),
@@ -136,7 +138,7 @@ impl LoadedGraph {
                 profile,
                 NONE,
             )
-        };
+        });
         let words = call.words();
         let about_memory = words.0.iter().any(|(_, line)| line.contains("VTCM"));
         let result = match code {

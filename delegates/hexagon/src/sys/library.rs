@@ -67,10 +67,14 @@ pub fn find(folder: &Path, file: &str) -> Result<PathBuf, Error> {
 pub(super) fn open(path: &Path) -> Result<ManuallyDrop<libloading::Library>, Error> {
     let shown = path.display();
     let missing = |text: String| {
-        Error::new(
+        let error = Error::new(
             Status::DEPENDENCY_MISSING,
             format!("`{shown}` cannot be loaded: {text}"),
-        )
+        );
+        match text.contains("libc++") || text.contains("libunwind") {
+            true => error.hint("the folder `onnxruntime_qnn.libs` of the same package has it, and has to lie beside this library's folder"),
+            false => error,
+        }
     };
     let path = std::path::absolute(path).map_err(|error| missing(error.to_string()))?;
     // SAFETY: the library is Qualcomm's, in a folder that the user names; loading it runs its initializers.

@@ -4,6 +4,7 @@
 //! That is also what makes handles usable from any thread: nothing of what is known of the library says that two threads may call it at once.
 
 use super::lock;
+use super::words::{Words, is_informative};
 use delegraph_sdk::LogLevel;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -91,54 +92,6 @@ impl Drop for Call {
     }
 }
 
-/// Lines, with their levels.
-#[derive(Debug, Clone, Default)]
-pub struct Words(pub Vec<(u32, String)>);
-
-impl Words {
-    /// The line that says most plainly what is wrong: the shortest of the most serious ones that say something.
-    pub fn reason(&self) -> Option<String> {
-        let said = || self.0.iter().filter(|(_, line)| is_informative(line));
-        let worst = said().map(|(level, _)| *level).min()?;
-        let lines = said().filter(|(level, _)| *level == worst).map(|(_, line)| plain(line));
-        lines.min_by_key(|line| line.len()).map(str::to_string)
-    }
-}
-
-/// What lines say that only tell that something went wrong, or that are said each time.
-const EMPTY_PHRASES: [&str; 8] = [
-    "unexpected GraphHtpSettings option",
-    "Op specific validation failed",
-    "master op validator",
-    "QnnBackend_validateOpConfig failed",
-    "Failed to validate op",
-    "graph prepare failed",
-    "skipping post-prepare steps",
-    "preparation failed with err",
-];
-
-fn is_informative(line: &str) -> bool {
-    !EMPTY_PHRASES.iter().any(|phrase| line.contains(phrase)) && plain(line).len() > 4
-}
-
-/// Without what stands before the sentence: the level, and the place in the library's sources.
-fn plain(line: &str) -> &str {
-    let mut line = line.trim();
-    for level in ["<E>", "<W>", "<I>"] {
-        line = line.strip_prefix(level).unwrap_or(line).trim_start();
-    }
-    let place = line
-        .split_once(':')
-        .filter(|(file, _)| [".cc", ".h", ".cpp"].iter().any(|end| file.ends_with(end)));
-    if let Some((_, rest)) = place {
-        line = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':');
-    }
-    for level in ["ERROR:", "WARNING:"] {
-        line = line.strip_prefix(level).unwrap_or(line);
-    }
-    line.trim()
-}
-
 /// The callback that every log handle gets.
 ///
 /// # Safety
@@ -213,32 +166,5 @@ pub unsafe fn text(pointer: *const c_char) -> String {
         true => String::new(),
         // SAFETY: as the caller says.
         false => unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reason_is_the_plainest_line() {
-        let lines = [
-            (2, "graph_prepare.cc:12:WARNING:x"),
-            (1, "<E> unexpected GraphHtpSettings option 66"),
-            (1, "graph_prepare.cc:211::ERROR:could not create op: q::QNN_NoSuch"),
-            (1, "<E> \"Add0\" generated: could not create op, as one says"),
-            (1, "<E> RouterX86 graph prepare failed 12"),
-        ];
-        let words = Words(lines.iter().map(|(level, line)| (*level, line.to_string())).collect());
-        assert_eq!(words.reason().as_deref(), Some("could not create op: q::QNN_NoSuch"));
-        assert_eq!(
-            plain("<E> [4294967295] has incorrect Rank 6."),
-            "[4294967295] has incorrect Rank 6."
-        );
-        assert_eq!(Words::default().reason(), None);
-        assert_eq!(
-            Words(vec![(1, "Op specific validation failed.".to_string())]).reason(),
-            None
-        );
     }
 }

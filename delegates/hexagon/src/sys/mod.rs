@@ -6,35 +6,40 @@
 //! - [`System`]: the library that reads what a context binary says of itself.
 //!
 //! Handles belong to the struct that made them, which frees them when it is dropped; what is made by another keeps it alive. Calls of the library are
-//! made one at a time in the whole process ([`log::Call`]), so everything here may be used and dropped in any thread.
+//! made one at a time in the whole process (`log::Call`), so everything here may be used and dropped in any thread.
 
 mod context;
 mod device;
 mod error;
 mod execute;
+mod info;
 mod layout;
 mod library;
 mod log;
 mod profile;
+mod quiet;
 mod system;
 mod table;
 mod tensor;
+mod words;
 
 #[cfg(test)]
 mod mock;
 #[cfg(test)]
 mod mock_tests;
 #[cfg(test)]
+mod mock_texts;
+#[cfg(test)]
 mod system_tests;
 
 pub use context::{CompileError, CompileOptions, Compiled, LoadedContext};
 pub use device::Qnn;
 pub use execute::LoadedGraph;
+pub use info::{GraphInfo, TensorInfo};
 pub use library::{Library, Version, find};
 pub use log::Sink;
 pub use profile::{Event, Level, Profile, Unit};
 pub use system::{Metadata, System};
-pub use tensor::{GraphInfo, TensorInfo};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -141,10 +141,12 @@ impl Profile {
                 depth,
             });
             let (mut parts, mut count) = (std::ptr::null(), 0);
-            // SAFETY: as above. A library without parts has no events below this one.
-            if let Ok(function) = table.profile_sub_events()
-                && unsafe { function(id, &mut parts, &mut count) } == 0
-            {
+            // A library without this function has no events below this one.
+            let Ok(function) = table.profile_sub_events() else {
+                continue;
+            };
+            // SAFETY: as above.
+            if unsafe { function(id, &mut parts, &mut count) } == 0 {
                 // SAFETY: as above.
                 unsafe { self.add(call, parts, count, depth + 1, events) }?;
             }

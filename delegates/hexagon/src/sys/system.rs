@@ -1,10 +1,10 @@
 //! The system library: what a context binary says of itself, without a backend.
 
+use super::info::{GraphInfo, TensorInfo, list, read};
 use super::layout::{self as c, Handle, NONE, SystemProvider};
 use super::library::{self, Version, find};
 use super::log::{Call, Sink, text};
 use super::table::SystemTable;
-use super::tensor::{GraphInfo, TensorInfo, list, read};
 use delegraph_sdk::{Error, Status};
 use std::path::Path;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl System {
         let path = find(folder, FILE)?;
         let library = library::open(&path).map_err(|error| match error.message.contains("libatomic") {
             true => error.hint(
-                "install `libatomic1`, or put its `libatomic.so.1` into a folder of `LD_LIBRARY_PATH`; without it, context binaries are not cross-checked",
+                "install `libatomic1`, or put its `libatomic.so.1` beside libQnnSystem.so; without it, context binaries are not cross-checked",
             ),
             false => error,
         })?;

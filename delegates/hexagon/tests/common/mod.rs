@@ -2,7 +2,9 @@
 
 #![allow(dead_code)] // No test uses all of it.
 
+pub mod child;
 pub mod quantized;
+pub mod record;
 
 use delegraph_hexagon::graph::*;
 use delegraph_hexagon::sys::{GraphInfo, Library, Qnn};

@@ -129,7 +129,7 @@ fn choose(call: &Call<'_>) -> Made {
 /// What is quantized is of f32, and what comes out of up to 32 bits.
 fn check_quantize(node: &NodeView<'_>) -> Result<(), Refusal> {
     match (dtype(node, 0), output_dtype(node)) {
-        (Some(DType::F32), Some(DType::U8 | DType::I8 | DType::I16 | DType::I32)) => Ok(()),
+        (Some(DType::F32), Some(DType::U8 | DType::I8 | DType::I16 | DType::U16 | DType::I32)) => Ok(()),
         (Some(from), Some(to)) => Err(Refusal::dtype(format!("quantizing {from} to {to}"))),
         _ => Err(Refusal::dtype("quantizing what is no tensor")),
     }
@@ -137,7 +137,7 @@ fn check_quantize(node: &NodeView<'_>) -> Result<(), Refusal> {
 
 fn check_dequantize(node: &NodeView<'_>) -> Result<(), Refusal> {
     match (dtype(node, 0), output_dtype(node)) {
-        (Some(DType::U8 | DType::I8 | DType::I16 | DType::I32), Some(DType::F32)) => Ok(()),
+        (Some(DType::U8 | DType::I8 | DType::I16 | DType::U16 | DType::I32), Some(DType::F32)) => Ok(()),
         (Some(from), Some(to)) => Err(Refusal::dtype(format!("dequantizing {from} to {to}"))),
         _ => Err(Refusal::dtype("dequantizing what is no tensor")),
     }

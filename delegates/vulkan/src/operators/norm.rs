@@ -279,7 +279,7 @@ fn encode_groups(node: &Node<'_>, e: &mut Encoder<'_>, at: &Grouped) -> Encoded 
     let channels = e.dims(value)?.get(1).copied().unwrap_or(0);
     // Padded channels are not elements: groups that end in them are not rows.
     let layout = if channels.is_multiple_of(4) {
-        e.layout(value)
+        e.home(node.output(0)?).unwrap_or(e.layout(value))
     } else {
         Layout::RowMajor
     };
@@ -311,7 +311,7 @@ fn encode_groups(node: &Node<'_>, e: &mut Encoder<'_>, at: &Grouped) -> Encoded 
 /// By statistics that are given, by channel, in the layout that the input has.
 fn encode_batch(node: &Node<'_>, e: &mut Encoder<'_>, eps: usize) -> Encoded {
     let value = node.value(0)?;
-    let layout = e.layout(value);
+    let layout = e.home(node.output(0)?).unwrap_or(e.layout(value));
     let x = e.tensor(value, layout)?;
     let channels = *x.dims.get(1).ok_or_else(|| Error::invalid("there are no channels"))?;
     let (weight, bias) = (optional(node, 1, e)?, optional(node, 2, e)?);

@@ -82,6 +82,13 @@ pub fn fold(
     aux: Option<&Tensor>,
     out: &Tensor,
 ) -> Encoded {
+    if let Some(pieces) = pieces(e, x, rows) {
+        let (slots, of_slots) = slots(e, DType::F32, pieces.len())?;
+        for (at, (piece, rows)) in pieces.iter().enumerate() {
+            fold(e, (piece, rows), (map, combine, Last::Itself), aux, &slot(&slots, at))?;
+        }
+        return fold_once(e, (&slots, &of_slots), (Map::Itself, combine, last), aux, out, 1);
+    }
     let plan = rows.plan();
     if plan.segments > 1 {
         let parts = e.make(DType::F32, &[rows.count, plan.segments], Layout::RowMajor)?;
@@ -91,6 +98,56 @@ pub fn fold(
         return fold_once(e, (&parts, &rows), (Map::Itself, combine, last), aux, out, 1);
     }
     fold_once(e, (x, rows), (map, combine, last), aux, out, 1)
+}
+
+/// A row of all elements of a tensor that the device does not bind at once, as rows that it binds.
+fn pieces(e: &Encoder<'_>, x: &Lying, rows: &Rows) -> Option<Vec<(Lying, Rows)>> {
+    let most = e.facts().limits.storage_range / 256 * 256;
+    let (count, element) = (x.tensor.count(), u64::from(x.tensor.element()));
+    let is_all = rows.count == 1 && rows.length == count && x.tensor.stored() == count;
+    if !is_all || x.tensor.bytes().next_multiple_of(16) <= most {
+        return None;
+    }
+    let at_once = u32::try_from(most / element).unwrap_or(u32::MAX);
+    let piece = |first: u32| {
+        let length = at_once.min(count - first);
+        let tensor = Tensor {
+            offset: x.tensor.offset + u64::from(first) * element,
+            dims: vec![length],
+            layout: Layout::RowMajor,
+            ..x.tensor.clone()
+        };
+        let rows = Rows {
+            kept: Vec::new(),
+            reduced: vec![[length, 1]],
+            count: 1,
+            length,
+        };
+        (Lying::new(tensor), rows)
+    };
+    Some((0..count).step_by(at_once as usize).map(piece).collect())
+}
+
+/// Places for one number a piece, each where a binding can begin; and the row of them.
+fn slots(e: &mut Encoder<'_>, dtype: DType, count: usize) -> Result<(Lying, Rows), Error> {
+    let apart = 256 / dtype.size().unwrap_or(1) as u32;
+    let count = count as u32;
+    let tensor = e.make(dtype, &[count, apart], Layout::RowMajor)?;
+    let rows = Rows {
+        kept: Vec::new(),
+        reduced: vec![[count, apart]],
+        count: 1,
+        length: count,
+    };
+    Ok((Lying::new(tensor), rows))
+}
+
+fn slot(slots: &Lying, at: usize) -> Tensor {
+    Tensor {
+        offset: slots.tensor.offset + 256 * at as u64,
+        dims: vec![1],
+        ..slots.tensor.clone()
+    }
 }
 
 fn fold_once(
@@ -132,6 +189,14 @@ enum Whole {
 }
 
 fn fold_whole(e: &mut Encoder<'_>, x: &Lying, rows: &Rows, how: Whole, out: &Tensor) -> Encoded {
+    if let Some(pieces) = pieces(e, x, rows) {
+        let (slots, of_slots) = slots(e, DType::I64, pieces.len())?;
+        for (at, (piece, rows)) in pieces.iter().enumerate() {
+            fold_whole(e, piece, rows, how, &slot(&slots, at))?;
+        }
+        let how = if how == Whole::Count { Whole::Sum } else { how };
+        return fold_whole_once(e, (&slots, &of_slots), how, out, 1);
+    }
     let plan = rows.plan();
     if plan.segments == 1 {
         return fold_whole_once(e, (x, rows), how, out, 1);
@@ -178,6 +243,13 @@ pub fn extreme(
 ) -> Encoded {
     if rows.length == 0 && rows.count > 0 {
         return Err(Error::invalid("rows without elements have no largest or smallest one"));
+    }
+    if let (Some(values), None, Some(pieces)) = (values, indices, pieces(e, x, rows)) {
+        let (slots, of_slots) = slots(e, x.tensor.dtype, pieces.len())?;
+        for (at, (piece, rows)) in pieces.iter().enumerate() {
+            extreme(e, piece, rows, smallest, (Some(&slot(&slots, at)), None))?;
+        }
+        return extreme(e, &slots, &of_slots, smallest, (Some(values), None));
     }
     let wanted = u32::from(values.is_some()) | u32::from(indices.is_some()) << 1;
     let (values, indices) = (

@@ -30,7 +30,8 @@ pub fn operand(
     let value = node.value(argument)?;
     let (view, dims) = (node.view(), e.dims(value)?);
     let image = view.image();
-    let path = path(&image, value);
+    // What lies behind has other parts.
+    let path = if e.in_parts() { Vec::new() } else { path(&image, value) };
     if let Some(base) = path.last().and_then(|maker| maker.arg(0).value()) {
         let base_dims = e.dims(base)?;
         if let Some(steps) = steps_behind(e, &image, &path, &base_dims)?

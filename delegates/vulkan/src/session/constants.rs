@@ -209,7 +209,7 @@ impl Constants {
         context: &Context<'_>,
     ) -> Result<(), Error> {
         let device = Arc::clone(&self.device);
-        let mut upload = Upload::new(&device.gpu, wanted.iter().map(|w| w.size).sum());
+        let mut upload = Upload::beside(&device.gpu, wanted.iter().map(|w| w.size).sum())?;
         let mut made = Vec::new();
         let total = wanted.len() as u64;
         for (at, one) in wanted.into_iter().enumerate() {

@@ -30,7 +30,7 @@ use crate::schedule::Schedule;
 use crate::sys::{Buffer, Gpu, Timeline, lock};
 use constants::{Constants, Host, Packed};
 use delegraph_sdk::image::{ImageView, Sizes, SymbolIndex, verify};
-use delegraph_sdk::{Blob, Context, Error, LogLevel, Session, SubmittedRun, TensorOut, TensorView, Weights};
+use delegraph_sdk::{Blob, Context, Error, LogLevel, Session, Status, SubmittedRun, TensorOut, TensorView, Weights};
 use import::Landing;
 use lowered::Lowered;
 use run::{Started, wait};
@@ -102,7 +102,7 @@ pub fn load(
         // All sizes are known: what the device cannot is refused now, and nothing of the host's is needed later.
         let sizes: Option<Vec<Vec<i64>>> = view.inputs().iter().map(|v| core.sizes.dims(&view, v)).collect();
         let sizes = sizes.ok_or_else(|| Error::internal("a size of an input is not known"))?;
-        let schedule = Encoder::encode(view, &core.plan, &core.sizes, core.device.gpu.facts())?;
+        let schedule = Encoder::encode(view, &core.plan, &core.sizes, core.device.gpu.facts()).map_err(damaged)?;
         core.constants.bring(&schedule, &host, &packed, context)?;
         core.prepare(&schedule)?;
         let lowered = Lowered::new(&core.device.gpu, &core.constants, &view, schedule, sizes)?;
@@ -114,6 +114,7 @@ pub fn load(
                 core.constants.bring(&schedule, &host, &packed, context)?;
                 core.prepare(&schedule)?;
             }
+            Err(error) if is_surprise(&error) => return Err(damaged(error)),
             Err(error) => context.log(LogLevel::Debug, &format!("vulkan: at the largest sizes: {error}")),
         }
         core.constants.bring_packed(&host, &packed, context)?;
@@ -131,6 +132,23 @@ pub fn load(
 
 fn verified(image: &[u8]) -> Result<ImageView<'_>, Error> {
     verify(image).map_err(|e| Error::corrupt(format!("the graph image is damaged: {e}")))
+}
+
+/// True for errors that the graph of a blob cannot cause: `compile` lowered the same graph.
+fn is_surprise(error: &Error) -> bool {
+    matches!(error.code, Status::INTERNAL | Status::INVALID_ARGUMENT)
+}
+
+/// A graph that `compile` lowered and that now surprises is not the one that was compiled.
+fn damaged(error: Error) -> Error {
+    match is_surprise(&error) {
+        true => Error {
+            code: Status::BLOB_CORRUPT,
+            message: format!("the graph of the blob does not lower any more: {}", error.message),
+            ..error
+        },
+        false => error,
+    }
 }
 
 fn landings<'t>(outputs: impl Iterator<Item = &'t TensorOut<'t>>, gpu: &Arc<Gpu>) -> Vec<Option<Landing>> {

@@ -74,17 +74,11 @@ impl Started {
         if let Some(flag) = &recorded.flag {
             let mut words = [0; 16];
             flag.buffer.read(flag.offset, &mut words)?;
-            if words.iter().any(|byte| *byte != 0) {
-                return Err(Error::invalid("an index is out of range").hint("the portable kernels name it"));
-            }
-        }
-        if let Some(flag) = &recorded.flag {
-            let mut words = [0; 16];
-            flag.buffer.read(flag.offset, &mut words)?;
             if words != [0; 16] {
-                return Err(Error::invalid(
-                    "a kernel met a value that is not allowed, an index out of range for example",
-                ));
+                return Err(
+                    Error::invalid("an index is out of range, or an integer is divided by zero")
+                        .hint("the portable kernels name the node and the value"),
+                );
             }
         }
         for (mirror, half, room) in &recorded.mirrors {

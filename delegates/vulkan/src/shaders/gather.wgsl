@@ -1,5 +1,5 @@
-// Elements of a tensor that an index tensor names along a dimension. Indices count from the end where they are negative; see `include/chosen.wgsl`
-// for those out of range.
+// Elements of a tensor that an index tensor names along a dimension. See `include/chosen.wgsl` for indices that are
+// negative or out of range.
 //@ workgroup 64
 //@ variant words WORDS=1 W=u32
 //@ variant wide WIDE=1 W=vec4<u32>
@@ -11,7 +11,7 @@
 //@ buffer out write array<$W>
 //@ include pull
 // params: 0 to 3 of `pull`, 4 first element of the source (signed), 5 elements from one index to the next, 6 how many indices there are (0: places),
-// 7 words of an index, 8 and 9 which indices this dispatch is for: from the first to before the second, 10 dimensions,
+// 7 words of an index, and STRICT, 8 and 9 which indices this dispatch is for: from the first to before the second, 10 dimensions,
 // then for each, the outermost first: size, stride in the source, stride in the index tensor
 
 fn fetch(at: u32) -> $W {
@@ -30,8 +30,8 @@ fn source_of(e: u32) -> u32 {
         which += (rest - whole * size) * params[base + 2u];
         rest = whole;
     }
-    let words = params[7];
-    let row = chosen_of(index[which * words], index[which * words + words - 1u], words, params[6]);
+    let words = params[7] & 3u;
+    let row = chosen_of(index[which * words], index[which * words + words - 1u], params[7], params[6]);
     if row < params[8] || row >= params[9] { return KEEP; }
     return at + row * params[5];
 }

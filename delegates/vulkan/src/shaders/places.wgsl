@@ -24,9 +24,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         second += (rest - whole * size) * params[base + 2u];
         rest = whole;
     }
-    first *= params[1];
-    second *= params[4];
-    let one = chosen_of(a[first], a[first + params[1] - 1u], params[1], params[2]);
-    let two = chosen_of(b[second], b[second + params[4] - 1u], params[4], params[5]);
+    let words = vec2<u32>(params[1], params[4]) & vec2<u32>(3u);
+    first *= words.x;
+    second *= words.y;
+    let one = chosen_of(a[first], a[first + words.x - 1u], params[1], params[2]);
+    let two = chosen_of(b[second], b[second + words.y - 1u], params[4], params[5]);
     out[e] = one * params[3] + two * params[6];
 }

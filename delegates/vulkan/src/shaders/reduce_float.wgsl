@@ -4,6 +4,7 @@
 //@ include index
 //@ include numbers
 //@ include reduce_rows
+//@ include reduce_main
 //@ buffer x read array<u32>
 //@ buffer aux read array<f32>
 //@ buffer out write array<u32>
@@ -12,6 +13,8 @@
 // params: outputs, code of x, code of out, length of a row, segments of a row, length of a segment, map, combine, finish, its number,
 //         place of the kept dimensions, place of the reduced ones, another number of the finish
 // aux: one number a row, where the map or the finish asks for it
+
+alias Value = f32;
 
 fn mapped(value: f32, row: u32) -> f32 {
     switch params[6] {
@@ -99,62 +102,14 @@ fn gathered(row: u32, start: u32, end: u32, step: u32) -> f32 {
     return total;
 }
 
-//@ if GROUP
-var<workgroup> partial: array<f32, 128>;
-
-// The result of all invocations, to be used by the first.
-fn gathered_by_all(mine: f32, local: u32) -> f32 {
-    partial[local] = mine;
-    workgroupBarrier();
-    if local < 8u {
-        var sum = partial[local];
-        for (var k = local + 8u; k < 128u; k += 8u) { sum = combined(sum, partial[k]); }
-        partial[local] = sum;
-    }
-    workgroupBarrier();
-    var sum = identity();
-    if local == 0u {
-        sum = partial[0];
-        for (var k = 1u; k < 8u; k++) { sum = combined(sum, partial[k]); }
-    }
-    workgroupBarrier();
-    return sum;
+fn word_code() -> u32 {
+    return params[2];
 }
-//@ end
 
-@compute @workgroup_size(WX)
-//@ if FLAT
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let word = linear(id, groups);
-//@ end
-//@ if GROUP
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let word = id.x + id.y * groups.x;
-//@ end
-    let outputs = params[0];
-    let code = params[2];
-    let shift = lanes_shift(code);
-    if (word << shift) >= outputs { return; }
-    let segments = params[4];
-    var bits = 0u;
-    for (var lane = 0u; lane < (1u << shift); lane++) {
-        let i = (word << shift) + lane;
-        if i < outputs {
-            let row = i / segments;
-            let start = (i - row * segments) * params[5];
-            let end = min(start + params[5], params[3]);
-//@ if FLAT
-            let value = gathered(row, start, end, 1u);
-            bits |= in_lane(bits_of(finished(value, row), code), lane, code);
-//@ end
-//@ if GROUP
-            let value = gathered_by_all(gathered(row, start + local, end, WX), local);
-            if local == 0u { bits |= in_lane(bits_of(finished(value, row), code), lane, code); }
-//@ end
-        }
-    }
-//@ if GROUP
-    if local != 0u { return; }
-//@ end
-    out[word] = bits;
+fn made(value: f32, row: u32, i: u32, code: u32) -> vec2<u32> {
+    return vec2<u32>(bits_of(finished(value, row), code), 0u);
+}
+
+fn put(word: u32, bits: vec2<u32>, code: u32) {
+    out[word] = bits.x;
 }

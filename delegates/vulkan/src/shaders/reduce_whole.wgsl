@@ -4,12 +4,15 @@
 //@ include numbers
 //@ include reduce_rows
 //@ include reduce_whole
+//@ include reduce_main
 //@ buffer x read array<u32>
 //@ buffer out write array<u32>
 //@ variant flat FLAT=1
 //@ variant group GROUP=1
 // params: outputs, code of x, code of out, length of a row, segments of a row, length of a segment, combine (0 sum, 1 product, 2 count),
 //         unused (3), place of the kept dimensions, place of the reduced ones
+
+alias Value = vec2<u32>;
 
 fn combined(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     if params[6] == 1u { return multiply_whole(a, b); }
@@ -37,67 +40,19 @@ fn gathered(row: u32, start: u32, end: u32, step: u32) -> vec2<u32> {
     return total;
 }
 
-//@ if GROUP
-var<workgroup> partial: array<vec2<u32>, 128>;
-
-fn gathered_by_all(mine: vec2<u32>, local: u32) -> vec2<u32> {
-    partial[local] = mine;
-    workgroupBarrier();
-    if local < 8u {
-        var sum = partial[local];
-        for (var k = local + 8u; k < 128u; k += 8u) { sum = combined(sum, partial[k]); }
-        partial[local] = sum;
-    }
-    workgroupBarrier();
-    var sum = identity();
-    if local == 0u {
-        sum = partial[0];
-        for (var k = 1u; k < 8u; k++) { sum = combined(sum, partial[k]); }
-    }
-    workgroupBarrier();
-    return sum;
+fn word_code() -> u32 {
+    return params[2];
 }
-//@ end
 
-@compute @workgroup_size(WX)
-//@ if FLAT
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let word = linear(id, groups);
-//@ end
-//@ if GROUP
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let word = id.x + id.y * groups.x;
-//@ end
-    let outputs = params[0];
-    let code = params[2];
-    let shift = lanes_shift(code);
-    if (word << shift) >= outputs { return; }
-    let segments = params[4];
-    var bits = 0u;
-    var high = 0u;
-    for (var lane = 0u; lane < (1u << shift); lane++) {
-        let i = (word << shift) + lane;
-        if i < outputs {
-            let row = i / segments;
-            let start = (i - row * segments) * params[5];
-            let end = min(start + params[5], params[3]);
-//@ if FLAT
-            let value = gathered(row, start, end, 1u);
-//@ end
-//@ if GROUP
-            let value = gathered_by_all(gathered(row, start + local, end, WX), local);
-//@ end
-            bits |= in_lane(bits_of_int(bitcast<i32>(value.x), code), lane, code);
-            high = value.y;
-        }
-    }
-//@ if GROUP
-    if local != 0u { return; }
-//@ end
+fn made(value: vec2<u32>, row: u32, i: u32, code: u32) -> vec2<u32> {
+    return vec2<u32>(bits_of_int(bitcast<i32>(value.x), code), value.y);
+}
+
+fn put(word: u32, bits: vec2<u32>, code: u32) {
     if code == I64 {
-        out[2u * word] = bits;
-        out[2u * word + 1u] = high;
+        out[2u * word] = bits.x;
+        out[2u * word + 1u] = bits.y;
     } else {
-        out[word] = bits;
+        out[word] = bits.x;
     }
 }

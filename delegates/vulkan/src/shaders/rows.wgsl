@@ -10,7 +10,7 @@
 //@ buffer flag write array<atomic<u32>>
 //@ buffer out write array<$W>
 //@ include pull
-// params: 0 to 3 of `pull`, 4 size of the dimension, 5 elements of a slice behind it, 6 indices, 7 words of an index,
+// params: 0 to 3 of `pull`, 4 size of the dimension, 5 elements of a slice behind it, 6 indices, 7 words of an index, and STRICT,
 // 8 first element of the slices, 9 to 11 their strides: in the dimensions before, from one slice to the next, in the dimensions behind
 
 var<private> replaced: bool;
@@ -29,9 +29,9 @@ fn source_of(e: u32) -> u32 {
     replaced = false;
     // The last one that names the place counts.
     for (var k = 0u; k < params[6]; k++) {
-        let words = params[7];
+        let words = params[7] & 3u;
         let word = k * words;
-        if chosen_of(index[word], index[word + words - 1u], words, params[4]) == place {
+        if chosen_of(index[word], index[word + words - 1u], params[7], params[4]) == place {
             at = params[8] + before * params[9] + k * params[10] + inner * params[11];
             replaced = true;
         }

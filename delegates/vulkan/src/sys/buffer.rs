@@ -14,14 +14,22 @@ pub struct Buffer {
     /// Where it begins in `raw`.
     pub(super) base: u64,
     size: u64,
-    memory: Memory,
+    pub(super) memory: Memory,
 }
 
-enum Memory {
+pub(super) enum Memory {
     /// With whether the processor writes and reads it.
     Piece(Piece<Block>, bool),
     Imported(vk::DeviceMemory),
+    /// Of a descriptor that came or went. With the queue family that owns it between runs, and where the processor sees it, or null.
+    #[cfg(unix)]
+    External(vk::DeviceMemory, u32, *mut u8),
 }
+
+// SAFETY: an address beside handles; who may write there is settled by the contract.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
 impl Buffer {
     /// A buffer of at least this size; its content is unspecified.
@@ -118,14 +126,39 @@ impl Buffer {
         Ok(buffer)
     }
 
+    #[cfg(unix)]
+    pub(super) fn of(gpu: &Arc<Gpu>, raw: vk::Buffer, size: u64, memory: Memory) -> Buffer {
+        Buffer {
+            gpu: Arc::clone(gpu),
+            raw,
+            base: 0,
+            size,
+            memory,
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// True if it is memory of the host's.
+    /// True if it is memory of the host's, or that others have a descriptor of.
     pub fn is_imported(&self) -> bool {
-        matches!(self.memory, Memory::Imported(_))
+        !matches!(self.memory, Memory::Piece(..))
+    }
+
+    /// The queue family that owns it between runs; `None`: it is always this device's.
+    pub(super) fn owner(&self) -> Option<u32> {
+        match &self.memory {
+            #[cfg(unix)]
+            Memory::External(_, owner, _) => Some(*owner),
+            _ => None,
+        }
     }
 
     /// True if the processor can write it.
@@ -137,7 +170,7 @@ impl Buffer {
     pub fn reads_fast(&self) -> bool {
         match &self.memory {
             Memory::Piece(piece, _) => self.is_mapped() && self.gpu.facts().memory.reads_fast(piece.kind),
-            Memory::Imported(_) => false,
+            _ => false,
         }
     }
 
@@ -212,6 +245,12 @@ impl Drop for Buffer {
             Memory::Piece(piece, _) => self.gpu.give_back(piece),
             // SAFETY: no run uses it any more, by the contract; the driver lets go of the host's memory.
             Memory::Imported(memory) => unsafe {
+                self.gpu.device.destroy_buffer(self.raw, None);
+                self.gpu.device.free_memory(*memory, None);
+            },
+            #[cfg(unix)]
+            // SAFETY: as above; freeing memory unmaps it, and lets go of the driver's descriptor.
+            Memory::External(memory, ..) => unsafe {
                 self.gpu.device.destroy_buffer(self.raw, None);
                 self.gpu.device.free_memory(*memory, None);
             },

@@ -3,9 +3,9 @@
 use super::{Instance, error};
 use crate::cache::Identity;
 use crate::choice::{self, Family, Queues};
-use crate::facts::{Facts, Kind, Limits};
+use crate::facts::{External, Facts, Kind, Limits, Support};
 use crate::kernels::Needs;
-use crate::memory::{Heap, MemoryType, Table};
+use crate::memory::{Budget, Heap, MemoryType, Table};
 use ash::vk;
 use delegraph_sdk::Error;
 use delegraph_sdk::environment::variable;
@@ -26,6 +26,14 @@ pub(super) struct Extensions {
     pub import: bool,
     /// The device's clock can be read at any time.
     pub clock: bool,
+    /// The driver says how much of its memory a process may use.
+    pub budget: bool,
+    /// Memory comes and goes by descriptors.
+    pub fd: bool,
+    /// Also by those of dma-bufs.
+    pub dma_buf: bool,
+    /// Queues outside of Vulkan can own memory.
+    pub foreign: bool,
 }
 
 impl Extensions {
@@ -33,10 +41,35 @@ impl Extensions {
         // SAFETY: the physical device is of this instance.
         let all = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
         let has = |name| all.iter().any(|e| e.extension_name_as_c_str() == Ok(name));
+        let fd = cfg!(unix) && has(ash::khr::external_memory_fd::NAME);
         Extensions {
+            fd,
+            dma_buf: fd && has(ash::ext::external_memory_dma_buf::NAME),
+            foreign: has(ash::ext::queue_family_foreign::NAME),
             import: has(ash::ext::external_memory_host::NAME),
+            budget: has(ash::ext::memory_budget::NAME),
             clock: has(ash::ext::calibrated_timestamps::NAME) && reads_clock(instance, physical),
         }
+    }
+}
+
+/// What a device does with descriptors of a kind, for buffers as all of ours are.
+fn support(instance: &Instance, physical: vk::PhysicalDevice, kind: vk::ExternalMemoryHandleTypeFlags) -> Support {
+    let info = vk::PhysicalDeviceExternalBufferInfo::default()
+        .usage(super::gpu::USAGE)
+        .handle_type(kind);
+    let mut found = vk::ExternalBufferProperties::default();
+    // SAFETY: the physical device is of this instance, which is of version 1.1 at least.
+    unsafe {
+        instance
+            .raw
+            .get_physical_device_external_buffer_properties(physical, &info, &mut found);
+    }
+    let features = found.external_memory_properties.external_memory_features;
+    Support {
+        import: features.contains(vk::ExternalMemoryFeatureFlags::IMPORTABLE),
+        export: features.contains(vk::ExternalMemoryFeatureFlags::EXPORTABLE),
+        dedicated: features.contains(vk::ExternalMemoryFeatureFlags::DEDICATED_ONLY),
     }
 }
 
@@ -84,6 +117,17 @@ fn table(memory: &vk::PhysicalDeviceMemoryProperties) -> Table {
         heaps: memory.memory_heaps_as_slice().iter().map(heap).collect(),
         ..Table::default()
     }
+}
+
+/// What the driver lets this process use of each heap at this moment. The device must have `VK_EXT_memory_budget`.
+pub(super) fn budgets(instance: &Instance, physical: vk::PhysicalDevice) -> Vec<Budget> {
+    let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut all = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
+    // SAFETY: the physical device is of this instance and has the extension.
+    unsafe { instance.raw.get_physical_device_memory_properties2(physical, &mut all) };
+    let count = all.memory_properties.memory_heap_count as usize;
+    let both = budget.heap_budget.iter().zip(budget.heap_usage).take(count);
+    both.map(|(most, used)| Budget { most: *most, used }).collect()
 }
 
 /// The devices, in the driver's order.
@@ -199,9 +243,24 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         atom: limits.non_coherent_atom_size,
         ..table(&memory)
     };
+    let by = |has: bool, kind| match has {
+        true => support(instance, physical, kind),
+        false => Support::default(),
+    };
+    let external = External {
+        driver_uuid: ids.driver_uuid,
+        device_uuid: ids.device_uuid,
+        opaque: by(extensions.fd, vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD),
+        dma_buf: by(extensions.dma_buf, vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT),
+    };
     memory.unified = memory.is_unified(kind) && !instance.staged;
-    let device_heaps = memory.heaps.iter().filter(|heap| heap.device);
-    let device_bytes = device_heaps.map(|heap| heap.bytes).max().unwrap_or(0);
+    let device_heaps = memory.heaps.iter().enumerate().filter(|(_, heap)| heap.device);
+    let largest = device_heaps.max_by_key(|(_, heap)| heap.bytes);
+    let (at, device_bytes) = largest.map_or((0, 0), |(at, heap)| (at, heap.bytes));
+    let budget = match extensions.budget {
+        true => budgets(instance, physical).get(at).map(|budget| budget.most),
+        false => None,
+    };
     let facts = Facts {
         name: text(&properties.device_name),
         vendor: vendor(properties.vendor_id),
@@ -221,10 +280,11 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         has,
         subgroup: subgroups.subgroup_size,
         limits: Limits {
-            storage_range: u64::from(limits.max_storage_buffer_range),
+            storage_range: storage_range(u64::from(limits.max_storage_buffer_range)),
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             allocation: allocation.max_memory_allocation_size,
             memory: device_bytes,
+            budget,
             bindings: limits.max_per_stage_descriptor_storage_buffers,
             invocations: limits.max_compute_work_group_invocations,
             workgroup: limits.max_compute_work_group_size,
@@ -241,6 +301,7 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
             true => import.min_imported_host_pointer_alignment,
             false => 0,
         },
+        external,
     };
     Some(Found {
         physical,
@@ -249,6 +310,12 @@ fn look_at(instance: &Instance, physical: vk::PhysicalDevice) -> Option<Found> {
         extensions,
         facts,
     })
+}
+
+/// What one binding covers: for tests less than the device says.
+fn storage_range(most: u64) -> u64 {
+    let wanted = variable("DELEGRAPH_VULKAN_RANGE").and_then(|bytes| bytes.into_string().ok()?.parse::<u64>().ok());
+    wanted.map_or(most, |bytes| bytes.max(4096).min(most))
 }
 
 fn vendor(id: u32) -> String {

@@ -1,12 +1,12 @@
 //! A device with its queue, and the pipelines that were made on it.
 
-use super::devices::{Found, find};
+use super::devices::{Found, budgets, find};
 use super::{Instance, error, lock};
 use crate::cache;
-use crate::choice::Queues;
+use crate::choice::{Families, Queues};
 use crate::facts::Facts;
 use crate::kernels::{Kernel, Needs};
-use crate::memory::{Backing, Piece, Pools, Usage, Use};
+use crate::memory::{Backing, Budget, Piece, Pools, Usage, Use};
 use ash::vk;
 use delegraph_sdk::{Error, Status};
 use std::collections::HashMap;
@@ -26,10 +26,18 @@ pub struct Gpu {
     pub(super) instance: Arc<Instance>,
     pub(super) device: ash::Device,
     pub(super) queue: Mutex<vk::Queue>,
-    pub(super) queues: Queues,
+    /// Copies beside it, if the device has a queue for that; the inner one is `None` where a test has the same queue do both.
+    pub(super) transfer: Option<Option<Mutex<vk::Queue>>>,
+    queues: Queues,
     pub(super) timestamp_bits: u32,
     pub(super) importer: Option<ash::ext::external_memory_host::Device>,
+    /// Memory by descriptors.
+    pub(super) descriptors: Option<ash::khr::external_memory_fd::Device>,
+    /// Who owns memory of dma-bufs between runs, as queue families count.
+    pub(super) foreign: u32,
     clock: Option<ash::ext::calibrated_timestamps::Device>,
+    /// The physical device, where its driver tells budgets.
+    budget: Option<vk::PhysicalDevice>,
     facts: Facts,
     lost: AtomicBool,
     pools: Mutex<Pools<Block>>,
@@ -99,9 +107,15 @@ impl Gpu {
             facts,
         } = found.ok_or_else(|| Error::new(Status::NOT_FOUND, format!("there is no Vulkan device {index}")))?;
         let priorities = [1.0];
-        let families = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(queues.compute as u32)
-            .queue_priorities(&priorities)];
+        let families: Vec<_> = [Some(queues.compute), queues.transfer]
+            .into_iter()
+            .flatten()
+            .map(|family| {
+                vk::DeviceQueueCreateInfo::default()
+                    .queue_family_index(family as u32)
+                    .queue_priorities(&priorities)
+            })
+            .collect();
         let mut sixteen = vk::PhysicalDevice16BitStorageFeatures::default()
             .storage_buffer16_bit_access(true)
             .uniform_and_storage_buffer16_bit_access(true);
@@ -112,6 +126,18 @@ impl Gpu {
         let mut names = Vec::new();
         if extensions.import {
             names.push(ash::ext::external_memory_host::NAME.as_ptr());
+        }
+        if extensions.budget {
+            names.push(ash::ext::memory_budget::NAME.as_ptr());
+        }
+        if extensions.fd {
+            names.push(ash::khr::external_memory_fd::NAME.as_ptr());
+        }
+        if extensions.dma_buf {
+            names.push(ash::ext::external_memory_dma_buf::NAME.as_ptr());
+        }
+        if extensions.foreign {
+            names.push(ash::ext::queue_family_foreign::NAME.as_ptr());
         }
         if extensions.clock {
             names.push(ash::ext::calibrated_timestamps::NAME.as_ptr());
@@ -130,11 +156,20 @@ impl Gpu {
         // SAFETY: the physical device is of this instance, and only features and extensions that it has are asked for.
         let device =
             unsafe { instance.raw.create_device(physical, &info, None) }.map_err(|r| error("open the device", r))?;
-        // SAFETY: the device was made with one queue of this family.
-        let queue = unsafe { device.get_device_queue(queues.compute as u32, 0) };
+        // SAFETY: the device was made with one queue of each of these families, which are not the same.
+        let get = |family: usize| unsafe { device.get_device_queue(family as u32, 0) };
+        let queue = get(queues.compute);
+        let copies = queues.transfer.map(get);
+        let transfer = match copies.is_some() || instance.copies_beside {
+            true => Some(copies.map(Mutex::new)),
+            false => None,
+        };
         let importer = extensions
             .import
             .then(|| ash::ext::external_memory_host::Device::new(&instance.raw, &device));
+        let descriptors = extensions
+            .fd
+            .then(|| ash::khr::external_memory_fd::Device::new(&instance.raw, &device));
         let clock = extensions
             .clock
             .then(|| ash::ext::calibrated_timestamps::Device::new(&instance.raw, &device));
@@ -142,10 +177,17 @@ impl Gpu {
             instance: Arc::clone(instance),
             device,
             queue: Mutex::new(queue),
+            transfer,
             queues,
             timestamp_bits,
             importer,
+            descriptors,
+            foreign: match extensions.foreign {
+                true => vk::QUEUE_FAMILY_FOREIGN_EXT,
+                false => vk::QUEUE_FAMILY_EXTERNAL,
+            },
             clock,
+            budget: extensions.budget.then_some(physical),
             lost: AtomicBool::new(false),
             pools: Mutex::new(Pools::new(facts.memory.clone())),
             allowed: 0,
@@ -192,6 +234,14 @@ impl Gpu {
         match self.is_lost() {
             true => Err(error("go on", vk::Result::ERROR_DEVICE_LOST)),
             false => Ok(()),
+        }
+    }
+
+    /// The families of its queues.
+    pub(super) fn families(&self) -> Families {
+        Families {
+            computes: self.queues.compute as u32,
+            copies: self.queues.transfer.unwrap_or(self.queues.compute) as u32,
         }
     }
 
@@ -442,6 +492,11 @@ impl Backing for Driver<'_> {
                 Err(error)
             }
         }
+    }
+
+    fn budget(&self, heap: usize) -> Option<Budget> {
+        let Driver(gpu) = self;
+        budgets(&gpu.instance, gpu.budget?).get(heap).copied()
     }
 
     fn release(&self, block: Block) {

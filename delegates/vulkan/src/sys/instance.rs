@@ -61,6 +61,8 @@ pub struct Instance {
     lose: AtomicI64,
     /// For tests: devices are taken for such with memory of their own, so that all goes through staging buffers.
     pub(super) staged: bool,
+    /// For tests: weights are copied as on a device with a queue for that.
+    pub(super) copies_beside: bool,
 }
 
 impl Instance {
@@ -140,7 +142,8 @@ impl Instance {
             messenger: None,
             messages,
             lose: AtomicI64::new(lose),
-            staged: is_set("DELEGRAPH_VULKAN_STAGING"),
+            staged: is_set("DELEGRAPH_VULKAN_STAGING") || is_set("DELEGRAPH_VULKAN_COPIES"),
+            copies_beside: is_set("DELEGRAPH_VULKAN_COPIES"),
         };
         if validation {
             // The one above is for making and ending the instance only.

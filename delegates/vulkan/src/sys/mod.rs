@@ -2,11 +2,13 @@
 //!
 //! - [`Instance`]: the loader, an instance, and the messages of validation layers.
 //! - [`Gpu`]: one device with its queue; everything else is made by it and keeps it alive.
-//! - [`Buffer`]: a part of a block of memory, or memory of the host's that was imported.
+//! - [`Buffer`]: a part of a block of memory, memory of the host's that was imported, or memory of descriptors.
 //! - [`Recording`]: commands that are recorded once and submitted often; [`Timeline`]: what was submitted, and how far it is.
 
 mod buffer;
 mod devices;
+#[cfg(unix)]
+mod external;
 mod gpu;
 mod instance;
 mod recording;

@@ -1,6 +1,7 @@
 //! Commands that are recorded once and submitted often.
 
 use super::{Buffer, Gpu, Timeline, error, lock};
+use crate::choice::Families;
 use crate::kernels::Kernel;
 use ash::vk;
 use delegraph_sdk::Error;
@@ -31,6 +32,62 @@ pub enum Command<'a> {
     },
     /// What comes after sees what came before.
     Barrier,
+    /// The queue that copies hands over what it wrote.
+    Release(Part<'a>),
+    /// The queue that computes takes it: the same part, on another timeline, after that.
+    Acquire(Part<'a>),
+}
+
+/// One half of handing a part of a buffer from the queue that copies to the one that computes. Vulkan wants it said by both, in the same words; what a
+/// half says of the other queue's work counts for nothing there.
+#[derive(Clone, Copy)]
+struct Handover {
+    stages: [vk::PipelineStageFlags; 2],
+    access: [vk::AccessFlags; 2],
+    families: [u32; 2],
+}
+
+impl Handover {
+    fn new(families: Families, releases: bool) -> Handover {
+        let (written, nothing) = (vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::empty());
+        let used = vk::AccessFlags::SHADER_READ
+            | vk::AccessFlags::SHADER_WRITE
+            | vk::AccessFlags::TRANSFER_READ
+            | vk::AccessFlags::TRANSFER_WRITE;
+        let user = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
+        Handover {
+            stages: match releases {
+                true => [vk::PipelineStageFlags::TRANSFER, vk::PipelineStageFlags::BOTTOM_OF_PIPE],
+                // The submission waits for the other queue's in all stages.
+                false => [vk::PipelineStageFlags::ALL_COMMANDS, user],
+            },
+            access: match releases {
+                true => [written, nothing],
+                false => [nothing, used],
+            },
+            families: match families.copies == families.computes {
+                true => [vk::QUEUE_FAMILY_IGNORED; 2],
+                false => [families.copies, families.computes],
+            },
+        }
+    }
+}
+
+/// The buffers of commands that others use between runs, each once.
+fn shared<'a>(commands: &'a [Command<'_>]) -> Vec<&'a Arc<Buffer>> {
+    let parts = commands.iter().flat_map(|command| match command {
+        Command::Dispatch { params, buffers, .. } => std::iter::once(params).chain(buffers).collect(),
+        Command::Copy { from, to } => vec![from, to],
+        Command::Release(part) | Command::Acquire(part) => vec![part],
+        Command::Barrier => Vec::new(),
+    });
+    let mut shared: Vec<&Arc<Buffer>> = parts
+        .map(|(buffer, ..)| *buffer)
+        .filter(|buffer| buffer.owner().is_some())
+        .collect();
+    shared.sort_by_key(|buffer| Arc::as_ptr(buffer));
+    shared.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    shared
 }
 
 /// Recorded commands.
@@ -60,7 +117,7 @@ impl Recording {
         let gpu = &timeline.gpu;
         gpu.alive()?;
         let device = &gpu.device;
-        let info = vk::CommandPoolCreateInfo::default().queue_family_index(gpu.queues.compute as u32);
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(timeline.family());
         // SAFETY: the device is open; so below. What was made is destroyed by `drop`, whatever comes of the rest.
         let pool = unsafe { device.create_command_pool(&info, None) }.map_err(|r| error("make a command pool", r))?;
         let mut recording = Recording {
@@ -117,14 +174,60 @@ impl Recording {
                 device.cmd_reset_query_pool(recording.buffer, recording.queries, 0, 2 * sets);
             }
         }
+        let shared = shared(commands);
+        recording.hand_over(gpu, &shared, true);
         for command in commands {
             recording.record(gpu, command)?;
         }
+        recording.hand_over(gpu, &shared, false);
         recording.uses.sort_by_key(Arc::as_ptr);
         recording.uses.dedup_by(|a, b| Arc::ptr_eq(a, b));
         // SAFETY: as above.
         unsafe { device.end_command_buffer(recording.buffer) }.map_err(|r| error("record", r))?;
         Ok(recording)
+    }
+
+    /// Takes memory that others use between runs over for this queue, or gives it back.
+    fn hand_over(&self, gpu: &Gpu, shared: &[&Arc<Buffer>], take: bool) {
+        if shared.is_empty() {
+            return;
+        }
+        let used = vk::AccessFlags::SHADER_READ
+            | vk::AccessFlags::SHADER_WRITE
+            | vk::AccessFlags::TRANSFER_READ
+            | vk::AccessFlags::TRANSFER_WRITE;
+        let ours = self.timeline.family();
+        let barriers: Vec<vk::BufferMemoryBarrier<'_>> = shared
+            .iter()
+            .map(|buffer| {
+                let owner = buffer.owner().unwrap_or(vk::QUEUE_FAMILY_EXTERNAL);
+                let barrier = vk::BufferMemoryBarrier::default()
+                    .buffer(buffer.raw)
+                    .offset(0)
+                    .size(vk::WHOLE_SIZE);
+                match take {
+                    true => barrier
+                        .dst_access_mask(used)
+                        .src_queue_family_index(owner)
+                        .dst_queue_family_index(ours),
+                    false => barrier
+                        .src_access_mask(used)
+                        .src_queue_family_index(ours)
+                        .dst_queue_family_index(owner),
+                }
+            })
+            .collect();
+        let work = vk::PipelineStageFlags::COMPUTE_SHADER | vk::PipelineStageFlags::TRANSFER;
+        let (before, after) = match take {
+            true => (vk::PipelineStageFlags::TOP_OF_PIPE, work),
+            false => (work, vk::PipelineStageFlags::BOTTOM_OF_PIPE),
+        };
+        let none = vk::DependencyFlags::empty();
+        // SAFETY: the buffers live while the commands run; the command buffer is recorded.
+        unsafe {
+            gpu.device
+                .cmd_pipeline_barrier(self.buffer, before, after, none, &[], &barriers, &[]);
+        }
     }
 
     /// Keeps a buffer alive, if it is ours.
@@ -214,6 +317,31 @@ impl Recording {
                 self.uses(from.0);
                 self.uses(to.0);
             }
+            Command::Release(part) | Command::Acquire(part) => {
+                let (buffer, offset, size) = part;
+                let half = Handover::new(gpu.families(), matches!(command, Command::Release(_)));
+                let barrier = [vk::BufferMemoryBarrier::default()
+                    .src_access_mask(half.access[0])
+                    .dst_access_mask(half.access[1])
+                    .src_queue_family_index(half.families[0])
+                    .dst_queue_family_index(half.families[1])
+                    .buffer(buffer.raw)
+                    .offset(buffer.base + offset)
+                    .size(*size)];
+                // SAFETY: as above.
+                unsafe {
+                    device.cmd_pipeline_barrier(
+                        self.buffer,
+                        half.stages[0],
+                        half.stages[1],
+                        vk::DependencyFlags::empty(),
+                        &[],
+                        &barrier,
+                        &[],
+                    );
+                }
+                self.uses(buffer);
+            }
             Command::Barrier => {
                 self.barriers += 1;
                 let access = vk::AccessFlags::SHADER_READ
@@ -248,9 +376,17 @@ impl Recording {
     /// `INTERNAL`: what was submitted on the timeline before is not done, or memory of the host's that the commands use is gone; `DEVICE_LOST`, or
     /// what the driver says.
     pub fn submit(&self) -> Result<(), Error> {
+        self.submit_after(None)
+    }
+
+    /// As [`Recording::submit`]; the commands begin when all that was submitted on another timeline is done.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_after(&self, after: Option<&Timeline>) -> Result<(), Error> {
         let held: Option<Vec<Arc<Buffer>>> = self.borrows.iter().map(Weak::upgrade).collect();
         *lock(&self.held) = held.ok_or_else(|| Error::internal("memory that was imported is gone"))?;
-        self.timeline.submit(self.buffer)
+        self.timeline.submit(self.buffer, after)
     }
 
     /// True if memory of the host's that the commands use is gone.
@@ -299,6 +435,37 @@ impl Drop for Recording {
             device.destroy_query_pool(self.queries, None);
             device.destroy_descriptor_pool(self.descriptors, None);
             device.destroy_command_pool(self.commands, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_halves_of_a_handover_name_the_same_families() {
+        let families = Families { computes: 1, copies: 2 };
+        let (release, acquire) = (Handover::new(families, true), Handover::new(families, false));
+        assert_eq!(release.families, [2, 1]);
+        assert_eq!(acquire.families, release.families);
+        // What was written is made available by the queue that wrote it, and visible by the one that reads it.
+        assert!(release.access == [vk::AccessFlags::TRANSFER_WRITE, vk::AccessFlags::empty()]);
+        assert!(acquire.access[0].is_empty());
+        assert!(acquire.access[1].contains(vk::AccessFlags::SHADER_READ));
+        // A queue that only copies knows no stage of shaders.
+        let known = vk::PipelineStageFlags::TRANSFER | vk::PipelineStageFlags::BOTTOM_OF_PIPE;
+        assert!(release.stages.iter().all(|stage| known.contains(*stage)));
+    }
+
+    #[test]
+    fn one_family_owns_what_it_wrote() {
+        let families = Families { computes: 0, copies: 0 };
+        for releases in [true, false] {
+            assert_eq!(
+                Handover::new(families, releases).families,
+                [vk::QUEUE_FAMILY_IGNORED; 2]
+            );
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 /// A timeline semaphore: each submission signals the next number, in order.
 pub struct Timeline {
     pub(super) gpu: Arc<Gpu>,
+    /// What is submitted goes to the queue that copies beside the one that computes.
+    copies: bool,
     semaphore: vk::Semaphore,
     submitted: AtomicU64,
 }
@@ -23,8 +25,32 @@ impl Timeline {
         Ok(Timeline {
             semaphore: semaphore(gpu)?,
             gpu: Arc::clone(gpu),
+            copies: false,
             submitted: AtomicU64::new(0),
         })
+    }
+
+    /// A timeline of the queue that copies; `None`: the device has none of its own.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn of_copies(gpu: &Arc<Gpu>) -> Result<Option<Timeline>, Error> {
+        match gpu.transfer.is_some() {
+            true => {
+                let mut timeline = Timeline::new(gpu)?;
+                timeline.copies = true;
+                Ok(Some(timeline))
+            }
+            false => Ok(None),
+        }
+    }
+
+    /// The family of its queue.
+    pub(super) fn family(&self) -> u32 {
+        match self.copies {
+            true => self.gpu.families().copies,
+            false => self.gpu.families().computes,
+        }
     }
 
     /// The device.
@@ -36,7 +62,8 @@ impl Timeline {
     ///
     /// # Errors
     /// `INTERNAL`: what was submitted before is not done; `DEVICE_LOST`, or what the driver says.
-    pub(super) fn submit(&self, commands: vk::CommandBuffer) -> Result<(), Error> {
+    /// The commands begin when all that `after` has so far is done.
+    pub(super) fn submit(&self, commands: vk::CommandBuffer, after: Option<&Timeline>) -> Result<(), Error> {
         self.gpu.alive()?;
         let before = self.submitted.load(Ordering::Acquire);
         if !self.is_done()? {
@@ -46,12 +73,25 @@ impl Timeline {
             return Err(self.gpu.failed("submit", vk::Result::ERROR_DEVICE_LOST));
         }
         let (values, semaphores, buffers) = ([before + 1], [self.semaphore], [commands]);
-        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
+        let first: Vec<(vk::Semaphore, u64)> = after
+            .iter()
+            .map(|other| (other.semaphore, other.submitted.load(Ordering::Acquire)))
+            .collect();
+        let (waited, reached): (Vec<vk::Semaphore>, Vec<u64>) = first.into_iter().unzip();
+        let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; waited.len()];
+        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default()
+            .wait_semaphore_values(&reached)
+            .signal_semaphore_values(&values);
         let info = [vk::SubmitInfo::default()
             .command_buffers(&buffers)
+            .wait_semaphores(&waited)
+            .wait_dst_stage_mask(&stages)
             .signal_semaphores(&semaphores)
             .push_next(&mut timeline)];
-        let queue = lock(&self.gpu.queue);
+        let queue = match (&self.gpu.transfer, self.copies) {
+            (Some(Some(transfer)), true) => lock(transfer),
+            _ => lock(&self.gpu.queue),
+        };
         // SAFETY: the queue is ours while it is locked; nothing of this timeline's is running, so that the commands are not.
         unsafe { self.gpu.device.queue_submit(*queue, &info, vk::Fence::null()) }
             .map_err(|r| self.gpu.failed("submit", r))?;

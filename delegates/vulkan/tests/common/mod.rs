@@ -6,7 +6,7 @@ use delegraph_abi::{DType as Code, Status};
 use delegraph_host::{
     Arena, CallOptions, Delegate, DelegateError, Host, HostOptions, Input, LogLevel, Output, Session, Weights,
 };
-use delegraph_sdk::roles::{Compile, Import, Run, State, Submit};
+use delegraph_sdk::roles::{Compile, External, Run, State, Submit};
 use delegraph_sdk::static_entry_as;
 use delegraph_types::{DType, Dims};
 use delegraph_vulkan::Vulkan;
@@ -51,7 +51,7 @@ pub fn delegate(options: serde_json::Value) -> Arc<Delegate> {
         options: [("vulkan".to_string(), options)].into(),
         ..HostOptions::default()
     });
-    let entry = static_entry_as::<Vulkan, (Compile, Run, Submit, Import, State)>();
+    let entry = static_entry_as::<Vulkan, (Compile, Run, Submit, External, State)>();
     host.register_static("vulkan", entry).unwrap();
     host.delegate("vulkan").unwrap()
 }

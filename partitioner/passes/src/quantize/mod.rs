@@ -17,9 +17,11 @@
 
 mod params;
 mod pattern;
+mod roles;
 mod share;
 
 pub use crate::view::{Folded, Origin};
+pub use roles::{Kind, Roles, limits, roles_of};
 pub use share::{Copies, rejoin, separate};
 
 use delegraph_ir::{Arg, Constant, ConstantId, Constants, Graph, Node, NodeId, Op, Quant, TensorType, fill_defaults};

@@ -51,7 +51,12 @@ pub(super) fn step(graph: &Graph, constants: &Constants, node: &Node) -> Option<
         Way::Quantize => (graph.tensor(input)?, graph.tensor(output)?),
         Way::Dequantize => (graph.tensor(output)?, graph.tensor(input)?),
     };
-    if real.dtype != DType::F32 || !matches!(whole.dtype, DType::I8 | DType::U8 | DType::I16 | DType::I32) {
+    if real.dtype != DType::F32
+        || !matches!(
+            whole.dtype,
+            DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32
+        )
+    {
         return None;
     }
     let reader = Reader {
@@ -245,6 +250,7 @@ pub(super) fn numbers(constant: &Constant) -> Option<Vec<f64>> {
         DType::F64 => |b| Some(f64::from_le_bytes(b.try_into().ok()?)),
         DType::I8 => |b| Some(f64::from(*b.first()? as i8)),
         DType::U8 => |b| Some(f64::from(*b.first()?)),
+        DType::U16 => |b| Some(f64::from(u16::from_le_bytes(b.try_into().ok()?))),
         DType::I16 => |b| Some(f64::from(i16::from_le_bytes(b.try_into().ok()?))),
         DType::I32 => |b| Some(f64::from(i32::from_le_bytes(b.try_into().ok()?))),
         DType::I64 => |b| Some(i64::from_le_bytes(b.try_into().ok()?) as f64),

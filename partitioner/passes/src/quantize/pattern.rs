@@ -1,137 +1,9 @@
 //! Which nodes become one: an operator, the dequantizations that feed it, and what stands between it and its quantization.
 
 use super::params::{Step, Way, constant_of, numbers, quantized, step};
+use super::roles::{Kind, Roles, limits, roles_of};
 use delegraph_ir::{Arg, Constant, ConstantId, Constants, Def, Graph, Node, Quant, ValueId};
-use delegraph_types::{DType, Scalar};
-
-/// What an operator does to numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// It computes: every tensor may have a scale of its own.
-    Computes,
-    /// It only moves or picks elements: on integers it is the same operator, if all have one scale.
-    Moves,
-}
-
-/// An operator that can stand on quantized types, by the positions of its tensors.
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    kind: Kind,
-    /// Activations: one scale for the whole tensor.
-    data: &'static [usize],
-    /// A weight may have a scale a slice or a block.
-    weight: Option<usize>,
-    bias: Option<usize>,
-}
-
-const fn row(kind: Kind, data: &'static [usize]) -> Row {
-    Row {
-        kind,
-        data,
-        weight: None,
-        bias: None,
-    }
-}
-
-/// A layer with a weight: input, weight, bias.
-const LAYER: Row = Row {
-    kind: Kind::Computes,
-    data: &[0],
-    weight: Some(1),
-    bias: Some(2),
-};
-/// A table of rows that indices pick from: only the table is quantized.
-const TABLE: Row = Row {
-    kind: Kind::Computes,
-    data: &[],
-    weight: Some(0),
-    bias: None,
-};
-/// `bias + a @ b`
-const BIASED: Row = Row {
-    kind: Kind::Computes,
-    data: &[1],
-    weight: Some(2),
-    bias: Some(0),
-};
-const PRODUCT: Row = Row {
-    kind: Kind::Computes,
-    data: &[0],
-    weight: Some(1),
-    bias: None,
-};
-
-fn row_of(op: &str) -> Option<Row> {
-    Some(match op.strip_prefix("aten::")? {
-        "linear"
-        | "conv1d"
-        | "conv2d"
-        | "conv3d"
-        | "convolution"
-        | "conv_transpose1d"
-        | "conv_transpose2d.input"
-        | "conv_transpose3d.input" => LAYER,
-        "addmm" => BIASED,
-        "mm" | "matmul" | "bmm" => PRODUCT,
-        "embedding" => TABLE,
-        "add.Tensor" | "sub.Tensor" | "mul.Tensor" | "div.Tensor" | "maximum" | "minimum" => {
-            row(Kind::Computes, &[0, 1])
-        }
-        "relu"
-        | "relu6"
-        | "hardtanh"
-        | "clamp"
-        | "clamp_min"
-        | "clamp_max"
-        | "leaky_relu"
-        | "elu"
-        | "sigmoid"
-        | "tanh"
-        | "silu"
-        | "gelu"
-        | "hardswish"
-        | "hardsigmoid"
-        | "softmax.int"
-        | "_softmax"
-        | "mean.dim"
-        | "avg_pool1d"
-        | "avg_pool2d"
-        | "adaptive_avg_pool1d"
-        | "adaptive_avg_pool2d"
-        | "upsample_bilinear2d.vec" => row(Kind::Computes, &[0]),
-        "view"
-        | "reshape"
-        | "_unsafe_view"
-        | "permute"
-        | "transpose.int"
-        | "t"
-        | "flatten.using_ints"
-        | "unflatten.int"
-        | "squeeze"
-        | "squeeze.dim"
-        | "squeeze.dims"
-        | "unsqueeze"
-        | "slice.Tensor"
-        | "select.int"
-        | "narrow"
-        | "expand"
-        | "clone"
-        | "contiguous"
-        | "alias"
-        | "flip"
-        | "repeat"
-        | "pixel_shuffle"
-        | "cat"
-        | "stack"
-        | "max_pool1d"
-        | "max_pool2d"
-        | "max_pool2d_with_indices"
-        | "amax"
-        | "amin"
-        | "upsample_nearest2d.vec" => row(Kind::Moves, &[0]),
-        _ => return None,
-    })
-}
+use delegraph_types::DType;
 
 /// Nodes that a delegate sees as one. Positions are those of the graph's nodes.
 #[derive(Debug, Clone, Default)]
@@ -262,7 +134,7 @@ impl<'a> Finder<'a> {
     pub fn groups(&self, keep: &dyn Fn(&Node) -> bool, shared: bool) -> Vec<Group> {
         let mut groups = Vec::new();
         for (i, node) in self.graph.nodes.iter().enumerate() {
-            if let Some(row) = row_of(node.op.name()).filter(|_| !keep(node))
+            if let Some(row) = roles_of(node.op.name()).filter(|_| !keep(node))
                 && let Some(group) = self.whole(i, node, row).or_else(|| self.weight_only(i, node, row))
                 && (shared || group.dequantize.iter().all(|(dq, _)| self.is_private(*dq)))
             {
@@ -294,7 +166,7 @@ impl<'a> Finder<'a> {
     }
 
     /// An operator whose result is quantized, and all of whose tensors are dequantized.
-    fn whole(&self, main: usize, node: &Node, row: Row) -> Option<Group> {
+    fn whole(&self, main: usize, node: &Node, row: Roles) -> Option<Group> {
         if row.data.is_empty() {
             return None;
         }
@@ -335,7 +207,7 @@ impl<'a> Finder<'a> {
     }
 
     /// A layer that computes in f32: its weight alone is quantized.
-    fn weight_only(&self, main: usize, node: &Node, row: Row) -> Option<Group> {
+    fn weight_only(&self, main: usize, node: &Node, row: Roles) -> Option<Group> {
         let mut group = Group {
             main,
             args: node.args.clone(),
@@ -510,6 +382,13 @@ impl<'a> Finder<'a> {
         let weights = match weight {
             Quant::PerTensor { scale, .. } => vec![*scale],
             Quant::PerAxis { axis: 0, scales, .. } if !transposed => numbers(self.constants.find(*scales)?)?,
+            // Each group of a transposed convolution has the same scales.
+            Quant::PerAxis { axis: 1, scales, .. } if transposed && !other => {
+                let groups = usize::try_from(node.arg("groups")?.as_int()?).ok()?;
+                let scales = numbers(self.constants.find(*scales)?)?;
+                scales.len().checked_mul(groups).filter(|n| *n <= 1 << 24)?;
+                scales.repeat(groups)
+            }
             _ => return None,
         };
         let product: Vec<f32> = weights.iter().map(|w| *input as f32 * *w as f32).collect();
@@ -569,22 +448,4 @@ fn exact(bias: &Constant, scales: &[f32]) -> Option<Vec<i32>> {
         (fits && (count * f64::from(*scale)) as f32 == *value as f32).then_some(count as i32)
     };
     values.iter().zip(scales.iter().cycle()).map(integer).collect()
-}
-
-/// The limits of an activation that only limits.
-fn limits(node: &Node) -> Option<(Option<f64>, Option<f64>)> {
-    let number = |position: usize| match node.args.get(position) {
-        None | Some(Arg::None) => Some(None),
-        Some(arg) => arg.as_scalar().map(Scalar::as_f64).filter(|n| !n.is_nan()).map(Some),
-    };
-    let (low, high) = match node.op.name() {
-        "aten::relu" => (Some(0.0), None),
-        "aten::relu6" => (Some(0.0), Some(6.0)),
-        "aten::hardtanh" | "aten::clamp" => (number(1)?, number(2)?),
-        "aten::clamp_min" => (number(1)?, None),
-        "aten::clamp_max" => (None, number(1)?),
-        _ => return None,
-    };
-    let crossed = matches!((low, high), (Some(low), Some(high)) if low > high);
-    (!crossed).then_some((low, high))
 }

@@ -1,11 +1,12 @@
 //! The host's side: a delegate in a worker process, which is started again when it died.
 
 use super::process::{Process, Silence};
-use super::protocol::{Failure, Limits, Reply, Request, SetGraph, Start, VERSION, WeightPlace, page};
+use super::protocol::{Failure, Limits, Reply, Request, SetGraph, Shared, Start, VERSION, WeightPlace, page};
 use super::session::{Reload, RemoteSession};
 use super::sys::{self, Map, Page};
 use crate::call::{CallOptions, lock};
 use crate::delegate::{BlobVerdict, Device, Info, Partition, Weights};
+use crate::external::HandleType;
 use crate::local::sha256;
 use crate::trust::{CheckedFile, Library};
 use crate::{DelegateError, SetError, WorkerOptions};
@@ -464,11 +465,30 @@ impl Remote {
     /// Shows a memory to a session of a worker. True if it maps it.
     pub fn share(&self, process: &Process, session: u64, memory: &crate::Memory) -> Result<(), DelegateError> {
         let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
+        let Some((file, kind)) = memory.shareable() else {
+            return Err(self.error(Status::UNSUPPORTED, "no other process can map this memory"));
+        };
         let request = Request::Share {
             session,
             size: memory.size() as u64,
+            kind: match kind {
+                None => Shared::Own,
+                Some(HandleType::DmaBuf) => Shared::DmaBuf,
+                Some(_) => Shared::Memfd,
+            },
         };
-        match self.ask(process, &request, &[memory.file()], &options, None, "`buffer_import`")? {
+        match self.ask(process, &request, &[file], &options, None, "`buffer_import`")? {
+            (Reply::Done, _) => Ok(()),
+            _ => Err(self.out_of_turn()),
+        }
+    }
+
+    /// Has a session of a worker forget a memory; the numbers of others stay.
+    pub fn unshare(&self, process: &Process, session: u64, number: usize) -> Result<(), DelegateError> {
+        let options = self.with_deadline(&CallOptions::default(), self.spec.worker.call_limit);
+        let number = number as u64;
+        let request = Request::Unshare { session, number };
+        match self.ask(process, &request, &[], &options, None, "`buffer_release`")? {
             (Reply::Done, _) => Ok(()),
             _ => Err(self.out_of_turn()),
         }

@@ -43,14 +43,30 @@ pub(crate) enum Request {
         tensors: u64,
         limits: Limits,
     },
-    /// Descriptors: a memory.
+    /// Descriptors: a memory. Memories of a session are counted in the order that they come in.
     Share {
         session: u64,
         size: u64,
+        kind: Shared,
+    },
+    /// The memory of this number is not used any more.
+    Unshare {
+        session: u64,
+        number: u64,
     },
     Unload {
         session: u64,
     },
+}
+
+/// What a shared memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Shared {
+    /// The host's own.
+    Own,
+    /// A memory file of somebody's.
+    Memfd,
+    DmaBuf,
 }
 
 /// What a worker begins with.

@@ -23,7 +23,8 @@ pub(crate) struct Shared {
     answered: OwnedFd,
     tensors: usize,
     outputs: usize,
-    memories: Mutex<Vec<Arc<Memory>>>,
+    /// By number; `None`: the host is done with that one.
+    memories: Mutex<Vec<Option<Arc<Memory>>>>,
     ended: AtomicBool,
 }
 
@@ -47,7 +48,14 @@ impl Shared {
     }
 
     pub fn add(&self, memory: Arc<Memory>) {
-        lock(&self.memories).push(memory);
+        lock(&self.memories).push(Some(memory));
+    }
+
+    pub fn forget(&self, number: u64) {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(memory) = lock(&self.memories).get_mut(number) {
+            *memory = None;
+        }
     }
 
     pub fn stop(&self) {
@@ -139,7 +147,7 @@ fn answer(shared: &Shared, outcome: Result<(), DelegateError>, run: u64) {
 
 struct Runner {
     session: LocalSession,
-    memories: Vec<Arc<Memory>>,
+    memories: Vec<Option<Arc<Memory>>>,
     sizes: Vec<[i64; c::MAX_RANK as usize]>,
     tensors: Vec<c::Tensor>,
     backend: Arc<str>,
@@ -147,13 +155,40 @@ struct Runner {
 }
 
 impl Runner {
-    /// Takes notice of memories that have come since.
+    /// Takes notice of memories that have come since, and lets go of those that the host is done with.
     fn take_memories(&mut self, shared: &Shared) {
         let memories = lock(&shared.memories);
-        for memory in memories.iter().skip(self.memories.len()) {
+        for (known, now) in self.memories.iter().zip(memories.iter()) {
+            if let (Some(known), None) = (known, now) {
+                self.session.unshare(known);
+            }
+        }
+        for memory in memories.iter().skip(self.memories.len()).flatten() {
             self.session.share(memory);
         }
         self.memories.clone_from(&memories);
+    }
+
+    /// The memory of a number.
+    fn memory(&self, number: u64) -> Option<&Arc<Memory>> {
+        self.memories.get(usize::try_from(number).ok()?)?.as_ref()
+    }
+
+    /// Begins or ends this process's access to memories of others, as far as the delegate does not have them by a handle.
+    fn access(&self, begin: bool) -> Result<(), DelegateError> {
+        for memory in self.memories.iter().flatten() {
+            if memory.handle().is_some() && self.session.reads_mapped(memory) {
+                let done = match begin {
+                    true => memory.begin_access(memory.is_writable()).map(drop),
+                    false => memory.end_access(),
+                };
+                done.map_err(|error| {
+                    let problem = format!("the system's access to memory: {error}");
+                    DelegateError::new(&self.backend, Status::INTERNAL, problem)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Does something to a state.
@@ -180,7 +215,7 @@ impl Runner {
                     .map_err(|_| DelegateError::new(&self.backend, Status::OUT_OF_MEMORY, "no memory for a state"))?;
                 bytes.resize(size, 0);
                 self.take_memories(shared);
-                let memory = self.memories.get(page.get(page::DATA_MEMORY) as usize);
+                let memory = self.memory(page.get(page::DATA_MEMORY));
                 let memory = memory.filter(|memory| size <= memory.size());
                 if memory.is_none() && size > 0 {
                     return Err(invalid(&self.backend, "a state lies in no shared memory"));
@@ -222,7 +257,7 @@ impl Runner {
             let word = |k: usize| page.get(at + k);
             let (offset, size, rank) = (word(1) as usize, word(2) as usize, word(4) as usize);
             let kept = word(0) == page::NO_MEMORY;
-            let memory = self.memories.get(word(0) as usize);
+            let memory = self.memories.get(word(0) as usize).and_then(Option::as_ref);
             let inside = |memory: &&Arc<Memory>| offset.checked_add(size).is_some_and(|end| end <= memory.size());
             let memory = memory.filter(inside);
             if memory.is_none() && !(kept && size == 0) {
@@ -265,9 +300,11 @@ impl Runner {
         let place = |i: usize| unsafe { base.add(i) };
         let given: Vec<*const c::Tensor> = (0..inputs).map(|i| place(i).cast_const()).collect();
         let taken: Vec<*mut c::Tensor> = (inputs..shared.tensors).map(place).collect();
+        self.access(true)?;
         // SAFETY: the tensors lie in memory that is mapped as long as this runner is; the host keeps its hands off until the run
         // has ended, and reads what it finds as a stranger's bytes.
         let outcome = unsafe { self.session.execute(&given, &taken, &options) };
+        self.access(false)?;
         for i in inputs..shared.tensors {
             let at = page::FIRST_TENSOR + i * page::TENSOR_WORDS;
             for (k, size) in self.sizes[i].iter().enumerate() {

@@ -1,9 +1,10 @@
 //! The worker's side: loads one library, and does what the host asks for.
 
-use super::protocol::{Failure, Limits, Reply, Request, Start, VERSION, WeightPlace, control};
+use super::protocol::{Failure, Limits, Reply, Request, Shared, Start, VERSION, WeightPlace, control};
 use super::sys::{self, Map, Page};
 use crate::call::{CallOptions, Progress, lock};
 use crate::delegate::Weights;
+use crate::external::Handle;
 use crate::local::Local;
 use crate::trust::{CheckedFile, CheckedLibrary, Library};
 use crate::{DelegateError, Memory, SetError, loader};
@@ -266,11 +267,21 @@ impl Worker {
                 self.sessions.insert(session, Session { shared, thread });
                 Reply::Done
             }
-            Request::Share { session, size } => {
-                let memory = Memory::of(next()?, size)?;
+            Request::Share { session, size, kind } => {
+                let memory = match kind {
+                    Shared::Own => Memory::of(next()?, size),
+                    Shared::Memfd => Handle::memfd(next()?).and_then(Memory::of_handle),
+                    Shared::DmaBuf => Handle::dma_buf(next()?).and_then(Memory::of_handle),
+                }?;
                 let session = self.sessions.get(&session);
                 let session = session.ok_or_else(|| failure(Status::NOT_FOUND, "there is no such session"))?;
                 session.shared.add(Arc::new(memory));
+                Reply::Done
+            }
+            Request::Unshare { session, number } => {
+                let session = self.sessions.get(&session);
+                let session = session.ok_or_else(|| failure(Status::NOT_FOUND, "there is no such session"))?;
+                session.shared.forget(number);
                 Reply::Done
             }
             Request::Unload { session } => {

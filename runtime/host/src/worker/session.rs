@@ -48,8 +48,8 @@ pub(crate) struct RemoteSession {
     number: u64,
     loaded: Loaded,
     reload: Reload,
-    /// Memories that the worker maps, by number.
-    memories: Vec<Arc<Memory>>,
+    /// Memories that the worker maps, by number; `None`: it has forgotten that one.
+    memories: Vec<Option<Arc<Memory>>>,
     /// Where tensors are copied that lie in none of them: index in `memories`.
     staging: Option<usize>,
     run: u64,
@@ -71,14 +71,37 @@ impl RemoteSession {
 
     /// Has the worker map a memory.
     pub fn share(&mut self, memory: &Arc<Memory>) -> bool {
-        if self.memories.iter().any(|known| Arc::ptr_eq(known, memory)) {
+        if self.memories.iter().flatten().any(|known| Arc::ptr_eq(known, memory)) {
             return true;
         }
         let shared = self.remote.share(&self.process, self.number, memory).is_ok();
         if shared {
-            self.memories.push(memory.clone());
+            self.memories.push(Some(memory.clone()));
         }
         shared
+    }
+
+    /// Has the worker forget a memory. It does so before its next run.
+    pub fn unshare(&mut self, memory: &Arc<Memory>) {
+        let known = |known: &Option<Arc<Memory>>| known.as_ref().is_some_and(|known| Arc::ptr_eq(known, memory));
+        if let Some(number) = self.memories.iter().position(known) {
+            self.memories[number] = None;
+            // A worker that is gone has forgotten it.
+            let _ = self.remote.unshare(&self.process, self.number, number);
+        }
+    }
+
+    /// Hands the memories of others over to the worker, and takes them back: this process's accesses rest meanwhile.
+    pub fn pause_access(&self, pause: bool) -> Result<(), DelegateError> {
+        for memory in self.memories.iter().flatten() {
+            memory.pause(pause).map_err(|error| self.remote.failure(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The memory that tensors are staged in.
+    fn staged(&self, staging: usize) -> Option<&Arc<Memory>> {
+        self.memories.get(staging).and_then(Option::as_ref)
     }
 
     /// Loads the blob in a new worker, where the old one died: true, and the states that it kept are gone.
@@ -89,7 +112,14 @@ impl RemoteSession {
         }
         let process = self.remote.process()?;
         let (number, loaded) = self.remote.load_in(&process, &self.reload, options)?;
-        for memory in &self.memories {
+        let staging = self.staging.and_then(|staging| self.staged(staging)).cloned();
+        self.memories.retain(Option::is_some);
+        let is_staging = |memory: &Option<Arc<Memory>>| {
+            let both = memory.as_ref().zip(staging.as_ref());
+            both.is_some_and(|(memory, staging)| Arc::ptr_eq(memory, staging))
+        };
+        self.staging = self.memories.iter().position(is_staging);
+        for memory in self.memories.iter().flatten() {
             self.remote.share(&process, number, memory)?;
         }
         (self.process, self.number, self.loaded, self.run) = (process, number, loaded, 0);
@@ -147,10 +177,12 @@ impl RemoteSession {
                 (Some(found), _) => found,
                 (None, Some(staging)) => {
                     place = placed(place, tensor);
-                    if i < inputs.len() {
+                    if i < inputs.len()
+                        && let Some(room) = self.staged(staging)
+                    {
                         // SAFETY: `stage` made room for all tensors that lie elsewhere.
                         unsafe {
-                            let to = self.memories[staging].as_ptr().add(place);
+                            let to = room.as_ptr().add(place);
                             std::ptr::copy_nonoverlapping(tensor.data.cast::<u8>().cast_const(), to, size);
                         }
                         copies.tensors += 1;
@@ -202,11 +234,10 @@ impl RemoteSession {
                 {
                     let (offset, size) = (self.loaded.page.get(at + 1) as usize, tensor.data_size as usize);
                     // The page may say anything by now.
-                    if offset
-                        .checked_add(size)
-                        .is_some_and(|end| end <= self.memories[staging].size())
+                    if let Some(room) = self.staged(staging)
+                        && offset.checked_add(size).is_some_and(|end| end <= room.size())
                     {
-                        let from = self.memories[staging].as_ptr().add(offset).cast_const();
+                        let from = room.as_ptr().add(offset).cast_const();
                         std::ptr::copy_nonoverlapping(from, tensor.data.cast::<u8>(), size);
                     }
                     copies.tensors += 1;
@@ -230,7 +261,7 @@ impl RemoteSession {
             0 => None,
             size => self.room(size)?,
         };
-        let memory = staging.map(|staging| self.memories[staging].clone());
+        let memory = staging.and_then(|staging| self.staged(staging)).cloned();
         let (code, state, number) = match &op {
             StateOp::Commit(accept) => (page::COMMIT, 0, u64::from(*accept)),
             StateOp::Reset(state) => (page::RESET, *state, 0),
@@ -271,7 +302,8 @@ impl RemoteSession {
 
     /// The memory that a tensor lies in, and where.
     fn find(&self, tensor: &c::Tensor) -> Option<(usize, usize)> {
-        let lies = |(i, memory): (usize, &Arc<Memory>)| {
+        let lies = |(i, memory): (usize, &Option<Arc<Memory>>)| {
+            let memory = memory.as_ref()?;
             let offset = memory.offset_of(tensor.data.cast::<u8>().cast_const(), tensor.data_size as usize)?;
             (Some(i) != self.staging).then_some((i, offset))
         };
@@ -303,12 +335,13 @@ impl RemoteSession {
 
     /// Has memory of so many bytes in which things are copied.
     fn room(&mut self, need: usize) -> Result<Option<usize>, DelegateError> {
-        if let Some(staging) = self.staging.filter(|i| self.memories[*i].size() >= need) {
+        let holds = |staging: &usize| self.staged(*staging).is_some_and(|memory| memory.size() >= need);
+        if let Some(staging) = self.staging.filter(holds) {
             return Ok(Some(staging));
         }
         let memory = Arc::new(Memory::new(need).map_err(|error| self.remote.failure(&error))?);
         self.remote.share(&self.process, self.number, &memory)?;
-        self.memories.push(memory);
+        self.memories.push(Some(memory));
         self.staging = Some(self.memories.len() - 1);
         Ok(self.staging)
     }

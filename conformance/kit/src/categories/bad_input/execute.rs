@@ -150,6 +150,9 @@ pub fn sizes(trial: &mut Trial<'_>) -> Outcome {
     warn(&warnings)
 }
 
+/// The largest number of f16.
+const F16_MAX: f32 = 65504.0;
+
 pub fn numbers(trial: &mut Trial<'_>) -> Outcome {
     let library = open(trial)?;
     let floats = |_: Kind, dtype: DType| dtype == DType::F32;
@@ -177,7 +180,11 @@ pub fn numbers(trial: &mut Trial<'_>) -> Outcome {
         let inputs: Vec<Tensor> = inputs.collect::<Result<_, String>>()?;
         let (_, _, mut outputs) = bench.tensors(1, Place::End)?;
         let run = session.run(&inputs, &mut outputs, &Script::default());
-        run.map_err(|refused| Failure::fail(format!("{what}: {refused}")))?;
+        // A blob that computes in f16 may leave a number that f16 does not hold to the host: a refusal is better than an infinity.
+        let beyond = bench.blob.meta.precision == "f16" && number.is_finite() && number.abs() > F16_MAX;
+        if !(beyond && run.is_err()) {
+            run.map_err(|refused| Failure::fail(format!("{what}: {refused}")))?;
+        }
         stray(&outputs).map_err(|text| Failure::fail(format!("{what}: {text}")))?;
     }
     bench.run_once(&mut session, 1, &Script::default()).map(drop)

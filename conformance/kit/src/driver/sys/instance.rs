@@ -2,6 +2,7 @@
 
 use crate::driver::call::{Refused, Script};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
+use crate::driver::sys::external::Seen;
 use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{WeightsHandle, keep_over};
 use crate::driver::sys::library::{InfoText, Library, broken};
@@ -438,8 +439,10 @@ impl Instance {
         let buffer = self.import_raw(c::HandleType::HOST_POINTER, memory.as_ptr(), size)?;
         Ok(Imported {
             memory: Some(memory),
+            shared: None,
             buffer,
             library: self.library.clone(),
+            lent: false,
         })
     }
 
@@ -450,11 +453,7 @@ impl Instance {
     pub fn import_again(&self, first: &Imported) -> Result<Imported, Refused> {
         let size = first.memory.as_ref().map_or(0, Guarded::size) as u64;
         let buffer = self.import_raw(c::HandleType::HOST_POINTER, first.pointer(), size)?;
-        Ok(Imported {
-            memory: None,
-            buffer,
-            library: self.library.clone(),
-        })
+        Ok(Imported::shared(self.library.clone(), buffer, None))
     }
 
     /// Asks to import what no host would ask for. What it takes all the same is released at once.
@@ -464,11 +463,7 @@ impl Instance {
     pub fn import_wrong(&self, handle_type: u32, memory: &Guarded, skip: usize, size: u64) -> Result<(), Refused> {
         let pointer = memory.as_ptr().wrapping_add(skip);
         let buffer = self.import_raw(c::HandleType(handle_type), pointer, size)?;
-        drop(Imported {
-            memory: None,
-            buffer,
-            library: self.library.clone(),
-        });
+        drop(Imported::shared(self.library.clone(), buffer, None));
         Ok(())
     }
 
@@ -479,11 +474,15 @@ impl Instance {
             size,
             ..c::BufferDesc::new()
         };
+        self.import_desc(&desc)
+    }
+
+    pub(super) fn import_desc(&self, desc: &c::BufferDesc) -> Result<*mut c::Buffer, Refused> {
         let mut buffer = std::ptr::null_mut();
         let script = Script::default();
         // SAFETY: the description lives until the call returns; the memory until the buffer is released.
         self.library.call("buffer_import", &script, |api, call| unsafe {
-            api.buffer_import.map(|f| f(self.handle, call, &desc, &mut buffer))
+            api.buffer_import.map(|f| f(self.handle, call, desc, &mut buffer))
         })?;
         match buffer.is_null() {
             true => Err(broken("buffer_import", "it succeeded and gave no buffer")),
@@ -564,9 +563,13 @@ pub(crate) fn meta_struct(meta: &Meta, payload_size: u64) -> c::BlobMeta {
 pub struct Imported {
     /// Pages, with a guard on both sides; `None` once they were given back.
     memory: Option<Guarded>,
+    /// Memory of a handle in their stead.
+    shared: Option<Arc<Seen>>,
     /// What the delegate gave for it.
     pub(super) buffer: *mut c::Buffer,
     library: Arc<Library>,
+    /// Another one releases it.
+    lent: bool,
 }
 
 // SAFETY: the contract lets the delegate's handle be used on any thread.
@@ -575,26 +578,51 @@ unsafe impl Send for Imported {}
 unsafe impl Sync for Imported {}
 
 impl Imported {
+    pub(super) fn shared(library: Arc<Library>, buffer: *mut c::Buffer, shared: Option<Arc<Seen>>) -> Imported {
+        Imported {
+            memory: None,
+            shared,
+            buffer,
+            library,
+            lent: false,
+        }
+    }
+
+    /// The same buffer, which only `owner` releases.
+    pub(super) fn borrowed(owner: &Imported, seen: Arc<Seen>) -> Imported {
+        let mut other = Imported::shared(owner.library.clone(), owner.buffer, Some(seen));
+        other.lent = true;
+        other
+    }
+
     pub(super) fn pointer(&self) -> *mut u8 {
-        self.memory.as_ref().map_or(std::ptr::null_mut(), Guarded::as_ptr)
+        match &self.shared {
+            Some(seen) => seen.as_ptr(),
+            None => self.memory.as_ref().map_or(std::ptr::null_mut(), Guarded::as_ptr),
+        }
     }
 
     /// Writes bytes, so many from the beginning.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
-        if let Some(memory) = &mut self.memory {
-            memory.fill_at(offset, bytes);
+        match (&self.shared, &mut self.memory) {
+            (Some(seen), _) => seen.write(offset, bytes),
+            (None, Some(memory)) => memory.fill_at(offset, bytes),
+            (None, None) => {}
         }
     }
 
     /// Bytes, so many from the beginning.
     pub fn read(&self, offset: usize, size: usize) -> Vec<u8> {
+        if let Some(seen) = &self.shared {
+            return seen.read(offset, size);
+        }
         let bytes = self.memory.as_ref().map_or(&[][..], Guarded::bytes);
         bytes.get(offset..offset + size).unwrap_or_default().to_vec()
     }
 
     fn end(&mut self) {
         let buffer = std::mem::replace(&mut self.buffer, std::ptr::null_mut());
-        if buffer.is_null() || STUCK.load(Ordering::SeqCst) {
+        if buffer.is_null() || self.lent || STUCK.load(Ordering::SeqCst) {
             return;
         }
         // SAFETY: the handle is of this library, and not used again.

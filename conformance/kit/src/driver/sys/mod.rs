@@ -1,5 +1,6 @@
 //! The unsafe part of the driver: memory with guards, the host's functions, calls into a library.
 
+pub(crate) mod external;
 pub(crate) mod hand;
 pub(crate) mod host;
 pub(crate) mod instance;

@@ -123,10 +123,35 @@ fn winograd_wins(g: &Geometry, range: u64) -> bool {
     inputs >= 16 && outputs >= 16 && tiles >= 16 && winograd * 4 < direct * 3 && largest <= range
 }
 
+/// How rows of an image are made of rows: multiple, offset, step and size of the kernel ([`Axis`]); `None`: not row by row.
+///
+/// # Errors
+/// The arguments and sizes do not fit.
+pub fn rows(node: &Node<'_>, e: &Encoder<'_>) -> Result<Option<[i64; 4]>, Error> {
+    let g = Geometry::of(node, &e.dims(node.value(0)?)?, &e.dims(node.value(1)?)?)?;
+    let [_, down, _] = &g.axes;
+    let is_plain = !g.transposed && g.space == 2 && down.gap == 1 && down.step > 0;
+    let numbers = [
+        i64::from(down.multiple),
+        i64::from(down.offset),
+        i64::from(down.step),
+        i64::from(down.kernel),
+    ];
+    Ok(is_plain.then_some(numbers))
+}
+
 fn encode(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let (x, w) = (node.value(0)?, node.value(1)?);
-    let (x_dims, w_dims) = (e.dims(x)?, e.dims(w)?);
-    let mut g = Geometry::of(node, &x_dims, &w_dims)?;
+    let mut g = Geometry::of(node, &e.whole_dims(x)?, &e.dims(w)?)?;
+    let parts = (e.window(x), e.window(node.output(0)?));
+    if let (Some((from, x)), Some((to, out))) = parts {
+        g.batch = x.first().copied().unwrap_or(1);
+        if let ([_, _, above, _], [_, _, height, _], [_, _, first, _], [_, _, rows, _]) = (from, x, to, out) {
+            let down = &mut g.axes[1];
+            down.offset += (first * down.multiple) as i32 - *above as i32;
+            (down.input, down.output) = (*height, *rows);
+        }
+    }
     if bytes::is_quantized(&node.view()) {
         return bytes::encode(node, e, &g);
     }

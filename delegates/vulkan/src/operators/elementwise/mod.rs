@@ -23,6 +23,8 @@ use crate::tensor::{Layout, Tensor};
 use delegraph_sdk::Error;
 use delegraph_sdk::image::{NodeView, Sizes};
 use reader::Reader;
+use std::collections::HashSet;
+use std::sync::OnceLock;
 
 /// An operator and how a node of it is described.
 pub(crate) struct Row(&'static str, fn(&Reader<'_>) -> Result<Chain, Refusal>);
@@ -101,6 +103,13 @@ pub fn describe(node: &NodeView<'_>, sizes: Option<&Sizes>) -> Result<Chain, Ref
     Ok(chain)
 }
 
+/// True for the operators of this family.
+pub fn has(op: &str) -> bool {
+    static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    let names = || TABLES.iter().flat_map(|table| table.iter().map(|row| row.0)).collect();
+    NAMES.get_or_init(names).contains(op)
+}
+
 fn accept(node: &NodeView<'_>) -> Result<(), Refusal> {
     describe(node, None).map(|_| ())
 }
@@ -131,12 +140,7 @@ pub fn encode_chain(chain: &Chain, node: &Node<'_>, e: &mut Encoder<'_>) -> Resu
         e.set(value, tensor.clone());
         return Ok(());
     }
-    // The output lies as a whole operand of its sizes does, so that nothing has to move.
-    let channels_last = tensors.iter().any(|t| t.layout == Layout::Nhwc4 && t.dims == dims);
-    let layout = match channels_last && dtype.is_float() {
-        true => Layout::Nhwc4,
-        false => Layout::RowMajor,
-    };
+    let layout = e.home(value).unwrap_or(Layout::RowMajor);
     check_divisors(chain, e)?;
     let out = e.output(node, 0, layout)?;
     chain::dispatch(e, chain, &tensors, &out)

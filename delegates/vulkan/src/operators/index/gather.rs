@@ -68,6 +68,7 @@ fn embedding(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         return Err(Error::invalid("a table has two dimensions"));
     };
     let index = Index {
+        wraps: false,
         extent: rows,
         jump: i64::from(width),
         tensor: indices,
@@ -91,6 +92,7 @@ fn index_select(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     }
     let at = node.dim(1, view.axes.len())?;
     let index = Index {
+        wraps: false,
         extent: view.axes[at].size,
         jump: view.axes[at].stride,
         tensor,
@@ -125,6 +127,7 @@ fn gather_along(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         return Err(Error::invalid("there are more indices than elements"));
     }
     let index = Index {
+        wraps: false,
         extent: view.axes[at].size,
         jump: view.axes[at].stride,
         tensor,
@@ -147,6 +150,7 @@ fn gather_along(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
 fn take(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
     let (source, tensor) = (e.input(node, 0)?, e.input(node, 1)?);
     let index = Index {
+        wraps: true,
         extent: source.count(),
         jump: 1,
         tensor,
@@ -168,6 +172,7 @@ fn take_along(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         return Err(Error::invalid("a number without dimensions has nothing along them"));
     };
     let index = Index {
+        wraps: false,
         extent: axis.size,
         jump: axis.stride,
         tensor,

@@ -1,6 +1,7 @@
 //! Elements by indices that are tensors: the engine that reads them, and what it shares with the one that writes.
 //!
-//! Indices out of range, for which PyTorch raises an error, make the run fail. Until then they are moved to the nearest that there is: nothing
+//! Negative indices count from the end in lists (`index`, `index_put`), in flattened tensors (`take`, `put`) and where PyTorch fills; elsewhere they are
+//! out of range. Indices out of range, for which PyTorch raises an error, make the run fail. Until then they are moved to the nearest that there is: nothing
 //! outside of a tensor is touched.
 
 pub mod gather;
@@ -65,12 +66,14 @@ pub struct Index {
     pub extent: u32,
     /// Elements of what is indexed from one index to the next.
     pub jump: i64,
+    /// Negative ones count from the end; else they are out of range.
+    pub wraps: bool,
 }
 
 impl Index {
-    /// Words of an element.
+    /// Words of an element, and a bit that says whether negative ones are out of range: as `include/chosen.wgsl` takes them.
     fn words(&self) -> u32 {
-        self.tensor.element() / 4
+        self.tensor.element() / 4 | u32::from(!self.wraps) << 2
     }
 }
 
@@ -244,6 +247,7 @@ pub fn combined(
             tensor: tensor.clone(),
             extent,
             jump,
+            wraps: true,
         }
     });
     let first = all.next().ok_or_else(|| Error::invalid("no index is a tensor"))?;
@@ -268,6 +272,7 @@ pub fn combined(
             tensor: out,
             extent: 0,
             jump: 1,
+            wraps: true,
         };
     }
     Ok((sum, sizes))

@@ -181,6 +181,7 @@ fn scatter(node: &Node<'_>, e: &mut Encoder<'_>, meeting: Meeting) -> Result<(),
         }
     }
     let index = Index {
+        wraps: false,
         extent: axes[at].size,
         jump: axes[at].stride,
         tensor,
@@ -219,6 +220,7 @@ fn by_index(node: &Node<'_>, e: &mut Encoder<'_>, meeting: Meeting) -> Result<()
     }
     let at = node.dim(1, sizes.len())?;
     let index = Index {
+        wraps: node.op().starts_with("aten::index_fill"),
         extent: sizes[at],
         jump: i64::from(strides(&sizes)[at]),
         tensor,
@@ -274,6 +276,7 @@ fn index_put(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         let dims = e.dims(node.value(0)?)?;
         if let (Some(extent), Some(jump)) = (dims.get(*at), strides(&dims).get(*at)) {
             let index = Index {
+                wraps: true,
                 extent: *extent,
                 jump: i64::from(*jump),
                 tensor: tensor.clone(),
@@ -357,6 +360,7 @@ fn put_flat(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         return Err(Error::invalid("there are other indices than elements"));
     }
     let index = Index {
+        wraps: true,
         extent: out.count(),
         jump: 1,
         tensor,
@@ -392,6 +396,7 @@ fn one_hot(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
         index: 1,
     }];
     let index = Index {
+        wraps: false,
         extent: classes,
         jump: 1,
         tensor,

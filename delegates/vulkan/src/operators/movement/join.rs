@@ -1,6 +1,7 @@
 //! Tensors one after another.
 
-use super::{WIDE, as_it_lies, kind, moves, units, widening};
+use super::parts::put;
+use super::{View, WIDE, as_it_lies, kind, moves, units, widening};
 use crate::caps::{Operator, Refusal};
 use crate::encoder::{Encoder, grid, read, write};
 use crate::kernels;
@@ -60,11 +61,7 @@ fn cat(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {
             all.push(value);
         }
     }
-    let last: usize = all.iter().filter(|v| e.layout(**v) == Layout::Nhwc4).count();
-    let layout = match out.len() == 4 && 2 * last >= all.len().max(1) {
-        true => Layout::Nhwc4,
-        false => Layout::RowMajor,
-    };
+    let layout = e.home(node.output(0)?).unwrap_or(Layout::RowMajor);
     if let [one] = all[..] {
         let tensor = as_it_lies(e, one)?;
         e.set(node.output(0)?, tensor);
@@ -141,8 +138,33 @@ fn in_memory(tensor: &Tensor, at: usize) -> (Vec<u32>, usize) {
     }
 }
 
+/// As [`join`], one tensor after another, each in boxes that the device binds.
+fn join_large(e: &mut Encoder<'_>, tensors: &[Tensor], at: usize, out: &Tensor) -> Result<(), Error> {
+    if out.stored() != out.count() {
+        e.clear(out)?;
+    }
+    let mut begin = 0;
+    for tensor in tensors {
+        let len = tensor.dims.get(at).copied().unwrap_or(1);
+        put(e, &View::of(tensor), &View::of(out).sliced(at, begin, len, 1))?;
+        begin += i64::from(len);
+    }
+    match out.dims.get(at).map(|size| i64::from(*size)) == Some(begin) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "{begin} elements do not make up {:?}",
+            out.dims
+        ))),
+    }
+}
+
 /// Writes tensors of one layout to `out`, one after another along a dimension.
 fn join(e: &mut Encoder<'_>, tensors: &[Tensor], at: usize, out: &Tensor) -> Result<(), Error> {
+    let range = e.facts().limits.storage_range;
+    let largest = tensors.iter().map(Tensor::bytes).max().unwrap_or(0).max(out.bytes());
+    if largest.next_multiple_of(16) > range {
+        return join_large(e, tensors, at, out);
+    }
     let (sizes, place) = in_memory(out, at);
     let inner: u32 = sizes.iter().skip(place + 1).product();
     let mut begin = 0;

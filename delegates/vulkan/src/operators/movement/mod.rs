@@ -92,6 +92,33 @@ impl View {
         Some((first, last))
     }
 
+    /// What has to be bound to reach all elements; `None`: there are none.
+    pub fn bound(&self) -> Option<Bound> {
+        let element = i64::from(self.source.element());
+        let (first, last) = self.reach()?;
+        let offset = first * element / 256 * 256;
+        Some(Bound {
+            offset: offset as u64,
+            bytes: ((last + 1) * element - offset) as u64,
+            skipped: offset / element,
+        })
+    }
+
+    /// All elements of a row-major tensor in order, in the sizes of other axes.
+    fn dense(of: &Tensor, axes: &[Axis]) -> View {
+        let sizes: Vec<u32> = axes.iter().map(|a| a.size).collect();
+        let strides = strides(&sizes).into_iter().zip(&sizes);
+        let axes = strides.map(|(stride, size)| Axis {
+            size: *size,
+            stride: i64::from(stride),
+        });
+        View {
+            source: of.clone(),
+            start: 0,
+            axes: axes.collect(),
+        }
+    }
+
     /// The number of elements.
     ///
     /// # Errors
@@ -169,6 +196,10 @@ pub fn strided(e: &mut Encoder<'_>, view: &View, out: &Tensor) -> Result<(), Err
     if count == 0 {
         return Ok(());
     }
+    let range = e.facts().limits.storage_range;
+    if out.bytes().next_multiple_of(16) > range || view.bound().is_some_and(|part| part.bytes > range) {
+        return parts::put(e, view, &View::dense(out, &view.axes));
+    }
     let (source, mut start) = bound(e, view);
     let mut axes = compact(&view.axes);
     let mut kind = kind(out.dtype);
@@ -202,19 +233,24 @@ pub fn strided(e: &mut Encoder<'_>, view: &View, out: &Tensor) -> Result<(), Err
 
 /// The source of a view as an operand, and where the view begins in it. Only what is read is bound, where all of it is too much for the device.
 fn bound(e: &Encoder<'_>, view: &View) -> (Bind, i64) {
-    let source = &view.source;
-    let element = i64::from(source.element());
-    match view.reach() {
-        Some((first, last)) if source.bytes() > e.facts().limits.storage_range => {
-            let skipped = first * element / 256 * 256;
-            let bytes = (last + 1) * element - skipped;
-            (
-                read(source).part(skipped as u64, bytes as u64),
-                view.start - skipped / element,
-            )
-        }
-        _ => (read(source), view.start),
+    match view.bound() {
+        Some(part) if view.source.bytes().next_multiple_of(16) > e.facts().limits.storage_range => (
+            read(&view.source).part(part.offset, part.bytes),
+            view.start - part.skipped,
+        ),
+        _ => (read(&view.source), view.start),
     }
+}
+
+/// The bytes of a tensor that a view needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// First byte, a multiple of 256.
+    pub offset: u64,
+    /// Bytes from there on.
+    pub bytes: u64,
+    /// Elements before the first byte.
+    pub skipped: i64,
 }
 
 /// Says that a value is what a view shows: the same memory where that is one run of it, else a new tensor.
@@ -286,6 +322,13 @@ pub fn to_layout(e: &mut Encoder<'_>, tensor: &Tensor, layout: Layout) -> Result
     let moved = e.make(tensor.dtype, &tensor.dims, layout)?;
     let (count, kind) = (moved.stored(), kind(tensor.dtype));
     if count == 0 {
+        return Ok(moved);
+    }
+    if tensor.bytes().max(moved.bytes()).next_multiple_of(16) > e.facts().limits.storage_range {
+        if layout == Layout::Nhwc4 && padded != channels {
+            e.clear(&moved)?;
+        }
+        parts::put(e, &View::of(tensor), &View::of(&moved))?;
         return Ok(moved);
     }
     let kernel = match layout {

@@ -2,9 +2,9 @@
 
 use super::rearrange::diagonal_of;
 use super::views::{position, row, slice_bounds};
-use super::{Axis, View, WIDE, kind, strided, view_of, widening};
+use super::{Axis, View, WIDE, bound, kind, strided, view_of, widening};
 use crate::caps::Operator;
-use crate::encoder::{Encoder, grid, read, write};
+use crate::encoder::{Encoder, grid};
 use crate::kernels;
 use crate::node::Node;
 use crate::tensor::{Layout, Tensor};
@@ -59,6 +59,37 @@ pub fn put(e: &mut Encoder<'_>, from: &View, to: &View) -> Result<(), Error> {
         return Ok(());
     }
     to.check()?;
+    put_boxes(e, from, to)
+}
+
+/// As [`put`], in boxes of which the device binds both sides.
+fn put_boxes(e: &mut Encoder<'_>, from: &View, to: &View) -> Result<(), Error> {
+    let range = e.facts().limits.storage_range;
+    let bytes = |view: &View| view.bound().map_or(0, |part| part.bytes.next_multiple_of(16));
+    if bytes(from).max(bytes(to)) <= range {
+        return put_once(e, from, to);
+    }
+    // The side that is too much is cut where it reaches farthest.
+    let wide = if bytes(from) > range { from } else { to };
+    let reach = |axis: &Axis| i64::from(axis.size - 1) * axis.stride.abs();
+    let axes = wide
+        .axes
+        .iter()
+        .enumerate()
+        .filter(|(_, axis)| axis.size > 1 && axis.stride != 0);
+    let Some((at, axis)) = axes.max_by_key(|(_, axis)| reach(axis)) else {
+        return Err(Error::internal("an element is more than the device binds"));
+    };
+    let half = axis.size / 2;
+    for (start, len) in [(0, half), (half, axis.size - half)] {
+        let part = |view: &View| view.clone().sliced(at, i64::from(start), len, 1);
+        put_boxes(e, &part(from), &part(to))?;
+    }
+    Ok(())
+}
+
+fn put_once(e: &mut Encoder<'_>, from: &View, to: &View) -> Result<(), Error> {
+    let ((source, start), (target, first)) = (bound(e, from), bound(e, to));
     let mut pairs: Vec<Pair> = Vec::with_capacity(from.axes.len());
     for (a, b) in from.axes.iter().zip(&to.axes).filter(|(a, _)| a.size != 1) {
         let (size, inner) = (a.size, i64::from(a.size));
@@ -84,8 +115,8 @@ pub fn put(e: &mut Encoder<'_>, from: &View, to: &View) -> Result<(), Error> {
             let whole = |n: i64| n % by == 0;
             (last.from, last.to) == (1, 1)
                 && whole(i64::from(last.size))
-                && whole(from.start)
-                && whole(to.start)
+                && whole(start)
+                && whole(first)
                 && outer.iter().all(|p| whole(p.from) && whole(p.to))
         }
         None => false,
@@ -99,16 +130,20 @@ pub fn put(e: &mut Encoder<'_>, from: &View, to: &View) -> Result<(), Error> {
         }
     }
     let count = pairs.iter().map(|p| p.size).product();
-    let (first, target) = (from.start >> by, to.start >> by);
-    let mut params = vec![count, kind, first as u32, target as u32, pairs.len() as u32];
+    let mut params = vec![
+        count,
+        kind,
+        (start >> by) as u32,
+        (first >> by) as u32,
+        pairs.len() as u32,
+    ];
     params.extend(pairs.iter().flat_map(|p| [p.size, p.from as u32, p.to as u32]));
     let kernel = match kind {
         WIDE => &kernels::PART_WIDE,
         2 | 3 => &kernels::PART_WORDS,
         _ => &kernels::PART_LANES,
     };
-    let operands = [read(&from.source), write(&to.source)];
-    e.dispatch(kernel, &operands, &params, grid(count, 64))
+    e.dispatch(kernel, &[source, target.written()], &params, grid(count, 64))
 }
 
 fn slice_scatter(node: &Node<'_>, e: &mut Encoder<'_>) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 // Writing to places that an index tensor names. An invocation takes one column: what has the same place in all other dimensions. It goes through the
 // indices in order, so that where several name one place the last is written, and sums are the same each time. Needs `chosen`, and the buffer `index`.
 // params: 0 columns, 1 two's logarithm of the bytes of an element, 2 indices of a column, 3 first element of the output, 4 of the source,
-// 5 elements of the output from one index to the next, 6 how many indices there are (0: places), 7 words of an index,
+// 5 elements of the output from one index to the next, 6 how many indices there are (0: places), 7 words of an index, and STRICT,
 // 8 stride along the column in the index tensor, 9 in the source, 10 element type, 11 operation, 12 factor (bits of f32, or of i64 with 13),
 // 14 dimensions, then for each, the outermost first: size, stride in the output, in the source, in the index tensor
 struct Column {
@@ -27,7 +27,7 @@ fn column(e: u32) -> Column {
 }
 
 fn target_of(c: Column, k: u32) -> u32 {
-    let words = params[7];
+    let words = params[7] & 3u;
     let at = (c.which + k * params[8]) * words;
-    return c.to + params[5] * chosen_of(index[at], index[at + words - 1u], words, params[6]);
+    return c.to + params[5] * chosen_of(index[at], index[at + words - 1u], params[7], params[6]);
 }

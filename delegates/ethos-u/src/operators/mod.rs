@@ -1,0 +1,20 @@
+//! Operators by family: each file has a table of [`Operator`]s and lowers them.
+
+mod elementwise;
+mod layers;
+mod movement;
+mod pool;
+mod softmax;
+mod table;
+
+use crate::caps::Operator;
+
+/// The families.
+pub const FAMILIES: &[&[Operator]] = &[
+    layers::OPERATORS,
+    elementwise::OPERATORS,
+    table::OPERATORS,
+    pool::OPERATORS,
+    movement::OPERATORS,
+    softmax::OPERATORS,
+];
