@@ -515,8 +515,9 @@ fn heads_that_share_keys_are_one() {
     let graph = p.lowered("aten::scaled_dot_product_attention", &args, out).unwrap();
     let product = the(&graph, "MatMul");
     assert_eq!(graph.tensor(product.outputs[0]).dims, [1, 2, 6, 5]);
-    assert_eq!(operand(&graph, the(&graph, "Softmax"), 0).dims, [1, 4, 3, 5]);
-    assert_eq!(graph.count("ElementWiseSelect"), 2);
+    assert_eq!(operand(&graph, the(&graph, "ReduceMax"), 0).dims, [1, 4, 3, 5]);
+    // Scores behind the mask, and rows that it hides as a whole.
+    assert!(graph.count("ElementWiseSelect") >= 2);
 }
 
 #[test]
