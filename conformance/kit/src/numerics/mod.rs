@@ -357,7 +357,9 @@ fn beyond(precision: &str, rule: &Rule, steps: &[Run<'_>]) -> Option<String> {
         return None;
     }
     if rule.policy == tolerance::Policy::Denormal {
-        return Some(format!("denormal numbers of f32 are none of `{precision}`, which the blob declares to compute in"));
+        return Some(format!(
+            "denormal numbers of f32 are none of `{precision}`, which the blob declares to compute in"
+        ));
     }
     let most = tolerance::largest(narrow);
     let number = floats(steps).find(|number| number.is_finite() && number.abs() > most)?;
