@@ -2,7 +2,7 @@
 
 use super::common::{Elements, Steps, elements, floats, give, limits, nearest_in, same};
 use super::elementwise::{between, island};
-use super::unary::{LEAST_EXPONENT, decay, native};
+use super::unary::{LEAST_EXPONENT, decay, native, near_zero};
 use crate::builder::{Builder, Layout, axis};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Param, Quantization, TensorId};
@@ -45,21 +45,18 @@ pub const OPERATORS: &[Operator] = &[
     operator!("aten::clamp_min", |n, b| limit(n, b, Some(n.scalar(1)?.float()), None)),
     operator!("aten::clamp_max", |n, b| limit(n, b, None, Some(n.scalar(1)?.float()))),
     operator!("aten::clamp.Tensor", between),
-    operator!("aten::sigmoid", |n, b| match is_half(n, b)? {
-        true => island(n, b, &[0], |b, x| gate(b, x[0])),
-        false => native(n, b, "Sigmoid"),
-    }),
-    operator!("aten::tanh", |n, b| native8(n, b, "Tanh")),
-    operator!("aten::hardswish", |n, b| native8(n, b, "HardSwish")),
+    operator!("aten::sigmoid", sigmoid),
+    operator!("aten::tanh", |n, b| native(n, b, "Tanh")),
+    operator!("aten::hardswish", |n, b| native(n, b, "HardSwish")),
     operator!("aten::gelu", gelu),
     operator!("aten::prelu", prelu),
     composed!("aten::leaky_relu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
         let slope = n.scalar(1)?.float();
         sloped(b, x, slope)
     }),
-    composed!("aten::silu", |_: &Node<'_>, b: &mut Builder<'_>, x| {
-        let below = denominator(b, x)?;
-        Ok(b.binary("ElementWiseDivide", x, below))
+    composed!("aten::silu", |n: &Node<'_>, b: &mut Builder<'_>, x| {
+        let share = gate(n, b, x)?;
+        Ok(b.binary("ElementWiseMultiply", x, share))
     }),
     composed!("aten::hardsigmoid", |_: &Node<'_>, b: &mut Builder<'_>, x| {
         let part = b.with("ElementWiseMultiply", x, 1.0 / 6.0)?;
@@ -94,9 +91,14 @@ pub const OPERATORS: &[Operator] = &[
         Ok(b.unary("ElementWiseNeg", soft))
     }),
     composed!("aten::mish", |_: &Node<'_>, b: &mut Builder<'_>, x| {
-        let soft = softplus(b, x, 1.0)?;
-        let gate = b.unary("Tanh", soft);
-        Ok(b.binary("ElementWiseMultiply", x, gate))
+        // tanh(log(1 + y)) is z / (z + 2) for z = y (y + 2), and 1 to 2^-12 where x is above 4.5.
+        let near = b.limited(x, LEAST_EXPONENT, 4.5);
+        let power = b.unary("ElementWiseExp", near);
+        let next = b.with("ElementWiseAdd", power, 2.0)?;
+        let product = b.binary("ElementWiseMultiply", power, next);
+        let below = b.with("ElementWiseAdd", product, 2.0)?;
+        let share = b.binary("ElementWiseDivide", product, below);
+        Ok(b.binary("ElementWiseMultiply", x, share))
     }),
     composed!("aten::threshold", |n: &Node<'_>, b: &mut Builder<'_>, x| {
         let (limit, value) = (n.scalar(1)?.float(), n.scalar(2)?.float());
@@ -193,7 +195,10 @@ fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     match node.str(1)? {
         // The library's is off by half a thousandth, which is much where nothing larger is beside it.
         "none" if b.image().value(node.output(0)?).rank() == 0 => Err(Refusal::shape("a single number")),
-        "none" => native8(node, b, "Gelu"),
+        "none" if elements(b, node.output(0)?)? == Elements::Fixed16 => {
+            Err(Refusal::quantization("the library is off by several steps in 16 bits"))
+        }
+        "none" => native(node, b, "Gelu"),
         "tanh" => island(node, b, &[0], |b, x| {
             // 0.5 x (1 + tanh(y)) is x sigmoid(2 y).
             let x = x[0];
@@ -202,21 +207,26 @@ fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
             let inner = b.with("ElementWiseAdd", inner, 1.0)?;
             let slope = b.with("ElementWiseMultiply", x, 2.0 * (2.0 / std::f64::consts::PI).sqrt())?;
             let argument = b.binary("ElementWiseMultiply", slope, inner);
-            let below = denominator(b, argument)?;
-            Ok(b.binary("ElementWiseDivide", x, below))
+            let share = gate(node, b, argument)?;
+            Ok(b.binary("ElementWiseMultiply", x, share))
         }),
         other => Err(Refusal::attribute(format!("gelu `{other}`"))),
     }
 }
 
-/// A node of the library that is exact to a step in 8 bits, and not in 16.
-fn native8(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), Refusal> {
-    match elements(b, node.output(0)?)? {
-        Elements::Fixed16 => Err(Refusal::quantization(
-            "the library is off by more than a step in 16 bits",
-        )),
-        _ => native(node, b, op),
+/// The library's own, where it is as exact as the result has to be.
+fn sigmoid(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
+    let out = node.output(0)?;
+    if is_half(node, b)? {
+        return island(node, b, &[0], |b, x| gate(node, b, x[0]));
     }
+    if let (Elements::Fixed16, (_, Quantization::PerTensor(pair))) = (elements(b, out)?, b.representation(out)?)
+        && pair.scale < 1.0 / 40000.0
+    {
+        // It is off by a 60000th in the mean.
+        return Err(Refusal::quantization(format!("steps of {}, which are too fine for the library", pair.scale)));
+    }
+    native(node, b, "Sigmoid")
 }
 
 /// True if the result is to be as exact as f16 is.
@@ -225,19 +235,20 @@ fn is_half(node: &Node<'_>, b: &Builder<'_>) -> Result<bool, Refusal> {
     Ok(b.image().value(out).dtype() == Some(DType::F16))
 }
 
-/// `1 + exp(-x)`, which a sigmoid is the inverse of: the library's own sigmoid is off by half a thousandth, a multiple of small results.
-fn denominator(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
-    let negative = b.unary("ElementWiseNeg", x);
-    // exp(11) is within f16; what is smaller than its inverse is 0 in good company.
-    let near = b.limited(negative, LEAST_EXPONENT, 11.0);
-    let power = b.unary("ElementWiseExp", near);
-    b.with("ElementWiseAdd", power, 1.0)
-}
-
-/// The sigmoid.
-fn gate(b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
-    let below = denominator(b, x)?;
-    b.before("ElementWiseDivide", 1.0, below)
+/// The sigmoid. The library's own is off by half a thousandth: little beside f32 that is computed in f16, a multiple of small results where
+/// these are of f16. There it is `1 / (1 + y)`, or `y / (1 + y)` below 0, for `y = exp(-|x|)`.
+fn gate(node: &Node<'_>, b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
+    if !is_half(node, b)? {
+        return Ok(b.unary("Sigmoid", x));
+    }
+    let size = b.unary("ElementWiseAbs", x);
+    let negative = b.unary("ElementWiseNeg", size);
+    let power = decay(b, negative);
+    let next = b.with("ElementWiseAdd", power, 1.0)?;
+    let above = b.before("ElementWiseDivide", 1.0, next)?;
+    let below = b.binary("ElementWiseMultiply", above, power);
+    let negative = b.truth_with("ElementWiseLess", x, 0.0)?;
+    Ok(b.choose(negative, below, above))
 }
 
 /// A slope below 0.
@@ -304,7 +315,8 @@ fn softplus(b: &mut Builder<'_>, x: TensorId, beta: f64) -> Result<TensorId, Ref
     let negative = b.unary("ElementWiseNeg", size);
     let power = decay(b, negative);
     let next = b.with("ElementWiseAdd", power, 1.0)?;
-    let rest = b.unary("ElementWiseLog", next);
+    let far = b.unary("ElementWiseLog", next);
+    let rest = near_zero(b, power, far, 0.125, -0.5, 1.0 / 3.0)?;
     let above = b.unary("Relu", x);
     let sum = b.binary("ElementWiseAdd", above, rest);
     match beta {
@@ -327,7 +339,7 @@ fn glu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let halves = [(); 2].map(|()| b.temporary(tensor.data_type, &tensor.dims, tensor.quantization.clone()));
     let params = vec![("axis", Param::U32(at)), ("split_index", Param::list(&[half]))];
     b.op("Split", params, &[read], &halves);
-    let below = denominator(b, halves[1])?;
-    let result = b.binary("ElementWiseDivide", halves[0], below);
+    let share = gate(node, b, halves[1])?;
+    let result = b.binary("ElementWiseMultiply", halves[0], share);
     give(b, result, out, layout)
 }

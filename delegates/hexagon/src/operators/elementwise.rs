@@ -45,11 +45,11 @@ pub const OPERATORS: &[Operator] = &[
     },
     Operator {
         name: "aten::div.Tensor",
-        lower: |n, b| plain(n, b, "ElementWiseDivide"),
+        lower: divide,
     },
     Operator {
         name: "aten::div.Scalar",
-        lower: |n, b| plain(n, b, "ElementWiseDivide"),
+        lower: divide,
     },
     Operator {
         name: "aten::maximum",
@@ -188,6 +188,33 @@ fn binary(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str, pair: [Operand
 
 fn plain(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<(), Refusal> {
     binary(node, b, op, [Operand::of(node, 0)?, Operand::of(node, 1)?])
+}
+
+/// The library multiplies by an inverse, which is 0 where f16 has it not in full: from here on the result is wrong.
+pub const LARGEST_DIVISOR: u32 = 8192;
+
+/// A quotient. Where the divisor is large, both are made smaller by a power of two before.
+fn divide(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
+    let pair = [Operand::of(node, 0)?, Operand::of(node, 1)?];
+    let limit = f64::from(LARGEST_DIVISOR);
+    let small = matches!(pair[1], Operand::Number(n) if n.abs() <= limit);
+    if small || computes(b, node)? != Elements::Float {
+        return binary(node, b, "ElementWiseDivide", pair);
+    }
+    let out = node.output(0)?;
+    let rank = b.image().value(out).rank();
+    let layout = layout(b, &pair, out)?;
+    let [x, y] = operands(b, Elements::Float, pair, rank, layout)?;
+    let size = b.unary("ElementWiseAbs", y);
+    let large = b.truth_with("ElementWiseGreater", size, limit)?;
+    let (part, whole) = (b.number(1.0 / 16.0, y)?, b.number(1.0, y)?);
+    let factor = b.choose(large, part, whole);
+    let (x, y) = (
+        b.binary("ElementWiseMultiply", x, factor),
+        b.binary("ElementWiseMultiply", y, factor),
+    );
+    let result = b.binary("ElementWiseDivide", x, y);
+    give(b, result, out, layout)
 }
 
 /// `x + alpha * y`

@@ -9,7 +9,7 @@ use crate::caps::{Operator, Refusal};
 use crate::graph::{Quantization, TensorId};
 use crate::node::Node;
 use delegraph_sdk::DType;
-use delegraph_sdk::image::{Quant, ValueIndex};
+use delegraph_sdk::image::{Quant, Source, ValueIndex};
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
@@ -68,11 +68,23 @@ fn quantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     if let Some(integers) = b.quantized_input(x, out)? {
         return converted(b, integers, out, Layout::RowMajor);
     }
+    if elements(b, out)? == Elements::Fixed16 && !is_dequantized(b, x) {
+        return Err(Refusal::quantization("16 bits are more than f16, which this is computed in, has"));
+    }
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
     let written = b.write(out, layout)?;
     quantized_as(b, read, written);
     Ok(())
+}
+
+/// True if a value is what integers stand for: asked about alone it is read as f16, compiled with its maker it never is.
+fn is_dequantized(b: &Builder<'_>, value: ValueIndex) -> bool {
+    let image = b.image();
+    match image.value(value).source() {
+        Source::Node(node) => image.node(node).op() == "quantized_decomposed::dequantize_per_tensor",
+        _ => false,
+    }
 }
 
 fn dequantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {

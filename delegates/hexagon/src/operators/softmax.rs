@@ -1,12 +1,14 @@
 //! Softmax and its logarithm, which the library has along the last dimension.
 
 use super::common::{Elements, Steps, elements, same};
+use super::elementwise::LARGEST_DIVISOR;
 use super::unary::decay;
 use crate::builder::{Builder, Layout};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{DataType, Param, Quantization, TensorId};
 use crate::node::Node;
 use delegraph_sdk::image::ValueIndex;
+use half::f16;
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
@@ -112,7 +114,15 @@ fn along_last(b: &mut Builder<'_>, op: &'static str, x: TensorId) -> TensorId {
 pub fn shares(b: &mut Builder<'_>, x: TensorId) -> TensorId {
     let most = along_last(b, "ReduceMax", x);
     let below = b.binary("ElementWiseSubtract", x, most);
-    let power = decay(b, below);
+    let mut power = decay(b, below);
+    let count = b.tensor(x).dims.last().copied().unwrap_or(1);
+    if count > LARGEST_DIVISOR {
+        // So that their sum is no larger, whatever they are.
+        let part = 0.5f64.powi((f64::from(count) / f64::from(LARGEST_DIVISOR)).log2().ceil() as i32);
+        let part = f16::from_f64(part).to_le_bytes().to_vec();
+        let part = b.fixed(DataType::Float16, &[1], Quantization::None, part);
+        power = b.binary("ElementWiseMultiply", power, part);
+    }
     let total = along_last(b, "ReduceSum", power);
     b.binary("ElementWiseDivide", power, total)
 }

@@ -165,6 +165,10 @@ pub fn native(node: &Node<'_>, b: &mut Builder<'_>, op: &'static str) -> Result<
     if kind != elements(b, out)? || !(kind == Elements::Float || kind.is_fixed()) {
         return Err(Refusal::dtype("not of floats or quantized numbers of one type"));
     }
+    let exact = ["Tanh", "Sigmoid", "HardSwish", "ElementWiseExp"];
+    if kind == Elements::Fixed16 && !exact.contains(&op) {
+        return Err(Refusal::quantization("the library is off by several steps in 16 bits"));
+    }
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
     let written = b.write(out, layout)?;
@@ -228,7 +232,10 @@ pub fn decay(b: &mut Builder<'_>, x: TensorId) -> TensorId {
 
 /// A function by its series `x + second x² + third x³` where `|x|` is below a limit: what is computed by a difference from 1 has lost its
 /// digits there.
-fn near_zero(
+///
+/// # Errors
+/// None for numbers of f16.
+pub fn near_zero(
     b: &mut Builder<'_>,
     x: TensorId,
     far: TensorId,
