@@ -6,7 +6,7 @@
 //! - [`System`]: the library that reads what a context binary says of itself.
 //!
 //! Handles belong to the struct that made them, which frees them when it is dropped; what is made by another keeps it alive. Calls of the library are
-//! made one at a time in the whole process ([`log::Call`]), so everything here may be used and dropped in any thread.
+//! made one at a time in the whole process (`log::Call`), so everything here may be used and dropped in any thread.
 
 mod context;
 mod device;
