@@ -94,6 +94,7 @@ pub const DEFECTS: &[Defect] = &[
     code("takes-everything", "what cannot be compiled is taken", "partition/taken-compiles", FAIL),
     code("slow-partition", "time grows with the square of the number of nodes", "partition/ten-thousand-nodes", FAIL_OR_HANG),
     code("refuses-without-reason", "a refusal gives no reason", "partition/reasons", FAIL),
+    code("mute-about-target", "a target that it does not have is refused without a word", "partition/target", FAIL),
     code("foreign-atomic-set", "a set of nodes names one that the graph has not", "partition/atomic-sets", FAIL),
     at(Place::Manifest, code("claims-absent-operator", "the manifest claims an operator that there is not", "partition/claims-exist", FAIL)),
     at(Place::Manifest, code("claims-what-it-refuses", "the manifest claims an operator that is refused", "partition/claims-taken", CLAIMED)),
@@ -144,6 +145,7 @@ pub const DEFECTS: &[Defect] = &[
     code("trusts-blob", "a bit that is turned over in a blob crashes it", "blob/flipped-bits", CRASH),
     code("accepts-foreign-blob", "another delegate's blob is judged optimal", "blob/check-foreign", FAIL),
     code("accepts-newer-blob", "a blob of a newer version of its form is judged optimal", "blob/check-newer-format", FAIL),
+    code("set-in-reverse", "graphs that are compiled together get each other's blobs", "blob/compile-set", FAIL),
     code("compile-varies", "the time is written into blobs", "blob/reproducible", FAIL),
     // Runs that end later.
     code("fence-twice", "a fence is signalled twice", "async/fence-once", FAIL),

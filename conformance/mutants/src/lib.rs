@@ -12,7 +12,7 @@ use delegraph_reference::Reference;
 use delegraph_sdk::image::{ImageView, Kind, NodeIndex};
 use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, Delegate, Device, Error, Info, Options, Partition, Reason,
-    Run, Section, Session, Status, Verdict, Weights,
+    Run, Section, Session, SetError, Status, Verdict, Weights,
 };
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -122,6 +122,9 @@ impl Compile for Mutant {
     fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let asked = count(&ASKED);
+        if is("mute-about-target") && !context.target().is_empty() {
+            return Err(Error::internal(""));
+        }
         let mut answer = self.inner.partition(graph, context)?;
         let verdicts = &mut answer.verdicts;
         match active() {
@@ -190,6 +193,23 @@ impl Compile for Mutant {
                 .as_nanos();
             let stamp = now.wrapping_add(u128::from(count(&COMPILED)));
             compiled.sections.push(section("made", stamp.to_le_bytes().to_vec()));
+        }
+        Ok(compiled)
+    }
+
+    fn compile_set(
+        &self,
+        graphs: &[(ImageView<'_>, Weights<'_>)],
+        target: &str,
+        context: &Context<'_>,
+    ) -> Result<Vec<Compiled>, SetError> {
+        let compiled = graphs.iter().enumerate().map(|(number, (graph, weights))| {
+            let compiled = self.compile(graph, weights, target, context);
+            compiled.map_err(|error| error.of_graph(number))
+        });
+        let mut compiled: Vec<Compiled> = compiled.collect::<Result<_, _>>()?;
+        if is("set-in-reverse") {
+            compiled.reverse();
         }
         Ok(compiled)
     }

@@ -23,7 +23,7 @@ pub unsafe extern "C" fn dg_delegate_entry_v0(
         }
     }
     let mut plain = std::ptr::null();
-    type Roles = (roles::Compile, roles::Run, roles::Submit, roles::State);
+    type Roles = (roles::CompileSet, roles::Run, roles::Submit, roles::State);
     // SAFETY: as above; the output is valid for the call.
     let status = unsafe { delegraph_sdk::entry::<Mutant, Roles>(host, &mut plain) };
     // SAFETY: on OK it is the SDK's table, which is constant.

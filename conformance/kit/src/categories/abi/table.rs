@@ -44,6 +44,7 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
         Feature::ASYNC,
         Feature::IMPORT,
         Feature::STATE,
+        Feature::COMPILE_SET,
     ];
     let known = known.iter().fold(0, |all, feature| all | feature.0);
     let unknown = [api.features[0] & !known, api.features[1]];
@@ -70,6 +71,11 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
             )));
         }
     }
+    if has(Feature::COMPILE_SET) && !has(Feature::COMPILE) {
+        return Err(Failure::fail(
+            "`features` of the table has DG_FEATURE_COMPILE_SET without DG_FEATURE_COMPILE",
+        ));
+    }
     Ok(())
 }
 
@@ -90,6 +96,9 @@ pub fn mandatory(trial: &mut Trial<'_>) -> Outcome {
     need!(get_info initialize shutdown device_enumerate);
     if library.has(Feature::COMPILE) {
         need!(partition compile);
+    }
+    if library.has(Feature::COMPILE_SET) {
+        need!(compile_set);
     }
     if library.has(Feature::RUN) {
         need!(blob_check session_load session_unload session_execute);
