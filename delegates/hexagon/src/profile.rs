@@ -13,7 +13,10 @@ const OPERATIONS: u32 = 1;
 /// Tells the host what an execution took, from when to when by its clock: the execution as a whole, and each operation's share of it by
 /// the cycles that the library counted.
 pub fn tell(events: &[Event], header: &Header, span: (u64, u64), context: &Context<'_>) {
-    let whole = format!("{} (emulated or real, by the host's clock)", header.graph);
+    let whole = match crate::EMULATED {
+        true => format!("{} (emulated)", header.graph),
+        false => header.graph.clone(),
+    };
     let mut all = vec![ProfileEvent {
         name: &whole,
         node: None,

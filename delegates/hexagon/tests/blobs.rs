@@ -226,6 +226,44 @@ fn a_blob_of_another_chip_or_a_newer_library_is_refused() {
     assert!(error.hint.contains("sm8650 (57)"), "{error}");
 }
 
+/// A weight of 512 x 512 numbers.
+struct Large(Vec<u8>);
+
+impl Weights for Large {
+    fn bytes(&self, id: u32) -> Option<&[u8]> {
+        (id == 0).then_some(&self.0)
+    }
+}
+
+#[test]
+fn probe_sharing() {
+    let Some(folder) = common::folder() else { return };
+    let own = available(&folder, json!({}));
+    let graph = |op: &str| {
+        let mut image = ImageBuilder::new("forward");
+        let size = image.int(512);
+        let ty = Type::tensor(Code::F32, &[size, size]);
+        let x = image.input("x", &ty);
+        let weight = image.weight(0, Code::F32, &[512, 512]);
+        let w = image.weight_value("w", &ty, weight);
+        let out = image.node("out", op, &[Arg::Value(x), Arg::Value(w)], &[("out", &ty)], "")[0];
+        image.output(out);
+        image.finish().unwrap()
+    };
+    let numbers: Vec<u8> = (0..512 * 512u32)
+        .flat_map(|i| ((i.wrapping_mul(2_654_435_761) >> 20) as f32 / 512.0 - 4.0).to_ne_bytes())
+        .collect();
+    let weights = Large(numbers);
+    for op in ["aten::mul.Tensor", "aten::mm"] {
+        let image = graph(op);
+        for count in 1..4 {
+            let asked: Vec<(&[u8], &dyn Weights)> = (0..count).map(|_| (image.as_slice(), &weights as _)).collect();
+            let blobs = own.compile_set(&asked, "sm8650").unwrap();
+            println!("{op} {count} graphs: {} bytes", header_of(&blobs[0]).size);
+        }
+    }
+}
+
 #[test]
 fn probe_reproducible() {
     let Some(folder) = common::folder() else { return };
