@@ -35,7 +35,7 @@ unsafe fn hand(
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod handles {
     use super::{Failure, MemoryDesc, Session};
-    use crate::generated::handle_type;
+    use crate::generated::handletype as handle_type;
     use delegraph::{Handle, HandleType, Origin};
     use std::os::fd::{AsRawFd, BorrowedFd};
     use std::sync::Arc;
