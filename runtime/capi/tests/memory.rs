@@ -4,7 +4,7 @@
 mod common;
 
 use common::fixture;
-use delegraph_capi::generated::{ErrorInfo, MemoryDesc, Value, handle_type, kind, status};
+use delegraph_capi::generated::{ErrorInfo, MemoryDesc, Value, handletype as handle_type, kind, status};
 use delegraph_capi::sys::*;
 use delegraph_runner::Leaf;
 use delegraph_runner::compare::compare;
@@ -59,14 +59,37 @@ fn tensors_lie_where_the_app_says() {
     let sizes: Vec<u64> = shape.iter().map(|size| *size as u64).collect();
     // SAFETY: whole structs, handles of this library, and bytes that are there.
     unsafe {
-        assert_eq!(delegraph_model_from_path(path.as_ptr(), null(), &mut model), status::OK, "{}", words());
-        assert_eq!(delegraph_session_open(model, null(), &mut session), status::OK, "{}", words());
-        assert_eq!(delegraph_memory_import(null_mut(), &desc, &mut memory), status::OK, "{}", words());
+        assert_eq!(
+            delegraph_model_from_path(path.as_ptr(), null(), &mut model),
+            status::OK,
+            "{}",
+            words()
+        );
+        assert_eq!(
+            delegraph_session_open(model, null(), &mut session),
+            status::OK,
+            "{}",
+            words()
+        );
+        assert_eq!(
+            delegraph_memory_import(null_mut(), &desc, &mut memory),
+            status::OK,
+            "{}",
+            words()
+        );
         // The descriptor is the app's.
         drop(fd);
         let size = bytes.len() as u64;
-        assert_eq!(delegraph_memory_write(memory, 4096, bytes.as_ptr().cast(), size), status::OK);
-        assert_eq!(delegraph_session_bind_output(session, 0, memory, 1 << 17, 0), status::OK, "{}", words());
+        assert_eq!(
+            delegraph_memory_write(memory, 4096, bytes.as_ptr().cast(), size),
+            status::OK
+        );
+        assert_eq!(
+            delegraph_session_bind_output(session, 0, memory, 1 << 17, 0),
+            status::OK,
+            "{}",
+            words()
+        );
         let mut value: Value = blank();
         value.kind = kind::TENSOR;
         value.dtype = dtype.pte_code() as u32;
@@ -88,7 +111,10 @@ fn tensors_lie_where_the_app_says() {
         let mut json = null();
         assert_eq!(delegraph_session_report(session, &mut json), status::OK);
         let report = CStr::from_ptr(json).to_string_lossy();
-        assert!(report.contains("\"inputs_in_place\":1") && report.contains("\"outputs_in_place\":1"), "{report}");
+        assert!(
+            report.contains("\"inputs_in_place\":1") && report.contains("\"outputs_in_place\":1"),
+            "{report}"
+        );
         let mut told: MemoryDesc = blank();
         assert_eq!(delegraph_memory_describe(memory, &mut told), status::OK, "{}", words());
         assert_eq!((told.handle_type, told.size), (handle_type::MEMFD, 1 << 18));
@@ -114,9 +140,23 @@ fn tensors_lie_where_the_app_says() {
         assert_eq!(delegraph_memory_import(session, &desc, &mut other), status::USAGE);
         desc.handle_type = 77;
         assert_eq!(delegraph_memory_import(null_mut(), &desc, &mut other), status::USAGE);
-        assert!(words().contains("there is no handle type 77") && other.is_null(), "{}", words());
-        assert_eq!(delegraph_session_bind_output(session, 0, null(), 0, 0), status::OK, "{}", words());
-        assert_eq!(delegraph_session_forget_memory(session, memory), status::OK, "{}", words());
+        assert!(
+            words().contains("there is no handle type 77") && other.is_null(),
+            "{}",
+            words()
+        );
+        assert_eq!(
+            delegraph_session_bind_output(session, 0, null(), 0, 0),
+            status::OK,
+            "{}",
+            words()
+        );
+        assert_eq!(
+            delegraph_session_forget_memory(session, memory),
+            status::OK,
+            "{}",
+            words()
+        );
         delegraph_memory_free(memory);
         delegraph_session_free(session);
         delegraph_model_free(model);
