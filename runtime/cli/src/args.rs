@@ -117,6 +117,12 @@ pub struct CompileArgs {
     /// Which backends.
     #[command(flatten)]
     pub backends: BackendArgs,
+    /// Quantize first: w8a8-static, w8a16-static or w4a16-static, with keys as SCHEME:group=32:observer=mse;embedding=4;keep=GLOB
+    #[arg(long, value_name = "SCHEME")]
+    pub quantize: Option<String>,
+    /// Samples to choose ranges by (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Vec<PathBuf>,
     /// Explain every decision
     #[arg(long)]
     pub explain: bool,
