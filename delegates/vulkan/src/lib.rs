@@ -92,6 +92,7 @@ impl Delegate for Vulkan {
             "loader",
             "cache",
             "validation",
+            "mirror",
             "replay_check",
             "keep_states_from",
         ])?;

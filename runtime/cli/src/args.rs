@@ -121,6 +121,12 @@ pub struct CompileArgs {
     /// given is one set of them, and other sizes run portably
     #[arg(long, value_name = "SIZES")]
     pub shapes: Vec<String>,
+    /// Quantize first: w8a8-static, w8a16-static or w4a16-static, with keys as SCHEME:group=32:observer=mse;embedding=4;keep=GLOB
+    #[arg(long, value_name = "SCHEME")]
+    pub quantize: Option<String>,
+    /// Samples to choose ranges by (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Vec<PathBuf>,
     /// Explain every decision
     #[arg(long)]
     pub explain: bool,

@@ -11,6 +11,7 @@ mod inputs;
 mod inspect;
 mod output;
 mod partition;
+mod quantize;
 mod reduce;
 mod run;
 mod subject;

@@ -68,7 +68,8 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
     let config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
-    let module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
+    let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
+    let quantized = crate::quantize::quantize(args, &mut module, output)?;
     let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?;
     output.progress_done();
     write_atomically(&args.output, &compiled.bytes)?;
@@ -91,6 +92,9 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
         "total": compiled.bytes.len(), "constants": purposes.constants, "states": purposes.states,
         "blobs": purposes.blobs, "ir": purposes.ir, "overlay": purposes.overlay, "program": purposes.program,
     });
+    if let Some(quantized) = &quantized {
+        object["quantize"] = serde_json::to_value(quantized)?;
+    }
     output.json(&object)?;
     for problem in report
         .backends

@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     target("pt2", model::pt2, Mutation::Pt2, 10_000),
     target("pte", program::pte, Mutation::Bytes, 12_000),
     target("ptd", program::ptd, Mutation::Bytes, 3_000),
