@@ -224,7 +224,10 @@ fn sigmoid(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         && pair.scale < 1.0 / 40000.0
     {
         // It is off by a 60000th in the mean.
-        return Err(Refusal::quantization(format!("steps of {}, which are too fine for the library", pair.scale)));
+        return Err(Refusal::quantization(format!(
+            "steps of {}, which are too fine for the library",
+            pair.scale
+        )));
     }
     native(node, b, "Sigmoid")
 }

@@ -69,7 +69,9 @@ fn quantize(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         return converted(b, integers, out, Layout::RowMajor);
     }
     if elements(b, out)? == Elements::Fixed16 && !is_dequantized(b, x) {
-        return Err(Refusal::quantization("16 bits are more than f16, which this is computed in, has"));
+        return Err(Refusal::quantization(
+            "16 bits are more than f16, which this is computed in, has",
+        ));
     }
     let layout = b.elementwise_layout(&[x], out)?;
     let read = b.read(x, layout)?;
