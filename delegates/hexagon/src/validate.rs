@@ -20,10 +20,7 @@ pub fn partition(image: &ImageView<'_>, qnn: Option<&Qnn>, integer: bool, contex
             return Verdict::Refuse(Reason::OTHER, "the caller gave up".into());
         }
         context.progress(done, total, "asking the QNN library");
-        match flow
-            .check(&node)
-            .and_then(|()| accept(image, &node, &sizes, qnn, integer))
-        {
+        match accept(image, &node, &sizes, qnn, integer).and_then(|()| flow.check(&node)) {
             Ok(()) => {
                 flow.take(&node);
                 Verdict::Take

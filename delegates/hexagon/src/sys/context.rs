@@ -269,9 +269,7 @@ fn compose(
         })?;
     }
     // SAFETY: the graph is alive, and so are its constants.
-    let finalize = table.graph_finalize()?;
-    // SAFETY: as above.
-    let code = super::quiet::finalization(|| unsafe { finalize(handle, NONE, NONE) });
+    let code = unsafe { table.graph_finalize()?(handle, NONE, NONE) };
     let words = call.words();
     if code != 0 {
         // The numbers tell nothing here: what cannot be compiled is "out of memory" too.

@@ -126,11 +126,10 @@ impl LoadedGraph {
         let execute = core.library.table.graph_execute()?;
         let (input, output) = (&self.inputs.raw, &mut self.outputs.raw);
         let profile = profile.map_or(NONE, Profile::handle);
-        let graph = self.graph;
         // SAFETY: the graph is alive through its context; the tensors' buffers are those of the arguments, of which inputs are only read.
-        let code = super::quiet::execution(|| unsafe {
+        let code = unsafe {
             execute(
-                graph,
+                self.graph,
                 input.as_ptr(),
                 input.len() as u32,
                 output.as_mut_ptr(),
@@ -138,7 +137,7 @@ impl LoadedGraph {
                 profile,
                 NONE,
             )
-        });
+        };
         let words = call.words();
         let about_memory = words.0.iter().any(|(_, line)| line.contains("VTCM"));
         let result = match code {

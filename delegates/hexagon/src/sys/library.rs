@@ -78,7 +78,7 @@ pub(super) fn open(path: &Path) -> Result<ManuallyDrop<libloading::Library>, Err
     };
     let path = std::path::absolute(path).map_err(|error| missing(error.to_string()))?;
     // SAFETY: the library is Qualcomm's, in a folder that the user names; loading it runs its initializers.
-    let library = unsafe { load(&path) };
+    let library = super::quiet::loading(|| unsafe { load(&path) });
     let library = library.map_err(|error| match std::error::Error::source(&error) {
         Some(source) => missing(source.to_string()),
         None => missing(error.to_string()),

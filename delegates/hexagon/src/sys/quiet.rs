@@ -1,27 +1,11 @@
-//! The library prints a line on the standard output when it first executes or finalizes a graph in a process, whatever its log is told. What an
-//! app writes there may be read by a program, so the line goes to the standard error instead.
+//! The library prints a line on the standard output when it is loaded. What an app writes there may be read by a program, so the line goes to the
+//! standard error instead.
 //!
 //! A worker has no standard output to begin with; this is for a delegate that runs in the app's own process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// True once a graph was executed.
-static EXECUTED: AtomicBool = AtomicBool::new(false);
-/// True once a graph was finalized.
-static FINALIZED: AtomicBool = AtomicBool::new(false);
-
-/// Makes a call of the library's that executes a graph. One call at a time: [`super::log::Call`].
-pub(super) fn execution<T>(body: impl FnOnce() -> T) -> T {
-    first(&EXECUTED, body)
-}
-
-/// Makes a call of the library's that finalizes a graph.
-pub(super) fn finalization<T>(body: impl FnOnce() -> T) -> T {
-    first(&FINALIZED, body)
-}
-
-fn first<T>(done: &AtomicBool, body: impl FnOnce() -> T) -> T {
-    match done.swap(true, Ordering::Relaxed) || goes_nowhere() {
+/// Loads a library.
+pub(super) fn loading<T>(body: impl FnOnce() -> T) -> T {
+    match goes_nowhere() {
         true => body(),
         false => aside(body),
     }
