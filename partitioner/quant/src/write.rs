@@ -4,12 +4,13 @@
 //! method too, reads that. Other values stay what they are, and quantized nodes read them by a detour over integers.
 
 use crate::annotate::{Part, Plan, activations, weight};
+use crate::evaluate::line;
 use crate::range::Affine;
 use crate::scheme::WeightBits;
 use crate::weights::{Stored, Wanted, Weights, activation, bias};
 use crate::{QuantError, Scheme};
 use delegraph_ir::{
-    Arg, ConstantId, Constants, Def, Expr, Graph, Module, Node, Op, TensorType, Type, ValueId, fill_defaults,
+    Arg, Constant, ConstantId, Constants, Def, Expr, Graph, Module, Node, Op, TensorType, Type, ValueId, fill_defaults,
 };
 use delegraph_passes::quantize::Roles;
 use delegraph_passes::remove_dead_nodes;
@@ -44,7 +45,38 @@ pub(crate) fn write(module: &mut Module, scheme: &Scheme, plan: &Plan) -> Result
         graph.nodes = nodes;
     }
     remove_dead_nodes(module);
+    drop_unread(module);
     Ok(())
+}
+
+/// Float weights that nobody reads any more are no part of the file. Ids stay: what was dropped is a constant without elements.
+fn drop_unread(module: &mut Module) {
+    fn mark(graph: &Graph, read: &mut [bool]) {
+        for value in graph.nodes.iter().flat_map(Node::inputs).chain(graph.results()) {
+            if let Def::Constant(id) = graph.value(value).def
+                && let Some(read) = read.get_mut(id.index())
+            {
+                *read = true;
+            }
+        }
+        for arg in graph.nodes.iter().flat_map(|node| &node.args) {
+            if let Arg::Graph(subgraph) = arg {
+                mark(subgraph, read);
+            }
+        }
+    }
+    let mut read = vec![false; module.constants.len()];
+    module.graphs.iter().for_each(|graph| mark(graph, &mut read));
+    for id in module.states.iter().filter_map(|state| state.initial) {
+        if let Some(read) = read.get_mut(id.index()) {
+            *read = true;
+        }
+    }
+    for (id, _) in read.into_iter().enumerate().filter(|(_, read)| !read) {
+        let constant = &mut module.constants[ConstantId::from(id)];
+        let name = std::mem::take(&mut constant.name);
+        *constant = Constant::contiguous(name, constant.dtype, line(0), Vec::new().into());
+    }
 }
 
 struct Writer<'a> {

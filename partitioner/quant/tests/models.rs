@@ -52,6 +52,15 @@ fn whatever_is_quantized_is_folded() {
         for scheme in SCHEMES {
             let (module, report) = quantized(name, scheme);
             assert!(report.quantized_nodes > 0, "{name}, {scheme}");
+            // Nothing of the float weights is left; first values of states are no weights.
+            let states: Vec<_> = module.states.iter().filter_map(|state| state.initial).collect();
+            let bytes: usize = module
+                .constants
+                .iter()
+                .filter(|(id, _)| !states.contains(id))
+                .map(|(_, c)| c.sizes.numel().unwrap() * c.dtype.size())
+                .sum();
+            assert_eq!(bytes as u64, report.quantized_bytes, "{name}, {scheme}");
             assert_eq!(folded(&module), report.quantized_nodes, "{name}, {scheme}");
             assert_eq!(
                 module.graphs[0].inputs.len(),
