@@ -8,7 +8,7 @@ use crate::builder::Builder;
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Param, Quantization, TensorId};
 use crate::node::Node;
-use delegraph_sdk::image::ValueIndex;
+use delegraph_sdk::image::{NodeIndex, Source, ValueIndex};
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
@@ -129,6 +129,26 @@ fn rounds_alike(b: &Builder<'_>, x: ValueIndex, out: ValueIndex, axes: &[Axis]) 
     }
 }
 
+/// Refuses a mean of floats between integers: where the folded one is refused, its parts are no better, for f16 holds no halves of steps.
+fn is_of_floats(node: &Node<'_>, b: &Builder<'_>, x: ValueIndex, out: ValueIndex) -> Result<(), Refusal> {
+    let image = b.image();
+    let is = |op: &str, what: &str| {
+        op.strip_prefix("quantized_decomposed::")
+            .is_some_and(|op| op.starts_with(what))
+    };
+    let from = match image.value(x).source() {
+        Source::Node(maker) => is(image.node(maker).op(), "dequantize"),
+        _ => false,
+    };
+    let mut later = (node.view().index().0 + 1..image.node_count()).map(|i| image.node(NodeIndex(i)));
+    match from && later.any(|reader| is(reader.op(), "quantize") && reader.inputs().any(|v| v == out)) {
+        false => Ok(()),
+        true => Err(Refusal::quantization(
+            "a mean of integers that is quantized again, by way of f16",
+        )),
+    }
+}
+
 /// From this denominator on, fewer than one result in forty is rounded otherwise.
 const RARE: u32 = 10;
 
@@ -196,6 +216,7 @@ fn mean<const SPACE: usize>(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), 
         return Err(Refusal::quantization("a mean over volumes is rounded twice"));
     }
     rounds_alike(b, x, out, &axes)?;
+    is_of_floats(node, b, x, out)?;
     pool::<SPACE>(b, x, out, &axes, Way::Mean { padded }, factor)
 }
 
@@ -212,6 +233,7 @@ fn adaptive<const SPACE: usize>(node: &Node<'_>, b: &mut Builder<'_>) -> Result<
         return Err(Refusal::quantization("a mean over volumes is rounded twice"));
     }
     rounds_alike(b, x, out, &axes)?;
+    is_of_floats(node, b, x, out)?;
     pool::<SPACE>(b, x, out, &axes, Way::Mean { padded: false }, 1.0)
 }
 
