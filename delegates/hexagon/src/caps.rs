@@ -80,6 +80,9 @@ const FIRST_ONLY: &[&str] = &[
 /// Most dimensions of a tensor: the library's elementwise operators end there.
 pub const MAX_RANK: usize = 5;
 
+/// Most elements of a tensor: of eight bytes each they are still counted in 31 bits.
+pub const MAX_ELEMENTS: i64 = 1 << 28;
+
 /// All operators.
 pub fn operators() -> impl Iterator<Item = &'static Operator> {
     operators::FAMILIES.iter().flat_map(|family| family.iter())
@@ -139,6 +142,14 @@ pub fn lower(node: &NodeView<'_>, sizes: &Sizes, builder: &mut Builder<'_>) -> R
         }
         if dims.contains(&0) {
             return Err(Refusal::shape(format!("`{}` has no elements", view.name())));
+        }
+        // The library counts bytes in 32 bits, and does not look.
+        let elements = dims.iter().try_fold(1i64, |all, dim| all.checked_mul(*dim));
+        if elements.is_none_or(|elements| elements > MAX_ELEMENTS) {
+            return Err(Refusal::shape(format!(
+                "`{}` has more elements than the library counts",
+                view.name()
+            )));
         }
     }
     builder.begin(node);

@@ -6,7 +6,8 @@
 
 use crate::caps::Refusal;
 use delegraph_sdk::DType;
-use delegraph_sdk::image::{ImageView, NodeView, ValueIndex};
+use delegraph_sdk::image::{ImageView, NodeView, Source, ValueIndex};
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 /// Operators that round nothing, without their namespace and overload.
@@ -155,6 +156,17 @@ pub fn is_exact(op: &str) -> bool {
     EXACT.binary_search(&base(op)).is_ok()
 }
 
+/// True for floats that integers of 16 bits stand for.
+fn is_from_16_bits(image: &ImageView<'_>, value: ValueIndex) -> bool {
+    match image.value(value).source() {
+        Source::Node(index) => {
+            let node = image.node(index);
+            base(node.op()) == "dequantize_per_tensor" && is_of_16_bits(image, node.arg(0).value())
+        }
+        _ => false,
+    }
+}
+
 /// Which values are of f16, while the nodes of an image are asked about in their order.
 #[derive(Debug, Default)]
 pub struct Flow {
@@ -162,6 +174,14 @@ pub struct Flow {
     rounded: HashSet<ValueIndex>,
     /// Made of other types, and exact in f16.
     exact: HashSet<ValueIndex>,
+    /// What some node reads; found when it is asked for.
+    read: OnceCell<HashSet<ValueIndex>>,
+}
+
+/// True for integers of 16 bits.
+fn is_of_16_bits(image: &ImageView<'_>, value: Option<ValueIndex>) -> bool {
+    let dtype = value.and_then(|value| image.value(value).dtype());
+    matches!(dtype, Some(DType::I16 | DType::U16))
 }
 
 fn is_single(image: &ImageView<'_>, value: ValueIndex) -> bool {
@@ -176,6 +196,18 @@ impl Flow {
     /// It does not.
     pub fn check(&self, node: &NodeView<'_>) -> Result<(), Refusal> {
         let image = node.image();
+        let few_bits = match base(node.op()) {
+            // On the way out of the graph it is done by the host, and exact.
+            "dequantize_per_tensor" => {
+                is_of_16_bits(&image, node.arg(0).value())
+                    && node.outputs().iter().any(|value| self.is_read(&image, value))
+            }
+            "quantize_per_tensor" => is_of_16_bits(&image, node.outputs().get(0)) && self.is_behind(node),
+            _ => node.inputs().any(|value| is_from_16_bits(&image, value)),
+        };
+        if few_bits {
+            return Err(Refusal::dtype("integers of 16 bits have more of them than f16 keeps"));
+        }
         if CENTERED.contains(&base(node.op())) {
             let x = node.arg(0).value();
             let given =
@@ -203,6 +235,11 @@ impl Flow {
                 "it rounds nothing, and f32 that nobody has computed in f16 would be rounded to it",
             )),
         }
+    }
+
+    fn is_read(&self, image: &ImageView<'_>, value: ValueIndex) -> bool {
+        let all = || image.nodes().flat_map(|node| node.inputs()).collect();
+        self.read.get_or_init(all).contains(&value)
     }
 
     /// True if a node reads what was computed in f16.

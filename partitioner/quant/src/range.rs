@@ -151,14 +151,14 @@ mod tests {
     #[test]
     fn scales_are_those_of_pytorch() {
         // torch.ao.quantization.MinMaxObserver(torch.qint8, torch.per_tensor_affine, quant_min=-128, quant_max=127)
-        // on [-1.0, 2.5] gives 0.0137254903, -55; on [0.0, 6.0] 0.0235294122, -128; on [3.0] 0.0117647061, -128.
+        // on [-1.0, 2.5] gives 0.013_725_49, -55; on [0.0, 6.0] 0.023_529_412, -128; on [3.0] 0.011_764_706, -128.
         let eight = (-128, 127);
         let made = affine((-1.0, 2.5), eight).unwrap();
-        assert_eq!((made.scale, made.zero_point), (0.0137254903, -55));
+        assert_eq!((made.scale, made.zero_point), (0.013_725_49, -55));
         let made = affine((0.0, 6.0), eight).unwrap();
-        assert_eq!((made.scale, made.zero_point), (0.0235294122, -128));
+        assert_eq!((made.scale, made.zero_point), (0.023_529_412, -128));
         let made = affine((3.0, 3.0), eight).unwrap();
-        assert_eq!((made.scale, made.zero_point), (0.0117647061, -128));
+        assert_eq!((made.scale, made.zero_point), (0.011_764_706, -128));
         // All zeros: the smallest scale there is.
         assert_eq!(affine((0.0, 0.0), eight).unwrap().scale, f32::EPSILON);
         assert_eq!(affine((-3e38, 3e38), eight), None);

@@ -419,10 +419,7 @@ mod tests {
             let block = made.block.clone().unwrap();
             assert_eq!(block, if axis == 0 { [1, 4, 3] } else { [4, 1, 3] });
             let scales = floats(&constants[made.scales]).unwrap();
-            assert_eq!(
-                constants[made.scales].sizes.as_slice(),
-                if axis == 0 { [2, 2, 1] } else { [2, 2, 1] }
-            );
+            assert_eq!(constants[made.scales].sizes.as_slice(), [2, 2, 1]);
             let integers = bytes(&constants, made.integers);
             for (i, number) in numbers.iter().enumerate() {
                 let (first, second) = (i / 3 / sizes[1] as usize, i / 3 % sizes[1] as usize);

@@ -136,7 +136,7 @@ fn lower(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         true => (*first, all),
         false => (all, *first),
     };
-    if inputs != channels || channels % g.groups != 0 || outputs % g.groups != 0 {
+    if inputs != channels || !channels.is_multiple_of(g.groups) || outputs % g.groups != 0 {
         return Err(Refusal::shape(format!(
             "{channels} channels do not fit a kernel of {weight_dims:?} in {} groups",
             g.groups

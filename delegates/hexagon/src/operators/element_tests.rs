@@ -229,7 +229,11 @@ fn quantizing_at_the_border_is_no_node() {
     let quant = per_tensor(0.25, 3, -128, 127);
     let integers = p.ty(DType::I8, &[4, 4], quant);
     let args = quantize_args(x, 0.25, 3, -128, 127, DType::I8);
-    let q = p.node("quantized_decomposed::quantize_per_tensor", &args, &[integers.clone()])[0];
+    let q = p.node(
+        "quantized_decomposed::quantize_per_tensor",
+        &args,
+        std::slice::from_ref(&integers),
+    )[0];
     let order = p.ints(&[1, 0]);
     let moved = p.node("aten::permute", &[Arg::Value(q), order], &[integers])[0];
     let floats = p.ty(DType::F32, &[4, 4], None);

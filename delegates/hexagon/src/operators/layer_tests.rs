@@ -207,7 +207,7 @@ fn a_chain_is_transposed_at_its_ends() {
     let w = p.floats(&[2, 2, 1, 1], &[1.0; 4]);
     let args = conv_args(&mut p, x, w.clone(), Arg::None, 0);
     let ty = p.ty(DType::F32, &[1, 2, 4, 4], None);
-    let first = p.node("aten::conv2d", &args, &[ty.clone()])[0];
+    let first = p.node("aten::conv2d", &args, std::slice::from_ref(&ty))[0];
     let args = conv_args(&mut p, Arg::Value(first), w, Arg::None, 0);
     let second = p.node("aten::conv2d", &args, &[ty])[0];
     let ty = p.ty(DType::F32, &[1, 2, 2, 2], None);

@@ -21,11 +21,11 @@ pub const OPERATORS: &[Operator] = &[
     row("aten::mv", plain),
     row("aten::dot", plain),
     row("aten::vdot", plain),
-    row("aten::outer", |node, b| outer(node, b)),
-    row("aten::ger", |node, b| outer(node, b)),
-    row("aten::addmm", |node, b| summed(node, b)),
-    row("aten::baddbmm", |node, b| summed(node, b)),
-    row("aten::addmv", |node, b| summed(node, b)),
+    row("aten::outer", outer),
+    row("aten::ger", outer),
+    row("aten::addmm", summed),
+    row("aten::baddbmm", summed),
+    row("aten::addmv", summed),
 ];
 
 const fn row(name: &'static str, lower: fn(&Node<'_>, &mut Builder<'_>) -> Result<(), Refusal>) -> Operator {

@@ -155,7 +155,7 @@ fn groups(
         Some(i) => u32::try_from(node.int(i)?).unwrap_or(0),
         None => channels,
     };
-    if groups == 0 || channels % groups != 0 {
+    if groups == 0 || !channels.is_multiple_of(groups) {
         return Err(Refusal::attribute(format!(
             "{channels} channels do not make {groups} groups"
         )));

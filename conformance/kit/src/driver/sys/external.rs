@@ -200,11 +200,13 @@ impl Instance {
     /// It refuses.
     pub fn handle_types(&self, device: u32) -> Result<[u64; 2], Refused> {
         let (mut import, mut export) = (0, 0);
-        // SAFETY: both words are valid for the call.
         self.library
-            .call("buffer_handle_types", &Script::default(), |api, call| unsafe {
-                api.buffer_handle_types
-                    .map(|f| f(self.handle, call, device, &mut import, &mut export))
+            .call("buffer_handle_types", &Script::default(), |api, call| {
+                // SAFETY: the table has the function, and both outputs are valid for the call.
+                unsafe {
+                    api.buffer_handle_types
+                        .map(|f| f(self.handle, call, device, &mut import, &mut export))
+                }
             })?;
         Ok([import, export])
     }
