@@ -8,6 +8,7 @@ use crate::builder::Builder;
 use crate::caps::{Operator, Refusal};
 use crate::graph::{DataType, Quantization};
 use crate::node::Node;
+use delegraph_sdk::DType;
 
 /// The operators of this family.
 pub const OPERATORS: &[Operator] = &[
@@ -62,6 +63,9 @@ fn cast(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         (Elements::Bool | Elements::Small, Elements::Float) => {
             let float = as_float(b, read, have)?;
             same(b, float, out, layout)
+        }
+        (Elements::Small, Elements::Int | Elements::Index) if from == Some(DType::I16) || from == Some(DType::U16) => {
+            Err(Refusal::dtype("from integers of 16 bits to integers of 32"))
         }
         (Elements::Small, Elements::Int | Elements::Index) => {
             // The library casts the integers as they lie, which begin at the zero point.

@@ -30,7 +30,7 @@ impl WeightBytes for Bytes {
 fn library() -> Option<&'static Qnn> {
     static CELL: OnceLock<Option<Qnn>> = OnceLock::new();
     let open = || {
-        let folder = std::env::var_os("DELEGRAPH_QNN_DIR")?;
+        let folder = delegraph_sdk::environment::variable("DELEGRAPH_QNN_DIR")?;
         let library = Library::open(Path::new(&folder), "libQnnHtp.so").unwrap();
         Some(Qnn::open(library, 57, Arc::new(|_, _: &str| {})).unwrap())
     };

@@ -165,6 +165,9 @@ fn places(
     if kind == Elements::Bool {
         return Err(Refusal::dtype("booleans"));
     }
+    if op == "Argmin" && matches!(kind, Elements::Int | Elements::Index) {
+        return Err(Refusal::dtype("the place of the smallest of integers of 32 bits"));
+    }
     let rank = b.image().value(x).rank();
     let (layout, result) = match dim {
         Some(dim) => layouts(b, x, &[dim], keep),
@@ -246,6 +249,8 @@ fn spread(node: &Node<'_>, b: &mut Builder<'_>, root: bool, correction: bool) ->
         true => b.unary("ElementWiseSquareRoot", variance),
         false => variance,
     };
+    let dims = b.arranged_dims(out, result)?;
+    let answer = b.reshaped(answer, &dims)?;
     give(b, answer, out, result)
 }
 

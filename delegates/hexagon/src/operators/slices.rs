@@ -455,6 +455,9 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
         if start >= end {
             return Err(Refusal::shape("a border that takes all away"));
         }
+        if kind == Elements::Bool && (start, end) != (0, size) {
+            return Err(Refusal::dtype("booleans that a border takes away"));
+        }
         read = part(b, read, at, start, end);
         amounts[at as usize] = pair.map(|size| size.max(0) as u32);
     }
