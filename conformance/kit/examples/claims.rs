@@ -20,6 +20,8 @@ pub struct Claimant {
     pub manifest: &'static str,
     /// Operators of which it takes more than a claim can say.
     pub left: &'static [&'static str],
+    /// Whether claims can say all that it takes of the others. Else it claims what it takes in every form, and takes more.
+    pub whole: bool,
     /// Whether it takes a node.
     pub accept: fn(&NodeView<'_>) -> Result<(), String>,
 }
@@ -29,6 +31,7 @@ pub const CLAIMANTS: &[Claimant] = &[
     Claimant {
         manifest: "delegates/reference/reference.delegate.toml",
         left: &[],
+        whole: true,
         accept: |node| match delegraph_reference::caps::accept(node) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.text),
@@ -37,15 +40,18 @@ pub const CLAIMANTS: &[Claimant] = &[
     Claimant {
         manifest: "delegates/vulkan/vulkan.delegate.toml",
         left: &["aten::linear"],
+        whole: true,
         accept: |node| match delegraph_vulkan::caps::accept(node) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.text),
         },
     },
-    // Without Qualcomm's library: it may refuse more, and the kit's case `partition/claims-taken` asks it.
+    // Without Qualcomm's library: it may refuse more, and the kit's case `partition/claims-taken` asks it. It takes fixed sizes alone, and
+    // exact nodes on floats only behind one that computes: no claim can say either.
     Claimant {
         manifest: "delegates/hexagon/hexagon.delegate.toml",
         left: &[],
+        whole: false,
         accept: |node| {
             let image = node.image();
             let asked = delegraph_hexagon::validate::first(&image, node, &Sizes::new(&image));

@@ -28,7 +28,11 @@ fn the_manifests_are_what_would_be_written_today() {
         );
         let is_known = |line: &String| claimant.left.iter().any(|op| line.starts_with(&format!("`{op}`")));
         let left: Vec<&String> = proposal.left.iter().filter(|line| !is_known(line)).collect();
-        assert_eq!(left, [""; 0], "{}: taken, and not claimed", claimant.manifest);
+        assert!(
+            !claimant.whole || left.is_empty(),
+            "{}: taken, and not claimed: {left:?}",
+            claimant.manifest
+        );
     }
 }
 
@@ -59,7 +63,7 @@ fn whatever_is_claimed_is_taken_and_every_operator_that_was_asked_about_is_claim
             .collect();
         let without: Vec<&&str> = taken.difference(&claimed).collect();
         assert!(
-            without.is_empty(),
+            !claimant.whole || without.is_empty(),
             "{}: taken and not claimed: {without:?}",
             claimant.manifest
         );
@@ -71,7 +75,11 @@ fn whatever_is_claimed_is_taken_and_every_operator_that_was_asked_about_is_claim
         );
         let total = table(&asked).total();
         assert!(total.asked > 15_000, "{total:?}");
-        assert!(total.claimed * 10 > total.taken * 9, "{}: {total:?}", claimant.manifest);
+        assert!(
+            !claimant.whole || total.claimed * 10 > total.taken * 9,
+            "{}: {total:?}",
+            claimant.manifest
+        );
     }
 }
 
