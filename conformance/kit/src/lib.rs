@@ -23,6 +23,7 @@ pub mod support;
 mod usage;
 pub mod workload;
 
+pub use categories::blob::digests_of;
 use sha2::Digest;
 
 /// SHA-256 of bytes.

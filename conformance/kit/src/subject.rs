@@ -15,7 +15,12 @@ pub struct Subject {
     pub device: Option<u32>,
     /// Options of the delegate, as the configuration would give them.
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// Runs [`crate::digests_of`] over the same subject in another process; `None`: the user of this crate has no such program.
+    pub elsewhere: Option<Elsewhere>,
 }
+
+/// See [`Subject::elsewhere`].
+pub type Elsewhere = fn(&Subject) -> Result<String, String>;
 
 /// A subject as a child process is told of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,7 +56,17 @@ impl Subject {
             manifest,
             device: request.device,
             options: request.options.clone(),
+            elsewhere: None,
         })
+    }
+
+    /// What [`Subject::open`] makes the same subject of.
+    pub fn request(&self) -> SubjectRequest {
+        SubjectRequest {
+            file: self.manifest.as_ref().map_or(&self.library, |(path, _)| path).clone(),
+            device: self.device,
+            options: self.options.clone(),
+        }
     }
 
     /// Backend id, as the manifest has it; without a manifest, the file's name.

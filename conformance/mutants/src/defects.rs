@@ -147,6 +147,7 @@ pub const DEFECTS: &[Defect] = &[
     code("accepts-foreign-blob", "another delegate's blob is judged optimal", "blob/check-foreign", FAIL),
     code("accepts-newer-blob", "a blob of a newer version of its form is judged optimal", "blob/check-newer-format", FAIL),
     code("set-in-reverse", "graphs that are compiled together get each other's blobs", "blob/compile-set", FAIL),
+    code("compile-counts", "how often the process has compiled is written into blobs", "blob/reproducible-again", WARNING),
     code("compile-varies", "the time is written into blobs", "blob/reproducible", FAIL),
     // Runs that end later.
     code("fence-twice", "a fence is signalled twice", "async/fence-once", FAIL),

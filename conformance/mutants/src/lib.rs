@@ -186,14 +186,17 @@ impl Compile for Mutant {
             compiled.kept_states = kept;
             compiled.sections.push(section);
         }
-        if is("compile-varies") {
+        if is("compile-counts") {
             static COMPILED: AtomicU64 = AtomicU64::new(0);
+            let number = count(&COMPILED).to_le_bytes().to_vec();
+            compiled.sections.push(section("number", number));
+        }
+        if is("compile-varies") {
             let now = std::time::SystemTime::UNIX_EPOCH
                 .elapsed()
                 .unwrap_or_default()
                 .as_nanos();
-            let stamp = now.wrapping_add(u128::from(count(&COMPILED)));
-            compiled.sections.push(section("made", stamp.to_le_bytes().to_vec()));
+            compiled.sections.push(section("made", now.to_le_bytes().to_vec()));
         }
         Ok(compiled)
     }

@@ -33,6 +33,8 @@ pub const ABI_MAJOR: u16 = 0;
 pub const ABI_MINOR: u16 = 2;
 /// Names, types and order of every struct, as one number.
 pub const LAYOUT_HASH: u64 = 0x2b218b2ef1ef242e;
+/// [`LAYOUT_HASH`] of each minor version, from 0.
+pub const LAYOUT_HASHES: [u64; 3] = [0xfdfcfa4b7a7c602e, 0x7e985f990f0958e9, 0x2b218b2ef1ef242e];
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].

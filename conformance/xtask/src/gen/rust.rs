@@ -33,6 +33,16 @@ pub fn mirror(d: &Description) -> Result<String> {
         "u64",
         &hash,
     );
+    let hashes: Vec<String> = (0..=d.minor)
+        .map(|minor| Ok(format!("0x{:016x}", d.at(minor).layout_hash()?)))
+        .collect::<Result<_>>()?;
+    constant(
+        &mut out,
+        "[`LAYOUT_HASH`] of each minor version, from 0.",
+        "LAYOUT_HASHES",
+        &format!("[u64; {}]", hashes.len()),
+        &format!("[{}]", hashes.join(", ")),
+    );
     let opset = format!("\"{}\"", d.opset);
     constant(
         &mut out,

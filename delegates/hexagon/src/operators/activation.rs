@@ -217,7 +217,7 @@ fn gelu(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
 /// The library's own, where it is as exact as the result has to be.
 fn sigmoid(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let out = node.output(0)?;
-    if is_half(node, b)? {
+    if elements(b, out)? == Elements::Float {
         return island(node, b, &[0], |b, x| gate(node, b, x[0]));
     }
     if let (Elements::Fixed16, (_, Quantization::PerTensor(pair))) = (elements(b, out)?, b.representation(out)?)
@@ -232,16 +232,10 @@ fn sigmoid(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     native(node, b, "Sigmoid")
 }
 
-/// True if the result is to be as exact as f16 is.
-fn is_half(node: &Node<'_>, b: &Builder<'_>) -> Result<bool, Refusal> {
-    let out = node.output(0)?;
-    Ok(b.image().value(out).dtype() == Some(DType::F16))
-}
-
-/// The sigmoid. The library's own is off by half a thousandth: little beside f32 that is computed in f16, a multiple of small results where
-/// these are of f16. There it is `1 / (1 + y)`, or `y / (1 + y)` below 0, for `y = exp(-|x|)`.
+/// The sigmoid. The library's own is off by half a thousandth in f16: a multiple of small results, and too much where a network ends in it or
+/// feeds it back. For a result of floats it is `1 / (1 + y)`, or `y / (1 + y)` below 0, for `y = exp(-|x|)`.
 fn gate(node: &Node<'_>, b: &mut Builder<'_>, x: TensorId) -> Result<TensorId, Refusal> {
-    if !is_half(node, b)? {
+    if elements(b, node.output(0)?)? != Elements::Float {
         return Ok(b.unary("Sigmoid", x));
     }
     let size = b.unary("ElementWiseAbs", x);

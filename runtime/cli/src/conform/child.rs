@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What it gets on standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Request {
     pub support: bool,
     /// Write the claims that fit the answers to all questions into this file, and do nothing else.
     pub propose: Option<PathBuf>,
+    /// Write what [`delegraph_kit::digests_of`] gives into this file, and do nothing else.
+    pub digests: Option<PathBuf>,
     /// Ids.
     pub cases: Vec<String>,
     /// Where files go that explain a failure: a folder a case.
@@ -42,7 +45,15 @@ pub fn run() -> anyhow::Result<u8> {
     let request: Request = serde_json::from_str(&text)?;
     end_with_parent(request.parent);
     let mut records = own_output()?;
-    let subject = Subject::open(&request.subject);
+    let mut subject = Subject::open(&request.subject);
+    if let (Some(file), Ok(subject)) = (&request.digests, &subject) {
+        let text = delegraph_kit::digests_of(subject).map_err(anyhow::Error::msg)?;
+        crate::output::write_atomically(file, text.as_bytes())?;
+        return Ok(0);
+    }
+    if let Ok(subject) = &mut subject {
+        subject.elsewhere = Some(digests_elsewhere);
+    }
     let mut process = subject.as_ref().map(|subject| Process::new(subject, request.seed));
     let mut asker = subject.as_ref().ok().map(Asker::new);
     if let (Some(file), Some(asker)) = (&request.propose, &mut asker) {
@@ -68,6 +79,43 @@ pub fn run() -> anyhow::Result<u8> {
         records.flush()?;
     }
     Ok(0)
+}
+
+/// What a child of this one makes of the kit's graphs.
+fn digests_elsewhere(subject: &Subject) -> Result<String, String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("no folder for temporary files: {error}"))?;
+    let file = folder.path().join("digests");
+    let request = Request {
+        subject: subject.request(),
+        seed: 0,
+        support: false,
+        propose: None,
+        digests: Some(file.clone()),
+        cases: Vec::new(),
+        bundles: None,
+        mark: String::new(),
+        parent: std::process::id(),
+    };
+    let text = serde_json::to_string(&request).map_err(|error| error.to_string())?;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let started = Command::new(program)
+        .args(["conform", "kit"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = started.map_err(|error| format!("it does not start: {error}"))?;
+    // Dropped behind this: the child reads to the end.
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+    }
+    let ended = child.wait_with_output().map_err(|error| error.to_string())?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let last = said.lines().last().unwrap_or("it says nothing");
+        return Err(format!("{}: {last}", ended.status));
+    }
+    std::fs::read_to_string(&file).map_err(|error| format!("it wrote no digests: {error}"))
 }
 
 /// Writes `[[op]]` tables to paste into a manifest, and as comments what no claim can tell.

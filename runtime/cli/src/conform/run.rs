@@ -329,6 +329,7 @@ impl Bench<'_> {
                 seed: self.args.seed,
                 support: self.args.mode == ModeArg::Support,
                 propose: None,
+                digests: None,
                 cases: positions.iter().map(|&position| items[position].id.clone()).collect(),
                 bundles: self.bundles.as_ref().and_then(|path| std::path::absolute(path).ok()),
                 mark: mark.clone(),

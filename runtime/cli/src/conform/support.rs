@@ -108,6 +108,7 @@ fn propose(request: &SubjectRequest, file: &Path) -> anyhow::Result<Option<Strin
         seed: 0,
         support: true,
         propose: Some(std::path::absolute(file)?),
+        digests: None,
         cases: Vec::new(),
         bundles: None,
         mark: String::new(),

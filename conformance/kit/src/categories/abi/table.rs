@@ -5,9 +5,6 @@ use crate::categories::basis::{listed, open, start, warn};
 use crate::driver::Library;
 use delegraph_abi::c::{self, Feature};
 
-/// Layout hashes of the minors that there are, from 0.
-const LAYOUTS: [u64; 2] = [0xfdfc_fa4b_7a7c_602e, c::LAYOUT_HASH];
-
 pub fn entry_again(trial: &mut Trial<'_>) -> Outcome {
     let first = open(trial)?;
     let again = open(trial)?;
@@ -167,7 +164,7 @@ pub fn info(trial: &mut Trial<'_>) -> Outcome {
             info.abi_min_minor, info.abi_minor
         )));
     }
-    if let Some(right) = LAYOUTS.get(info.abi_minor as usize)
+    if let Some(right) = c::LAYOUT_HASHES.get(info.abi_minor as usize)
         && ![0, *right].contains(&info.layout_hash)
     {
         return Err(Failure::fail(format!(

@@ -10,13 +10,19 @@ mod damage;
 mod set;
 
 use crate::case::{Case, case};
+pub use compiled::digests_of;
 
 /// The cases.
 pub const CASES: &[Case] = &[
     case(
         "blob/reproducible",
-        "Compiling a graph twice gives the same bytes, in one instance and in two: caches, hashes and signatures count on it (guide.md).",
+        "Compiling a graph in two processes gives the same bytes: hashes and signatures of models count on it (guide.md).",
         compiled::reproducible,
+    ),
+    case(
+        "blob/reproducible-again",
+        "Compiling a graph again in the same process gives the same bytes, in one instance and in two (a warning).",
+        compiled::reproducible_again,
     ),
     case(
         "blob/shape-of-it",
