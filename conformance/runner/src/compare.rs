@@ -137,6 +137,108 @@ fn compare_parts(got: &[f64], want: &[f64], parts: usize, tolerance: Tolerance) 
     }
 }
 
+/// Largest distance of most elements under [`Lower::Steps`], in steps.
+pub const FAR: f64 = 4.0;
+
+/// The tolerance of a result that something computed in a lower precision has a part in, as a delegate's blob declares it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lower {
+    /// This share of the largest finite value that is wanted.
+    Range(f64),
+    /// See [`steps`].
+    Steps,
+}
+
+impl Lower {
+    /// That of a precision by its name (`f16`, `bf16`, `int8`). `None`: it is none that grants anything.
+    pub fn of(precision: &str) -> Option<Lower> {
+        match precision {
+            "f16" => Some(Lower::Range(2e-3)),
+            "bf16" => Some(Lower::Range(1.6e-2)),
+            _ if precision.starts_with("int") => Some(Lower::Steps),
+            _ => None,
+        }
+    }
+
+    /// The more generous of two.
+    pub fn or(self, other: Lower) -> Lower {
+        match (self, other) {
+            (Lower::Range(a), Lower::Range(b)) => Lower::Range(a.max(b)),
+            _ => Lower::Steps,
+        }
+    }
+
+    /// Compares a result with what was recorded. What is no tensor of floats is granted nothing.
+    ///
+    /// # Errors
+    /// A sentence naming dtype, shape or how far it is.
+    pub fn compare(self, got: &Leaf, want: &Leaf) -> Result<Difference, String> {
+        let exact = Tolerance { rtol: 0.0, atol: 0.0 };
+        let Leaf::Tensor { dtype, bytes: wanted, .. } = want else {
+            return compare(got, want, exact);
+        };
+        let Leaf::Tensor { bytes, .. } = got else {
+            return compare(got, want, exact);
+        };
+        if !dtype.is_float() {
+            return compare(got, want, exact);
+        }
+        let (found, wanted) = (to_f64(*dtype, bytes), to_f64(*dtype, wanted));
+        let finite = wanted.iter().filter(|value| value.is_finite());
+        let range = finite.fold(0.0, |most: f64, value| most.max(value.abs()));
+        let atol = match self {
+            Lower::Range(share) => share * range,
+            // How far is judged below; a NaN or an infinity on one side alone is found here.
+            Lower::Steps => f64::MAX,
+        };
+        let difference = compare(got, want, Tolerance { rtol: 0.0, atol })?;
+        if self == Lower::Steps {
+            steps(true, &found, &wanted)?;
+        }
+        Ok(difference)
+    }
+}
+
+impl std::fmt::Display for Lower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lower::Range(share) => write!(f, "{share:e} of the range"),
+            Lower::Steps => write!(f, "mean < 1 step, 99th percentile <= {FAR} steps"),
+        }
+    }
+}
+
+/// Compares in steps of what is wanted, which are 1 for integers and a 255th of the range for floats: under 1 in the mean, and at most 4 for 99 of
+/// 100 elements.
+///
+/// # Errors
+/// How far it is.
+pub fn steps(float: bool, got: &[f64], want: &[f64]) -> Result<(), String> {
+    let finite = || want.iter().filter(|v| v.is_finite());
+    let high = finite().fold(f64::NEG_INFINITY, |most: f64, v| most.max(*v));
+    let low = finite().fold(f64::INFINITY, |least: f64, v| least.min(*v));
+    let step = match float {
+        true if high > low => (high - low) / 255.0,
+        true => f64::MIN_POSITIVE.max(high.abs() / 255.0),
+        false => 1.0,
+    };
+    let error = |(g, w): (&f64, &f64)| match (g - w).abs() {
+        _ if g == w || (g.is_nan() && w.is_nan()) => 0.0,
+        error if error.is_finite() => error / step,
+        _ => f64::INFINITY,
+    };
+    let errors: Vec<f64> = got.iter().zip(want).map(error).collect();
+    let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+    let far = errors.iter().filter(|error| **error > FAR).count();
+    match mean < 1.0 && far * 100 <= errors.len() {
+        true => Ok(()),
+        false => Err(format!(
+            "{mean:.2} steps of {step:.3e} in the mean, {far} of {} elements more than {FAR}",
+            errors.len()
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +305,26 @@ mod tests {
         assert!(compare(&int(3), &int(3), loose).is_ok());
         assert!(compare(&int(3), &int(4), loose).is_err());
         assert!(compare(&int((1 << 53) + 1), &int(1 << 53), loose).is_err());
+    }
+
+    #[test]
+    fn a_declared_precision_grants_what_its_name_says() {
+        let floats = |values: &[f32]| Leaf::Tensor {
+            dtype: DType::F32,
+            shape: vec![values.len() as i64],
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        let want = floats(&[0.0, 1.0, -2.0]);
+        let by = |precision: &str, values: &[f32]| Lower::of(precision).map(|lower| lower.compare(&floats(values), &want).is_ok());
+        assert_eq!(by("f16", &[0.0039, 1.0, -2.0]), Some(true));
+        assert_eq!(by("f16", &[0.0041, 1.0, -2.0]), Some(false));
+        // A step is 3 / 255; two elements of three may be one off, and none five.
+        assert_eq!(by("int8", &[0.0118, 1.0118, -2.0]), Some(true));
+        assert_eq!(by("int8", &[0.06, 1.0, -2.0]), Some(false));
+        assert_eq!(by("int8", &[f32::NAN, 1.0, -2.0]), Some(false));
+        assert_eq!(by("int8", &[0.0, f32::INFINITY, -2.0]), Some(false));
+        assert_eq!(by("int8", &[0.0, 1.0]), Some(false));
+        assert_eq!(by("f32", &[0.0, 1.0, -2.0]), None);
+        assert_eq!(Lower::Range(2e-3).or(Lower::Steps), Lower::Steps);
     }
 }

@@ -1,6 +1,6 @@
 //! The cases of a folder of recorded models, and how one is judged.
 
-use crate::compare::{Difference, compare};
+use crate::compare::{Difference, Lower, Tolerance, compare};
 use crate::fixture::{Case, Fixture, FixtureError};
 use crate::leaf::Leaf;
 use crate::record::{CaseRecord, Verdict};
@@ -92,6 +92,28 @@ pub trait Instance {
 
     /// Counts so far.
     fn counters(&self) -> Counters;
+
+    /// What is granted because something in it computes in a lower precision and says so; `None`: nothing does.
+    fn lower(&self) -> Option<Lower> {
+        None
+    }
+}
+
+/// By which results are judged.
+#[derive(Clone, Copy)]
+struct Allowed {
+    tolerance: Tolerance,
+    lower: Option<Lower>,
+}
+
+impl Allowed {
+    fn compare(&self, got: &Leaf, want: &Leaf) -> Result<Difference, String> {
+        let plain = compare(got, want, self.tolerance);
+        match (plain, self.lower) {
+            (Err(_), Some(lower)) => lower.compare(got, want),
+            (plain, _) => plain,
+        }
+    }
 }
 
 /// A case by its fixture folder and name.
@@ -195,10 +217,17 @@ fn judge(
             return record;
         }
     };
+    let allowed = Allowed {
+        tolerance: fixture.tolerance,
+        lower: instance.lower(),
+    };
+    if let Some(lower) = allowed.lower {
+        record.tolerance += &format!("; or, by the precision that a delegate declares: {lower}");
+    }
     let mut worst = Difference::default();
     let mut problem = None;
     for (i, step) in steps.steps.iter().enumerate() {
-        match check_step(&mut *instance, fixture, step) {
+        match check_step(&mut *instance, allowed, step) {
             Ok(difference) => worst = worst.join(difference),
             Err(reason) => {
                 problem = Some(format!("step {i}: {reason}"));
@@ -221,7 +250,7 @@ fn judge(
                     break;
                 }
             };
-            match compare(&got, want, fixture.tolerance) {
+            match allowed.compare(&got, want) {
                 Ok(difference) => worst = worst.join(difference),
                 Err(reason) => {
                     problem = Some(format!("buffer `{name}`: {reason}"));
@@ -247,7 +276,7 @@ fn judge(
 
 fn check_step(
     instance: &mut dyn Instance,
-    fixture: &Fixture,
+    allowed: Allowed,
     step: &crate::fixture::Step,
 ) -> Result<Difference, String> {
     let result = instance.run(&step.inputs)?;
@@ -263,13 +292,13 @@ fn check_step(
     }
     let mut worst = Difference::default();
     for (k, (got, want)) in outputs.iter().zip(&step.outputs).enumerate() {
-        worst = worst.join(compare(got, want, fixture.tolerance).map_err(|reason| format!("output {k}: {reason}"))?);
+        worst = worst.join(allowed.compare(got, want).map_err(|reason| format!("output {k}: {reason}"))?);
     }
     for (k, returned) in returned_inputs.iter().enumerate() {
         let known = step
             .inputs_after
             .iter()
-            .any(|after| compare(returned, after, fixture.tolerance).is_ok());
+            .any(|after| allowed.compare(returned, after).is_ok());
         if !known {
             return Err(format!("output {k} is none of the changed inputs"));
         }
@@ -278,7 +307,7 @@ fn check_step(
         // Numbers and texts are passed by value: only a tensor can be changed by the call.
         let tensors = |(_, (_, want)): &(usize, (&Leaf, &Leaf))| matches!(want, Leaf::Tensor { .. });
         for (k, (got, want)) in after.iter().zip(&step.inputs_after).enumerate().filter(tensors) {
-            let difference = compare(got, want, fixture.tolerance);
+            let difference = allowed.compare(got, want);
             worst = worst.join(difference.map_err(|reason| format!("input {k} after the call: {reason}"))?);
         }
     }

@@ -6,6 +6,7 @@ use crate::output::{Output, duration, write_atomically};
 use delegraph::{LoadOptions, Session, Source};
 use delegraph_runner::Leaf;
 use delegraph_runner::compare::{Tolerance, compare};
+use delegraph_runner::compare::Lower;
 use delegraph_runner::fixture::Tensors;
 use delegraph_runner::models::{self, Source as From, Subject};
 use delegraph_runner::{CaseRecord, Instance, Report, StepResult, Verdict};
@@ -239,6 +240,10 @@ impl Instance for Logged {
 
     fn counters(&self) -> models::Counters {
         self.inner.counters()
+    }
+
+    fn lower(&self) -> Option<Lower> {
+        self.inner.lower()
     }
 }
 

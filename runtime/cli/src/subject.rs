@@ -4,6 +4,7 @@ use crate::inputs::{leaf, value};
 use delegraph::{LoadOptions, Session, Source as File};
 use delegraph_config::Config;
 use delegraph_host::Host;
+use delegraph_runner::compare::Lower;
 use delegraph_runner::models::{Counters, Source};
 use delegraph_runner::{Instance, Leaf, StepResult, Subject};
 use std::path::Path;
@@ -96,5 +97,12 @@ impl Instance for LoadedModel {
             compile_ms: self.compile_ms,
             load_ms: self.load_ms,
         }
+    }
+
+    fn lower(&self) -> Option<Lower> {
+        let report = self.session.report();
+        let bound = report.regions.iter().filter(|region| region.backend.is_some());
+        let granted = bound.filter_map(|region| Lower::of(&region.precision));
+        granted.reduce(Lower::or)
     }
 }

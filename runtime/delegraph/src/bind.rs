@@ -145,6 +145,7 @@ impl Binder<'_> {
                 portable_runs: 0,
                 self_check: None,
                 isolation: None,
+                precision: String::new(),
                 kept_states: Vec::new(),
                 kept_state_bytes: 0,
                 copied_tensors: 0,
@@ -170,6 +171,7 @@ impl Binder<'_> {
                         let call = SessionCall::new(lanes, region.inputs.len(), self.watch.clone());
                         counts[i] = Some(call.counts());
                         state.backend = Some(backend.clone());
+                        state.precision = self.check.declared(region.start);
                         if let Ok(delegate) = self.host.delegate(&backend) {
                             state.isolation = Some(delegate.isolation());
                             if !delegates.iter().any(|(known, _)| Arc::ptr_eq(known, &delegate)) {

@@ -29,6 +29,9 @@ pub struct RegionState {
     /// Where the delegate's libraries are: `in process`, `worker`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
+    /// The lower precision that the bound blob declares, such as `f16`; empty: that of the graph.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub precision: String,
     /// Buffers that the delegate keeps on its side between runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept_states: Vec<String>,

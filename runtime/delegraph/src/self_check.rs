@@ -19,6 +19,12 @@ impl RegionCheck {
         let mut precisions = self.precisions.lock().unwrap_or_else(PoisonError::into_inner);
         precisions.insert(start, precision.to_string());
     }
+
+    /// What was declared; empty: nothing.
+    pub(crate) fn declared(&self, start: u32) -> String {
+        let precisions = self.precisions.lock().unwrap_or_else(PoisonError::into_inner);
+        precisions.get(&start).cloned().unwrap_or_default()
+    }
 }
 
 impl SelfCheck for RegionCheck {

@@ -5,6 +5,7 @@
 
 use delegraph_runner::Leaf;
 use delegraph_runner::leaf::to_f64;
+use delegraph_runner::compare::FAR;
 use delegraph_types::{DType, bf16, f16};
 
 /// What computes a result.
@@ -80,8 +81,6 @@ const NETWORK: f64 = 1e-4;
 const STEP_APART: f64 = 5.0;
 /// The same where nothing but the rounding itself can differ.
 const STEP_APART_ROUNDING: f64 = 1.0;
-/// Steps that 99 of 100 elements may be away, where steps add up over layers or a precision of 8 bits is declared.
-const FAR: f64 = 4.0;
 /// How much larger than a result what leads to it may be: `x * relu6(x + 3) / 6` is six times `hardswish`, and overflows in PyTorch, too.
 const OVERFLOW: f64 = 8.0;
 /// Below this cosine between result and want a declared lower precision is worth a warning.
@@ -307,7 +306,7 @@ pub fn judge(rule: &Rule, precision: &str, got: &Leaf, want: Want<'_>) -> (Measu
         .fold(0.0, |most: f64, v| most.max(v.abs()));
     let result = match limit {
         Limit::Apart { percent } => apart(&got, &rounded, percent),
-        Limit::Steps => steps(*dtype, &got, &precise),
+        Limit::Steps => delegraph_runner::compare::steps(dtype.is_float(), &got, &precise),
         _ => {
             let allowed = |i: usize| {
                 let flush = match rule.policy {
@@ -400,33 +399,6 @@ fn apart(got: &[f64], want: &[f64], percent: f64) -> Result<(), String> {
                 got[i], want[i]
             ))
         }
-    }
-}
-
-/// In the mean, and for nearly all.
-fn steps(dtype: DType, got: &[f64], want: &[f64]) -> Result<(), String> {
-    let finite = || want.iter().filter(|v| v.is_finite());
-    let high = finite().fold(f64::NEG_INFINITY, |most: f64, v| most.max(*v));
-    let low = finite().fold(f64::INFINITY, |least: f64, v| least.min(*v));
-    let step = match dtype.is_float() {
-        true if high > low => (high - low) / 255.0,
-        true => f64::MIN_POSITIVE.max(high.abs() / 255.0),
-        false => 1.0,
-    };
-    let error = |(g, w): (&f64, &f64)| match (g - w).abs() {
-        _ if g == w || (g.is_nan() && w.is_nan()) => 0.0,
-        error if error.is_finite() => error / step,
-        _ => f64::INFINITY,
-    };
-    let errors: Vec<f64> = got.iter().zip(want).map(error).collect();
-    let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
-    let far = errors.iter().filter(|error| **error > FAR).count();
-    match mean < 1.0 && far * 100 <= errors.len() {
-        true => Ok(()),
-        false => Err(format!(
-            "{mean:.2} steps of {step:.3e} in the mean, {far} of {} elements more than {FAR}",
-            errors.len()
-        )),
     }
 }
 

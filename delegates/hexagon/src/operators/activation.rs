@@ -7,7 +7,6 @@ use crate::builder::{Builder, Layout, axis};
 use crate::caps::{Operator, Refusal};
 use crate::graph::{Param, Quantization, TensorId};
 use crate::node::Node;
-use delegraph_sdk::DType;
 use delegraph_sdk::image::ValueIndex;
 
 macro_rules! operator {
