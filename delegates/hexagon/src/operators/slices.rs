@@ -58,8 +58,7 @@ pub const OPERATORS: &[Operator] = &[
     operator!("aten::select_scatter", |n, b| {
         let (rank, size) = extent(n, b, 2)?;
         let dim = n.dim(2, rank)?;
-        let at = n.int(3)?;
-        let start = if at < 0 { at + size } else { at };
+        let start = index(n, 3, size)?;
         inserted(n, b, dim, start, start + 1)
     }),
     operator!("aten::slice_scatter", |n, b| {
@@ -71,6 +70,15 @@ pub const OPERATORS: &[Operator] = &[
         inserted(n, b, n.dim(2, rank)?, start, end)
     }),
 ];
+
+/// An index of one of `size` elements, counted from the end where it is below 0.
+fn index(node: &Node<'_>, i: usize, size: i64) -> Result<i64, Refusal> {
+    match node.int(i)? {
+        at if (0..size).contains(&at) => Ok(at),
+        at if (-size..0).contains(&at) => Ok(at + size),
+        at => Err(Refusal::attribute(format!("index {at} of {size} elements"))),
+    }
+}
 
 /// Rank of the first tensor, and its size along the dimension at an argument.
 fn extent(node: &Node<'_>, b: &Builder<'_>, i: usize) -> Result<(usize, i64), Refusal> {
@@ -149,17 +157,20 @@ fn sliced(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
 
 fn narrowed(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (rank, size) = extent(node, b, 1)?;
-    let start = node.int(2)?;
-    let start = if start < 0 { start + size } else { start };
-    along(node, b, node.dim(1, rank)?, rank, (start, start + node.int(3)?, 1))
+    let (start, length) = (node.int(2)?, node.int(3)?);
+    // A part without elements may begin at the end.
+    let start = if start == size { size } else { index(node, 2, size)? };
+    if !(0..=size - start).contains(&length) {
+        return Err(Refusal::attribute(format!("{length} of {size} elements from {start} on")));
+    }
+    along(node, b, node.dim(1, rank)?, rank, (start, start + length, 1))
 }
 
 /// One place along a dimension, which is gone then.
 fn selected(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (rank, size) = extent(node, b, 1)?;
     let dim = node.dim(1, rank)?;
-    let at = node.int(2)?;
-    let start = if at < 0 { at + size } else { at };
+    let start = index(node, 2, size)?;
     let (x, out) = (node.value(0)?, node.output(0)?);
     let read = b.read(x, Layout::RowMajor)?;
     if b.tensor(read).data_type == DataType::Bool {
