@@ -56,7 +56,7 @@ fn differs(what: &str, first: &Compiled, second: &Compiled) -> Outcome {
 }
 
 /// The graphs whose compilation is compared.
-const GRAPHS: [(Kind, DType, usize); 7] = [
+const GRAPHS: [(Kind, DType, u32); 7] = [
     (Kind::Add, DType::F32, 1),
     (Kind::Add, DType::F32, 9),
     (Kind::Relu, DType::F32, 3),
