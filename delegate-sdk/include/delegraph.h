@@ -3,14 +3,19 @@
 
 /* The delegate ABI of Delegraph.
  *
- * A delegate is a shared library that exports one symbol, `dg_delegate_entry_v0`. It gives the host a constant table of
+ * A delegate is a shared library that exports one symbol, `dg_delegate_entry_v1`. It gives the host a constant table of
  * functions, and takes the host's. Everything crosses as plain C.
  *
  * Rules that hold for every function and struct:
  *
- * - Version: a minor version only appends. A member is there if `struct_size` covers it, a function pointer if it is also not
- *   NULL and its feature bit is set. Larger structs than one knows are fine: ignore the tail. A struct smaller than that of the
- *   first minor is DG_E_BAD_STRUCT. Version numbers are for messages, never compare them for equality.
+ * - Major version: it is in the name of the entry, and both tables state it. A host may know several majors, and a library may
+ *   export an entry for each; nothing of one entry's reaches the other. Within a major nothing moves, changes its meaning or goes.
+ * - Minor version: it only appends. A member is there if `struct_size` covers it, a function pointer if it is also not NULL and
+ *   its feature bit is set. Larger structs than one knows are fine: ignore the tail. A struct smaller than that of the major's
+ *   first minor is DG_E_BAD_STRUCT. Minor versions are for messages, never compare them for equality.
+ * - Every host of this major has all functions of its first minor, 1.0. What is newer may not be there: ask with DG_HAS.
+ * - Values, feature bits and `ext_id`s that have no name here are the contract's to give: nobody uses one for something of his
+ *   own. What is no part of the contract goes through `get_extension`.
  * - Reserved fields are zero. Zero or NULL means unset.
  * - Text is UTF-8 given as pointer and size in bytes, not ended by NUL. A NULL pointer with size 0 is the empty text.
  * - Memory: whoever allocates frees; nothing is freed across the border. A pointer that a function receives is valid until it
@@ -19,8 +24,9 @@
  *   them; they belong to the status that the call then returns. On anything but DG_OK outputs are untouched or ignored.
  * - Nothing unwinds across the border: catch it and return DG_E_INTERNAL.
  * - Threads: initialize and shutdown of one delegate are never concurrent with its other calls; the functions that take a
- *   `dg_delegate` may run on several threads at once (unless DG_FEATURE_SERIALIZED is set); those that take a `dg_session` run
- *   one at a time for one session, on any thread. Every host function may be called from any thread, with no lock held.
+ *   `dg_delegate`, and those that take none of its objects, may run on several threads at once (unless DG_FEATURE_SERIALIZED is
+ *   set); those that take a `dg_session` run one at a time for one session, those that take a `dg_buffer` one at a time for one
+ *   buffer, on any thread. Every host function may be called from any thread, with no lock held.
  * - A delegate installs no signal handlers, does not fork, does not exit, and writes nothing to standard output. The library is
  *   never unloaded.
  */
@@ -44,9 +50,9 @@ extern "C" {
 #endif
 
 /* Major version of the ABI; part of the entry's name. */
-#define DG_ABI_MAJOR 0
-/* Minor version of the ABI. */
-#define DG_ABI_MINOR 2
+#define DG_ABI_MAJOR 1
+/* Minor version of the ABI. Each major counts its minors from 0. */
+#define DG_ABI_MINOR 0
 /* Names, types and order of every struct, as one number. */
 #define DG_LAYOUT_HASH UINT64_C(0x2b218b2ef1ef242e)
 /* Version of the operator table that a graph image names. */
@@ -193,8 +199,8 @@ typedef uint32_t dg_handle_type;
 #define DG_HANDLE_OPAQUE_FD ((dg_handle_type)2) /* Memory of a Vulkan device: `fd`, `size` as it was allocated, `memory_type`, `dedicated`, `driver_uuid`, `device_uuid`. Only a device with both UUIDs takes it, and nobody maps it without its driver: `buffer_map`. Since 0.2. */
 #define DG_HANDLE_DMA_BUF ((dg_handle_type)3) /* A dma-buf of Linux: `fd` and `size`. Since 0.2. */
 #define DG_HANDLE_MEMFD ((dg_handle_type)4) /* A file of `memfd_create` that is sealed against shrinking (`F_SEAL_SHRINK`): `fd` and `size`. Map it shared. Since 0.2. */
-#define DG_HANDLE_AHARDWAREBUFFER ((dg_handle_type)5) /* Kept for `AHardwareBuffer` of Android. No host of this minor gives it. Since 0.2. */
-#define DG_HANDLE_IOSURFACE ((dg_handle_type)6) /* Kept for `IOSurface` of macOS. No host of this minor gives it. Since 0.2. */
+#define DG_HANDLE_AHARDWAREBUFFER ((dg_handle_type)5) /* Kept for `AHardwareBuffer` of Android. No host gives it so far. Since 0.2. */
+#define DG_HANDLE_IOSURFACE ((dg_handle_type)6) /* Kept for `IOSurface` of macOS. No host gives it so far. Since 0.2. */
 
 /* What a table of the graph image holds. Step over kinds that you do not know. */
 typedef uint32_t dg_image_table_kind;
@@ -332,7 +338,7 @@ typedef struct dg_delegate_api dg_delegate_api;
  */
 typedef void (*dg_parallel_body)(void *context, uint64_t index);
 
-/* An extension of a struct. Step over those whose `ext_id` you do not know. */
+/* An extension of a struct. Step over those whose `ext_id` you do not know. There is none so far. */
 struct dg_ext {
     /* Bytes of the whole extension. */
     uint32_t struct_size;
@@ -390,9 +396,9 @@ struct dg_delegate_info {
     uint32_t blob_format_version;
     /* Newest major version of the graph image that it reads (DG_IMAGE_MAJOR). */
     uint32_t image_version;
-    /* Minor of the ABI that it was built with (DG_ABI_MINOR). */
+    /* Minor of the ABI that it was built with (DG_ABI_MINOR); the major is the entry's. */
     uint32_t abi_minor;
-    /* Smallest minor of a host that it works with. */
+    /* Smallest minor of a host of that major that it works with. */
     uint32_t abi_min_minor;
     /* DG_LAYOUT_HASH of its header; 0: not stated. A header that was changed by hand shows here. */
     uint64_t layout_hash;
@@ -546,7 +552,7 @@ struct dg_blob_meta {
     uint64_t precision_size;
     /* `blob_format_version` of the delegate that made it. */
     uint32_t format_version;
-    /* `abi_minor` of the delegate that made it. */
+    /* `abi_minor` of the delegate that made it, of whatever major: for messages. */
     uint32_t abi_minor;
     /* SHA-256 of the graph image, 32 bytes. */
     const uint8_t *graph_hash;
@@ -870,7 +876,7 @@ struct dg_image_state {
     uint32_t reserved;
 };
 
-/* The host's functions. Any of them may be called from any thread, with no lock held. */
+/* The host's functions. Any of them may be called from any thread, with no lock held. It has no feature bits so far: `features` is 0. */
 struct dg_host_api {
     /* Bytes of this table, as its maker knows it. */
     uint32_t struct_size;
@@ -1174,10 +1180,10 @@ struct dg_delegate_api {
 /* The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
  * work belongs in `initialize`. `host` is valid for the life of the process. It may be called more than once.
  */
-DG_EXPORT dg_status dg_delegate_entry_v0(const dg_host_api *host, const dg_delegate_api **out_table);
+DG_EXPORT dg_status dg_delegate_entry_v1(const dg_host_api *host, const dg_delegate_api **out_table);
 
-/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than 0.0.
- * `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
+/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than
+ * the first minor of this major, and what may be NULL. `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
 #define DG_HAS(type, pointer, member) \
     ((pointer)->struct_size >= offsetof(type, member) + sizeof((pointer)->member) && (pointer)->member != 0)
 

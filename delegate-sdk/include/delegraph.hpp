@@ -698,7 +698,7 @@ template <class D> struct table {
 
 /* Exports a delegate: the library's one symbol. Once a library, outside of any namespace. */
 #define DG_EXPORT_DELEGATE(Type)                                                                                       \
-    extern "C" DG_EXPORT dg_status dg_delegate_entry_v0(const dg_host_api *, const dg_delegate_api **out_table) {      \
+    extern "C" DG_EXPORT dg_status dg_delegate_entry_v1(const dg_host_api *, const dg_delegate_api **out_table) {      \
         *out_table = ::dg::detail::table<Type>::get();                                                                 \
         return DG_OK;                                                                                                  \
     }                                                                                                                  \

@@ -241,6 +241,7 @@ fn envelopes() -> [Vec<u8>; 2] {
         format_version: 4,
         target: "any".to_string(),
         precision: "f16".to_string(),
+        abi_major: 1,
         abi_minor: 0,
         graph_hash: [7; 32],
         options_hash: [1; 32],
@@ -278,7 +279,7 @@ options_schema = "vulkan.json"
 contact = "https://example.org"
 
 [abi]
-major = 0
+major = 1
 min_minor = 0
 "#;
 

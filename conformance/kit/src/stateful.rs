@@ -270,7 +270,7 @@ impl Kept {
     /// # Errors
     /// Skip: it takes none. Fail: it takes one and refuses to compile it.
     pub fn open(trial: &Trial<'_>, forms: &[Form]) -> Result<Kept, Failure> {
-        let library = Arc::new(Library::open(&trial.subject.library)?);
+        let library = Arc::new(Library::open(trial.subject)?);
         for (feature, role) in [(c::Feature::COMPILE, "compile"), (c::Feature::RUN, "run")] {
             if !library.has(feature) {
                 return Err(Failure::skip(format!("the library does not {role}")));

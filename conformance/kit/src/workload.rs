@@ -428,7 +428,7 @@ impl Bench {
         nodes: u32,
         wanted: impl Fn(Kind, DType) -> bool,
     ) -> Result<Bench, Failure> {
-        let library = Arc::new(Library::open(&trial.subject.library)?);
+        let library = Arc::new(Library::open(trial.subject)?);
         Bench::on(library, trial, &Script::default(), wanted, (rows, columns, nodes))
     }
 

@@ -1,6 +1,7 @@
 //! The driver over the delegates that are built with it.
 
 use delegraph_kit::case::{self, Trial};
+use delegraph_kit::categories;
 use delegraph_kit::driver::{HostShape, Library, Place, Script, take_violations};
 use delegraph_kit::subject::{Subject, SubjectRequest};
 use delegraph_kit::workload::Bench;
@@ -32,7 +33,6 @@ fn subject(name: &str) -> Subject {
         file: library,
         device: None,
         options: Default::default(),
-        elsewhere: None,
     };
     let mut subject = Subject::open(&request).unwrap();
     subject.manifest = Some(manifest);
@@ -69,8 +69,70 @@ fn reference_runs_and_null_is_skipped() {
 #[test]
 fn hosts_of_other_minors_are_met() {
     for shape in [HostShape::Oldest, HostShape::Newer] {
-        let library = Library::open_as(&subject("reference").library, shape).unwrap();
+        let library = Library::open_as(&subject("reference"), shape).unwrap();
         assert_eq!(library.info().unwrap().name, "reference");
         assert_eq!(take_violations(), Vec::<String>::new());
     }
+}
+
+/// Delegates as they were built when each version of the ABI was the newest: each is judged by the rules of its own major.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+#[test]
+fn delegates_of_every_version_keep_the_contract_of_theirs() {
+    let frozen = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../frozen");
+    let mut seen = Vec::new();
+    for folder in std::fs::read_dir(frozen).unwrap().map(|entry| entry.unwrap().path()) {
+        let request = SubjectRequest {
+            file: folder.join("frozen-add.delegate.toml"),
+            device: None,
+            options: Default::default(),
+        };
+        if !folder.is_dir() {
+            continue;
+        }
+        let subject = Subject::open(&request).unwrap();
+        let library = Library::open(&subject).unwrap();
+        let info = library.info().unwrap();
+        assert_eq!(library.api.major, library.major);
+        seen.push((library.major, info.abi_minor));
+        let wanted = [
+            "abi/entry",
+            "abi/table",
+            "abi/mandatory-functions",
+            "abi/info",
+            "abi/info-is-manifest",
+            "abi/oldest-host",
+            "abi/newer-host",
+            "abi/extensions",
+            "blob/check-own",
+        ];
+        let cases: Vec<_> = categories::cases().filter(|case| wanted.contains(&case.id)).collect();
+        assert!(cases.len() >= wanted.len() - 1, "{}", cases.len());
+        for case in cases {
+            let (record, _) = case::run(case.id, &subject, 1, case.run);
+            let at = folder.display();
+            assert_eq!(record.verdict, Verdict::Pass, "{at}: {}: {}", case.id, record.reason);
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        delegraph_abi::c::LAYOUT_HASHES.map(|(major, minor, _)| (major, u32::from(minor)))
+    );
+}
+
+/// What is wrong with a manifest's major is what the case says, and the library is not opened by another entry.
+#[test]
+fn a_manifest_of_another_major_is_found() {
+    let mut subject = subject("reference");
+    if let Some((_, manifest)) = &mut subject.manifest {
+        manifest.abi_major = 0;
+    }
+    let entry = categories::cases().find(|case| case.id == "abi/entry").unwrap();
+    let (record, _) = case::run(entry.id, &subject, 1, entry.run);
+    assert_eq!(record.verdict, Verdict::Fail);
+    let words = "it exports entries of the majors [1], and `major` of `[abi]` is 0 in `";
+    assert!(record.reason.contains(words), "{}", record.reason);
+    let problem = Library::open(&subject).err().unwrap();
+    assert!(problem.contains("does not export `dg_delegate_entry_v0`"), "{problem}");
 }

@@ -186,7 +186,7 @@ pub fn make(truth: &Truth, hashes: Hashes<'_>, members: Members<'_>) -> Option<C
                 .collect(),
         },
         abi: Abi {
-            major: 0,
+            major: library.abi_major,
             minor: library.abi_minor,
         },
         kit: run.kit.clone(),

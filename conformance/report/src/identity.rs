@@ -31,7 +31,7 @@ pub fn identity(truth: &Truth) -> Vec<(&'static str, String)> {
         for (file, hash) in &library.dependents {
             rows.push(("Needs", format!("{file}, sha256 {hash}")));
         }
-        rows.push(("ABI", format!("built with minor {}", library.abi_minor)));
+        rows.push(("ABI", format!("built with {}.{}", library.abi_major, library.abi_minor)));
     } else {
         rows.push((
             "Backends",

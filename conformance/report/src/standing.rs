@@ -68,8 +68,8 @@ pub struct Standing {
     pub version: String,
     /// The device, and its driver; may be empty.
     pub device: String,
-    /// Minor of the ABI that the library was built with.
-    pub abi_minor: Option<u16>,
+    /// Major and minor of the ABI that the library was built with.
+    pub abi: Option<(u16, u16)>,
     /// Cases that the manifest claims.
     pub claimed: Tally,
     /// Cases that the delegate takes beyond that.
@@ -144,7 +144,7 @@ fn standing(name: &str, cases: &[&CaseRecord], truth: &Truth) -> Standing {
                 .trim()
                 .to_string()
         }),
-        abi_minor: library.map(|library| library.abi_minor),
+        abi: library.map(|library| (library.abi_major, library.abi_minor)),
         claimed: Tally::default(),
         taken: Tally::default(),
         contract: Tally::default(),

@@ -90,7 +90,10 @@ pub struct LibraryId {
     /// Libraries beside it that it needs: file name and SHA-256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependents: Vec<(String, String)>,
-    /// Minor of the ABI that it was built with.
+    /// Major of the ABI whose entry was tested; runs of before 1.0 do not say it.
+    #[serde(default)]
+    pub abi_major: u16,
+    /// Minor of that major that it was built with.
     pub abi_minor: u16,
 }
 

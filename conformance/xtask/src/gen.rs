@@ -1,4 +1,4 @@
-//! `gen abi`: the C header, the Rust mirror, the reference page and the golden layouts of each minor, from `delegate-sdk/abi/abi.toml`. `gen ops`:
+//! `gen abi`: the C header, the Rust mirror, the reference page and the golden layouts of each version, from `delegate-sdk/abi/abi.toml`. `gen ops`:
 //! the names of operators in C and Rust, from the operator table. `gen capi`: the C API for apps, from `runtime/capi/capi.toml`. `gen coverage`:
 //! what of the operators runs, from a run of the committed corpus. `gen golden`: what a release leaves. `gen lists`: the lists of conformance
 //! cases.
@@ -11,10 +11,10 @@ mod golden;
 #[cfg(test)]
 mod history;
 mod layout;
-mod minor;
 mod model;
 mod ops;
 mod rust;
+mod version;
 
 use anyhow::{Context, Result, bail};
 use model::Description;
@@ -23,20 +23,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const DESCRIPTION: &str = "delegate-sdk/abi/abi.toml";
-/// Folder of the layouts of each minor.
+/// Folder of the layouts of each version.
 const GOLDEN: &str = "delegate-sdk/abi/golden/";
 
 /// Writes every file that the ABI's description gives.
 ///
 /// # Errors
-/// The description is wrong, or it would change the layouts of an earlier minor.
+/// The description is wrong, or it would change the layouts of an earlier version.
 pub fn run(root: &Path) -> Result<()> {
     let newest = golden_path(&describe(root)?);
     for (path, text) in files(root)? {
         let earlier = path.starts_with(GOLDEN) && path != newest;
         if earlier && std::fs::read_to_string(root.join(&path)).is_ok_and(|kept| kept != text) {
             bail!(
-                "{DESCRIPTION} changes what an earlier minor has: `{path}` stays as it is; append instead, with `since`"
+                "{DESCRIPTION} changes what an earlier version has: `{path}` stays as it is; append instead, with `since`"
             );
         }
         write(root, &path, &text)?;
@@ -182,14 +182,14 @@ fn files(root: &Path) -> Result<Vec<(String, String)>> {
         ),
         ("vendor-docs/abi.md".to_string(), docs::page(&description)?),
     ];
-    for minor in 0..=description.minor {
-        let at = description.at(minor);
+    for number in 0..=description.newest() {
+        let at = description.at(number);
         files.push((golden_path(&at), golden::layouts(&at)?));
     }
     Ok(files)
 }
 
-/// The layouts of a data model, as the committed golden file of the newest minor has them.
+/// The layouts of a data model, as the committed golden file of the newest version has them.
 pub fn committed_layouts(root: &Path, model: &str) -> Result<serde_json::Value> {
     let path = golden_path(&describe(root)?);
     let text = std::fs::read_to_string(root.join(&path)).with_context(|| format!("reading {path}"))?;
@@ -225,7 +225,7 @@ fn describe(root: &Path) -> Result<Description> {
 }
 
 fn golden_path(description: &Description) -> String {
-    format!("{GOLDEN}v{}.{}.json", description.major, description.minor)
+    format!("{GOLDEN}v{}.json", description.version())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use object::Object;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 
-const ENTRY: &str = "dg_delegate_entry_v0";
+const ENTRY: &str = "dg_delegate_entry_v1";
 
 /// The names that a library exports.
 fn exports(path: &Path) -> Vec<String> {

@@ -9,7 +9,7 @@
 //!   8  u32 header size           where the tables begin
 //!  12  u32 format version        of the payload
 //!  16  u32 abi minor             of the delegate that compiled it
-//!  20  u32 reserved
+//!  20  u32 abi major             of the delegate that compiled it; before ABI 1.0 this was reserved and 0, which is its major
 //!  24  u64 total size
 //!  32  [u8; 32] graph hash       SHA-256 of the graph image
 //!  64  [u8; 32] payload hash     SHA-256 of everything from the payload on
@@ -143,7 +143,9 @@ pub struct Meta {
     pub target: String,
     /// Lower precision that it computes in; empty: that of the graph.
     pub precision: String,
-    /// Minor of the ABI of the delegate that compiled it.
+    /// Major of the ABI of the delegate that compiled it.
+    pub abi_major: u32,
+    /// Minor of that major.
     pub abi_minor: u32,
     /// SHA-256 of the graph image.
     pub graph_hash: [u8; 32],
@@ -343,7 +345,7 @@ pub fn write_apart(
     let major = if apart.is_empty() { MAJOR } else { MAJOR_APART };
     out.extend_from_slice(&major.to_le_bytes());
     out.extend_from_slice(&MINOR.to_le_bytes());
-    for word in [HEADER_SIZE as u32, meta.format_version, meta.abi_minor, 0] {
+    for word in [HEADER_SIZE as u32, meta.format_version, meta.abi_minor, meta.abi_major] {
         put32(&mut out, word);
     }
     put64(&mut out, end as u64);
@@ -504,6 +506,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         precision: text(136)?,
         format_version: reader.u32(12)?,
         abi_minor: reader.u32(16)?,
+        abi_major: reader.u32(20)?,
         graph_hash: reader.array(32)?,
         options_hash: [0; 32],
         weights_hash: [0; 32],

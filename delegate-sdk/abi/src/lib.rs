@@ -12,6 +12,8 @@ mod entry;
 pub mod envelope;
 pub mod image;
 mod text;
+mod version;
 
 pub use c::{DType, MemoryFormat, Reason, Status};
 pub use entry::StaticEntry;
+pub use version::{entry_name, layout_hash, newest_minor};

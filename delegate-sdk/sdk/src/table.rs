@@ -72,7 +72,7 @@ impl<D: Delegate, R: Role<D>> Table<D, R> {
 /// The entry of a delegate, for [`crate::export_delegate`] and static registration.
 ///
 /// # Safety
-/// As `dg_delegate_entry_v0` in `delegraph.h`: `host` lives as long as the process, `out_table` is valid for a write.
+/// As `dg_delegate_entry_v1` in `delegraph.h`: `host` lives as long as the process, `out_table` is valid for a write.
 pub unsafe extern "C" fn entry<D: Delegate, R: Role<D>>(
     host: *const c::HostApi,
     out_table: *mut *const c::DelegateApi,
@@ -295,7 +295,7 @@ macro_rules! export_delegate {
         /// # Safety
         /// As `delegraph.h` says.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn dg_delegate_entry_v0(
+        pub unsafe extern "C" fn dg_delegate_entry_v1(
             host: *const $crate::c::HostApi,
             out_table: *mut *const $crate::c::DelegateApi,
         ) -> $crate::c::Status {

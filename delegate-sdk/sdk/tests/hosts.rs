@@ -23,11 +23,12 @@ fn entry_status(size: u32, major: u16) -> Status {
 #[test]
 fn a_host_is_taken_from_the_first_minor_on() {
     let first = c::HostApi::FIRST_SIZE as u32;
-    assert_eq!(entry_status(first, 0), Status::OK);
-    assert_eq!(entry_status(first + 4, 0), Status::OK);
-    assert_eq!(entry_status(first - 8, 0), Status::BAD_STRUCT);
-    assert_eq!(entry_status(0, 0), Status::BAD_STRUCT);
-    assert_eq!(entry_status(first, 1), Status::BAD_STRUCT);
+    assert_eq!(entry_status(first, 1), Status::OK);
+    assert_eq!(entry_status(first + 4, 1), Status::OK);
+    assert_eq!(entry_status(first - 8, 1), Status::BAD_STRUCT);
+    assert_eq!(entry_status(0, 1), Status::BAD_STRUCT);
+    assert_eq!(entry_status(first, 0), Status::BAD_STRUCT);
+    assert_eq!(entry_status(first, 2), Status::BAD_STRUCT);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_table_has_the_functions_and_features_of_its_roles() {
         (static_entry_as::<Probe, (roles::Import,)>(), 0b10010, vec![run, import]),
         (
             // SAFETY: the macro's entry is that of a delegate in safe Rust.
-            unsafe { StaticEntry::new(exported::dg_delegate_entry_v0) },
+            unsafe { StaticEntry::new(exported::dg_delegate_entry_v1) },
             0b11011,
             vec![compile, run, import, submit],
         ),

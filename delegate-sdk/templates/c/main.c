@@ -88,7 +88,7 @@ static const dg_delegate_api api = {
 };
 
 /* The one symbol of the library. It does no work: that belongs in `initialize`. */
-DG_EXPORT dg_status dg_delegate_entry_v0(const dg_host_api *host, const dg_delegate_api **out_table) {
+DG_EXPORT dg_status dg_delegate_entry_v1(const dg_host_api *host, const dg_delegate_api **out_table) {
     (void)host;
     *out_table = &api;
     return DG_OK;

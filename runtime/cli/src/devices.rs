@@ -58,14 +58,17 @@ pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Resu
             .refusal
             .clone()
             .map_or("found, not loaded".to_string(), |reason| format!("refused: {reason}"));
-        let mut devices = Vec::new();
+        let (mut devices, mut abi) = (Vec::new(), None);
         if args.probe && candidate.refusal.is_none() {
             match host.delegate(&candidate.backend) {
                 Err(error) => state = format!("unavailable: {error}"),
                 Ok(delegate) => match delegate.devices() {
                     Err(error) => state = format!("unavailable: {error}"),
                     Ok(list) => {
-                        state = format!("loaded, ABI minor {}", delegate.info().abi_minor);
+                        let info = delegate.info();
+                        let version = format!("{}.{}", info.abi_major, info.abi_minor);
+                        state = format!("loaded, ABI {version}");
+                        abi = Some(version);
                         if list.is_empty() {
                             // One that only compiles has none; of another the log says why.
                             state.push_str(", no devices (`-v` shows what it says)");
@@ -91,7 +94,7 @@ pub fn run(args: &DevicesArgs, global: &Global, output: &Output) -> anyhow::Resu
             ));
         }
         rows.push(serde_json::json!({
-            "backend": candidate.backend, "version": version, "vendor": vendor, "state": state,
+            "backend": candidate.backend, "version": version, "vendor": vendor, "state": state, "abi": abi,
             "manifest": candidate.manifest_path, "library": candidate.library,
             "devices": devices.iter().map(|d| serde_json::json!({
                 "id": d.id, "kind": format!("{:?}", d.kind).to_lowercase(), "name": d.name, "vendor": d.vendor,

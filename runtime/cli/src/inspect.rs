@@ -270,7 +270,7 @@ fn delegate(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
             manifest.vendor, manifest.version, manifest.licence
         ));
         output.data(format!(
-            "abi      v{}, minor {} or later",
+            "abi      {}.{} or a later minor",
             manifest.abi_major, manifest.abi_min_minor
         ));
         output.data(format!("roles    {}", manifest.roles.join(", ")));
@@ -280,6 +280,7 @@ fn delegate(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
     }
     output.json(&serde_json::json!({
         "schema": "delegraph.inspect/1", "format": "delegate", "backend": candidate.backend, "library": candidate.library,
+        "abi": candidate.manifest.as_ref().map(|m| serde_json::json!({ "major": m.abi_major, "min_minor": m.abi_min_minor })),
         "exit_code": 0,
     }))?;
     Ok(0)

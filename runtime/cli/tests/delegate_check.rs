@@ -193,7 +193,7 @@ fn what_is_wrong_with_the_file_is_said_before_it_is_loaded() {
         ),
         (
             "entry",
-            &[("main.c", "dg_delegate_entry_v0", "dg_delegate_entry_v7")],
+            &[("main.c", "dg_delegate_entry_v1", "dg_delegate_entry_v7")],
             &[],
             1,
             "fail",
@@ -377,4 +377,48 @@ fn a_newer_library_is_compared_with_the_older() {
     );
     assert_eq!(code, 0, "{list:?}");
     holds(&list, "changes", "version", "nobody can tell them apart");
+}
+
+/// A delegate that was built for ABI 0.2 is sound, and one of 1.0 is none for whoever has a host of 0.2.
+#[test]
+fn delegates_of_two_majors_are_checked_and_compared() {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
+        println!("skipped: the kept delegates are for x86-64 Linux");
+        return;
+    }
+    let workshop = Workshop(tempfile::tempdir().unwrap());
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/frozen");
+    let manifest = |version: &str| frozen.join(version).join("frozen-add.delegate.toml");
+    for (version, entry, loaded) in [
+        (
+            "v0.2",
+            "`dg_delegate_entry_v0`: ABI 0; this host has 1.0 and 0.2",
+            "ABI 0.2,",
+        ),
+        (
+            "v1.0",
+            "`dg_delegate_entry_v1`: ABI 1; this host has 1.0 and 0.2",
+            "ABI 1.0,",
+        ),
+    ] {
+        let (code, findings) = workshop.check(&manifest(version));
+        assert_eq!(code, 0, "{findings:#?}");
+        holds(&findings, "pass", "entry", entry);
+        holds(&findings, "pass", "loaded", loaded);
+        holds(&findings, "pass", "add", "max_abs 0.0e0");
+    }
+    let (code, list) = workshop.differences(&manifest("v0.2"), &manifest("v1.0"));
+    assert_eq!(code, 1, "{list:?}");
+    holds(&list, "breaks", "export", "`dg_delegate_entry_v0` is gone");
+    holds(&list, "adds", "export", "`dg_delegate_entry_v1` is new");
+    holds(
+        &list,
+        "breaks",
+        "manifest",
+        "hosts that know 1.0 of the ABI, where 0.0 was enough",
+    );
+    // The blobs of the one are those of the other.
+    assert!(!list.iter().any(|(_, what, _)| what == "blobs"), "{list:?}");
+    let (_, list) = workshop.differences(&manifest("v1.0"), &manifest("v0.2"));
+    holds(&list, "changes", "abi", "built with ABI 0.2, where it was 1.0");
 }

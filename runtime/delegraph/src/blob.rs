@@ -25,7 +25,7 @@ pub fn describe_blob(blob: &[u8]) -> String {
                 &meta.precision
             }
         ),
-        format!("abi        minor {}", meta.abi_minor),
+        format!("abi        {}.{}", meta.abi_major, meta.abi_minor),
         format!("drivers    {}", drivers(&meta.driver_min, &meta.driver_max)),
         format!("graph      {}", hex(&meta.graph_hash)),
         format!("options    {}", recorded(&meta.options_hash)),

@@ -8,7 +8,7 @@ use crate::sinks::{
 };
 use crate::submit::fence_signal;
 use crate::weights::{weight_map, weight_release, weight_retain, weight_share_key, weight_unmap};
-use delegraph_abi::{Status, c};
+use delegraph_abi::{Status, c, newest_minor};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -43,8 +43,26 @@ pub(crate) fn log_level() -> c::LogLevel {
     c::LogLevel(LEVEL.load(Ordering::Relaxed))
 }
 
-/// The table, valid as long as the process.
-pub(crate) static HOST_API: c::HostApi = c::HostApi {
+/// The table that a delegate of a major of the ABI is given, valid as long as the process; `None`: this host does not know the major.
+pub(crate) fn host_api(major: u16) -> Option<&'static c::HostApi> {
+    // As long as the functions are the same, so are the tables, but for the version that they state: SDKs of major 0 look at it.
+    static NEWEST: c::HostApi = TABLE;
+    static MAJOR_0: c::HostApi = c::HostApi {
+        major: 0,
+        minor: match newest_minor(0) {
+            Some(minor) => minor,
+            None => 0,
+        },
+        ..TABLE
+    };
+    match major {
+        c::ABI_MAJOR => Some(&NEWEST),
+        0 => Some(&MAJOR_0),
+        _ => None,
+    }
+}
+
+const TABLE: c::HostApi = c::HostApi {
     call_set_error: Some(call_set_error),
     call_is_cancelled: Some(call_is_cancelled),
     log_emit: Some(log_emit),

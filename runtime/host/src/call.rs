@@ -1,6 +1,5 @@
 //! The call object: what a function of a delegate's is called with, and what it says back.
 
-use crate::api::HOST_API;
 use delegraph_abi::c;
 use delegraph_types::Parallel;
 use std::sync::{Mutex, PoisonError};
@@ -116,12 +115,15 @@ pub(crate) struct HostCall<'a> {
 }
 
 impl<'a> HostCall<'a> {
-    pub fn new(backend: &'a str, options: &CallOptions<'a>, parallel: Parallel) -> HostCall<'a> {
+    /// `host` is the table that the delegate's entry was given.
+    pub fn new(
+        host: &'static c::HostApi,
+        backend: &'a str,
+        options: &CallOptions<'a>,
+        parallel: Parallel,
+    ) -> HostCall<'a> {
         HostCall {
-            public: c::Call {
-                host: &raw const HOST_API,
-                ..c::Call::new()
-            },
+            public: c::Call { host, ..c::Call::new() },
             backend,
             options: *options,
             parallel: options.parallel.unwrap_or(parallel),

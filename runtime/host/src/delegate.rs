@@ -23,7 +23,9 @@ pub struct Info {
     pub version: String,
     /// Names one build; may be empty.
     pub build: String,
-    /// Minor of the ABI that it was built with.
+    /// Major of the ABI whose entry is used.
+    pub abi_major: u16,
+    /// Minor of that major that it was built with.
     pub abi_minor: u16,
     /// Name of the form of its blobs.
     pub format: String,

@@ -1,8 +1,9 @@
 //! Finds candidates: reads manifests, looks for libraries, runs nothing.
 
+use crate::loader::known_versions;
 use crate::trust::Digest;
 use crate::{HostOptions, Manifest};
-use delegraph_abi::c;
+use delegraph_abi::newest_minor;
 use delegraph_config::glob_match;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -137,16 +138,19 @@ fn of_manifest(path: &Path) -> Candidate {
                 Ok(library) => candidate.library = Some(library),
                 Err(problem) => candidate.refusal = Some(problem),
             }
-            if manifest.abi_major != c::ABI_MAJOR {
-                let (theirs, ours) = (manifest.abi_major, c::ABI_MAJOR);
-                candidate.refusal = Some(format!(
-                    "it is made for major version {theirs} of the ABI; this host has {ours}"
-                ));
-            } else if manifest.abi_min_minor > c::ABI_MINOR {
-                let (theirs, ours) = (manifest.abi_min_minor, c::ABI_MINOR);
-                candidate.refusal = Some(format!(
-                    "it needs minor version {theirs} of the ABI; this host has {ours}"
-                ));
+            let (major, least, ours) = (manifest.abi_major, manifest.abi_min_minor, known_versions());
+            match newest_minor(major) {
+                None => {
+                    candidate.refusal = Some(format!(
+                        "it is made for major version {major} of the ABI; this host has {ours}"
+                    ));
+                }
+                Some(newest) if least > newest => {
+                    candidate.refusal = Some(format!(
+                        "it needs version {major}.{least} of the ABI; this host has {ours}"
+                    ));
+                }
+                Some(_) => {}
             }
             candidate.manifest = Some(manifest);
         }

@@ -5,7 +5,7 @@ use crate::SandboxWishes;
 use crate::api::log;
 use crate::delegate::Instance;
 use crate::discover::{self, Candidate};
-use crate::loader::{Handshake, agree, load, shake_hands};
+use crate::loader::{Entry, Handshake, agree, load, shake_hands, wanted};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
 use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
@@ -118,7 +118,7 @@ impl Host {
                 return Err(refused(None, reason));
             }
             // SAFETY: whoever made the static entry vouched for it.
-            let handshake = unsafe { shake_hands(entry.entry(), None) };
+            let handshake = unsafe { shake_hands(Entry::linked(*entry), None) };
             return handshake
                 .and_then(|h| start(backend, h, options))
                 .and_then(|first| Delegate::new(first, None, passes.clone()))
@@ -227,7 +227,7 @@ fn use_candidate(
     if isolation == Isolation::Worker {
         return Ok((in_worker(candidate, library, options)?, passes));
     }
-    let entry = load(library)?;
+    let entry = load(library)?.of(wanted(manifest))?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
     let handshake = unsafe { shake_hands(entry, manifest) }?;
     Ok((start(&candidate.backend, handshake, options)?, passes))
@@ -251,6 +251,7 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
         library: library.absolute()?,
+        abi_major: wanted(candidate.manifest.as_ref()),
         options: own,
         worker: options.workers.get(&candidate.backend).cloned().unwrap_or_default(),
         binary: options.worker_binary.clone(),

@@ -1,12 +1,12 @@
 //! Loads libraries and shakes hands.
 
+use crate::api::host_api;
 use crate::call::{CallOptions, HostCall};
 use crate::delegate_options;
-use crate::local::host_api;
 use crate::raw::{read, text};
 use crate::trust::{self, CheckedLibrary, Library};
 use crate::{Info, Manifest};
-use delegraph_abi::{Status, c};
+use delegraph_abi::{StaticEntry, Status, c, entry_name, layout_hash, newest_minor};
 use delegraph_types::Parallel;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -14,15 +14,71 @@ use std::sync::{Mutex, PoisonError};
 
 /// A table that passed the handshake.
 pub(crate) struct Handshake {
+    /// The table that the entry was given.
+    pub host: &'static c::HostApi,
     pub api: c::DelegateApi,
     pub info: Info,
 }
 
-/// Loads a library and finds its entry. It stays in memory: threads and destructors of a delegate would not survive less.
+/// An entry, and the major of the ABI that it is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    major: u16,
+    function: c::EntryFn,
+}
+
+impl Entry {
+    /// Of a delegate that is linked into the program.
+    pub fn linked(entry: StaticEntry) -> Entry {
+        Entry {
+            major: entry.major(),
+            function: entry.entry(),
+        }
+    }
+}
+
+/// The entries of a library that this host knows, the newest first; at least one.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries(Vec<Entry>);
+
+impl Entries {
+    /// The entry of a major, or the newest.
+    ///
+    /// # Errors
+    /// One sentence: the library has no entry of that major.
+    pub fn of(&self, major: Option<u16>) -> Result<Entry, String> {
+        let found = self
+            .0
+            .iter()
+            .find(|entry| major.is_none_or(|major| entry.major == major));
+        found.copied().ok_or_else(|| {
+            let named = |entry: &Entry| format!("{} (`{}`)", entry.major, entry_name(entry.major).unwrap_or_default());
+            let has: Vec<String> = self.0.iter().map(named).collect();
+            format!(
+                "its manifest says that it is made for major version {} of the ABI, and the library has an entry of {}",
+                major.unwrap_or_default(),
+                has.join(" and ")
+            )
+        })
+    }
+}
+
+/// The major of the ABI that a manifest names: the one whose entry is used, also of a library that has several. The kit judges the same.
+pub(crate) fn wanted(manifest: Option<&Manifest>) -> Option<u16> {
+    manifest.map(|manifest| manifest.abi_major)
+}
+
+/// The majors of the ABI that this host knows, as messages say them: `1.0 and 0.2`.
+pub(crate) fn known_versions() -> String {
+    let named = |(major, _): (u16, &str)| format!("{major}.{}", newest_minor(major).unwrap_or_default());
+    c::ENTRIES.map(named).join(" and ")
+}
+
+/// Loads a library and finds its entries. It stays in memory: threads and destructors of a delegate would not survive less.
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
-pub(crate) fn load(library: Library) -> Result<c::EntryFn, String> {
+pub(crate) fn load(library: Library) -> Result<Entries, String> {
     match library {
         Library::AsFound(path) => {
             // A relative path would be looked for in the system's folders.
@@ -35,9 +91,9 @@ pub(crate) fn load(library: Library) -> Result<c::EntryFn, String> {
 
 /// Libraries that were loaded from what was checked, by the hashes of their files. Each value keeps its descriptors for ever:
 /// the system's loader knows the library by a descriptor's number, which must not come to mean another file.
-static CHECKED: Mutex<Vec<(CheckedLibrary, Result<c::EntryFn, String>)>> = Mutex::new(Vec::new());
+static CHECKED: Mutex<Vec<(CheckedLibrary, Result<Entries, String>)>> = Mutex::new(Vec::new());
 
-fn load_checked(library: CheckedLibrary) -> Result<c::EntryFn, String> {
+fn load_checked(library: CheckedLibrary) -> Result<Entries, String> {
     let mut known = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
     let identity = library.identity();
     // As the loader does it with a path: the same library is loaded once.
@@ -50,7 +106,7 @@ fn load_checked(library: CheckedLibrary) -> Result<c::EntryFn, String> {
 }
 
 /// Dependents first: the loader, which finds none of them by a path, then finds them by their SONAME.
-fn load_in_order(library: &CheckedLibrary) -> Result<c::EntryFn, String> {
+fn load_in_order(library: &CheckedLibrary) -> Result<Entries, String> {
     if trust::SEALS {
         for dependent in library.dependents() {
             let name = dependent.path().file_name().unwrap_or_default();
@@ -69,24 +125,30 @@ fn load_in_order(library: &CheckedLibrary) -> Result<c::EntryFn, String> {
 }
 
 /// Loads what lies at `path`; `shown` is what messages call it.
-fn load_path(path: &Path, shown: &Path) -> Result<c::EntryFn, String> {
+fn load_path(path: &Path, shown: &Path) -> Result<Entries, String> {
     let shown = shown.display();
     // SAFETY: running a library's initializers is what loading is for; the user named the library or its folder.
     let library = unsafe { open(path) }.map_err(|e| format!("library `{shown}` cannot be loaded: {}", reason(&e)))?;
     // Never unloaded; see above.
     let library = std::mem::ManuallyDrop::new(library);
-    // SAFETY: the symbol's type is what the contract gives to this name.
-    let entry = unsafe { library.get::<c::EntryFn>(c::ENTRY) }.map(|symbol| *symbol);
-    entry.map_err(|_| {
-        // SAFETY: the symbol is only looked for.
-        let newer = (1..=9).find(|major| unsafe {
-            let name = format!("dg_delegate_entry_v{major}");
-            library.get::<c::EntryFn>(name.as_str()).is_ok()
-        });
-        match newer {
-            Some(major) => format!("library `{shown}` is made for major version {major} of the ABI; this host has 0"),
-            None => format!("library `{shown}` is no delegate: it does not export `{}`", c::ENTRY),
-        }
+    // SAFETY: the symbol's type is what the contract gives to these names.
+    let find = |name: &str| unsafe { library.get::<c::EntryFn>(name) }.map(|symbol| *symbol).ok();
+    let entries: Vec<Entry> = c::ENTRIES
+        .into_iter()
+        .filter_map(|(major, name)| find(name).map(|function| Entry { major, function }))
+        .collect();
+    if !entries.is_empty() {
+        return Ok(Entries(entries));
+    }
+    let known = c::ENTRIES.map(|(_, name)| name).join("` or `");
+    let other = (c::ABI_MAJOR + 1..=99).find(|major| find(&format!("dg_delegate_entry_v{major}")).is_some());
+    Err(match other {
+        Some(major) => format!(
+            "library `{shown}` is made for major version {major} of the ABI: it exports `dg_delegate_entry_v{major}`, and this host, which has {}, looks for \
+             `{known}`",
+            known_versions()
+        ),
+        None => format!("library `{shown}` is no delegate: it does not export `{known}`"),
     })
 }
 
@@ -139,21 +201,36 @@ fn reason(error: &libloading::Error) -> String {
 /// One sentence that says what is wrong with it.
 ///
 /// # Safety
-/// The entry keeps the contract as far as it cannot be checked.
-pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>) -> Result<Handshake, String> {
+/// The entry keeps the contract of its major as far as it cannot be checked.
+pub(crate) unsafe fn shake_hands(entry: Entry, manifest: Option<&Manifest>) -> Result<Handshake, String> {
+    let Entry { major, function } = entry;
+    let host = host_api(major).ok_or_else(|| {
+        format!(
+            "its entry is of major version {major} of the ABI; this host has {}",
+            known_versions()
+        )
+    })?;
     let mut table = std::ptr::null();
     // SAFETY: the host's table is valid for the life of the process, the output for a write.
-    let status = unsafe { entry(host_api(), &mut table) };
+    let status = unsafe { function(host, &mut table) };
     if status != Status::OK {
         return Err(format!("its entry refused this host: {status}"));
     }
     // SAFETY: the contract makes it NULL or a constant table.
     let api = unsafe { read::<c::DelegateApi>(table) }?;
-    if api.major != c::ABI_MAJOR {
+    if api.major != major {
         return Err(format!(
-            "its table is of major version {} of the ABI; this host has {}",
+            "its table is of major version {} of the ABI, and its entry of {major} (`{}`)",
             api.major,
-            c::ABI_MAJOR
+            entry_name(major).unwrap_or_default()
+        ));
+    }
+    // What `read` let through is at least the first of all; a library of this major has more.
+    if major == c::ABI_MAJOR && (api.struct_size as usize) < c::DelegateApi::MAJOR_SIZE {
+        return Err(format!(
+            "`struct_size` of `dg_delegate_api` is {}, that of {major}.0 is {}",
+            api.struct_size,
+            c::DelegateApi::MAJOR_SIZE
         ));
     }
     let roles = c::Feature::COMPILE.0 | c::Feature::RUN.0;
@@ -165,15 +242,15 @@ pub(crate) unsafe fn shake_hands(entry: c::EntryFn, manifest: Option<&Manifest>)
         return Err(format!("its table lacks `{}`", missing.join("`, `")));
     }
     // SAFETY: the table passed its checks.
-    let info = unsafe { info(&api) }?;
+    let info = unsafe { info(host, &api) }?;
     if let Some(manifest) = manifest {
         agree(&info, manifest)?;
     }
-    Ok(Handshake { api, info })
+    Ok(Handshake { host, api, info })
 }
 
-unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
-    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
+unsafe fn info(host: &'static c::HostApi, api: &c::DelegateApi) -> Result<Info, String> {
+    let call = HostCall::new(host, "", &CallOptions::default(), Parallel::SERIAL);
     let mut pointer = std::ptr::null();
     let status = match api.get_info {
         // SAFETY: both pointers are valid for the call.
@@ -200,21 +277,19 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
     if name.is_empty() || version.is_empty() {
         return Err("it states no name or no version".to_string());
     }
-    if raw.abi_min_minor > u32::from(c::ABI_MINOR) {
+    let (major, newest) = (host.major, host.minor);
+    if raw.abi_min_minor > u32::from(newest) {
         return Err(format!(
-            "it needs minor version {} of the ABI; this host has {}",
+            "it needs version {major}.{} of the ABI; this host has {}",
             raw.abi_min_minor,
-            c::ABI_MINOR
+            known_versions()
         ));
     }
-    let same_minor = raw.abi_minor == u32::from(c::ABI_MINOR);
-    if same_minor && raw.layout_hash != 0 && raw.layout_hash != c::LAYOUT_HASH {
+    let ours = layout_hash(major, raw.abi_minor).filter(|_| raw.abi_minor == u32::from(newest));
+    if let Some(ours) = ours.filter(|ours| ![0, *ours].contains(&raw.layout_hash)) {
         return Err(format!(
-            "it was built with another `delegraph.h` of version {}.{}: layout {:016x}, not {:016x}",
-            c::ABI_MAJOR,
-            c::ABI_MINOR,
-            raw.layout_hash,
-            c::LAYOUT_HASH
+            "it was built with another `delegraph.h` of version {major}.{newest}: layout {:016x}, not {ours:016x}",
+            raw.layout_hash
         ));
     }
     Ok(Info {
@@ -222,6 +297,7 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         vendor,
         version,
         build,
+        abi_major: major,
         abi_minor: u16::try_from(raw.abi_minor).map_err(|_| "its minor version is no small number".to_string())?,
         format,
         format_version: raw.blob_format_version,
@@ -229,16 +305,16 @@ unsafe fn info(api: &c::DelegateApi) -> Result<Info, String> {
         compiles_sets: api.features[0] & c::Feature::COMPILE_SET.0 != 0,
         runs: api.features[0] & c::Feature::RUN.0 != 0,
         opset,
-        options_schema: schema(api)?,
+        options_schema: schema(host, api)?,
     })
 }
 
 /// The schema of the delegate's options, if it states one.
-fn schema(api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
+fn schema(host: &'static c::HostApi, api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
     let Some(options_schema) = api.options_schema else {
         return Ok(None);
     };
-    let call = HostCall::new("", &CallOptions::default(), Parallel::SERIAL);
+    let call = HostCall::new(host, "", &CallOptions::default(), Parallel::SERIAL);
     let (mut data, mut size) = (std::ptr::null(), 0);
     // SAFETY: the outputs are valid for the call.
     let status = unsafe { options_schema(call.as_ptr(), &mut data, &mut size) };
@@ -253,6 +329,12 @@ fn schema(api: &c::DelegateApi) -> Result<Option<serde_json::Value>, String> {
 
 /// What a manifest says, the library must not contradict.
 pub(crate) fn agree(info: &Info, manifest: &Manifest) -> Result<(), String> {
+    if info.abi_major != manifest.abi_major {
+        return Err(format!(
+            "its entry is of major version {} of the ABI, but its manifest says {}",
+            info.abi_major, manifest.abi_major
+        ));
+    }
     let pairs = [
         ("name", &info.name, &manifest.name),
         ("version", &info.version, &manifest.version),
@@ -331,10 +413,10 @@ mod tests {
         std::fs::write(at("other"), &bad[1]).unwrap();
         std::fs::rename(at("other"), at("libswapped_part.so")).unwrap();
         let answer = |library| {
-            let entry = load(library).unwrap();
+            let entry = load(library).unwrap().of(None).unwrap();
             let mut table = std::ptr::null();
             // SAFETY: the entry above reads and writes nothing.
-            unsafe { entry(host_api(), &mut table) }.0
+            unsafe { (entry.function)(host_api(entry.major).unwrap(), &mut table) }.0
         };
         assert_eq!(answer(Library::Checked(checked)), 11);
         // What lies there now is what a path gives: the test can fail. Its dependent has the name of the one that is loaded.

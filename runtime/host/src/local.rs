@@ -1,6 +1,5 @@
 //! A delegate whose library is loaded in this process.
 
-use crate::api::HOST_API;
 use crate::call::{CallOptions, HostCall, lock};
 use crate::delegate::{BlobVerdict, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -28,6 +27,8 @@ pub(crate) struct Local {
     pub info: Info,
     /// SHA-256 of its options.
     options_hash: [u8; 32],
+    /// The table that its entry was given.
+    host: &'static c::HostApi,
     api: c::DelegateApi,
     handle: *mut c::Delegate,
     /// Held during every call into a delegate that asked for it (`DG_FEATURE_SERIALIZED`).
@@ -50,13 +51,14 @@ impl Local {
         given: Option<&serde_json::Value>,
         parallel: Parallel,
     ) -> Result<Local, DelegateError> {
-        let Handshake { api, info } = handshake;
+        let Handshake { host, api, info } = handshake;
         let backend: Arc<str> = info.name.as_str().into();
         let serial = api.features[0] & c::Feature::SERIALIZED.0 != 0;
         let mut local = Local {
             backend,
             options_hash: options::hash(given),
             info,
+            host,
             api,
             handle: std::ptr::null_mut(),
             serial: serial.then(Mutex::default),
@@ -198,7 +200,7 @@ impl Local {
         let pointers: Vec<*const c::Graph> = structs.iter().map(std::ptr::from_ref).collect();
         let sinks: Vec<*mut c::BlobSink> = given.iter().map(|given| given.sink.as_ptr()).collect();
         let target_struct = target_of(target);
-        let call = HostCall::new(&self.backend, options, self.parallel);
+        let call = HostCall::new(self.host, &self.backend, options, self.parallel);
         let status = {
             let _serial = self.serial();
             // SAFETY: everything handed over lives until the call returns; both lists have one pointer a graph.
@@ -292,6 +294,7 @@ impl Local {
             format_version: self.info.format_version,
             target: target.to_string(),
             precision: parts.precision,
+            abi_major: u32::from(self.info.abi_major),
             abi_minor: u32::from(self.info.abi_minor),
             graph_hash: sha256(view.bytes()),
             options_hash: self.options_hash,
@@ -403,7 +406,7 @@ impl Local {
         options: &CallOptions<'_>,
         function: impl FnOnce(&c::DelegateApi, *const c::Call) -> Option<Status>,
     ) -> Result<(), DelegateError> {
-        let call = HostCall::new(&self.backend, options, self.parallel);
+        let call = HostCall::new(self.host, &self.backend, options, self.parallel);
         let _serial = self.serial();
         // The handshake made sure of the mandatory functions.
         let status = function(&self.api, call.as_ptr()).unwrap_or(Status::UNSUPPORTED);
@@ -619,7 +622,7 @@ impl Drop for Local {
         if self.handle.is_null() {
             return;
         }
-        let call = HostCall::new(&self.backend, &CallOptions::default(), self.parallel);
+        let call = HostCall::new(self.host, &self.backend, &CallOptions::default(), self.parallel);
         let _serial = self.serial();
         if let Some(shutdown) = self.api.shutdown {
             // SAFETY: sessions and imports hold a count of this delegate, so none is left; it is not used again.
@@ -641,7 +644,12 @@ unsafe impl Sync for ImportedBuffer {}
 
 impl Drop for ImportedBuffer {
     fn drop(&mut self) {
-        let call = HostCall::new(&self.local.backend, &CallOptions::default(), Parallel::SERIAL);
+        let call = HostCall::new(
+            self.local.host,
+            &self.local.backend,
+            &CallOptions::default(),
+            Parallel::SERIAL,
+        );
         if let Some(release) = self.local.api.buffer_release {
             let _serial = self.local.serial();
             // SAFETY: the delegate made it, sessions that used it are gone, and it is not used again.
@@ -802,7 +810,7 @@ impl LocalSession {
         meanwhile: impl FnOnce(&Fence) -> R,
     ) -> (R, Result<(), DelegateError>) {
         let local = self.local.clone();
-        let call = HostCall::new(&local.backend, options, local.parallel);
+        let call = HostCall::new(local.host, &local.backend, options, local.parallel);
         let registered = Registered::new();
         let status = {
             let _serial = local.serial();
@@ -851,7 +859,12 @@ impl Drop for WaitForEnd<'_> {
 
 impl Drop for LocalSession {
     fn drop(&mut self) {
-        let call = HostCall::new(&self.local.backend, &CallOptions::default(), Parallel::SERIAL);
+        let call = HostCall::new(
+            self.local.host,
+            &self.local.backend,
+            &CallOptions::default(),
+            Parallel::SERIAL,
+        );
         if let Some(unload) = self.local.api.session_unload {
             let _serial = self.local.serial();
             // SAFETY: `session_load` made it, no run is under way, and it is not used again.
@@ -993,11 +1006,6 @@ fn target_of(target: &str) -> c::Target {
         name_size: target.len() as u64,
         ..c::Target::new()
     }
-}
-
-/// The entry's first argument.
-pub(crate) fn host_api() -> *const c::HostApi {
-    &raw const HOST_API
 }
 
 /// Alignment of a graph image, as the contract gives it.

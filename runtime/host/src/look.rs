@@ -1,6 +1,6 @@
 //! Asks a library who it is, without starting its delegate: for tools that check and compare libraries.
 
-use crate::loader::{load, shake_hands};
+use crate::loader::{self, load, shake_hands};
 use crate::trust::Library;
 use crate::{Info, Manifest};
 use delegraph_abi::c;
@@ -26,7 +26,7 @@ pub struct Look {
 /// # Errors
 /// One sentence that says what is wrong with it.
 pub fn look(library: &Path, manifest: Option<&Manifest>) -> Result<Look, String> {
-    let entry = load(Library::AsFound(library.to_path_buf()))?;
+    let entry = load(Library::AsFound(library.to_path_buf()))?.of(loader::wanted(manifest))?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
     let handshake = unsafe { shake_hands(entry, manifest) }?;
     let api = &handshake.api;
@@ -47,6 +47,7 @@ macro_rules! present {
 
 fn functions(api: &c::DelegateApi) -> Vec<&'static str> {
     let all = present!(api: get_info initialize shutdown device_enumerate partition compile blob_check session_load session_unload
-        session_execute get_extension options_schema buffer_import buffer_release session_submit);
+        session_execute get_extension options_schema buffer_import buffer_release session_submit session_state_commit session_state_reset
+        session_state_truncate session_state_snapshot session_state_restore compile_set buffer_handle_types buffer_export buffer_map);
     all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }

@@ -27,8 +27,8 @@ use toml::{Table, Value};
 /// x86_64-unknown-linux-gnu = "libvulkan_delegate.so"
 ///
 /// [abi]
-/// major = 0
-/// min_minor = 0
+/// major = 1                        # of the entry that is used: `dg_delegate_entry_v1`; 0 for a library of that time
+/// min_minor = 0                    # smallest minor of a host of that major that it works with
 ///
 /// [sandbox]                        # optional: what it may do in a worker, beyond reading system libraries and its own folder
 /// read = ["firmware"]              # files and folders, relative to the manifest
@@ -77,9 +77,9 @@ pub struct Manifest {
     pub library: Option<PathBuf>,
     /// Library files by target triple; empty where one file is for every machine.
     pub libraries: BTreeMap<String, PathBuf>,
-    /// ABI major that the library exports an entry for.
+    /// ABI major of the entry that is used, which the library exports.
     pub abi_major: u16,
-    /// Smallest minor of the host's ABI that it works with.
+    /// Smallest minor of a host of that major that it works with.
     pub abi_min_minor: u16,
     /// `compile`, `run`.
     pub roles: Vec<String>,

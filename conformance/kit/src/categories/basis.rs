@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// The library, loaded by a host of this version.
 pub fn open(trial: &Trial<'_>) -> Result<Arc<Library>, Failure> {
-    Ok(Arc::new(Library::open(&trial.subject.library)?))
+    Ok(Arc::new(Library::open(trial.subject)?))
 }
 
 /// The library, and the delegate started with the subject's options.

@@ -186,7 +186,7 @@ fn claims_options(trial: &mut Trial<'_>) -> Outcome {
         serde_json::from_str(text).map_err(|error| Failure::fail(format!("{what} is no JSON: {error}")))
     };
     let named = json(&format!("`{shown}`"), &text)?;
-    let library = Arc::new(Library::open(&trial.subject.library)?);
+    let library = Arc::new(Library::open(trial.subject)?);
     let Some(own) = library.options_schema()? else {
         return Err(Failure::fail(format!(
             "the manifest names `{shown}`, and the library gives no schema of options"

@@ -250,7 +250,7 @@ fn partitions(trial: &mut Trial<'_>) -> Outcome {
 
 fn starts(trial: &mut Trial<'_>) -> Outcome {
     // Also for a delegate that takes nothing.
-    let library = std::sync::Arc::new(crate::driver::Library::open(&trial.subject.library)?);
+    let library = std::sync::Arc::new(crate::driver::Library::open(trial.subject)?);
     let options = trial.subject.options.clone();
     steady(trial, "`initialize` and `shutdown`", |_| {
         let instance = library.start(&options, &Script::default())?;

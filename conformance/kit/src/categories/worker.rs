@@ -47,7 +47,7 @@ impl Apart {
         }
         let binary = binary()?;
         let bench = Bench::over(trial, 64, 64, 4)?;
-        let name = Library::open(&trial.subject.library)?.info()?.name;
+        let name = Library::open(trial.subject)?.info()?.name;
         // The library outright: the manifest may lie elsewhere.
         let pinned = vec![(name.clone(), trial.subject.library.clone())];
         let worker = WorkerOptions {

@@ -56,8 +56,8 @@ pub enum Structs {
     /// As this version has them.
     #[default]
     Ours,
-    /// As the first minor had them: the byte behind each must not be touched. Empty lists are NULL, here and below.
-    First,
+    /// As the first minor of this major had them: the byte behind each must not be touched. Empty lists are NULL, here and below.
+    First(u16),
     /// As a later minor may have them: longer, with zeros behind what is known, and the byte behind those must not be touched.
     Longer,
     /// As this version has them, with extensions that nobody knows.

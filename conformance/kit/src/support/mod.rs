@@ -76,7 +76,7 @@ pub fn ask_all(
 /// The kit's questions in the form that a library wants, and what its manifest claims.
 pub(crate) fn questions_for(subject: &Subject) -> Result<(Vec<Question>, Claims), Failure> {
     let versions = Versions::builtin();
-    let opset = Library::open(&subject.library)?.info()?.opset;
+    let opset = Library::open(subject)?.info()?.opset;
     let manifest = subject.manifest.as_ref();
     let claims = manifest
         .map(|(_, manifest)| manifest.claims.clone())
@@ -105,7 +105,7 @@ pub(crate) struct Asker {
 impl Asker {
     /// Starts it.
     pub(crate) fn new(subject: &Subject) -> Result<Asker, Failure> {
-        let library = Arc::new(Library::open(&subject.library)?);
+        let library = Arc::new(Library::open(subject)?);
         if !library.has(c::Feature::COMPILE) {
             return Err(Failure::skip("the library does not compile"));
         }

@@ -11,7 +11,7 @@ use delegraph_sdk::{Status, c, roles};
 /// # Safety
 /// As `delegraph.h` says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dg_delegate_entry_v0(
+pub unsafe extern "C" fn dg_delegate_entry_v1(
     host: *const c::HostApi,
     out_table: *mut *const c::DelegateApi,
 ) -> Status {

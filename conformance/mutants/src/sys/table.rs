@@ -3,7 +3,6 @@
 use super::memory;
 use crate::{active, is};
 use delegraph_sdk::{Reason, Status, c};
-use std::mem::offset_of;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The SDK's table, which the functions below call.
@@ -30,8 +29,8 @@ pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
             "two-verdicts" | "ignores-verdict-sink" | "crashes-on-damaged-image" | "accepts-newer-image" => {
                 api.partition = Some(partition);
             }
-            "ignores-blob-sink" | "calls-absent-function" => api.compile = Some(compile),
-            "unloads-in-order" | "frees-twice" | "aborts-on-error" | "refuses-older-structs" => {
+            "ignores-blob-sink" | "reads-behind-host" => api.compile = Some(compile),
+            "unloads-in-order" | "frees-twice" | "aborts-on-error" | "reads-behind-structs" => {
                 api.session_load = Some(session_load);
             }
             "fence-twice" | "fence-and-error" => api.session_submit = Some(session_submit),
@@ -160,17 +159,9 @@ unsafe extern "C" fn compile(
     target: *const c::Target,
     sink: *mut c::BlobSink,
 ) -> Status {
-    if is("calls-absent-function") {
-        type Progress = unsafe extern "C" fn(*const c::Call, u64, u64, *const u8, u64);
-        // SAFETY: there is none; an older host's table ends before this function.
-        unsafe {
-            let table = (*call).host.cast::<u8>();
-            let place = table.wrapping_add(offset_of!(c::HostApi, call_progress));
-            match place.cast::<Option<Progress>>().read() {
-                Some(progress) => progress(call, 0, 1, std::ptr::null(), 0),
-                None => memory::fault(),
-            }
-        }
+    if is("reads-behind-host") {
+        // SAFETY: the call runs, and its host's table lives as long as the process.
+        memory::look_behind(unsafe { (*call).host });
     }
     match plain!(compile(delegate, call, graph, target, sink)) {
         _ if is("ignores-blob-sink") => Status::OK,
@@ -187,9 +178,8 @@ unsafe extern "C" fn session_load(
     blob: *const c::Blob,
     out_session: *mut *mut c::Session,
 ) -> Status {
-    // SAFETY: every struct begins with its size.
-    if is("refuses-older-structs") && unsafe { blob.cast::<u32>().read() } < size_of::<c::Blob>() as u32 {
-        return Status::BAD_STRUCT;
+    if is("reads-behind-structs") {
+        memory::look_behind(blob);
     }
     let status = plain!(session_load(delegate, call, blob, out_session));
     match active() {

@@ -47,8 +47,8 @@ pub(super) fn verdict(out: &mut String, standing: &Standing) {
         device => format!(" on {}", html(device)),
     };
     let abi = standing
-        .abi_minor
-        .map_or(String::new(), |minor| format!(", ABI minor {minor}"));
+        .abi
+        .map_or(String::new(), |(major, minor)| format!(", ABI {major}.{minor}"));
     let _ = write!(
         out,
         "<section class=\"verdict {class}\" aria-label=\"Verdict\"><div class=\"answer\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span><div>\

@@ -91,6 +91,7 @@ pub fn run(cases: u64) -> RunInfo {
             sha256: "c0ffee12".repeat(8),
             manifest_sha256: "ab34".repeat(16),
             dependents: vec![("libacme_rt.so".to_string(), "9d".repeat(32))],
+            abi_major: 0,
             abi_minor: 2,
         }),
         devices: vec![DeviceId {

@@ -20,7 +20,7 @@ pub fn header(d: &Description) -> Result<String> {
     );
     define(
         &mut out,
-        "Minor version of the ABI.",
+        "Minor version of the ABI. Each major counts its minors from 0.",
         "DG_ABI_MINOR",
         &d.minor.to_string(),
     );
@@ -40,16 +40,17 @@ pub fn header(d: &Description) -> Result<String> {
     );
     for constant in &d.constants {
         let value = format!("UINT32_C(0x{:x})", constant.value);
-        define(&mut out, &since(&constant.doc, constant.since), &constant.name, &value);
+        let text = since(d, &constant.doc, constant.since);
+        define(&mut out, &text, &constant.name, &value);
     }
     for e in &d.enums {
         out.push('\n');
-        comment(&mut out, "", &since(&e.doc, e.since));
+        comment(&mut out, "", &since(d, &e.doc, e.since));
         writeln!(out, "typedef {} {};", c_type(&d.ty(&e.ty)?, "")?.trim_end(), e.name)?;
         for item in &e.items {
             let name = item_name(e, item);
             let value = format!("(({}){})", e.name, item.value);
-            let text = since(&item.doc, item.since);
+            let text = since(d, &item.doc, item.since);
             let note = if text.is_empty() {
                 String::new()
             } else {
@@ -60,7 +61,7 @@ pub fn header(d: &Description) -> Result<String> {
     }
     out.push('\n');
     for opaque in &d.opaques {
-        comment(&mut out, "", &since(&opaque.doc, opaque.since));
+        comment(&mut out, "", &since(d, &opaque.doc, opaque.since));
         writeln!(out, "typedef struct {0} {0};", opaque.name)?;
     }
     out.push('\n');
@@ -69,26 +70,26 @@ pub fn header(d: &Description) -> Result<String> {
     }
     for callback in &d.callbacks {
         out.push('\n');
-        comment(&mut out, "", &since(&callback.doc, callback.since));
+        comment(&mut out, "", &since(d, &callback.doc, callback.since));
         writeln!(out, "{};", callback_type(d, callback)?)?;
     }
     for s in &d.structs {
         out.push('\n');
-        comment(&mut out, "", &since(&s.doc, s.since));
+        comment(&mut out, "", &since(d, &s.doc, s.since));
         writeln!(out, "struct {} {{", s.name)?;
         for member in d.members(s)? {
-            field(&mut out, &member)?;
+            field(&mut out, d, &member)?;
         }
         out.push_str("};\n");
     }
     for t in &d.tables {
         out.push('\n');
-        comment(&mut out, "", &since(&t.doc, t.since));
+        comment(&mut out, "", &since(d, &t.doc, t.since));
         writeln!(out, "struct {} {{", t.name)?;
         for member in d.table_members(t) {
             match member.ty {
                 Type::Function(i) => function(&mut out, d, &t.functions[i])?,
-                _ => field(&mut out, &member)?,
+                _ => field(&mut out, d, &member)?,
             }
         }
         out.push_str("};\n");
@@ -130,8 +131,8 @@ extern "C" {
 const ENTRY: &str = "The one symbol that a delegate exports. It writes the address of its own constant table to `out_table`. It does nothing else:
 work belongs in `initialize`. `host` is valid for the life of the process. It may be called more than once.";
 
-const HAS: &str = r"/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than 0.0.
- * `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
+const HAS: &str = r"/* Whether a table or struct of the other side reaches as far as a member, which is then not unset: ask before using what is newer than
+ * the first minor of this major, and what may be NULL. `if (DG_HAS(dg_host_api, call->host, profile_emit)) ...` */
 #define DG_HAS(type, pointer, member) \
     ((pointer)->struct_size >= offsetof(type, member) + sizeof((pointer)->member) && (pointer)->member != 0)
 
@@ -162,8 +163,8 @@ pub fn comment(out: &mut String, indent: &str, text: &str) {
     }
 }
 
-fn field(out: &mut String, member: &Member) -> Result<()> {
-    comment(out, "    ", &since(&member.doc, member.since));
+fn field(out: &mut String, d: &Description, member: &Member) -> Result<()> {
+    comment(out, "    ", &since(d, &member.doc, member.since));
     writeln!(out, "    {};", c_type(&member.ty, &member.name)?)?;
     Ok(())
 }
@@ -183,12 +184,12 @@ pub fn item_name(e: &Enum, item: &Item) -> String {
     item.c.clone().unwrap_or_else(|| format!("{}{}", e.prefix, item.name))
 }
 
-/// What came with a later minor says so.
-pub fn since(doc: &str, minor: u16) -> String {
-    match (minor, doc.trim()) {
+/// What did not come with the first version says so.
+pub fn since(d: &Description, doc: &str, number: u16) -> String {
+    match (number, doc.trim()) {
         (0, doc) => doc.to_string(),
-        (minor, "") => format!("Since 0.{minor}."),
-        (minor, doc) => format!("{doc} Since 0.{minor}."),
+        (number, "") => format!("Since {}.", d.name(number)),
+        (number, doc) => format!("{doc} Since {}.", d.name(number)),
     }
 }
 
@@ -201,7 +202,7 @@ fn function(out: &mut String, d: &Description, f: &Function) -> Result<()> {
     comment(
         out,
         "    ",
-        &format!("{}{mandatory} Since 0.{}.", f.doc.trim(), f.since).replace(". Since", ".\nSince"),
+        &format!("{}{mandatory} Since {}.", f.doc.trim(), d.name(f.since)).replace(". Since", ".\nSince"),
     );
     writeln!(out, "    {};", prototype(d, f, &format!("(*{})", f.name))?)?;
     Ok(())

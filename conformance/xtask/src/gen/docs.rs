@@ -40,21 +40,22 @@ pub fn page(d: &Description) -> Result<String> {
 }
 
 const STRUCTS: &str = "Offsets and sizes are in bytes. *64* is LP64 and LLP64, which agree, as nothing here is a `long`; *32* is ILP32 with 64-bit numbers aligned to 8 (Arm, RISC-V, Windows). \
-32-bit x86 on System V\naligns them to 4: the header has its layout too. *Since* is the minor that brought the field.\n\n";
+32-bit x86 on System V\naligns them to 4: the header has its layout too. *Since* is the version that brought the field.\n\n";
 
 const RECORDS: &str = "A table of the image states the size of its records; a newer image has larger ones. Read what you know, step by the stated size.\n\n";
 
 fn versions(out: &mut String, d: &Description) -> Result<()> {
     out.push_str("## Versions\n\n| | |\n| --- | --- |\n");
     writeln!(out, "| entry | `{}` |", d.entry)?;
-    writeln!(out, "| version | {}.{} |", d.major, d.minor)?;
+    writeln!(out, "| version | {} |", d.version())?;
     writeln!(out, "| operator table | `{}` |", d.opset)?;
-    for minor in 0..=d.minor {
+    for number in 0..=d.newest() {
+        let at = d.at(number);
         writeln!(
             out,
-            "| layout hash of {}.{minor} | `{:016x}` |",
-            d.major,
-            d.at(minor).layout_hash()?
+            "| layout hash of {} | `{:016x}` |",
+            at.version(),
+            at.layout_hash()?
         )?;
     }
     out.push('\n');
@@ -66,10 +67,10 @@ fn constants(out: &mut String, d: &Description) -> Result<()> {
     for c in &d.constants {
         writeln!(
             out,
-            "| `{}` | 0x{:x} | 0.{} | {} |",
+            "| `{}` | 0x{:x} | {} | {} |",
             c.name,
             c.value,
-            c.since,
+            d.name(c.since),
             cell(&c.doc)
         )?;
     }
@@ -82,17 +83,17 @@ fn enums(out: &mut String, d: &Description) -> Result<()> {
     for e in &d.enums {
         writeln!(
             out,
-            "### `{}`\n\n{} Stored as `{}`, since 0.{}.\n\n| name | value | since | |\n| --- | --- | --- | --- |",
+            "### `{}`\n\n{} Stored as `{}`, since {}.\n\n| name | value | since | |\n| --- | --- | --- | --- |",
             e.name,
             e.doc.trim(),
             c_type(&d.ty(&e.ty)?, "")?.trim_end(),
-            e.since
+            d.name(e.since)
         )?;
         for item in &e.items {
-            let since = item.since.max(e.since);
+            let since = d.name(item.since.max(e.since));
             writeln!(
                 out,
-                "| `{}` | {} | 0.{since} | {} |",
+                "| `{}` | {} | {since} | {} |",
                 item_name(e, item),
                 item.value,
                 cell(&item.doc)
@@ -106,16 +107,16 @@ fn enums(out: &mut String, d: &Description) -> Result<()> {
 fn handles(out: &mut String, d: &Description) -> Result<()> {
     out.push_str("## Handles\n\nWhat lies behind is its maker's own.\n\n| name | since | |\n| --- | --- | --- |\n");
     for o in &d.opaques {
-        writeln!(out, "| `{}` | 0.{} | {} |", o.name, o.since, cell(&o.doc))?;
+        writeln!(out, "| `{}` | {} | {} |", o.name, d.name(o.since), cell(&o.doc))?;
     }
     out.push_str("\n## Function types\n\n");
     for c in &d.callbacks {
         writeln!(
             out,
-            "```c\n{};\n```\n\n{} Since 0.{}.\n",
+            "```c\n{};\n```\n\n{} Since {}.\n",
             callback_type(d, c)?,
             c.doc.trim(),
-            c.since
+            d.name(c.since)
         )?;
     }
     Ok(())
@@ -136,9 +137,9 @@ fn structure(out: &mut String, d: &Description, s: &Struct) -> Result<()> {
         let ((offset, size), (offset32, size32)) = (wide.members[i], narrow.members[i]);
         writeln!(
             out,
-            "| {offset} | {size} | {offset32} | {size32} | `{}` | 0.{} | {} |",
+            "| {offset} | {size} | {offset32} | {size32} | `{}` | {} | {} |",
             c_type(&m.ty, &m.name)?,
-            m.since,
+            d.name(m.since),
             cell(&m.doc)
         )?;
     }
@@ -169,8 +170,10 @@ fn table(out: &mut String, d: &Description, t: &Table) -> Result<()> {
         };
         writeln!(
             out,
-            "| {} | {} | {name} | {mandatory} | 0.{} |",
-            wide.members[i].0, narrow.members[i].0, m.since
+            "| {} | {} | {name} | {mandatory} | {} |",
+            wide.members[i].0,
+            narrow.members[i].0,
+            d.name(m.since)
         )?;
     }
     out.push('\n');
@@ -182,23 +185,24 @@ fn table(out: &mut String, d: &Description, t: &Table) -> Result<()> {
         };
         writeln!(
             out,
-            "### `{}`\n\n```c\n{};\n```\n\n{}{mandatory} Since 0.{}.\n",
+            "### `{}`\n\n```c\n{};\n```\n\n{}{mandatory} Since {}.\n",
             f.name,
             prototype(d, f, &f.name)?,
             f.doc.trim(),
-            f.since
+            d.name(f.since)
         )?;
     }
     Ok(())
 }
 
-/// One line: bytes at each minor.
+/// One line: bytes at each version.
 fn sizes(out: &mut String, d: &Description, name: &str) -> Result<()> {
     let [wide, narrow, i386] = [MODELS[0], MODELS[2], I386].map(|model| d.sizes(name, model));
     let (wide, narrow, i386) = (wide?, narrow?, i386?);
     let mut parts = Vec::new();
-    for ((minor, wide), (narrow, i386)) in wide.iter().zip(narrow.values().zip(i386.values())) {
-        parts.push(format!("{wide} bytes (64), {narrow} (32), {i386} (i386) at 0.{minor}"));
+    for ((number, wide), (narrow, i386)) in wide.iter().zip(narrow.values().zip(i386.values())) {
+        let version = d.name(*number);
+        parts.push(format!("{wide} bytes (64), {narrow} (32), {i386} (i386) at {version}"));
     }
     writeln!(out, "\nSize: {}.", parts.join("; "))?;
     Ok(())

@@ -1,11 +1,11 @@
-//! The golden layouts: what a later minor is compared with.
+//! The golden layouts: what a later version is compared with. `since` is the number of a version, from 0.
 
 use super::layout::{MODELS, layout};
 use super::model::Description;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// `golden/v<major>.<minor>.json`: the layouts of the description's own minor.
+/// `golden/v<major>.<minor>.json`: the layouts of the description's own version.
 pub fn layouts(description: &Description) -> Result<String> {
     let mut models = Map::new();
     for model in MODELS {

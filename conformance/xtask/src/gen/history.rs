@@ -1,13 +1,13 @@
-//! What was released stays: the layouts and headers of earlier minors are kept as they were, and each minor begins as the one before.
+//! What was released stays: the layouts and headers of earlier versions are kept as they were, and each version begins as the one before.
 
 use super::layout::MODELS;
 use super::{describe, golden_path};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// The files of each earlier minor, in order, and their SHA-256. A row is added when its minor is closed and the next begins; a row never
-/// changes. `golden/v0.N.json` is what the generator wrote last, `frozen/v0.N/delegraph.h` a copy of the header.
-const KEPT: [[(&str, &str); 2]; 2] = [
+/// The files of each earlier version, in order, and their SHA-256. A row is added when its version is closed and the next begins; a row never
+/// changes. `golden/vM.N.json` is what the generator wrote last, `frozen/vM.N/delegraph.h` a copy of the header.
+const KEPT: [[(&str, &str); 2]; 3] = [
     [
         (
             "delegate-sdk/abi/golden/v0.0.json",
@@ -28,6 +28,16 @@ const KEPT: [[(&str, &str); 2]; 2] = [
             "6610023fa56f806c75c57c6ed5951f5b32e68cc45c692d9d1f9659be50cf0645",
         ),
     ],
+    [
+        (
+            "delegate-sdk/abi/golden/v0.2.json",
+            "02de7e1ae9ee885eec39a313812f990588be5bd32e6c5c4775809a20f0995f33",
+        ),
+        (
+            "delegate-sdk/abi/frozen/v0.2/delegraph.h",
+            "eb4f2656952533f48668ea81b9b45b8d8328c473bc2cd2ef5f5e810025573698",
+        ),
+    ],
 ];
 
 fn golden(path: &str) -> Value {
@@ -36,19 +46,19 @@ fn golden(path: &str) -> Value {
 }
 
 #[test]
-fn files_of_earlier_minors_are_the_same_bytes() {
+fn files_of_earlier_versions_are_the_same_bytes() {
     let root = crate::root();
     let description = describe(&root).unwrap();
     assert_eq!(
         KEPT.len(),
-        usize::from(description.minor),
-        "each minor before the newest has its kept files: add a row"
+        description.earlier.len(),
+        "each version before the newest has its kept files: add a row"
     );
-    for (minor, files) in (0..).zip(KEPT) {
-        assert_eq!(files[0].0, golden_path(&description.at(minor)));
+    for (number, files) in (0..).zip(KEPT) {
+        assert_eq!(files[0].0, golden_path(&description.at(number)));
         assert_eq!(
             files[1].0,
-            format!("delegate-sdk/abi/frozen/v{}.{minor}/delegraph.h", description.major)
+            format!("delegate-sdk/abi/frozen/v{}/delegraph.h", description.name(number))
         );
         for (path, want) in files {
             let bytes = std::fs::read(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -59,12 +69,14 @@ fn files_of_earlier_minors_are_the_same_bytes() {
 }
 
 #[test]
-fn a_kept_header_states_its_minor_and_the_hash_of_its_layouts() {
-    for (minor, [(layouts, _), (header, _)]) in KEPT.into_iter().enumerate() {
+fn a_kept_header_states_its_version_and_the_hash_of_its_layouts() {
+    let description = describe(&crate::root()).unwrap();
+    for (version, [(layouts, _), (header, _)]) in description.earlier.iter().zip(KEPT) {
         let text = std::fs::read_to_string(crate::root().join(header)).unwrap();
         let hash = golden(layouts)["layout_hash"].as_str().unwrap().to_string();
         for line in [
-            format!("#define DG_ABI_MINOR {minor}\n"),
+            format!("#define DG_ABI_MAJOR {}\n", version.major),
+            format!("#define DG_ABI_MINOR {}\n", version.minor),
             format!("#define DG_LAYOUT_HASH UINT64_C(0x{hash})\n"),
         ] {
             assert!(text.contains(&line), "`{header}` lacks `{}`", line.trim());
@@ -73,10 +85,10 @@ fn a_kept_header_states_its_minor_and_the_hash_of_its_layouts() {
 }
 
 #[test]
-fn each_minor_begins_as_the_one_before() {
+fn each_version_begins_as_the_one_before() {
     let newest = describe(&crate::root()).unwrap();
-    let goldens: Vec<Value> = (0..=newest.minor)
-        .map(|minor| golden(&golden_path(&newest.at(minor))))
+    let goldens: Vec<Value> = (0..=newest.newest())
+        .map(|number| golden(&golden_path(&newest.at(number))))
         .collect();
     for pair in goldens.windows(2) {
         let problems = differences(&pair[0], &pair[1]);
@@ -84,9 +96,9 @@ fn each_minor_begins_as_the_one_before() {
     }
 }
 
-/// The smallest size that the mirror lets a maker state is that of the first minor, in every data model.
+/// The smallest size that the mirror lets a maker state is that of the first version, and of the first of its major, in every data model.
 #[test]
-fn first_sizes_are_those_of_the_first_minor() {
+fn first_sizes_are_those_of_the_first_versions() {
     let newest = describe(&crate::root()).unwrap();
     let first = golden(&golden_path(&newest.at(0)));
     for model in MODELS {
@@ -119,11 +131,39 @@ fn first_sizes_are_those_of_the_first_minor() {
                 "{name}"
             );
         }
+        // What a library of major 1 states at least is what 1.0 has.
+        let frozen = golden("delegate-sdk/abi/golden/v1.0.json");
+        let table = [
+            ("dg_graph", c::Graph::MAJOR_SIZE),
+            ("dg_tensor", c::Tensor::MAJOR_SIZE),
+            ("dg_host_api", c::HostApi::MAJOR_SIZE),
+            ("dg_delegate_api", c::DelegateApi::MAJOR_SIZE),
+        ];
+        for (name, size) in table {
+            assert_eq!(
+                frozen["models"]["LP64"][name]["size"].as_u64(),
+                Some(size as u64),
+                "{name}"
+            );
+        }
     }
 }
 
+/// What was frozen as 1.0 is what 0.2 had, member by member: a library of either is read by the same code.
 #[test]
-fn a_minor_that_moves_changes_or_drops_something_is_told_by_name() {
+fn the_first_version_of_major_1_is_the_last_of_major_0() {
+    let (last, first) = (
+        golden("delegate-sdk/abi/golden/v0.2.json"),
+        golden("delegate-sdk/abi/golden/v1.0.json"),
+    );
+    assert_eq!(last["models"], first["models"]);
+    assert_eq!(last["enums"], first["enums"]);
+    assert_eq!(last["layout_hash"], first["layout_hash"]);
+    assert_eq!((&first["major"], &first["minor"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn a_version_that_moves_changes_or_drops_something_is_told_by_name() {
     let newest = describe(&crate::root()).unwrap();
     let first = golden(&golden_path(&newest.at(0)));
     assert!(differences(&first, &first).is_empty());
@@ -168,7 +208,7 @@ fn a_minor_that_moves_changes_or_drops_something_is_told_by_name() {
     }
 }
 
-/// What a minor has otherwise than the one before; new fields, structs, items and enums are no difference.
+/// What a version has otherwise than the one before; new fields, structs, items and enums are no difference.
 fn differences(before: &Value, after: &Value) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, items) in object(&before["enums"]) {

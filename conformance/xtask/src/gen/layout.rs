@@ -51,17 +51,17 @@ pub struct Layout {
 pub fn layout(description: &Description, name: &str, members: &[Member], model: DataModel) -> Result<Layout> {
     let (mut end, mut align) = (0u64, 1u64);
     let mut placed = Vec::new();
-    let (mut minor, mut before) = (0, 0);
+    let (mut version, mut before) = (0, 0);
     for member in members {
         let (size, member_align) = size_align(description, &member.ty, model)?;
         let offset = end.next_multiple_of(member_align);
-        if member.since > minor {
-            (minor, before) = (member.since, end.next_multiple_of(align));
+        if member.since > version {
+            (version, before) = (member.since, end.next_multiple_of(align));
         }
         // What was padding at the end to an older maker holds anything at all: its `struct_size` covers it.
         ensure!(
             offset >= before || member.name.starts_with("reserved"),
-            "`{name}`: `{}` lies in what was padding before minor {minor} under {}; put a reserved field first",
+            "`{name}`: `{}` lies in what was padding before version number {version} under {}; put a reserved field first",
             member.name,
             model.name
         );

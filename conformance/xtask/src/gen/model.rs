@@ -1,5 +1,6 @@
 //! The description of the ABI, parsed and checked.
 
+use super::version::Version;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::fmt::Write;
@@ -10,6 +11,9 @@ use std::fmt::Write;
 pub struct Description {
     pub major: u16,
     pub minor: u16,
+    /// The versions before this one, oldest first: `0.1`. What is counted by `since` are these and, last, this one.
+    #[serde(default)]
+    pub earlier: Vec<Version>,
     pub entry: String,
     pub opset: String,
     pub doc: String,
@@ -33,7 +37,7 @@ pub struct Constant {
     pub name: String,
     pub rust: String,
     pub value: u32,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -47,7 +51,7 @@ pub struct Enum {
     #[serde(rename = "type")]
     pub ty: String,
     pub prefix: String,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -61,7 +65,7 @@ pub struct Item {
     /// Full C name, where it is not prefix and name.
     pub c: Option<String>,
     pub value: u64,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -72,7 +76,7 @@ pub struct Item {
 pub struct Opaque {
     pub name: String,
     pub rust: String,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -84,7 +88,7 @@ pub struct Opaque {
 pub struct Callback {
     pub name: String,
     pub rust: String,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -108,7 +112,7 @@ pub struct Struct {
     pub kind: StructKind,
     /// Item of `dg_struct_id`.
     pub id: Option<String>,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -121,6 +125,7 @@ pub struct Field {
     pub name: String,
     #[serde(rename = "type")]
     pub ty: String,
+    /// Number of the version that brought it, from 0.
     pub since: u16,
     pub doc: String,
 }
@@ -130,7 +135,7 @@ pub struct Field {
 pub struct Table {
     pub name: String,
     pub rust: String,
-    /// Minor that brought it.
+    /// Number of the version that brought it, from 0.
     #[serde(default)]
     pub since: u16,
     pub doc: String,
@@ -141,6 +146,7 @@ pub struct Table {
 #[serde(deny_unknown_fields)]
 pub struct Function {
     pub name: String,
+    /// Number of the version that brought it, from 0.
     pub since: u16,
     pub returns: String,
     /// `always`, or the feature that makes it mandatory.
@@ -221,7 +227,7 @@ impl Description {
                 description.params(&f.params).with_context(place)?;
             }
         }
-        description.check_minors()?;
+        description.check_versions()?;
         Ok(description)
     }
 

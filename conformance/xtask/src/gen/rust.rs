@@ -33,14 +33,17 @@ pub fn mirror(d: &Description) -> Result<String> {
         "u64",
         &hash,
     );
-    let hashes: Vec<String> = (0..=d.minor)
-        .map(|minor| Ok(format!("0x{:016x}", d.at(minor).layout_hash()?)))
+    let hashes: Vec<String> = (0..=d.newest())
+        .map(|number| {
+            let at = d.at(number);
+            Ok(format!("({}, {}, 0x{:016x})", at.major, at.minor, at.layout_hash()?))
+        })
         .collect::<Result<_>>()?;
     constant(
         &mut out,
-        "[`LAYOUT_HASH`] of each minor version, from 0.",
+        "Every version, oldest first: major, minor, [`LAYOUT_HASH`].",
         "LAYOUT_HASHES",
-        &format!("[u64; {}]", hashes.len()),
+        &format!("[(u16, u16, u64); {}]", hashes.len()),
         &format!("[{}]", hashes.join(", ")),
     );
     let opset = format!("\"{}\"", d.opset);
@@ -59,10 +62,22 @@ pub fn mirror(d: &Description) -> Result<String> {
         "&str",
         &entry,
     );
+    let entries: Vec<String> = d
+        .entries()
+        .iter()
+        .map(|(major, name)| format!("({major}, \"{name}\")"))
+        .collect();
+    constant(
+        &mut out,
+        "The entry of each major, newest first. All have one type.",
+        "ENTRIES",
+        &format!("[(u16, &str); {}]", entries.len()),
+        &format!("[{}]", entries.join(", ")),
+    );
     for c in &d.constants {
         constant(
             &mut out,
-            &since(&c.doc, c.since),
+            &since(d, &c.doc, c.since),
             &c.rust,
             "u32",
             &format!("0x{:x}", c.value),
@@ -73,7 +88,7 @@ pub fn mirror(d: &Description) -> Result<String> {
     }
     for o in &d.opaques {
         out.push('\n');
-        doc(&mut out, "", "///", &since(&o.doc, o.since));
+        doc(&mut out, "", "///", &since(d, &o.doc, o.since));
         writeln!(
             out,
             "#[cfg_attr(feature = \"layout-check\", derive(abi_stable::StableAbi))]\n#[repr(C)]\npub struct {} {{",
@@ -83,7 +98,7 @@ pub fn mirror(d: &Description) -> Result<String> {
     }
     for callback in &d.callbacks {
         out.push('\n');
-        doc(&mut out, "", "///", &since(&callback.doc, callback.since));
+        doc(&mut out, "", "///", &since(d, &callback.doc, callback.since));
         let params = parameters(d, &callback.params)?;
         writeln!(
             out,
@@ -93,7 +108,7 @@ pub fn mirror(d: &Description) -> Result<String> {
     }
     for s in &d.structs {
         let members = d.members(s)?;
-        structure(&mut out, d, &since(&s.doc, s.since), &s.rust, &members, None)?;
+        structure(&mut out, d, &since(d, &s.doc, s.since), &s.rust, &members, None)?;
         structure_impl(&mut out, d, s, &members)?;
     }
     for t in &d.tables {
@@ -101,7 +116,7 @@ pub fn mirror(d: &Description) -> Result<String> {
         structure(
             &mut out,
             d,
-            &since(&t.doc, t.since),
+            &since(d, &t.doc, t.since),
             &t.rust,
             &members,
             Some(t.functions.as_slice()),
@@ -227,7 +242,7 @@ fn doc(out: &mut String, indent: &str, mark: &str, text: &str) {
 
 fn enumeration(out: &mut String, d: &Description, e: &Enum) -> Result<()> {
     out.push('\n');
-    doc(out, "", "///", &since(&e.doc, e.since));
+    doc(out, "", "///", &since(d, &e.doc, e.since));
     let ty = rust_type(d, &d.ty(&e.ty)?)?;
     writeln!(
         out,
@@ -236,7 +251,7 @@ fn enumeration(out: &mut String, d: &Description, e: &Enum) -> Result<()> {
     )?;
     writeln!(out, "#[allow(missing_docs)]\nimpl {} {{", e.rust)?;
     for item in &e.items {
-        doc(out, "    ", "///", &since(&item.doc, item.since));
+        doc(out, "    ", "///", &since(d, &item.doc, item.since));
         writeln!(
             out,
             "    pub const {}: {} = {}({});",
@@ -271,7 +286,7 @@ fn structure(
         "#[derive(Clone, Copy, Debug)]\n#[cfg_attr(feature = \"layout-check\", derive(abi_stable::StableAbi))]\n#[repr(C)]\npub struct {name} {{"
     )?;
     for m in members {
-        doc(out, "    ", "///", &since(&m.doc, m.since));
+        doc(out, "    ", "///", &since(d, &m.doc, m.since));
         let ty = match (&m.ty, functions) {
             (Type::Function(i), Some(functions)) => function_pointer(d, &functions[*i])?,
             (ty, _) => rust_type(d, ty)?,
@@ -333,28 +348,38 @@ const CONDITIONS: [(&str, DataModel); 3] = [
     ),
 ];
 
-/// The size at the first minor that has the struct: what a maker must at least state. As numbers, since padding at the end of the first
-/// minor belongs to it, and the next field may lie further.
+/// The sizes that a maker must at least state: at the first version that has the struct, and at the first of this major. As numbers, since padding at
+/// the end of a version belongs to it, and the next field may lie further.
 fn first_size(out: &mut String, d: &Description, name: &str) -> Result<()> {
-    let mut cases = Vec::new();
-    let mut grew = false;
-    for (condition, model) in CONDITIONS {
-        let sizes = d.sizes(name, model)?;
-        let first = sizes.first_key_value().map_or(0, |(_, size)| *size);
-        grew |= sizes.into_values().any(|size| size != first);
-        cases.push((condition, first));
-    }
-    let size = match cases.as_slice() {
-        [(wide, a), (_, b), (_, c)] if grew && b == c => format!("if cfg!({wide}) {{ {a} }} else {{ {c} }}"),
-        [(wide, a), (i386, b), (_, c)] if grew => {
-            format!("if cfg!({wide}) {{ {a} }} else if cfg!({i386}) {{ {b} }} else {{ {c} }}")
+    let least = [
+        ("FIRST_SIZE", "Bytes at the first version of all.".to_string(), 0),
+        (
+            "MAJOR_SIZE",
+            format!(
+                "Bytes at {}, the first version of this major.",
+                d.name(d.first_of_major())
+            ),
+            d.first_of_major(),
+        ),
+    ];
+    for (constant, text, from) in least {
+        let mut cases = Vec::new();
+        let mut grew = false;
+        for (condition, model) in CONDITIONS {
+            let sizes = d.sizes(name, model)?;
+            let first = sizes.range(from..).next().map_or(0, |(_, size)| *size);
+            grew |= sizes.range(from..).any(|(_, size)| *size != first);
+            cases.push((condition, first));
         }
-        _ => "size_of::<Self>()".to_string(),
-    };
-    writeln!(
-        out,
-        "    /// Bytes at the first minor.\n    pub const FIRST_SIZE: usize = {size};\n"
-    )?;
+        let size = match cases.as_slice() {
+            [(wide, a), (_, b), (_, c)] if grew && b == c => format!("if cfg!({wide}) {{ {a} }} else {{ {c} }}"),
+            [(wide, a), (i386, b), (_, c)] if grew => {
+                format!("if cfg!({wide}) {{ {a} }} else if cfg!({i386}) {{ {b} }} else {{ {c} }}")
+            }
+            _ => "size_of::<Self>()".to_string(),
+        };
+        writeln!(out, "    /// {text}\n    pub const {constant}: usize = {size};\n")?;
+    }
     Ok(())
 }
 

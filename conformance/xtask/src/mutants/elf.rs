@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn one_symbol_more_is_exported() {
         let Some(bytes) = library() else { return };
-        assert_eq!(exports(&bytes), ["dg_delegate_entry_v0"]);
+        assert_eq!(exports(&bytes), ["dg_delegate_entry_v1"]);
         let mut elf = Elf::new(bytes).unwrap();
         elf.one_more_export().unwrap();
         assert_eq!(exports(&elf.into_bytes()).len(), 2);

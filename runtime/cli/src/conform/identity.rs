@@ -70,7 +70,7 @@ pub fn identify(subject: &Subject, global: &Global) -> anyhow::Result<Identity> 
         library.vendor.clone_from(&look.vendor);
         library.version.clone_from(&look.version);
         library.build.clone_from(&look.build);
-        library.abi_minor = look.abi_minor;
+        (library.abi_major, library.abi_minor) = (look.abi_major, look.abi_minor);
     }
     Ok(Identity {
         library,

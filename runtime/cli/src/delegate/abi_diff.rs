@@ -203,7 +203,7 @@ fn manifests(old: &Manifest, new: &Manifest, found: &mut Vec<Difference>) {
     if old.abi_major != new.abi_major || old.abi_min_minor < new.abi_min_minor {
         let (from, to) = ((old.abi_major, old.abi_min_minor), (new.abi_major, new.abi_min_minor));
         let text = format!(
-            "it asks for hosts of {}.{} or later, where {}.{} was enough",
+            "it asks for hosts that know {}.{} of the ABI, where {}.{} was enough",
             to.0, to.1, from.0, from.1
         );
         found.push(Difference {
@@ -325,8 +325,11 @@ fn looks(old: &Looked, new: &Looked, found: &mut Vec<Difference>) {
             });
         }
     }
-    if new.abi_minor < old.abi_minor {
-        let text = format!("built with ABI minor {}, where it was {}", new.abi_minor, old.abi_minor);
+    if (new.abi_major, new.abi_minor) < (old.abi_major, old.abi_minor) {
+        let text = format!(
+            "built with ABI {}.{}, where it was {}.{}",
+            new.abi_major, new.abi_minor, old.abi_major, old.abi_minor
+        );
         found.push(Difference {
             effect: Changes,
             what: "abi",
@@ -377,6 +380,7 @@ mod tests {
             vendor: "Acme".to_string(),
             version: "1.0.0".to_string(),
             build: String::new(),
+            abi_major: 0,
             abi_minor: 1,
             format: "acme.steps".to_string(),
             format_version: 1,

@@ -4,6 +4,7 @@ use super::cases::Verdict;
 use super::probe::{Probe, Subject, Task, option_names, probe};
 use crate::args::{DelegateCheckArgs, Global};
 use crate::output::{Output, Tint, bytes};
+use delegraph_abi::{c, newest_minor};
 use delegraph_host::Manifest;
 use delegraph_kit::file::Library;
 use serde::Serialize;
@@ -57,7 +58,7 @@ pub fn run(args: &DelegateCheckArgs, global: &Global, output: &Output) -> anyhow
     }
     let mut found = None;
     // A library for another machine is looked at and not loaded.
-    if !global.no_load && library.is_for_here() && library.abi_majors().contains(&0) {
+    if !global.no_load && library.is_for_here() && knows_one_of(&library.abi_majors()) {
         let probe = probe(&args.file, Task::Cases, global)?;
         from_the_probe(&probe, &mut findings);
         found = Some(probe);
@@ -86,20 +87,31 @@ pub fn run(args: &DelegateCheckArgs, global: &Global, output: &Output) -> anyhow
     Ok(code)
 }
 
+/// Whether this host knows a major that a library has an entry of.
+fn knows_one_of(majors: &[u16]) -> bool {
+    majors.iter().any(|major| newest_minor(*major).is_some())
+}
+
 /// What can be said before anything runs.
 fn from_the_file(library: &Library, findings: &mut Findings) {
     let majors = library.abi_majors();
-    let ours = format!("this host has 0.{}", delegraph_abi::c::ABI_MINOR);
-    match majors.as_slice() {
-        [] => findings.add(
-            Level::Fail,
-            "entry",
-            "it exports no `dg_delegate_entry_v0`: it is no delegate",
-        ),
-        majors if majors.contains(&0) => {
-            findings.add(Level::Pass, "entry", format!("`dg_delegate_entry_v0`: ABI 0; {ours}"))
+    let version = |major: u16| format!("{major}.{}", newest_minor(major).unwrap_or_default());
+    let ours = format!(
+        "this host has {}",
+        c::ENTRIES.map(|(major, _)| version(major)).join(" and ")
+    );
+    let known: Vec<&(u16, &str)> = c::ENTRIES.iter().filter(|(major, _)| majors.contains(major)).collect();
+    match known.as_slice() {
+        [] if majors.is_empty() => {
+            let text = format!("it exports no `{}`: it is no delegate", c::ENTRY);
+            findings.add(Level::Fail, "entry", text);
         }
-        majors => findings.add(Level::Fail, "entry", format!("it is made for ABI {majors:?}; {ours}")),
+        [] => findings.add(Level::Fail, "entry", format!("it is made for ABI {majors:?}; {ours}")),
+        known => {
+            let named = |(major, name): &&(u16, &str)| format!("`{name}`: ABI {major}");
+            let named: Vec<String> = known.iter().map(named).collect();
+            findings.add(Level::Pass, "entry", format!("{}; {ours}", named.join(", ")));
+        }
     }
     match library.is_for_here() {
         true => findings.add(
@@ -233,11 +245,12 @@ fn from_the_probe(probe: &Probe, findings: &mut Findings) {
             Level::Pass,
             "loaded",
             format!(
-                "`{}` {} of `{}`, {}, ABI minor {}, blobs `{}` version {}",
+                "`{}` {} of `{}`, {}, ABI {}.{}, blobs `{}` version {}",
                 look.name,
                 look.version,
                 look.vendor,
                 look.roles.join(" and "),
+                look.abi_major,
                 look.abi_minor,
                 look.format,
                 look.format_version

@@ -47,7 +47,9 @@ pub struct Looked {
     pub version: String,
     /// Names one build; may be empty.
     pub build: String,
-    /// Minor of the ABI that it was built with.
+    /// Major of the ABI whose entry is used.
+    pub abi_major: u16,
+    /// Minor of that major that it was built with.
     pub abi_minor: u16,
     /// Name of the form of its blobs.
     pub format: String,
@@ -79,6 +81,7 @@ impl From<Look> for Looked {
             vendor: look.info.vendor,
             version: look.info.version,
             build: look.info.build,
+            abi_major: look.info.abi_major,
             abi_minor: look.info.abi_minor,
             format: look.info.format,
             format_version: look.info.format_version,

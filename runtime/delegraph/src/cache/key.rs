@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct KeyParts<'a> {
     /// Version of Delegraph, whose passes made the graph.
     pub(crate) host_version: &'a str,
-    /// Major and minor of the ABI.
+    /// Major and minor of the host's ABI.
     pub(crate) abi: (u16, u16),
     /// Major and minor of the graph image.
     pub(crate) image_version: (u32, u32),
@@ -43,6 +43,7 @@ impl KeyParts<'_> {
             vendor,
             version,
             build,
+            abi_major,
             abi_minor,
             format,
             format_version,
@@ -63,6 +64,7 @@ impl KeyParts<'_> {
         ] {
             hash.field(what, text.as_bytes());
         }
+        hash.number("delegate's abi major", u64::from(*abi_major));
         hash.number("delegate's abi minor", u64::from(*abi_minor));
         hash.number("format version", u64::from(*format_version));
         hash.number("libraries", self.libraries.len() as u64);
@@ -122,6 +124,7 @@ mod tests {
             vendor: "acme".to_string(),
             version: "1.0.0".to_string(),
             build: "b1".to_string(),
+            abi_major: 0,
             abi_minor: 1,
             format: "acme.npu".to_string(),
             format_version: 3,
@@ -194,6 +197,7 @@ mod tests {
             ("vendor", of_info(&|i| i.vendor.push('2'))),
             ("version", of_info(&|i| i.version = "1.0.1".to_string())),
             ("build", of_info(&|i| i.build = "b2".to_string())),
+            ("delegate's major", of_info(&|i| i.abi_major = 1)),
             ("delegate's minor", of_info(&|i| i.abi_minor = 0)),
             ("format", of_info(&|i| i.format.push('2'))),
             ("format version", of_info(&|i| i.format_version = 4)),

@@ -8,7 +8,8 @@ use super::file::{Unread, read_text};
 use super::lock::{day_number, today};
 use super::{CheckedLibrary, Digest, HashList, Keys};
 use crate::Candidate;
-use delegraph_abi::c;
+use crate::loader::known_versions;
+use delegraph_abi::newest_minor;
 use delegraph_config::ListName;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -88,9 +89,9 @@ pub struct CertifiedFile {
 /// The ABI of a certificate's library.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CertifiedAbi {
-    /// Major version.
+    /// Major version whose entry was tested.
     pub major: u16,
-    /// Minor version.
+    /// Minor of that major that the library was built with.
     pub minor: u16,
 }
 
@@ -183,11 +184,11 @@ impl Certificate {
         if of.name != backend {
             return Err(format!("is of `{}`, not of `{backend}`", of.name));
         }
-        if self.abi.major != c::ABI_MAJOR {
+        if newest_minor(self.abi.major).is_none() {
             return Err(format!(
                 "is for major version {} of the ABI; this host has {}",
                 self.abi.major,
-                c::ABI_MAJOR
+                known_versions()
             ));
         }
         let have = library.file().sha256();

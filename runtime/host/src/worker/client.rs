@@ -41,6 +41,8 @@ pub(crate) struct Spec {
     pub backend: String,
     /// With an absolute path. What was checked is what the worker loads, wherever the path leads by then.
     pub library: Library,
+    /// Major of the ABI whose entry is used; `None`: the newest.
+    pub abi_major: Option<u16>,
     pub options: Option<serde_json::Value>,
     pub worker: WorkerOptions,
     /// The worker binary; `None`: beside the program.
@@ -688,6 +690,7 @@ fn start(spec: &Spec, backend: &Arc<str>, generation: u64) -> Result<(Process, I
     let request = Request::Start(Start {
         version: VERSION,
         library: spec.library.path().to_path_buf(),
+        abi_major: spec.abi_major,
         checked: checked
             .iter()
             .map(|file| (file.path().to_path_buf(), file.sha256()))

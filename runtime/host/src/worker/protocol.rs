@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of everything here: host and worker are of one build, or do not talk.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub(crate) enum Shared {
 pub(crate) struct Start {
     pub version: u32,
     pub library: PathBuf,
+    /// Major of the ABI whose entry is used; `None`: the newest.
+    pub abi_major: Option<u16>,
     /// The files that the host checked, where it did: the library, then its dependents in the order to load them. They come as
     /// descriptors, and these are loaded; paths are for messages.
     pub checked: Vec<(PathBuf, Digest)>,

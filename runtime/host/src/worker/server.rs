@@ -166,7 +166,7 @@ impl Worker {
         super::sandbox::limit_memory(start.memory)?;
         // Before anything of the vendor's runs: a library's initializers run when it is loaded.
         super::sandbox::enter(&start.sandbox, &start.library, start.temp.as_deref()).map_err(refuse)?;
-        let entry = loader::load(library);
+        let entry = loader::load(library).and_then(|entries| entries.of(start.abi_major));
         // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
         let handshake = unsafe { loader::shake_hands(entry.map_err(refuse)?, None) }.map_err(refuse)?;
         let granted = threads(start.threads);

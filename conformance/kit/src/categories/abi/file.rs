@@ -3,6 +3,7 @@
 use crate::case::{Failure, Outcome, Trial};
 use crate::categories::basis::{listed, open};
 use crate::file::Library;
+use delegraph_abi::{c, newest_minor};
 
 fn read(trial: &Trial<'_>) -> Result<Library, Failure> {
     Ok(Library::read(&trial.subject.library)?)
@@ -10,14 +11,24 @@ fn read(trial: &Trial<'_>) -> Result<Library, Failure> {
 
 pub fn entry(trial: &mut Trial<'_>) -> Outcome {
     let majors = read(trial)?.abi_majors();
-    match majors.as_slice() {
-        majors if majors.contains(&0) => Ok(()),
-        [] => Err(Failure::fail(
-            "it does not export `dg_delegate_entry_v0`: it is no delegate",
-        )),
-        majors => Err(Failure::fail(format!(
-            "it exports entries of the majors {majors:?}, and not `dg_delegate_entry_v0`"
+    let known = c::ENTRIES.map(|(_, name)| name).join("` or `");
+    if majors.is_empty() {
+        return Err(Failure::fail(format!(
+            "it does not export `{known}`: it is no delegate"
+        )));
+    }
+    if majors.iter().all(|major| newest_minor(*major).is_none()) {
+        return Err(Failure::fail(format!(
+            "it exports entries of the majors {majors:?}, and not `{known}`"
+        )));
+    }
+    match &trial.subject.manifest {
+        Some((path, manifest)) if !majors.contains(&manifest.abi_major) => Err(Failure::fail(format!(
+            "it exports entries of the majors {majors:?}, and `major` of `[abi]` is {} in `{}`",
+            manifest.abi_major,
+            path.display()
         ))),
+        _ => Ok(()),
     }
 }
 

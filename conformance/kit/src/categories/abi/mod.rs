@@ -12,7 +12,7 @@ use crate::case::{Case, case};
 pub const CASES: &[Case] = &[
     case(
         "abi/entry",
-        "The library exports `dg_delegate_entry_v0`; entries of other majors may stand beside it.",
+        "The library exports `dg_delegate_entry_v1`, or `dg_delegate_entry_v0` of older days, and the entry of the major that its manifest names; others may stand beside it.",
         file::entry,
     ),
     case(
@@ -62,7 +62,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "abi/table",
-        "The table states a sensible size, major 0, a minor, and features that exist in that minor.",
+        "The table states a sensible size, the major of its entry, a minor, and features that exist in that minor.",
         table::sane,
     ),
     case(
@@ -72,7 +72,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "abi/info",
-        "`get_info` gives a constant `dg_delegate_info` with its names, a semantic version, and the layout hash of its minor or 0.",
+        "`get_info` gives a constant `dg_delegate_info` with its names, a semantic version, and the layout hash of its version or 0.",
         table::info,
     ),
     case(
@@ -97,7 +97,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "abi/oldest-host",
-        "With the table and structs of the first minor a delegate works, or refuses in its entry; it touches nothing behind them.",
+        "With the table and structs of the first minor of its major a delegate works, or refuses in its entry; it touches nothing behind them.",
         versions::oldest,
     ),
     case(

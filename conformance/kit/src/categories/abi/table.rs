@@ -4,6 +4,7 @@ use crate::case::{Failure, Outcome, Trial};
 use crate::categories::basis::{listed, open, start, warn};
 use crate::driver::Library;
 use delegraph_abi::c::{self, Feature};
+use delegraph_abi::{layout_hash, newest_minor};
 
 pub fn entry_again(trial: &mut Trial<'_>) -> Outcome {
     let first = open(trial)?;
@@ -23,15 +24,22 @@ pub fn entry_again(trial: &mut Trial<'_>) -> Outcome {
 }
 
 pub fn sane(trial: &mut Trial<'_>) -> Outcome {
-    let api = open(trial)?.api;
+    let library = open(trial)?;
+    let (api, major) = (library.api, library.major);
     let size = api.struct_size as usize;
     if size > 1 << 16 || !size.is_multiple_of(align_of::<usize>()) {
         return Err(Failure::fail(format!("`struct_size` of the table is {size}")));
     }
-    if api.major != c::ABI_MAJOR {
+    if api.major != major {
         return Err(Failure::fail(format!(
-            "`major` of the table is {}, the entry is of major 0",
+            "`major` of the table is {}, the entry is of major {major}",
             api.major
+        )));
+    }
+    let least = library.least_table();
+    if size < least {
+        return Err(Failure::fail(format!(
+            "`struct_size` of the table is {size}, that of version {major}.0 is {least}"
         )));
     }
     let known = [
@@ -46,9 +54,9 @@ pub fn sane(trial: &mut Trial<'_>) -> Outcome {
     ];
     let known = known.iter().fold(0, |all, feature| all | feature.0);
     let unknown = [api.features[0] & !known, api.features[1]];
-    if api.minor <= c::ABI_MINOR && unknown != [0, 0] {
+    if newest_minor(major).is_some_and(|newest| api.minor <= newest) && unknown != [0, 0] {
         return Err(Failure::fail(format!(
-            "`features` of the table has the bits {:#x} and {:#x}, which minor {} does not have",
+            "`features` of the table has the bits {:#x} and {:#x}, which version {major}.{} does not have",
             unknown[0], unknown[1], api.minor
         )));
     }
@@ -164,12 +172,12 @@ pub fn info(trial: &mut Trial<'_>) -> Outcome {
             info.abi_min_minor, info.abi_minor
         )));
     }
-    if let Some(right) = c::LAYOUT_HASHES.get(info.abi_minor as usize)
-        && ![0, *right].contains(&info.layout_hash)
+    if let Some(right) = layout_hash(library.major, info.abi_minor)
+        && ![0, right].contains(&info.layout_hash)
     {
         return Err(Failure::fail(format!(
-            "`layout_hash` of `dg_delegate_info` is {:016x}, that of minor {} is {right:016x}: was its header changed by hand?",
-            info.layout_hash, info.abi_minor
+            "`layout_hash` of `dg_delegate_info` is {:016x}, that of version {}.{} is {right:016x}: was its header changed by hand?",
+            info.layout_hash, library.major, info.abi_minor
         )));
     }
     if info.abi_minor != u32::from(library.api.minor) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub fn oldest(trial: &mut Trial<'_>) -> Outcome {
     let least = open(trial)?.info()?.abi_min_minor;
-    let library = match Library::open_as(&trial.subject.library, HostShape::Oldest) {
+    let library = match Library::open_as(trial.subject, HostShape::Oldest) {
         Ok(library) => Arc::new(library),
         // It says so, and says so in time.
         Err(_) if least > 0 => return Ok(()),
@@ -22,12 +22,12 @@ pub fn oldest(trial: &mut Trial<'_>) -> Outcome {
             )));
         }
     };
-    trial.step("a life with a host of minor 0");
-    life(&library, trial, &Script::of(Structs::First))
+    trial.step(&format!("a life with a host of version {}.0", library.major));
+    life(&library, trial, &Script::of(Structs::First(library.major)))
 }
 
 pub fn newer(trial: &mut Trial<'_>) -> Outcome {
-    let library = Arc::new(Library::open_as(&trial.subject.library, HostShape::Newer)?);
+    let library = Arc::new(Library::open_as(trial.subject, HostShape::Newer)?);
     trial.step("a life with a host of a later minor");
     life(&library, trial, &Script::of(Structs::Longer))
 }

@@ -51,7 +51,7 @@ pub fn two_hosts(trial: &mut Trial<'_>) -> Outcome {
     let script = Script::default();
     let mine = open(trial)?;
     // A table of its own, as another host in the process has.
-    let other = Arc::new(Library::open_as(&trial.subject.library, HostShape::Newer)?);
+    let other = Arc::new(Library::open_as(trial.subject, HostShape::Newer)?);
     let bench = |library: &Arc<Library>| Bench::on(library.clone(), trial, &script, |_, _| true, (3, 5, 1));
     let (first, second) = (bench(&mine)?, bench(&other)?);
     let (mut one, mut two) = (first.load()?, second.load()?);

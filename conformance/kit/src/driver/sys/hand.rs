@@ -3,7 +3,7 @@
 use crate::driver::call::{Refused, Structs};
 use crate::driver::sys::library::broken;
 use crate::driver::sys::memory::{Guarded, Place};
-use crate::driver::sys::raw::Struct;
+use crate::driver::sys::raw::{Struct, first_size};
 use delegraph_abi::c;
 use std::sync::OnceLock;
 
@@ -25,7 +25,7 @@ impl<T: Struct> Handed<T> {
                 return Ok(Handed::Plain(Box::new(value)));
             }
             Structs::Ours | Structs::Small(..) => return Ok(Handed::Plain(Box::new(value))),
-            Structs::First => T::FIRST_SIZE,
+            Structs::First(major) => first_size::<T>(major),
             Structs::Longer => size_of::<T>() + TAIL,
             Structs::Extended => {
                 set(&mut value, None, Some(extensions()));
@@ -118,7 +118,8 @@ mod tests {
             unsafe { handed.as_ptr().cast::<u32>().read() as usize }
         };
         assert_eq!(size(Structs::Ours), size_of::<c::Blob>());
-        assert_eq!(size(Structs::First), c::Blob::FIRST_SIZE);
+        assert_eq!(size(Structs::First(0)), c::Blob::FIRST_SIZE);
+        assert_eq!(size(Structs::First(1)), c::Blob::MAJOR_SIZE);
         assert_eq!(size(Structs::Longer), size_of::<c::Blob>() + TAIL);
         assert_eq!(size(Structs::Small("dg_blob", 3)), 3);
         assert_eq!(size(Structs::Small("dg_graph", 3)), size_of::<c::Blob>());

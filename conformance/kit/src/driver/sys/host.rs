@@ -664,8 +664,8 @@ unsafe extern "C" fn fence_signal(
     fence::signal(fence.addr(), status, message, copies.collect())
 }
 
-/// Every function of the newest minor.
-pub(crate) static HOST_API: c::HostApi = c::HostApi {
+/// Every function of the newest version, whose major and minor it states.
+pub(crate) const HOST_API: c::HostApi = c::HostApi {
     call_set_error: Some(call_set_error),
     call_is_cancelled: Some(call_is_cancelled),
     log_emit: Some(log_emit),

@@ -6,10 +6,10 @@ use crate::driver::sys::hand::{Handed, list, pointers};
 use crate::driver::sys::host::{HOST_API, HostCall, keep_over};
 use crate::driver::sys::instance::Instance;
 use crate::driver::sys::memory::{Guarded, Place};
-use crate::driver::sys::raw::{load, read, text};
-use delegraph_abi::{Status, c};
+use crate::driver::sys::raw::{first_size, load, read, text};
+use crate::subject::Subject;
+use delegraph_abi::{Status, c, newest_minor};
 use std::ffi::c_void;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,7 +19,7 @@ pub enum HostShape {
     /// Of this version.
     #[default]
     Ours,
-    /// Of the first minor: its table ends where that one's did, and the memory behind it must not be touched.
+    /// Of the first minor of the library's major: its table ends where that one's did, and the memory behind it must not be touched.
     Oldest,
     /// Of a later minor: a larger table, with functions and features that the library cannot know.
     Newer,
@@ -44,6 +44,8 @@ pub struct InfoText {
 
 /// A library whose entry was called. It is never unloaded.
 pub struct Library {
+    /// The major of the ABI that the entry is of.
+    pub major: u16,
     /// The table, as much of it as this version knows.
     pub api: c::DelegateApi,
     /// Where the library has it.
@@ -56,15 +58,33 @@ unsafe impl Send for Library {}
 // SAFETY: as above.
 unsafe impl Sync for Library {}
 
-/// A host table of another minor. It lives as long as the process.
-fn host_table(shape: HostShape) -> Result<*const c::HostApi, String> {
+/// The host table of a major, as it is or as that of another minor. It lives as long as the process.
+fn host_table(major: u16, shape: HostShape) -> Result<*const c::HostApi, String> {
     const TAIL: usize = 128;
-    let (size, minor) = match shape {
-        HostShape::Ours => return Ok(&raw const HOST_API),
-        HostShape::Oldest => (c::HostApi::FIRST_SIZE, 0),
-        HostShape::Newer => (size_of::<c::HostApi>() + TAIL, c::ABI_MINOR + 7),
+    const fn of(major: u16) -> c::HostApi {
+        let minor = match newest_minor(major) {
+            Some(minor) => minor,
+            None => 0,
+        };
+        c::HostApi {
+            major,
+            minor,
+            ..HOST_API
+        }
+    }
+    static NEWEST: c::HostApi = of(c::ABI_MAJOR);
+    static MAJOR_0: c::HostApi = of(0);
+    let ours = match major {
+        c::ABI_MAJOR => &NEWEST,
+        0 => &MAJOR_0,
+        _ => return Err(format!("the kit does not know major version {major} of the ABI")),
     };
-    let mut table = HOST_API;
+    let (size, minor) = match shape {
+        HostShape::Ours => return Ok(ours),
+        HostShape::Oldest => (first_size::<c::HostApi>(major), 0),
+        HostShape::Newer => (size_of::<c::HostApi>() + TAIL, ours.minor + 7),
+    };
+    let mut table = *ours;
     table.struct_size = size as u32;
     table.minor = minor;
     if shape == HostShape::Newer {
@@ -84,21 +104,22 @@ fn host_table(shape: HostShape) -> Result<*const c::HostApi, String> {
 }
 
 impl Library {
-    /// Loads a library and calls its entry.
+    /// Loads a library and calls its entry: that of the major that its manifest names, or without one the newest.
     ///
     /// # Errors
-    /// It cannot be loaded, refuses the host, or gives no table.
-    pub fn open(path: &Path) -> Result<Library, String> {
-        Library::open_as(path, HostShape::Ours)
+    /// It cannot be loaded, has no such entry, refuses the host, or gives no table.
+    pub fn open(subject: &Subject) -> Result<Library, String> {
+        Library::open_as(subject, HostShape::Ours)
     }
 
     /// The same as another host.
     ///
     /// # Errors
     /// As [`Library::open`].
-    pub fn open_as(path: &Path, shape: HostShape) -> Result<Library, String> {
-        let entry = load(path)?;
-        let host = host_table(shape)?;
+    pub fn open_as(subject: &Subject, shape: HostShape) -> Result<Library, String> {
+        let wanted = subject.manifest.as_ref().map(|(_, manifest)| manifest.abi_major);
+        let (major, entry) = load(&subject.library, wanted)?;
+        let host = host_table(major, shape)?;
         let mut table = std::ptr::null();
         // SAFETY: the host's table lives as long as the process, the output is valid for a write.
         let status = unsafe { entry(host, &mut table) };
@@ -107,7 +128,17 @@ impl Library {
         }
         // SAFETY: the contract makes it NULL or a constant table.
         let api = unsafe { read::<c::DelegateApi>(table) }?;
-        Ok(Library { api, table, host })
+        Ok(Library {
+            major,
+            api,
+            table,
+            host,
+        })
+    }
+
+    /// Bytes that its table must have at least: those of the first minor of its major.
+    pub fn least_table(&self) -> usize {
+        first_size::<c::DelegateApi>(self.major)
     }
 
     /// Whether a feature bit is set.

@@ -6,7 +6,10 @@ use std::path::Path;
 /// A struct of the ABI.
 pub(crate) trait Struct: Copy {
     const NAME: &'static str;
+    /// Bytes at the first version of all.
     const FIRST_SIZE: usize;
+    /// Bytes at the first version of the newest major.
+    const MAJOR_SIZE: usize;
     const ID: Option<u32>;
     const EMPTY: Self;
 }
@@ -16,6 +19,7 @@ macro_rules! structs {
         $(impl Struct for c::$ty {
             const NAME: &'static str = $name;
             const FIRST_SIZE: usize = c::$ty::FIRST_SIZE;
+            const MAJOR_SIZE: usize = c::$ty::MAJOR_SIZE;
             const ID: Option<u32> = $id;
             const EMPTY: Self = c::$ty::new();
         })*
@@ -35,6 +39,15 @@ structs! {
     Section "dg_section" Some(c::Section::ID.0);
     Blob "dg_blob" Some(c::Blob::ID.0);
     Tensor "dg_tensor" Some(c::Tensor::ID.0);
+    HostApi "dg_host_api" None;
+}
+
+/// Bytes of a struct at the first minor of a major.
+pub(crate) fn first_size<T: Struct>(major: u16) -> usize {
+    match major {
+        c::ABI_MAJOR => T::MAJOR_SIZE,
+        _ => T::FIRST_SIZE,
+    }
 }
 
 /// Copies a delegate's struct: as much of it as both sides know, the rest unset.
@@ -86,8 +99,8 @@ pub(crate) unsafe fn text(what: &str, data: *const u8, size: u64) -> Result<Stri
     String::from_utf8(bytes.to_vec()).map_err(|_| format!("`{what}` is no UTF-8"))
 }
 
-/// Loads a library, never to unload it, and finds its entry.
-pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
+/// Loads a library, never to unload it, and finds its entry of a major, or the newest; gives the major too.
+pub(crate) fn load(path: &Path, wanted: Option<u16>) -> Result<(u16, c::EntryFn), String> {
     let shown = path.display();
     let path = std::path::absolute(path).map_err(|error| format!("`{shown}`: {error}"))?;
     let reason = |error: libloading::Error| match std::error::Error::source(&error) {
@@ -101,7 +114,21 @@ pub(crate) fn load(path: &Path) -> Result<c::EntryFn, String> {
     };
     let library = library.map_err(|error| format!("`{shown}` cannot be loaded: {}", reason(error)))?;
     let library = std::mem::ManuallyDrop::new(library);
-    // SAFETY: the symbol's type is what the contract gives to this name.
-    let entry = unsafe { library.get::<c::EntryFn>(c::ENTRY.as_bytes()) }.map(|symbol| *symbol);
-    entry.map_err(|error| format!("`{shown}` does not export `{}`: {}", c::ENTRY, reason(error)))
+    let mut problems = Vec::new();
+    for (major, name) in c::ENTRIES {
+        if wanted.is_some_and(|wanted| wanted != major) {
+            continue;
+        }
+        // SAFETY: the symbol's type is what the contract gives to these names.
+        match unsafe { library.get::<c::EntryFn>(name.as_bytes()) } {
+            Ok(symbol) => return Ok((major, *symbol)),
+            Err(error) => problems.push(format!("`{name}`: {}", reason(error))),
+        }
+    }
+    match (wanted, problems.is_empty()) {
+        (Some(major), true) => Err(format!(
+            "the manifest of `{shown}` is made for major version {major} of the ABI, which the kit does not know"
+        )),
+        _ => Err(format!("`{shown}` does not export {}", problems.join(", nor "))),
+    }
 }
