@@ -174,7 +174,10 @@ impl Lower {
     /// A sentence naming dtype, shape or how far it is.
     pub fn compare(self, got: &Leaf, want: &Leaf) -> Result<Difference, String> {
         let exact = Tolerance { rtol: 0.0, atol: 0.0 };
-        let Leaf::Tensor { dtype, bytes: wanted, .. } = want else {
+        let Leaf::Tensor {
+            dtype, bytes: wanted, ..
+        } = want
+        else {
             return compare(got, want, exact);
         };
         let Leaf::Tensor { bytes, .. } = got else {
@@ -315,7 +318,9 @@ mod tests {
             bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let want = floats(&[0.0, 1.0, -2.0]);
-        let by = |precision: &str, values: &[f32]| Lower::of(precision).map(|lower| lower.compare(&floats(values), &want).is_ok());
+        let by = |precision: &str, values: &[f32]| {
+            Lower::of(precision).map(|lower| lower.compare(&floats(values), &want).is_ok())
+        };
         assert_eq!(by("f16", &[0.0039, 1.0, -2.0]), Some(true));
         assert_eq!(by("f16", &[0.0041, 1.0, -2.0]), Some(false));
         // A step is 3 / 255; two elements of three may be one off, and none five.

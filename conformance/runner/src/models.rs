@@ -292,7 +292,11 @@ fn check_step(
     }
     let mut worst = Difference::default();
     for (k, (got, want)) in outputs.iter().zip(&step.outputs).enumerate() {
-        worst = worst.join(allowed.compare(got, want).map_err(|reason| format!("output {k}: {reason}"))?);
+        worst = worst.join(
+            allowed
+                .compare(got, want)
+                .map_err(|reason| format!("output {k}: {reason}"))?,
+        );
     }
     for (k, returned) in returned_inputs.iter().enumerate() {
         let known = step

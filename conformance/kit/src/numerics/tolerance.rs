@@ -4,8 +4,8 @@
 //! number is what it is. None was chosen by what a delegate gives.
 
 use delegraph_runner::Leaf;
-use delegraph_runner::leaf::to_f64;
 use delegraph_runner::compare::FAR;
+use delegraph_runner::leaf::to_f64;
 use delegraph_types::{DType, bf16, f16};
 
 /// What computes a result.

@@ -161,7 +161,9 @@ fn narrowed(node: &Node<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     // A part without elements may begin at the end.
     let start = if start == size { size } else { index(node, 2, size)? };
     if !(0..=size - start).contains(&length) {
-        return Err(Refusal::attribute(format!("{length} of {size} elements from {start} on")));
+        return Err(Refusal::attribute(format!(
+            "{length} of {size} elements from {start} on"
+        )));
     }
     along(node, b, node.dim(1, rank)?, rank, (start, start + length, 1))
 }

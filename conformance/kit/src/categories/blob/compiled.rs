@@ -103,7 +103,9 @@ fn digests(trial: &Trial<'_>) -> Result<Vec<String>, Failure> {
         let blob = instance.compile(&workload.image, weights, "", &Script::default())?;
         for (name, align, bytes) in &blob.sections {
             let (size, hash) = (bytes.len(), sha256(bytes));
-            lines.push(format!("{what}: section `{name}`, {size} bytes at {align}, SHA-256 {hash}"));
+            lines.push(format!(
+                "{what}: section `{name}`, {size} bytes at {align}, SHA-256 {hash}"
+            ));
         }
         let stated = (&blob.requirements, &blob.states, &blob.meta.precision);
         lines.push(format!("{what}: it states {stated:?}"));
@@ -131,7 +133,9 @@ pub fn reproducible(trial: &mut Trial<'_>) -> Outcome {
     let graphs = here.iter().filter(|line| line.contains(": it states ")).count();
     counted(trial, graphs as u32)?;
     let Some(elsewhere) = trial.subject.elsewhere else {
-        return Err(Failure::skip("the kit is used as a library, and cannot begin another process"));
+        return Err(Failure::skip(
+            "the kit is used as a library, and cannot begin another process",
+        ));
     };
     let there = elsewhere(trial.subject).map_err(|problem| fail(format!("another process of the kit: {problem}")))?;
     let there: Vec<&str> = there.lines().collect();
