@@ -449,6 +449,9 @@ enum Border {
     Edge,
 }
 
+/// Most elements that a border has on one side: far more than any model's, and few enough that sizes stay sizes.
+const WIDEST: u64 = 1 << 16;
+
 /// Sizes are given from the last dimension on; negative ones take away.
 fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Refusal> {
     let (x, out) = (node.value(0)?, node.output(0)?);
@@ -456,6 +459,9 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
     let sizes = node.ints(1)?;
     if sizes.len() % 2 != 0 || sizes.len() / 2 > rank {
         return Err(Refusal::shape("borders of more dimensions than there are"));
+    }
+    if let Some(size) = sizes.iter().find(|size| size.unsigned_abs() > WIDEST) {
+        return Err(Refusal::attribute(format!("a border of {size} elements; at most {WIDEST} are taken")));
     }
     let kind = elements(b, x)?;
     let layout = b.layout_of(x);
