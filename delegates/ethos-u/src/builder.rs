@@ -4,6 +4,7 @@
 //! of its range is a `CLAMP` behind that.
 
 use crate::caps::Refusal;
+use crate::target::Target;
 use crate::tosa::{Attribute, DType, Graph, Op, Operator, Rounding, Tensor};
 use delegraph_sdk::image::{ImageView, NodeView, Quant, Source, ValueIndex, WeightIndex};
 use delegraph_sdk::{DType as Element, Error, Weights};
@@ -22,13 +23,31 @@ pub struct Scale {
     pub high: i64,
 }
 
+/// The bytes of weights, by the id that the image gives them.
+pub trait WeightBytes {
+    /// Contiguous, row-major.
+    ///
+    /// # Errors
+    /// There is no such weight.
+    fn bytes(&self, id: u32) -> Result<&[u8], Error>;
+}
+
+impl WeightBytes for Weights<'_> {
+    fn bytes(&self, id: u32) -> Result<&[u8], Error> {
+        Weights::bytes(self, id)
+    }
+}
+
 /// The graph while it is made.
 pub struct Builder<'a> {
     image: ImageView<'a>,
+    target: &'static Target,
     /// Absent while a node is only asked about.
-    weights: Option<&'a Weights<'a>>,
+    weights: Option<&'a dyn WeightBytes>,
     graph: Graph,
     values: HashMap<ValueIndex, usize>,
+    /// Floats, as integers of 32 bits with a step.
+    fixed: HashMap<ValueIndex, (usize, f64)>,
     prefix: String,
 }
 
@@ -61,12 +80,14 @@ pub fn multiplier(scale: f64, wide: bool) -> Result<(i32, i8), Refusal> {
 
 impl<'a> Builder<'a> {
     /// For a graph, with its weights; without, for asking about nodes.
-    pub fn new(image: ImageView<'a>, weights: Option<&'a Weights<'a>>) -> Builder<'a> {
+    pub fn new(image: ImageView<'a>, target: &'static Target, weights: Option<&'a dyn WeightBytes>) -> Builder<'a> {
         Builder {
             image,
+            target,
             weights,
             graph: Graph::default(),
             values: HashMap::new(),
+            fixed: HashMap::new(),
             prefix: String::new(),
         }
     }
@@ -79,6 +100,11 @@ impl<'a> Builder<'a> {
     /// The image.
     pub fn image(&self) -> ImageView<'a> {
         self.image
+    }
+
+    /// The processor.
+    pub fn target(&self) -> &'static Target {
+        self.target
     }
 
     /// Sizes of a value; `[1]` for one without dimensions.
@@ -104,7 +130,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Scale and zero point of a value that is quantized per tensor.
+    /// What integers of 8 unsigned bits are less here: TOSA's are signed, so their highest bit is turned over at the border.
+    pub fn offset(&self, value: ValueIndex) -> i64 {
+        match self.image.value(value).dtype() {
+            Some(Element::U8) => 128,
+            _ => 0,
+        }
+    }
+
+    /// Scale and zero point of a value that is quantized per tensor, in signed integers.
     ///
     /// # Errors
     /// It is not.
@@ -116,12 +150,15 @@ impl<'a> Builder<'a> {
                 zero_point,
                 quant_min,
                 quant_max,
-            }) => Ok(Scale {
-                scale,
-                zero_point,
-                low: quant_min,
-                high: quant_max,
-            }),
+            }) => {
+                let offset = self.offset(value);
+                Ok(Scale {
+                    scale,
+                    zero_point: zero_point - offset,
+                    low: quant_min - offset,
+                    high: quant_max - offset,
+                })
+            }
             Some(_) => Err(Refusal::quantization(format!(
                 "`{}` is not quantized per tensor",
                 view.name()
@@ -133,12 +170,12 @@ impl<'a> Builder<'a> {
     /// Type of a quantized value.
     ///
     /// # Errors
-    /// Another than 8 or 16 signed bits, or a zero point beside 16 bits.
+    /// Another than 8 bits or 16 signed ones, or a zero point beside 16 bits.
     pub fn dtype(&self, value: ValueIndex) -> Result<DType, Refusal> {
         let scale = self.scale(value)?;
         let view = self.image.value(value);
         match view.dtype() {
-            Some(Element::I8) => Ok(DType::Int8),
+            Some(Element::I8 | Element::U8) => Ok(DType::Int8),
             Some(Element::I16) if scale.zero_point == 0 => Ok(DType::Int16),
             Some(Element::I16) => Err(Refusal::quantization(format!(
                 "`{}` has 16 bits and the zero point {}",
@@ -146,7 +183,7 @@ impl<'a> Builder<'a> {
                 scale.zero_point
             ))),
             other => Err(Refusal::dtype(format!(
-                "`{}` is of {other:?}, not of 8 or 16 signed bits",
+                "`{}` is of {other:?}, not of 8 bits or 16 signed ones",
                 view.name()
             ))),
         }
@@ -155,7 +192,7 @@ impl<'a> Builder<'a> {
     /// The tensor of a value.
     ///
     /// # Errors
-    /// It is of another type than 8 or 16 signed bits.
+    /// It is of another type than 8 bits or 16 signed ones.
     pub fn read(&mut self, value: ValueIndex) -> Result<usize, Refusal> {
         if let Some(tensor) = self.values.get(&value) {
             return Ok(*tensor);
@@ -163,7 +200,13 @@ impl<'a> Builder<'a> {
         let (dtype, shape) = (self.dtype(value)?, self.dims(value)?);
         let view = self.image.value(value);
         let data = match view.source() {
-            Source::Weight(_) => Some(self.bytes(value)?.1),
+            Source::Weight(_) => {
+                let mut bytes = self.bytes(value)?.1;
+                if self.offset(value) != 0 {
+                    bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+                }
+                Some(bytes)
+            }
             _ => None,
         };
         let input = data.is_none();
@@ -226,22 +269,22 @@ impl<'a> Builder<'a> {
         Ok(numbers)
     }
 
-    /// The scale of each output channel of a weight, whose zero points are 0.
+    /// The scale of each output channel of a weight, which has them along a dimension, and whose zero points are 0.
     ///
     /// # Errors
     /// It is quantized in another way.
-    pub fn weight_scales(&self, value: ValueIndex, channels: usize) -> Result<Vec<f64>, Refusal> {
+    pub fn weight_scales(&self, value: ValueIndex, along: usize, channels: usize) -> Result<Vec<f64>, Refusal> {
         let view = self.image.value(value);
         match view.quant() {
             Some(Quant::PerTensor {
                 scale, zero_point: 0, ..
             }) => Ok(vec![scale; channels]),
             Some(Quant::PerAxis {
-                axis: 0,
+                axis,
                 scales,
                 zero_points,
                 ..
-            }) => {
+            }) if axis as usize == along => {
                 let scales = self.numbers(scales)?;
                 let zeros = match (zero_points, self.weights) {
                     (Some(index), Some(weights)) => {
@@ -420,6 +463,125 @@ impl<'a> Builder<'a> {
         Ok(self.op(Op::Reshape, Attribute::Plain, &[tensor, wanted], dtype, shape))
     }
 
+    /// The operator that made a tensor.
+    fn maker(&self, tensor: usize) -> Option<&Operator> {
+        let mut operators = self.graph.operators.iter().rev();
+        operators.find(|operator| operator.outputs.contains(&tensor))
+    }
+
+    /// The dimensions in another order; of two orders one after the other, one is made.
+    pub fn transposed(&mut self, tensor: usize, order: &[usize]) -> usize {
+        let (mut source, mut whole) = (tensor, order.to_vec());
+        if let Some(maker) = self.maker(tensor)
+            && let Attribute::Transpose(first) = &maker.attribute
+        {
+            whole = order.iter().map(|at| first[*at] as usize).collect();
+            source = maker.inputs[0];
+        }
+        if whole.iter().enumerate().all(|(i, at)| i == *at) {
+            return source;
+        }
+        let (dtype, own) = (self.type_of(source), self.shape_of(source));
+        let shape: Vec<i32> = whole.iter().map(|at| own[*at]).collect();
+        let attribute = Attribute::Transpose(whole.iter().map(|at| *at as i32).collect());
+        self.op(Op::Transpose, attribute, &[source], dtype, &shape)
+    }
+
+    /// A part of a tensor.
+    pub fn sliced(&mut self, tensor: usize, start: &[i32], size: &[i32]) -> usize {
+        if self.shape_of(tensor) == size {
+            return tensor;
+        }
+        let dtype = self.type_of(tensor);
+        let (start, sizes) = (self.shape(start), self.shape(size));
+        self.op(Op::Slice, Attribute::Plain, &[tensor, start, sizes], dtype, size)
+    }
+
+    /// Tensors one behind the other along a dimension.
+    pub fn joined(&mut self, tensors: &[usize], axis: usize) -> usize {
+        let [first, rest @ ..] = tensors else {
+            return 0;
+        };
+        let (dtype, mut shape) = (self.type_of(*first), self.shape_of(*first));
+        if rest.is_empty() {
+            return *first;
+        }
+        shape[axis] += rest
+            .iter()
+            .map(|tensor| self.graph.tensors[*tensor].shape[axis])
+            .sum::<i32>();
+        self.op(Op::Concat, Attribute::Axis(axis as i32), tensors, dtype, &shape)
+    }
+
+    /// A tensor repeated so many times along each dimension.
+    pub fn tiled(&mut self, tensor: usize, times: &[i32]) -> usize {
+        if times.iter().all(|n| *n == 1) {
+            return tensor;
+        }
+        let own = self.shape_of(tensor);
+        let shape: Vec<i32> = own.iter().zip(times).map(|(d, n)| d * n).collect();
+        let (dtype, times) = (self.type_of(tensor), self.shape(times));
+        self.op(Op::Tile, Attribute::Plain, &[tensor, times], dtype, &shape)
+    }
+
+    /// A sum over a dimension, of which one element is left.
+    pub fn summed(&mut self, tensor: usize, axis: usize) -> usize {
+        let mut shape = self.shape_of(tensor);
+        shape[axis] = 1;
+        self.op(
+            Op::ReduceSum,
+            Attribute::Axis(axis as i32),
+            &[tensor],
+            DType::Int32,
+            &shape,
+        )
+    }
+
+    /// An operator on two tensors of 32 bits and equal rank, with the sizes of the first.
+    pub fn pair(&mut self, op: Op, a: usize, b: usize) -> usize {
+        let shape = self.shape_of(a);
+        self.op(op, Attribute::Plain, &[a, b], DType::Int32, &shape)
+    }
+
+    /// `a * b / 2^shift` in 32 bits, rounded, with the sizes of the first.
+    pub fn product(&mut self, a: usize, b: usize, shift: u32) -> usize {
+        let shape = self.shape_of(a);
+        let shift = self.integers(DType::Int8, &[i64::from(shift)]);
+        self.op(Op::Mul, Attribute::Plain, &[a, b, shift], DType::Int32, &shape)
+    }
+
+    /// A constant of 32 bits with as many dimensions as a tensor has.
+    pub fn number(&mut self, rank: usize, value: i64) -> usize {
+        self.constant(DType::Int32, &vec![1; rank], (value as i32).to_le_bytes().to_vec())
+    }
+
+    /// The numbers of a constant of floats; ones while a node is only asked about.
+    ///
+    /// # Errors
+    /// It is no constant, or of other numbers.
+    pub fn floats(&self, value: ValueIndex) -> Result<Vec<f64>, Refusal> {
+        let view = self.image.value(value);
+        match (view.source(), view.quant()) {
+            (Source::Weight(index), None) => self.numbers(index),
+            _ => Err(Refusal::attribute(format!("`{}` is no constant of floats", view.name()))),
+        }
+    }
+
+    /// A value of floats is integers of 32 bits times a step: within the graph alone, until it is quantized.
+    pub fn keep_fixed(&mut self, value: ValueIndex, tensor: usize, step: f64) {
+        self.fixed.insert(value, (tensor, step));
+    }
+
+    /// The integers of a value of floats, and their step.
+    pub fn fixed(&self, value: ValueIndex) -> Option<(usize, f64)> {
+        self.fixed.get(&value).copied()
+    }
+
+    /// Whether a value was read or made.
+    pub fn has(&self, value: ValueIndex) -> bool {
+        self.values.contains_key(&value)
+    }
+
     /// Ends the graph.
     ///
     /// # Errors
@@ -436,9 +598,49 @@ impl<'a> Builder<'a> {
                 .values
                 .get(value)
                 .ok_or_else(|| Refusal::from(Error::internal("an output that nobody made")))?;
+            // Vela wants outputs that an operator of its own made.
+            let is_taken = self.graph.inputs.contains(&tensor) || self.graph.outputs.contains(&tensor);
+            let tensor = match is_taken || self.graph.tensors[tensor].data.is_some() {
+                true => {
+                    let (dtype, shape) = (self.type_of(tensor), self.shape_of(tensor));
+                    self.op(Op::Identity, Attribute::Plain, &[tensor], dtype, &shape)
+                }
+                false => tensor,
+            };
             self.graph.outputs.push(tensor);
         }
+        self.prune();
         Ok(self.graph)
+    }
+
+    /// Leaves out operators and constants whose results nobody reads.
+    fn prune(&mut self) {
+        let mut read = vec![false; self.graph.tensors.len()];
+        let ends = self.graph.inputs.iter().chain(&self.graph.outputs);
+        ends.for_each(|tensor| read[*tensor] = true);
+        let mut kept = Vec::with_capacity(self.graph.operators.len());
+        for operator in std::mem::take(&mut self.graph.operators).into_iter().rev() {
+            if operator.outputs.iter().any(|tensor| read[*tensor]) {
+                operator.inputs.iter().for_each(|tensor| read[*tensor] = true);
+                kept.push(operator);
+            }
+        }
+        kept.reverse();
+        self.graph.operators = kept;
+        let mut place = vec![0; read.len()];
+        let mut tensors = Vec::with_capacity(read.len());
+        for (i, tensor) in std::mem::take(&mut self.graph.tensors).into_iter().enumerate() {
+            if read[i] {
+                place[i] = tensors.len();
+                tensors.push(tensor);
+            }
+        }
+        self.graph.tensors = tensors;
+        let graph = &mut self.graph;
+        let all = graph.operators.iter_mut().flat_map(|o| o.inputs.iter_mut().chain(&mut o.outputs));
+        all.chain(&mut graph.inputs)
+            .chain(&mut graph.outputs)
+            .for_each(|tensor| *tensor = place[*tensor]);
     }
 }
 

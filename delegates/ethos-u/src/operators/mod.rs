@@ -3,7 +3,10 @@
 mod elementwise;
 mod layers;
 mod movement;
+mod norm;
 mod pool;
+pub mod quantize;
+mod resize;
 mod softmax;
 mod table;
 
@@ -17,4 +20,7 @@ pub const FAMILIES: &[&[Operator]] = &[
     pool::OPERATORS,
     movement::OPERATORS,
     softmax::OPERATORS,
+    norm::OPERATORS,
+    resize::OPERATORS,
+    quantize::OPERATORS,
 ];
