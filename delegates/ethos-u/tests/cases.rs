@@ -11,6 +11,7 @@ use delegraph_ethos_u_sim::{Interpreter, Limits, Memory, Stream};
 use delegraph_sdk::image::verify;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::path::Path;
 
 /// What PyTorch's integers differ by.
 #[derive(Default)]
@@ -41,12 +42,12 @@ fn integers(bytes: &[u8], dtype: DType) -> Vec<i32> {
 }
 
 /// Runs a stream on the inputs of a set; gives the bytes of the outputs, one after the other.
-fn run(file: &[Block<'_>], given: &[u8]) -> Vec<u8> {
+fn run(file: &[Block<'_>], given: &[u8]) -> Result<Vec<u8>, String> {
     let size = |name: &str| u32::from_le_bytes(one(file, name).try_into().unwrap()) as usize;
     let stream = Stream::parse(one(file, "cmd_data")).unwrap();
     // What nobody wrote is not zero by luck.
     let (mut scratch, mut fast) = (vec![0x5a; size("scratch_size")], vec![0xa5; size("fast_size")]);
-    let length = |shape: [i32; 6], element: i32| (shape.iter().product::<i32>() * element) as usize;
+    let length = |shape: [i32; 6], element: u32| (shape.iter().product::<i32>() as u32 * element) as usize;
     let mut rest = given;
     for tensor in io(one(file, "inputs")).unwrap() {
         let (now, behind) = rest.split_at(length(tensor.shape, tensor.element));
@@ -59,13 +60,13 @@ fn run(file: &[Block<'_>], given: &[u8]) -> Vec<u8> {
     memory.map_mut(2, &mut fast);
     Interpreter::new(stream.config, Limits::default())
         .run(&stream, &mut memory)
-        .unwrap();
+        .map_err(|e| e.to_string())?;
     let outputs = io(one(file, "outputs")).unwrap();
     let all = outputs.iter().map(|tensor| {
         let start = tensor.offset as usize;
         &scratch[start..start + length(tensor.shape, tensor.element)]
     });
-    all.collect::<Vec<_>>().concat()
+    Ok(all.collect::<Vec<_>>().concat())
 }
 
 /// One case on one target.
@@ -81,7 +82,7 @@ fn judge(case: &Value, target: &'static Target, file: &[u8]) -> Result<Differenc
     let dtype = common::dtype(output);
     let mut difference = Difference::default();
     for (set, (given, expected)) in all(&file, "given").zip(all(&file, "expected")).enumerate() {
-        let got = run(&file, given);
+        let got = run(&file, given)?;
         if got != expected {
             let wrong = got.iter().zip(expected).filter(|(a, b)| a != b).count();
             return Err(format!("set {set}: {wrong} of {} bytes are not the reference model's", got.len()));
@@ -104,11 +105,12 @@ fn judge(case: &Value, target: &'static Target, file: &[u8]) -> Result<Differenc
 #[test]
 fn every_case_is_the_reference_models_and_within_a_step_of_pytorch() {
     let (mut passed, mut failed) = (0, Vec::new());
-    for name in common::names(&common::folder()) {
-        let case = common::read(&common::folder(), &name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    for name in common::names(&folder) {
+        let case = common::read(&folder, &name);
         let mut streams = 0;
         for target in ["ethos-u55-128", "ethos-u65-256", "ethos-u85-256"] {
-            let Ok(file) = std::fs::read(common::folder().join(target).join(format!("{name}.vela"))) else {
+            let Ok(file) = std::fs::read(folder.join(target).join(format!("{name}.vela"))) else {
                 continue;
             };
             streams += 1;

@@ -278,15 +278,16 @@ simple("nearest-uneven", "upsample_nearest2d", IMAGE, [8, 4], moves=True)
 simple("bilinear-2x", "upsample_bilinear2d", IMAGE, [10, 12], False)
 simple("bilinear-4x", "upsample_bilinear2d.vec", IMAGE, None, False, [4.0, 4.0])
 simple("bilinear-corners", "upsample_bilinear2d", IMAGE, [9, 16], True)
-simple("bilinear-down", "upsample_bilinear2d", [1, 9, 12, 5], [6, 5], False)
+# The interpreter does not read the weights that Vela writes of it for U85.
+simple("bilinear-down", "upsample_bilinear2d", [1, 9, 12, 5], [6, 5], False, targets=TARGETS[:2])
 simple("pixel-shuffle", "pixel_shuffle", [1, 12, 4, 5], 2, moves=True)
 
 
 # Transposed convolutions ------------------------------------------------------------------------------------------------------------
 
 
-def transposed(name, shape, channels, kernel, stride, pad, extra, groups=1, dilation=(1, 1), axis=1, targets=TARGETS):
-    @case(name, targets)
+def transposed(name, shape, channels, kernel, stride, pad, extra, groups=1, dilation=(1, 1), axis=1):
+    @case(name)
     def _(c):
         x = c.input(shape)
         weight = c.weight([shape[3], channels // groups, *kernel], axis=axis)
@@ -298,7 +299,7 @@ transposed("transposed-3x3", IMAGE, 6, (3, 3), (2, 2), (1, 1), (1, 1))
 transposed("transposed-4x4", IMAGE, 6, (4, 4), (2, 2), (1, 1), (0, 0), axis=None)
 transposed("transposed-groups", IMAGE, 6, (2, 2), (2, 2), (0, 0), (0, 0), groups=2)
 transposed("transposed-dilated", IMAGE, 5, (3, 2), (1, 1), (1, 0), (0, 0), dilation=(2, 2))
-transposed("transposed-stride-3", IMAGE, 5, (5, 5), (3, 3), (1, 1), (0, 0), targets=["ethos-u85-256"])
+transposed("transposed-stride-3", IMAGE, 5, (5, 5), (3, 3), (1, 1), (0, 0))
 
 
 @case("transposed-1d")

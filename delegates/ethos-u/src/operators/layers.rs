@@ -79,34 +79,33 @@ impl Layer {
         }
     }
 
-    /// The operator on an input, and its sums in the result's scale: of the output channels from `first` on.
+    /// The operator on an input, and its sums in the result's scale. `channels` are those of the layer that its output channels are.
     fn run(
         &self,
         b: &mut Builder<'_>,
-        first: usize,
+        channels: &[usize],
         (op, attribute): (Op, Attribute),
         (tensor, weight): (usize, usize),
-        shape: &[i32],
+        [n, h, w]: [i32; 3],
     ) -> Result<usize, Refusal> {
-        let channels = first..first + shape[3] as usize;
         let (from, to) = (b.scale(self.x)?, b.scale(self.out)?);
-        let mut factors: Vec<f64> = self.scales[channels.clone()]
-            .iter()
-            .map(|w| from.scale * w / to.scale)
-            .collect();
+        let factors = channels.iter().map(|c| from.scale * self.scales[*c] / to.scale);
+        let mut factors: Vec<f64> = factors.collect();
         if factors.iter().all(|f| *f == factors[0]) {
             factors.truncate(1);
         }
         let bias = self.bias(b)?;
+        let bias: Vec<i64> = channels.iter().map(|c| bias[*c]).collect();
         let dtype = b.type_of(tensor);
         let inputs = [
             tensor,
             weight,
-            b.integers(self.sums, &bias[channels]),
+            b.integers(self.sums, &bias),
             b.integers(dtype, &[from.zero_point]),
             b.integers(DType::Int8, &[0]),
         ];
-        let sums = b.op(op, attribute, &inputs, self.sums, shape);
+        let shape = [n, h, w, channels.len() as i32];
+        let sums = b.op(op, attribute, &inputs, self.sums, &shape);
         let target = b.dtype(self.out)?;
         b.rescale(sums, &factors, 0, target, to.zero_point)
     }
@@ -141,7 +140,7 @@ const PLACES: [usize; 4] = [3, 4, 5, 6];
 
 fn convolution(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     match node.bool(6)? {
-        true => transposed(node, b, [3, 4, 7, 8, 5]),
+        true => transposed(node, b, [3, 4, 8, 5]),
         false => conv(node, b, [3, 4, 5, 8]),
     }
 }
@@ -200,6 +199,7 @@ fn conv(node: &Arguments<'_>, b: &mut Builder<'_>, [stride, pad, dilation, group
     let [i, h, w] = [of_group, rows, columns].map(|d| d as usize);
     let at = |oc: usize, ic: usize, y: usize, x: usize| bytes[((oc * i + ic) * h + y) * w + x];
     let pixels = || (0..h).flat_map(move |y| (0..w).map(move |x| (y, x)));
+    let images = [out_dims[0], out_dims[1], out_dims[2]];
     let made = if depthwise {
         // `[row][column][channel][of a channel]`: PyTorch has those of a channel beside each other.
         let data = pixels().flat_map(|(y, x)| (0..channels as usize).map(move |oc| at(oc, 0, y, x)));
@@ -208,7 +208,8 @@ fn conv(node: &Arguments<'_>, b: &mut Builder<'_>, [stride, pad, dilation, group
             &[rows, columns, depth, channels / depth],
             data.collect(),
         );
-        layer.run(b, 0, (Op::DepthwiseConv2d, attribute), (tensor, weight), &out_dims)?
+        let all: Vec<usize> = (0..channels as usize).collect();
+        layer.run(b, &all, (Op::DepthwiseConv2d, attribute), (tensor, weight), images)?
     } else {
         let share = channels / groups;
         let mut parts = Vec::new();
@@ -216,11 +217,12 @@ fn conv(node: &Arguments<'_>, b: &mut Builder<'_>, [stride, pad, dilation, group
             let own = [kept[0], kept[1], kept[2], of_group];
             let part = b.sliced(tensor, &[0, 0, 0, group * of_group], &own);
             let first = (group * share) as usize;
-            let data = (first..first + share as usize)
-                .flat_map(|oc| pixels().flat_map(move |(y, x)| (0..i).map(move |ic| at(oc, ic, y, x))));
+            let own: Vec<usize> = (first..first + share as usize).collect();
+            let data = own
+                .iter()
+                .flat_map(|oc| pixels().flat_map(move |(y, x)| (0..i).map(move |ic| at(*oc, ic, y, x))));
             let weight = b.constant(DType::Int8, &[share, rows, columns, of_group], data.collect());
-            let shape = [out_dims[0], out_dims[1], out_dims[2], share];
-            parts.push(layer.run(b, first, (Op::Conv2d, attribute.clone()), (part, weight), &shape)?);
+            parts.push(layer.run(b, &own, (Op::Conv2d, attribute.clone()), (part, weight), images)?);
         }
         b.joined(&parts, 3)
     };
@@ -252,73 +254,140 @@ fn line(b: &mut Builder<'_>, tensor: usize) -> Result<usize, Refusal> {
     Ok(b.transposed(tensor, &[0, 2, 1]))
 }
 
-/// Where arguments are: stride, padding, padding of the result, groups, dilation.
-fn transposed(node: &Arguments<'_>, b: &mut Builder<'_>, places: [usize; 5]) -> Result<(), Refusal> {
+/// One dimension of a transposed convolution, as a convolution that gives each element of a stride as a channel of its own.
+///
+/// Output `s * q + r` reads input `q + start + t` by tap `t`, with the weight at `s * (last - t) + rest` of the kernel, where there is one.
+struct Phases {
+    stride: i32,
+    /// For each element of a stride: the tap of its first weight, and the place of that weight in the kernel.
+    first: Vec<[i32; 2]>,
+    /// Where windows begin.
+    start: i32,
+    taps: i32,
+    /// Windows.
+    count: i32,
+    /// Inputs behind the last that are read; negative where some are not.
+    behind: i32,
+}
+
+impl Phases {
+    fn new(stride: i32, kernel: i32, pad: i32, from: i32, to: i32) -> Phases {
+        let first: Vec<[i32; 2]> = (0..stride)
+            .map(|r| [(r + pad).div_euclid(stride), (r + pad).rem_euclid(stride)])
+            .collect();
+        let last = first.iter().map(|[at, _]| *at).max().unwrap_or(0);
+        let start = first.iter().map(|[at, rest]| at - (kernel - rest - 1).max(0) / stride);
+        let start = start.min().unwrap_or(0);
+        let count = (to + stride - 1) / stride;
+        Phases {
+            stride,
+            first,
+            start,
+            taps: last - start + 1,
+            count,
+            behind: count - 1 + last - (from - 1),
+        }
+    }
+
+    /// The place in the kernel that an element of a stride reads at a tap.
+    fn place(&self, r: i32, tap: i32, kernel: i32) -> Option<i32> {
+        let [at, rest] = self.first[r as usize];
+        let steps = at - self.start - tap;
+        let place = steps * self.stride + rest;
+        (steps >= 0 && place < kernel).then_some(place)
+    }
+}
+
+/// Where arguments are: stride, padding, groups, dilation. What is padded behind shows in the result's sizes.
+///
+/// TOSA has an operator for it, of which Vela takes strides up to two for U55 and U65, with zeros between the inputs. A convolution for each place in
+/// a stride multiplies by none of these: all of them are one layer, whose channels are then put beside each other.
+fn transposed(node: &Arguments<'_>, b: &mut Builder<'_>, places: [usize; 4]) -> Result<(), Refusal> {
     let values = [node.value(0)?, node.value(1)?, node.output(0)?];
     let mut w_dims = b.dims(values[1])?;
-    let [mut stride, mut pad, mut extra, mut dilation] = [
+    let [mut stride, mut pad, mut dilation] = [
         pair(&node.ints(places[0])?, 1)?,
         pair(&node.ints(places[1])?, 0)?,
-        pair(&node.ints(places[2])?, 0)?,
-        pair(&node.ints(places[4])?, 1)?,
+        pair(&node.ints(places[3])?, 1)?,
     ];
     let is_line = w_dims.len() == 3;
     if is_line {
         w_dims.insert(2, 1);
-        (stride, pad) = (lying(stride, 1), lying(pad, 0));
-        (extra, dilation) = (lying(extra, 0), lying(dilation, 1));
+        (stride, pad, dilation) = (lying(stride, 1), lying(pad, 0), lying(dilation, 1));
     }
     let &[depth, share, rows, columns] = &w_dims[..] else {
         return Err(Refusal::shape("a convolution of another number of dimensions than one or two"));
     };
-    let groups = i32::try_from(node.int(places[3])?).map_err(|_| Refusal::attribute("groups beyond 32 bits"))?;
+    let groups = i32::try_from(node.int(places[2])?).map_err(|_| Refusal::attribute("groups beyond 32 bits"))?;
     if !(1..=GROUPS).contains(&groups) || depth % groups != 0 {
         return Err(Refusal::attribute(format!("{groups} groups")));
     }
     let layer = Layer::new(b, values, node.optional_value(2)?, 1, groups)?;
-    // What Vela takes of it.
-    if b.target().product != Product::U85 && (stride.iter().any(|s| *s > 2) || layer.sums != DType::Int32) {
-        return Err(Refusal::attribute(format!(
-            "a transposed convolution of stride {stride:?} in {}",
-            if layer.sums == DType::Int32 { "8 bits" } else { "16 bits" }
-        )));
-    }
     let tensor = image(b, layer.x)?;
     let x_dims = b.shape_of(tensor);
-    // Dilation: zeros between the weights.
-    let [h, w] = [0, 1].map(|i| ([rows, columns][i] - 1) * dilation[i] + 1);
-    let out_pad = [0, 1].map(|i| [-pad[i], extra[i] - pad[i]]);
-    let size = |i: usize| (x_dims[1 + i] - 1) * stride[i] + out_pad[i][0] + out_pad[i][1] + [h, w][i];
-    if out_pad.iter().zip([h, w]).any(|(pads, kernel)| pads.iter().any(|p| *p <= -kernel)) {
+    let mut out_dims = b.dims(layer.out)?;
+    if is_line {
+        out_dims = vec![out_dims[0], 1, out_dims[2], out_dims[1]];
+    }
+    // Dilation: nothing between the weights.
+    let kernel = [0, 1].map(|i| ([rows, columns][i] - 1) * dilation[i] + 1);
+    let [down, across] = [0, 1].map(|i| Phases::new(stride[i], kernel[i], pad[i], x_dims[1 + i], out_dims[1 + i]));
+    // Inputs that no window reads are left out.
+    let begin = [0, down.start.max(0), across.start.max(0), 0];
+    let mut kept = x_dims.clone();
+    for (dim, phases) in [(1, &down), (2, &across)] {
+        kept[dim] += phases.behind.min(0) - phases.start.max(0);
+    }
+    if kept.iter().any(|d| *d < 1) {
         return Err(Refusal::attribute("padding beyond the window"));
     }
-    let (_, bytes) = b.bytes(layer.weight)?;
-    let attribute = Attribute::TransposeConv {
-        out_pad: [out_pad[0][0], out_pad[0][1], out_pad[1][0], out_pad[1][1]],
-        stride,
+    let tensor = b.sliced(tensor, &begin, &kept);
+    let attribute = Attribute::Conv {
+        pad: [-down.start.min(0), down.behind.max(0), -across.start.min(0), across.behind.max(0)],
+        stride: [1; 2],
+        dilation: [1; 2],
         accumulator: layer.sums,
     };
+    let (_, bytes) = b.bytes(layer.weight)?;
     let of_group = depth / groups;
+    let spread = stride[0] * stride[1];
     let mut parts = Vec::new();
     for group in 0..groups {
-        let own = [x_dims[0], x_dims[1], x_dims[2], of_group];
+        let own = [kept[0], kept[1], kept[2], of_group];
         let part = b.sliced(tensor, &[0, 0, 0, group * of_group], &own);
-        let mut data = vec![0u8; (share * h * w * of_group) as usize];
-        for oc in 0..share {
-            for y in 0..rows {
-                for x in 0..columns {
-                    for ic in 0..of_group {
-                        let from = (((group * of_group + ic) * share + oc) * rows + y) * columns + x;
-                        let to = ((oc * h + y * dilation[0]) * w + x * dilation[1]) * of_group + ic;
-                        data[to as usize] = bytes[from as usize];
-                    }
+        let mut data = Vec::with_capacity((spread * share * down.taps * across.taps * of_group) as usize);
+        let mut channels = Vec::with_capacity((spread * share) as usize);
+        for (r, c) in (0..stride[0]).flat_map(|r| (0..stride[1]).map(move |c| (r, c))) {
+            for oc in 0..share {
+                channels.push((group * share + oc) as usize);
+                for (y, x) in (0..down.taps).flat_map(|y| (0..across.taps).map(move |x| (y, x))) {
+                    let at = down.place(r, y, kernel[0]).zip(across.place(c, x, kernel[1]));
+                    let at = at.filter(|(y, x)| y % dilation[0] == 0 && x % dilation[1] == 0);
+                    let weight = |ic: i32| match at {
+                        Some((y, x)) => {
+                            let plane = (group * of_group + ic) * share + oc;
+                            bytes[((plane * rows + y / dilation[0]) * columns + x / dilation[1]) as usize]
+                        }
+                        None => 0,
+                    };
+                    data.extend((0..of_group).map(weight));
                 }
             }
         }
-        let weight = b.constant(DType::Int8, &[share, h, w, of_group], data);
-        let shape = [x_dims[0], size(0), size(1), share];
-        let first = (group * share) as usize;
-        parts.push(layer.run(b, first, (Op::TransposeConv2d, attribute.clone()), (part, weight), &shape)?);
+        let weight = b.constant(
+            DType::Int8,
+            &[spread * share, down.taps, across.taps, of_group],
+            data,
+        );
+        let images = [x_dims[0], down.count, across.count];
+        let made = layer.run(b, &channels, (Op::Conv2d, attribute.clone()), (part, weight), images)?;
+        // Channels are rows of a stride, columns of it, and those of the result.
+        let wide = [x_dims[0] * down.count, across.count, stride[0], stride[1] * share];
+        let made = b.reshaped(made, &wide)?;
+        let made = b.transposed(made, &[0, 2, 1, 3]);
+        let large = [x_dims[0], down.count * stride[0], across.count * stride[1], share];
+        let made = b.reshaped(made, &large)?;
+        parts.push(b.sliced(made, &[0; 4], &[out_dims[0], out_dims[1], out_dims[2], share]));
     }
     let made = b.joined(&parts, 3);
     let made = if is_line { line(b, made)? } else { made };
@@ -344,7 +413,8 @@ fn linear(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         dilation: [1; 2],
         accumulator: layer.sums,
     };
-    let made = layer.run(b, 0, (Op::Conv2d, attribute), (tensor, weight), &[1, rows, 1, channels])?;
+    let all: Vec<usize> = (0..channels as usize).collect();
+    let made = layer.run(b, &all, (Op::Conv2d, attribute), (tensor, weight), [1, rows, 1])?;
     b.finish_plain(layer.out, made)
 }
 
@@ -411,11 +481,11 @@ pub const OPERATORS: &[Operator] = &[
     },
     Operator {
         name: "aten::conv_transpose1d",
-        lower: |n, b| transposed(n, b, [3, 4, 5, 6, 7]),
+        lower: |n, b| transposed(n, b, [3, 4, 6, 7]),
     },
     Operator {
         name: "aten::conv_transpose2d.input",
-        lower: |n, b| transposed(n, b, [3, 4, 5, 6, 7]),
+        lower: |n, b| transposed(n, b, [3, 4, 6, 7]),
     },
     Operator {
         name: "aten::convolution",

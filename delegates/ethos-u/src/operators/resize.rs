@@ -94,7 +94,7 @@ fn weights(from: i32, to: i32, align: bool, given: Option<f64>) -> Result<(Vec<i
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// A layer over the last dimension without bias.

@@ -6,7 +6,7 @@ use delegraph_ethos_u::builder::WeightBytes;
 use delegraph_sdk::Error;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The constants of a case, by id.
 #[derive(Default)]
@@ -17,11 +17,6 @@ impl WeightBytes for Constants {
         let found = self.0.get(&id).map(Vec::as_slice);
         found.ok_or_else(|| Error::internal(format!("no constant {id}")))
     }
-}
-
-/// The folder of the cases.
-pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
 }
 
 /// The names of a folder's cases, in order.
