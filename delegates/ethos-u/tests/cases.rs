@@ -73,7 +73,10 @@ fn run(file: &[Block<'_>], given: &[u8]) -> Result<Vec<u8>, String> {
 fn judge(case: &Value, target: &'static Target, file: &[u8]) -> Result<Difference, String> {
     let (image, constants) = common::image(case);
     let graph = lower(&verify(&image).unwrap(), target, &constants).map_err(|e| e.to_string())?;
-    let hash: String = Sha256::digest(tosa::write(&graph)).iter().map(|b| format!("{b:02x}")).collect();
+    let hash: String = Sha256::digest(tosa::write(&graph))
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let file = blocks(file).map_err(|e| e.to_string())?;
     if one(&file, "graph") != hash.as_bytes() {
         return Err("another graph than Vela was given: run `make_cases.py`".to_string());
@@ -85,7 +88,10 @@ fn judge(case: &Value, target: &'static Target, file: &[u8]) -> Result<Differenc
         let got = run(&file, given)?;
         if got != expected {
             let wrong = got.iter().zip(expected).filter(|(a, b)| a != b).count();
-            return Err(format!("set {set}: {wrong} of {} bytes are not the reference model's", got.len()));
+            return Err(format!(
+                "set {set}: {wrong} of {} bytes are not the reference model's",
+                got.len()
+            ));
         }
         let network = if dtype == DType::U8 { DType::I8 } else { dtype };
         let pytorch = integers(&common::bytes(&case["torch"][set][0]), dtype);
@@ -126,6 +132,11 @@ fn every_case_is_the_reference_models_and_within_a_step_of_pytorch() {
             failed.push(format!("{name}: no stream"));
         }
     }
-    assert!(failed.is_empty(), "{passed} passed, {} failed\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{passed} passed, {} failed\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     assert!(passed > 150, "only {passed} streams");
 }

@@ -9,12 +9,14 @@ pub mod quantize;
 mod resize;
 mod softmax;
 mod table;
+mod transposed;
 
 use crate::caps::Operator;
 
 /// The families.
 pub const FAMILIES: &[&[Operator]] = &[
     layers::OPERATORS,
+    transposed::OPERATORS,
     elementwise::OPERATORS,
     table::OPERATORS,
     pool::OPERATORS,

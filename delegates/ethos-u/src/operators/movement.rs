@@ -137,7 +137,11 @@ fn window(b: &mut Builder<'_>, x: ValueIndex, out: ValueIndex, axis: usize, star
     let mut sizes = dims.clone();
     // What `select` gives has a dimension less.
     sizes[axis] = if kept.len() == dims.len() { kept[axis] } else { 1 };
-    let start = if start < 0 { start + i64::from(dims[axis]) } else { start };
+    let start = if start < 0 {
+        start + i64::from(dims[axis])
+    } else {
+        start
+    };
     let start = start.clamp(0, i64::from(dims[axis] - sizes[axis]));
     let mut begin = vec![0; dims.len()];
     begin[axis] = start as i32;

@@ -47,7 +47,9 @@ fn normalized(norm: &Norm, b: &mut Builder<'_>) -> Result<(usize, f64), Refusal>
     let room = f64::from(i32::MAX) / (length * (most + beside) + 1.0);
     let fraction = (room.log2() / 2.0).floor().min(7.0);
     if !(fraction >= 0.0 && norm.epsilon >= 0.0) {
-        return Err(Refusal::quantization("an epsilon beyond the squares of what is normalized"));
+        return Err(Refusal::quantization(
+            "an epsilon beyond the squares of what is normalized",
+        ));
     }
     let (coarse, fine) = (2f64.powi(fraction as i32), 256.0);
     let tensor = b.read(norm.x)?;
@@ -114,7 +116,10 @@ fn lower(norm: &Norm, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (tensor, step) = normalized(norm, b)?;
     let count = norm.parameters.iter().product::<i32>() as usize;
     let given = [&norm.weight, &norm.bias];
-    if given.iter().any(|list| list.as_ref().is_some_and(|list| list.len() != count)) {
+    if given
+        .iter()
+        .any(|list| list.as_ref().is_some_and(|list| list.len() != count))
+    {
         return Err(Refusal::shape("weights of a norm that are not one an element"));
     }
     if given.iter().all(|list| list.is_none()) {
@@ -128,7 +133,9 @@ fn lower(norm: &Norm, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let largest = (f64::from(n).sqrt() * most(&norm.weight, 1.0) + most(&norm.bias, 0.0)) / scale;
     let bits = (29.0 - largest.max(1.0).log2()).floor();
     if !(largest.is_finite() && bits >= 4.0) {
-        return Err(Refusal::quantization("a norm whose weights are too large for its scale"));
+        return Err(Refusal::quantization(
+            "a norm whose weights are too large for its scale",
+        ));
     }
     let unit = 2f64.powi(bits as i32);
     let mut tensor = b.reshaped(tensor, &norm.shape)?;
@@ -138,7 +145,9 @@ fn lower(norm: &Norm, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let top = factors.iter().fold(0.0, |most: f64, f| most.max(f.abs()));
     let shift = (23.0 - top.max(1e-30).log2().ceil()).clamp(0.0, 62.0);
     if top * 2f64.powi(shift as i32) >= 2f64.powi(30) {
-        return Err(Refusal::quantization("a norm whose weights are too large for its scale"));
+        return Err(Refusal::quantization(
+            "a norm whose weights are too large for its scale",
+        ));
     }
     let factors: Vec<f64> = factors.iter().map(|f| f * 2f64.powi(shift as i32)).collect();
     let factors = constants(b, &norm.parameters, &factors);

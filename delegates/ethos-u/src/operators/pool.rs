@@ -93,20 +93,34 @@ fn avg_pool(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
         return means(x, out, window, divisor, b);
     }
     if node.bool(5)? && pad != [0; 2] {
-        return Err(Refusal::attribute("a window that reaches beyond padding which counts in a mean"));
+        return Err(Refusal::attribute(
+            "a window that reaches beyond padding which counts in a mean",
+        ));
     }
     if !node.is_none(6) {
-        return Err(Refusal::attribute("a divisor of its own, of windows beyond the padding"));
+        return Err(Refusal::attribute(
+            "a divisor of its own, of windows beyond the padding",
+        ));
     }
     // Of how many elements a mean is depends on its place.
     let (from, to) = (b.scale(x)?, b.scale(out)?);
     if (from.scale, from.zero_point) != (to.scale, to.zero_point) {
-        return Err(Refusal::quantization("a mean in another scale, of windows that are cut off"));
+        return Err(Refusal::quantization(
+            "a mean in another scale, of windows that are cut off",
+        ));
     }
-    is_often_half(count, from, to)?;
+    if is_half(count, from, to) && count < 20 {
+        // One result in forty would be a step off.
+        return Err(Refusal::attribute(
+            "a mean of windows that are cut off, which is often a half and would be rounded upwards",
+        ));
+    }
     let tensor = window.read(x, out, b)?;
     let (dtype, shape) = (b.type_of(tensor), b.dims(out)?);
-    let zero = [b.integers(dtype, &[from.zero_point]), b.integers(dtype, &[from.zero_point])];
+    let zero = [
+        b.integers(dtype, &[from.zero_point]),
+        b.integers(dtype, &[from.zero_point]),
+    ];
     let attribute = Attribute::AvgPool {
         kernel: window.kernel,
         stride: window.stride,
@@ -117,28 +131,56 @@ fn avg_pool(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {
     b.finish_plain(out, made)
 }
 
-/// Sums of so many integers are a half above a mean in one of as many cases, where scales are the same. Every other one of these is a step off,
-/// since the definition goes to even: where that would be more than one result in forty, the mean is left to others.
-fn is_often_half(count: i32, from: Scale, to: Scale) -> Result<(), Refusal> {
-    match from.scale == to.scale && count % 2 == 0 && count < 20 {
-        true => Err(Refusal::attribute(
-            "a mean that is often a half, which would be rounded upwards",
-        )),
-        false => Ok(()),
+/// Sums of so many integers are a half above a mean in one of as many cases, where scales are the same.
+fn is_half(count: i32, from: Scale, to: Scale) -> bool {
+    from.scale == to.scale && count % 2 == 0
+}
+
+/// Sums become means of so many elements. Halves go to the even integer, as the definition has it, where they occur: `RESCALE` rounds them upwards,
+/// so that what is above an even integer has to be a little less before.
+fn divided(
+    out: ValueIndex,
+    sums: usize,
+    count: i32,
+    [from, to]: [Scale; 2],
+    b: &mut Builder<'_>,
+) -> Result<(), Refusal> {
+    if !is_half(count, from, to) || b.type_of(sums) != DType::Int32 {
+        return b.finish_sums(out, sums, &[from.scale / f64::from(count) / to.scale]);
     }
+    let rank = b.shape_of(sums).len();
+    let half = 1.0 / f64::from(2 * count);
+    // The integers below, and whether they are odd.
+    let twice = b.pair(Op::Add, sums, sums);
+    let less = b.number(rank, i64::from(1 - count));
+    let below = b.pair(Op::Add, twice, less);
+    let below = b.rescale(below, &[half], 0, DType::Int32, 0)?;
+    let below = b.pair(Op::Add, below, below);
+    let one = b.number(rank, -1);
+    let even = b.pair(Op::Add, below, one);
+    let even = b.rescale(even, &[0.25], 0, DType::Int32, 0)?;
+    let even = b.pair(Op::Add, even, even);
+    let even = b.pair(Op::Add, even, even);
+    let odd = b.pair(Op::Sub, below, even);
+    let twice = b.pair(Op::Add, twice, one);
+    let twice = b.pair(Op::Add, twice, odd);
+    b.finish_sums(out, twice, &[half])
 }
 
 /// Means of windows: a depthwise layer of ones gives their sums, exactly, and they are rounded once.
 fn means(x: ValueIndex, out: ValueIndex, window: Window, divisor: i32, b: &mut Builder<'_>) -> Result<(), Refusal> {
     let (from, to) = (b.scale(x)?, b.scale(out)?);
-    if divisor == 0 {
-        return Err(Refusal::attribute("a divisor of 0"));
+    if divisor < 1 {
+        return Err(Refusal::attribute(format!("a divisor of {divisor}")));
     }
-    is_often_half(divisor, from, to)?;
     let tensor = window.read(x, out, b)?;
     let (dtype, dims, shape) = (b.type_of(tensor), b.shape_of(tensor), b.dims(out)?);
     let (depth, [h, w]) = (dims[3], window.kernel);
-    let sums = if dtype == DType::Int8 { DType::Int32 } else { DType::Int48 };
+    let sums = if dtype == DType::Int8 {
+        DType::Int32
+    } else {
+        DType::Int48
+    };
     let inputs = [
         tensor,
         b.constant(DType::Int8, &[h, w, depth, 1], vec![1; (h * w * depth) as usize]),
@@ -153,7 +195,7 @@ fn means(x: ValueIndex, out: ValueIndex, window: Window, divisor: i32, b: &mut B
         accumulator: sums,
     };
     let made = b.op(Op::DepthwiseConv2d, attribute, &inputs, sums, &shape);
-    b.finish_sums(out, made, &[from.scale / f64::from(divisor) / to.scale])
+    divided(out, made, divisor, [from, to], b)
 }
 
 /// Sums over whole dimensions, exact, and divided by a number.
@@ -164,18 +206,11 @@ fn whole(x: ValueIndex, out: ValueIndex, dims: &[usize], mean: bool, b: &mut Bui
     if b.dtype(x)? == DType::Int16 && count > 1 << 15 {
         return Err(Refusal::shape("a sum of 16 bits over more than 32768 elements"));
     }
-    let divisor = match mean {
-        true => {
-            is_often_half(count, from, to)?;
-            f64::from(count)
-        }
-        false => 1.0,
-    };
     let mut tensor = b.widened(x, 1.0)?;
     for dim in dims {
         tensor = b.summed(tensor, *dim);
     }
-    b.finish_sums(out, tensor, &[from.scale / divisor / to.scale])
+    divided(out, tensor, if mean { count } else { 1 }, [from, to], b)
 }
 
 fn adaptive(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> {

@@ -135,9 +135,21 @@ fn batch_norm(node: &Arguments<'_>, b: &mut Builder<'_>) -> Result<(), Refusal> 
         }
     };
     let (weight, bias, mean, variance) = (list(1, 1.0)?, list(2, 0.0)?, list(3, 0.0)?, list(4, 1.0)?);
-    let factors: Vec<f64> = weight.iter().zip(&variance).map(|(w, v)| w / (v + epsilon).sqrt()).collect();
-    let numbers: Vec<f64> = bias.iter().zip(&mean).zip(&factors).map(|((b, m), f)| b - m * f).collect();
-    let largest = factors.iter().zip(&numbers).map(|(f, n)| (256.0 * scale.scale * f).abs() + n.abs());
+    let factors: Vec<f64> = weight
+        .iter()
+        .zip(&variance)
+        .map(|(w, v)| w / (v + epsilon).sqrt())
+        .collect();
+    let numbers: Vec<f64> = bias
+        .iter()
+        .zip(&mean)
+        .zip(&factors)
+        .map(|((b, m), f)| b - m * f)
+        .collect();
+    let largest = factors
+        .iter()
+        .zip(&numbers)
+        .map(|(f, n)| (256.0 * scale.scale * f).abs() + n.abs());
     let step = largest.fold(1e-30, f64::max) / 2f64.powi(30);
     if !step.is_finite() {
         return Err(Refusal::attribute("a batch norm with numbers that are not finite"));

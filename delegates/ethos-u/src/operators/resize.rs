@@ -172,10 +172,7 @@ mod tests {
         // torch.nn.functional.interpolate(eye(3)[:, None], size=6 or 5, mode="linear", align_corners=...).T times the denominator
         let (all, down) = weights(3, 6, false, None).unwrap();
         assert_eq!(down, 4);
-        assert_eq!(
-            all,
-            [4, 0, 0, 3, 1, 0, 1, 3, 0, 0, 3, 1, 0, 1, 3, 0, 0, 4]
-        );
+        assert_eq!(all, [4, 0, 0, 3, 1, 0, 1, 3, 0, 0, 3, 1, 0, 1, 3, 0, 0, 4]);
         let (all, down) = weights(3, 5, true, None).unwrap();
         assert_eq!((all, down), (vec![2, 0, 0, 1, 1, 0, 0, 2, 0, 0, 1, 1, 0, 0, 2], 2));
         assert!(weights(100, 201, false, None).is_err());

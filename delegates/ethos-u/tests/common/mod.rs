@@ -23,7 +23,9 @@ impl WeightBytes for Constants {
 pub fn names(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let cases = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
-    let mut names: Vec<String> = cases.map(|p| p.file_stem().unwrap().to_str().unwrap().to_string()).collect();
+    let mut names: Vec<String> = cases
+        .map(|p| p.file_stem().unwrap().to_str().unwrap().to_string())
+        .collect();
     names.sort();
     names
 }
@@ -43,10 +45,19 @@ pub fn bytes(text: &Value) -> Vec<u8> {
         b'+' => 62,
         _ => 63,
     };
-    let digits: Vec<u8> = text.as_str().unwrap().bytes().filter(|c| *c != b'=').map(sextet).collect();
+    let digits: Vec<u8> = text
+        .as_str()
+        .unwrap()
+        .bytes()
+        .filter(|c| *c != b'=')
+        .map(sextet)
+        .collect();
     let mut made = Vec::new();
     for group in digits.chunks(4) {
-        let all = group.iter().enumerate().fold(0u32, |all, (i, d)| all | u32::from(*d) << (18 - 6 * i));
+        let all = group
+            .iter()
+            .enumerate()
+            .fold(0u32, |all, (i, d)| all | u32::from(*d) << (18 - 6 * i));
         made.extend(&all.to_be_bytes()[1..group.len()]);
     }
     made
@@ -155,6 +166,8 @@ pub fn image(case: &Value) -> (Vec<u8>, Constants) {
         let made = image.node(&name, node["op"].as_str().unwrap(), &args, &[(&name, &types[at])], "");
         values.insert(at, made[0]);
     }
-    ints(&case["outputs"]).iter().for_each(|at| image.output(values[&(*at as usize)]));
+    ints(&case["outputs"])
+        .iter()
+        .for_each(|at| image.output(values[&(*at as usize)]));
     (image.finish().unwrap(), constants)
 }
