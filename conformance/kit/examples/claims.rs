@@ -3,6 +3,7 @@
 //! They are what a delegate's own predicate takes of the recorded calls of `conformance/corpus` and of the kit, in every dtype that an
 //! operator has.
 
+use delegraph_ethos_u::target::Target;
 use delegraph_host::Claims;
 use delegraph_kit::support::{Asked, Proposal, Setting, ask_all, of_kit, propose, questions_of};
 use delegraph_lower::image::Form;
@@ -56,6 +57,21 @@ pub const CLAIMANTS: &[Claimant] = &[
             let image = node.image();
             let asked = delegraph_hexagon::validate::first(&image, node, &Sizes::new(&image));
             asked.map_err(|refusal| refusal.text)
+        },
+    },
+    // What a target of each processor takes: the options or `--target` may name any. It takes quantized types alone, of fixed sizes, and what it
+    // takes of numbers depends on scales, which no claim can say.
+    Claimant {
+        manifest: "delegates/ethos-u/ethos-u.delegate.toml",
+        left: &[],
+        whole: false,
+        accept: |node| {
+            let image = node.image();
+            ["ethos-u55-128", "ethos-u65-256", "ethos-u85-256"]
+                .into_iter()
+                .filter_map(Target::find)
+                .try_for_each(|target| delegraph_ethos_u::caps::check(node, &Sizes::new(&image), target))
+                .map_err(|refusal| refusal.text)
         },
     },
 ];

@@ -3,8 +3,11 @@
 //! Values are quantized per tensor in 8 or 16 bits. Sums are wide, and `RESCALE` brings them to the result's scale; what a folded activation leaves
 //! of its range is a `CLAMP` behind that.
 
+mod emit;
+
 use crate::caps::Refusal;
-use crate::tosa::{Attribute, DType, Graph, Op, Operator, Rounding, Tensor};
+use crate::target::Target;
+use crate::tosa::{Attribute, DType, Graph, Op, Tensor};
 use delegraph_sdk::image::{ImageView, NodeView, Quant, Source, ValueIndex, WeightIndex};
 use delegraph_sdk::{DType as Element, Error, Weights};
 use std::collections::HashMap;
@@ -22,51 +25,44 @@ pub struct Scale {
     pub high: i64,
 }
 
+/// The bytes of weights, by the id that the image gives them.
+pub trait WeightBytes {
+    /// Contiguous, row-major.
+    ///
+    /// # Errors
+    /// There is no such weight.
+    fn bytes(&self, id: u32) -> Result<&[u8], Error>;
+}
+
+impl WeightBytes for Weights<'_> {
+    fn bytes(&self, id: u32) -> Result<&[u8], Error> {
+        Weights::bytes(self, id)
+    }
+}
+
 /// The graph while it is made.
 pub struct Builder<'a> {
     image: ImageView<'a>,
+    target: &'static Target,
     /// Absent while a node is only asked about.
-    weights: Option<&'a Weights<'a>>,
+    weights: Option<&'a dyn WeightBytes>,
     graph: Graph,
     values: HashMap<ValueIndex, usize>,
+    /// Floats, as integers of 32 bits with a step.
+    fixed: HashMap<ValueIndex, (usize, f64)>,
     prefix: String,
-}
-
-/// Multiplier and shift of `RESCALE` for a scale: 31 bits of multiplier, 15 for sums of 48.
-///
-/// # Errors
-/// A scale that no shift reaches.
-pub fn multiplier(scale: f64, wide: bool) -> Result<(i32, i8), Refusal> {
-    let bits = if wide { 31 } else { 15 };
-    let refuse = || Refusal::quantization(format!("a factor of {scale} between scales"));
-    if !(scale.is_finite() && scale > 0.0) {
-        return Err(refuse());
-    }
-    // `scale = fraction * 2^exponent` with a fraction from a half to one.
-    let mut exponent = scale.log2().floor() as i32 + 1;
-    let mut fraction = scale / 2f64.powi(exponent);
-    if fraction >= 1.0 {
-        (fraction, exponent) = (fraction / 2.0, exponent + 1);
-    }
-    let mut multiplier = (fraction * 2f64.powi(bits)).round() as i64;
-    if multiplier == 1 << bits {
-        (multiplier, exponent) = (multiplier / 2, exponent + 1);
-    }
-    let shift = bits - exponent;
-    match (2..=62).contains(&shift) {
-        true => Ok((multiplier as i32, shift as i8)),
-        false => Err(refuse()),
-    }
 }
 
 impl<'a> Builder<'a> {
     /// For a graph, with its weights; without, for asking about nodes.
-    pub fn new(image: ImageView<'a>, weights: Option<&'a Weights<'a>>) -> Builder<'a> {
+    pub fn new(image: ImageView<'a>, target: &'static Target, weights: Option<&'a dyn WeightBytes>) -> Builder<'a> {
         Builder {
             image,
+            target,
             weights,
             graph: Graph::default(),
             values: HashMap::new(),
+            fixed: HashMap::new(),
             prefix: String::new(),
         }
     }
@@ -79,6 +75,11 @@ impl<'a> Builder<'a> {
     /// The image.
     pub fn image(&self) -> ImageView<'a> {
         self.image
+    }
+
+    /// The processor.
+    pub fn target(&self) -> &'static Target {
+        self.target
     }
 
     /// Sizes of a value; `[1]` for one without dimensions.
@@ -104,7 +105,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Scale and zero point of a value that is quantized per tensor.
+    /// What integers of 8 unsigned bits are less here: TOSA's are signed, so their highest bit is turned over at the border.
+    pub fn offset(&self, value: ValueIndex) -> i64 {
+        match self.image.value(value).dtype() {
+            Some(Element::U8) => 128,
+            _ => 0,
+        }
+    }
+
+    /// Scale and zero point of a value that is quantized per tensor, in signed integers.
     ///
     /// # Errors
     /// It is not.
@@ -116,12 +125,15 @@ impl<'a> Builder<'a> {
                 zero_point,
                 quant_min,
                 quant_max,
-            }) => Ok(Scale {
-                scale,
-                zero_point,
-                low: quant_min,
-                high: quant_max,
-            }),
+            }) => {
+                let offset = self.offset(value);
+                Ok(Scale {
+                    scale,
+                    zero_point: zero_point - offset,
+                    low: quant_min - offset,
+                    high: quant_max - offset,
+                })
+            }
             Some(_) => Err(Refusal::quantization(format!(
                 "`{}` is not quantized per tensor",
                 view.name()
@@ -133,12 +145,12 @@ impl<'a> Builder<'a> {
     /// Type of a quantized value.
     ///
     /// # Errors
-    /// Another than 8 or 16 signed bits, or a zero point beside 16 bits.
+    /// Another than 8 bits or 16 signed ones, or a zero point beside 16 bits.
     pub fn dtype(&self, value: ValueIndex) -> Result<DType, Refusal> {
         let scale = self.scale(value)?;
         let view = self.image.value(value);
         match view.dtype() {
-            Some(Element::I8) => Ok(DType::Int8),
+            Some(Element::I8 | Element::U8) => Ok(DType::Int8),
             Some(Element::I16) if scale.zero_point == 0 => Ok(DType::Int16),
             Some(Element::I16) => Err(Refusal::quantization(format!(
                 "`{}` has 16 bits and the zero point {}",
@@ -146,7 +158,7 @@ impl<'a> Builder<'a> {
                 scale.zero_point
             ))),
             other => Err(Refusal::dtype(format!(
-                "`{}` is of {other:?}, not of 8 or 16 signed bits",
+                "`{}` is of {other:?}, not of 8 bits or 16 signed ones",
                 view.name()
             ))),
         }
@@ -155,7 +167,7 @@ impl<'a> Builder<'a> {
     /// The tensor of a value.
     ///
     /// # Errors
-    /// It is of another type than 8 or 16 signed bits.
+    /// It is of another type than 8 bits or 16 signed ones.
     pub fn read(&mut self, value: ValueIndex) -> Result<usize, Refusal> {
         if let Some(tensor) = self.values.get(&value) {
             return Ok(*tensor);
@@ -163,7 +175,13 @@ impl<'a> Builder<'a> {
         let (dtype, shape) = (self.dtype(value)?, self.dims(value)?);
         let view = self.image.value(value);
         let data = match view.source() {
-            Source::Weight(_) => Some(self.bytes(value)?.1),
+            Source::Weight(_) => {
+                let mut bytes = self.bytes(value)?.1;
+                if self.offset(value) != 0 {
+                    bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+                }
+                Some(bytes)
+            }
             _ => None,
         };
         let input = data.is_none();
@@ -226,22 +244,22 @@ impl<'a> Builder<'a> {
         Ok(numbers)
     }
 
-    /// The scale of each output channel of a weight, whose zero points are 0.
+    /// The scale of each output channel of a weight, which has them along a dimension, and whose zero points are 0.
     ///
     /// # Errors
     /// It is quantized in another way.
-    pub fn weight_scales(&self, value: ValueIndex, channels: usize) -> Result<Vec<f64>, Refusal> {
+    pub fn weight_scales(&self, value: ValueIndex, along: usize, channels: usize) -> Result<Vec<f64>, Refusal> {
         let view = self.image.value(value);
         match view.quant() {
             Some(Quant::PerTensor {
                 scale, zero_point: 0, ..
             }) => Ok(vec![scale; channels]),
             Some(Quant::PerAxis {
-                axis: 0,
+                axis,
                 scales,
                 zero_points,
                 ..
-            }) => {
+            }) if axis as usize == along => {
                 let scales = self.numbers(scales)?;
                 let zeros = match (zero_points, self.weights) {
                     (Some(index), Some(weights)) => {
@@ -265,94 +283,6 @@ impl<'a> Builder<'a> {
     fn add(&mut self, tensor: Tensor) -> usize {
         self.graph.tensors.push(tensor);
         self.graph.tensors.len() - 1
-    }
-
-    /// A constant.
-    pub fn constant(&mut self, dtype: DType, shape: &[i32], data: Vec<u8>) -> usize {
-        let name = format!("{}.c{}", self.prefix, self.graph.tensors.len());
-        self.add(Tensor {
-            name,
-            shape: shape.to_vec(),
-            dtype,
-            data: Some(data),
-        })
-    }
-
-    /// A constant of integers, one a position.
-    pub fn integers(&mut self, dtype: DType, values: &[i64]) -> usize {
-        let size = dtype.size();
-        let data = values.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect();
-        self.constant(dtype, &[values.len() as i32], data)
-    }
-
-    /// A shape that an operator reads.
-    pub fn shape(&mut self, values: &[i32]) -> usize {
-        let wide: Vec<i64> = values.iter().map(|v| i64::from(*v)).collect();
-        self.integers(DType::Shape, &wide)
-    }
-
-    /// Adds an operator of one result.
-    pub fn op(&mut self, op: Op, attribute: Attribute, inputs: &[usize], dtype: DType, shape: &[i32]) -> usize {
-        let name = format!("{}.t{}", self.prefix, self.graph.tensors.len());
-        let output = self.add(Tensor {
-            name,
-            shape: shape.to_vec(),
-            dtype,
-            data: None,
-        });
-        self.graph.operators.push(Operator {
-            op,
-            attribute,
-            inputs: inputs.to_vec(),
-            outputs: vec![output],
-        });
-        output
-    }
-
-    /// A tensor's type.
-    pub fn type_of(&self, tensor: usize) -> DType {
-        self.graph.tensors[tensor].dtype
-    }
-
-    /// A tensor's sizes.
-    pub fn shape_of(&self, tensor: usize) -> Vec<i32> {
-        self.graph.tensors[tensor].shape.clone()
-    }
-
-    /// `RESCALE`: one factor, or one a channel of the last dimension.
-    ///
-    /// # Errors
-    /// A factor that it does not reach.
-    pub fn rescale(
-        &mut self,
-        x: usize,
-        factors: &[f64],
-        zero_in: i64,
-        target: DType,
-        zero_out: i64,
-    ) -> Result<usize, Refusal> {
-        let source = self.type_of(x);
-        let wide = source != DType::Int48;
-        let (mut multipliers, mut shifts) = (Vec::new(), Vec::new());
-        for factor in factors {
-            let (multiplier, shift) = multiplier(*factor, wide)?;
-            multipliers.push(i64::from(multiplier));
-            shifts.push(i64::from(shift));
-        }
-        let inputs = [
-            x,
-            self.integers(if wide { DType::Int32 } else { DType::Int16 }, &multipliers),
-            self.integers(DType::Int8, &shifts),
-            self.integers(source, &[zero_in]),
-            self.integers(target, &[zero_out]),
-        ];
-        let attribute = Attribute::Rescale {
-            scale32: wide,
-            rounding: Rounding::Single,
-            per_channel: factors.len() > 1,
-        };
-        let shape = self.shape_of(x);
-        Ok(self.op(Op::Rescale, attribute, &inputs, target, &shape))
     }
 
     /// A value in 32 bits: without its zero point, times a factor.
@@ -402,22 +332,34 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The same elements under other sizes.
+    /// The numbers of a constant of floats; ones while a node is only asked about.
     ///
     /// # Errors
-    /// Another number of elements.
-    pub fn reshaped(&mut self, tensor: usize, shape: &[i32]) -> Result<usize, Refusal> {
-        let own = self.shape_of(tensor);
-        if own == shape {
-            return Ok(tensor);
+    /// It is no constant, or of other numbers.
+    pub fn floats(&self, value: ValueIndex) -> Result<Vec<f64>, Refusal> {
+        let view = self.image.value(value);
+        match (view.source(), view.quant()) {
+            (Source::Weight(index), None) => self.numbers(index),
+            _ => Err(Refusal::attribute(format!(
+                "`{}` is no constant of floats",
+                view.name()
+            ))),
         }
-        let count = |shape: &[i32]| shape.iter().map(|d| i64::from(*d)).product::<i64>();
-        if count(&own) != count(shape) {
-            return Err(Refusal::shape(format!("{own:?} does not become {shape:?}")));
-        }
-        let wanted = self.shape(shape);
-        let dtype = self.type_of(tensor);
-        Ok(self.op(Op::Reshape, Attribute::Plain, &[tensor, wanted], dtype, shape))
+    }
+
+    /// A value of floats is integers of 32 bits times a step: within the graph alone, until it is quantized.
+    pub fn keep_fixed(&mut self, value: ValueIndex, tensor: usize, step: f64) {
+        self.fixed.insert(value, (tensor, step));
+    }
+
+    /// The integers of a value of floats, and their step.
+    pub fn fixed(&self, value: ValueIndex) -> Option<(usize, f64)> {
+        self.fixed.get(&value).copied()
+    }
+
+    /// Whether a value was read or made.
+    pub fn has(&self, value: ValueIndex) -> bool {
+        self.values.contains_key(&value)
     }
 
     /// Ends the graph.
@@ -436,25 +378,51 @@ impl<'a> Builder<'a> {
                 .values
                 .get(value)
                 .ok_or_else(|| Refusal::from(Error::internal("an output that nobody made")))?;
+            // Vela wants outputs that an operator of its own made.
+            let is_taken = self.graph.inputs.contains(&tensor) || self.graph.outputs.contains(&tensor);
+            let tensor = match is_taken || self.graph.tensors[tensor].data.is_some() {
+                true => {
+                    let (dtype, shape) = (self.type_of(tensor), self.shape_of(tensor));
+                    self.op(Op::Identity, Attribute::Plain, &[tensor], dtype, &shape)
+                }
+                false => tensor,
+            };
             self.graph.outputs.push(tensor);
         }
+        self.prune();
         Ok(self.graph)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn factors_become_multipliers() {
-        for factor in [1.0, 0.5, 0.3, 0.999_999_999_99, 1e-6, 300.0] {
-            let (multiplier, shift) = multiplier(factor, true).unwrap();
-            assert!((1 << 30..=i32::MAX).contains(&multiplier), "{factor}");
-            let back = f64::from(multiplier) / 2f64.powi(i32::from(shift));
-            assert!((back / factor - 1.0).abs() < 1e-9, "{factor}: {back}");
+    /// Leaves out operators and constants whose results nobody reads.
+    fn prune(&mut self) {
+        let mut read = vec![false; self.graph.tensors.len()];
+        let ends = self.graph.inputs.iter().chain(&self.graph.outputs);
+        ends.for_each(|tensor| read[*tensor] = true);
+        let mut kept = Vec::with_capacity(self.graph.operators.len());
+        for operator in std::mem::take(&mut self.graph.operators).into_iter().rev() {
+            if operator.outputs.iter().any(|tensor| read[*tensor]) {
+                operator.inputs.iter().for_each(|tensor| read[*tensor] = true);
+                kept.push(operator);
+            }
         }
-        assert!(multiplier(0.0, true).is_err());
-        assert!(multiplier(1e30, true).is_err());
+        kept.reverse();
+        self.graph.operators = kept;
+        let mut place = vec![0; read.len()];
+        let mut tensors = Vec::with_capacity(read.len());
+        for (i, tensor) in std::mem::take(&mut self.graph.tensors).into_iter().enumerate() {
+            if read[i] {
+                place[i] = tensors.len();
+                tensors.push(tensor);
+            }
+        }
+        self.graph.tensors = tensors;
+        let graph = &mut self.graph;
+        let all = graph
+            .operators
+            .iter_mut()
+            .flat_map(|o| o.inputs.iter_mut().chain(&mut o.outputs));
+        all.chain(&mut graph.inputs)
+            .chain(&mut graph.outputs)
+            .for_each(|tensor| *tensor = place[*tensor]);
     }
 }

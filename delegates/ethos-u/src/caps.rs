@@ -3,6 +3,7 @@
 
 use crate::builder::Builder;
 use crate::operators;
+use crate::target::Target;
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::image::{Kind, NodeView, Sizes};
 use delegraph_sdk::{Error, Reason, Verdict};
@@ -101,11 +102,21 @@ pub fn lower(node: &NodeView<'_>, sizes: &Sizes, builder: &mut Builder<'_>) -> R
 }
 
 /// The answer for a node.
-pub fn verdict(node: &NodeView<'_>, sizes: &Sizes) -> Verdict {
-    let mut builder = Builder::new(node.image(), None);
-    let values: Vec<_> = node.outputs().iter().collect();
-    match lower(node, sizes, &mut builder).and_then(|()| builder.finish(&[], &values)) {
-        Ok(_) => Verdict::Take,
+pub fn verdict(node: &NodeView<'_>, sizes: &Sizes, target: &'static Target) -> Verdict {
+    match check(node, sizes, target) {
+        Ok(()) => Verdict::Take,
         Err(refusal) => refusal.into(),
     }
+}
+
+/// Lowers a node alone, to see whether it can be.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn check(node: &NodeView<'_>, sizes: &Sizes, target: &'static Target) -> Result<(), Refusal> {
+    let mut builder = Builder::new(node.image(), target, None);
+    // Of several results the first alone is made: folding says that nobody reads the others.
+    lower(node, sizes, &mut builder)?;
+    let values: Vec<_> = node.outputs().iter().take(1).filter(|v| builder.has(*v)).collect();
+    builder.finish(&[], &values).map(|_| ())
 }

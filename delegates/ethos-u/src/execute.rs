@@ -2,7 +2,7 @@
 
 use delegraph_ethos_u_sim::container::{Io, blocks, io};
 use delegraph_ethos_u_sim::{Interpreter, Limits, Memory, Stream};
-use delegraph_sdk::{Context, Error, Session, TensorOut, TensorView};
+use delegraph_sdk::{Context, DType, Error, Session, TensorOut, TensorView};
 
 /// A network, and the memory that it works on.
 pub struct Network {
@@ -80,6 +80,13 @@ impl Network {
     }
 }
 
+/// Integers of 8 unsigned bits are signed ones in the network, and back: 128 less, which is the highest bit turned over.
+fn signed(dtype: DType, bytes: &mut [u8]) {
+    if dtype == DType::U8 {
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+    }
+}
+
 impl Session for Network {
     fn execute(
         &mut self,
@@ -94,7 +101,9 @@ impl Session for Network {
             let count: i64 = given.sizes.iter().product();
             let size = count as usize * given.dtype.size().unwrap_or(1);
             let range = Network::range(tensor, size)?;
-            self.scratch[range].copy_from_slice(&given.bytes[..size]);
+            let room = &mut self.scratch[range];
+            room.copy_from_slice(&given.bytes[..size]);
+            signed(given.dtype, room);
         }
         let mut memory = Memory::new();
         memory.map(0, &self.weights);
@@ -109,6 +118,7 @@ impl Session for Network {
             let size = count as usize * out.dtype.size().unwrap_or(1);
             let range = Network::range(tensor, size)?;
             out.bytes[..size].copy_from_slice(&self.scratch[range]);
+            signed(out.dtype, &mut out.bytes[..size]);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ pub mod target;
 pub mod tosa;
 pub mod vela;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, WeightBytes};
 use crate::execute::Network;
 use crate::target::Target;
 use crate::vela::Vela;
@@ -40,6 +40,33 @@ fn target(name: &str) -> Result<&'static Target, Error> {
     Target::find(name).ok_or_else(|| {
         Error::invalid(format!("there is no target `{name}`")).hint(format!("the targets are {}", Target::names()))
     })
+}
+
+/// A graph as TOSA, for a target.
+///
+/// # Errors
+/// What is not taken, with its node.
+pub fn lower(graph: &ImageView<'_>, target: &'static Target, weights: &dyn WeightBytes) -> Result<tosa::Graph, Error> {
+    let sizes = Sizes::new(graph);
+    let mut builder = Builder::new(*graph, target, Some(weights));
+    for node in graph.nodes() {
+        caps::lower(&node, &sizes, &mut builder)
+            .map_err(|refusal| Error::unsupported(refusal.text).at(node.index()))?;
+    }
+    let inputs: Vec<_> = graph.inputs().iter().collect();
+    let outputs: Vec<_> = graph.outputs().iter().collect();
+    let made = builder.finish(&inputs, &outputs);
+    made.map_err(|refusal| Error::unsupported(refusal.text))
+}
+
+impl EthosU {
+    /// The target of a name; where it is empty, that of the options.
+    fn target_of(&self, name: &str) -> Result<&'static Target, Error> {
+        match name {
+            "" => Ok(self.target),
+            name => target(name),
+        }
+    }
 }
 
 impl Delegate for EthosU {
@@ -88,9 +115,12 @@ impl Delegate for EthosU {
 }
 
 impl Compile for EthosU {
-    fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
+    fn partition(&self, graph: &ImageView<'_>, context: &Context<'_>) -> Result<Partition, Error> {
+        let target = self.target_of(context.target())?;
         let sizes = Sizes::new(graph);
-        Ok(Partition::each(graph, |node| caps::verdict(&node, &sizes)))
+        let mut partition = Partition::each(graph, |node| caps::verdict(&node, &sizes, target));
+        partition.atomic_sets = operators::quantize::sets(graph);
+        Ok(partition)
     }
 
     fn compile(
@@ -100,22 +130,8 @@ impl Compile for EthosU {
         wanted: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
-        let target = if wanted.is_empty() {
-            self.target
-        } else {
-            target(wanted)?
-        };
-        let sizes = Sizes::new(graph);
-        let mut builder = Builder::new(*graph, Some(weights));
-        for node in graph.nodes() {
-            caps::lower(&node, &sizes, &mut builder)
-                .map_err(|refusal| Error::unsupported(refusal.text).at(node.index()))?;
-        }
-        let inputs: Vec<_> = graph.inputs().iter().collect();
-        let outputs: Vec<_> = graph.outputs().iter().collect();
-        let made = builder
-            .finish(&inputs, &outputs)
-            .map_err(|refusal| Error::unsupported(refusal.text))?;
+        let target = self.target_of(wanted)?;
+        let made = lower(graph, target, weights)?;
         let (network, _) = self.vela.compile(&tosa::write(&made), target, context)?;
         Ok(Compiled {
             precision: "int8".to_string(),
@@ -132,11 +148,7 @@ impl Compile for EthosU {
 impl Run for EthosU {
     fn load(&self, blob: &Blob<'_>, _: &Weights<'_>, _: &Context<'_>) -> Result<Box<dyn Session>, Error> {
         let network = Network::read(blob.section(NETWORK)?)?;
-        let wanted = if blob.meta.target.is_empty() {
-            self.target
-        } else {
-            target(blob.meta.target)?
-        };
+        let wanted = self.target_of(blob.meta.target)?;
         if !wanted.is_of(&network.stream().config) {
             let config = network.stream().config;
             return Err(Error::corrupt(format!(

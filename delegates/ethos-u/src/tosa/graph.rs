@@ -47,6 +47,7 @@ pub enum Op {
     Table = 31,
     Clz = 35,
     ReduceMax = 51,
+    ReduceMin = 52,
     ReduceSum = 54,
     Concat = 55,
     Pad = 56,
@@ -57,6 +58,7 @@ pub enum Op {
     Resize = 64,
     Rescale = 66,
     Const = 67,
+    Identity = 68,
     ConstShape = 75,
 }
 
@@ -105,7 +107,7 @@ pub enum Attribute {
     },
     /// `CONCAT`, `REDUCE_SUM`.
     Axis(i32),
-    /// `REDUCE_MAX`.
+    /// `REDUCE_MAX`, `REDUCE_MIN`.
     AxisNan(i32),
     /// `MAXIMUM`, `MINIMUM`.
     Nan,
