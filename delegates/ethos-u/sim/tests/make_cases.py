@@ -531,6 +531,10 @@ def elements(net):
     return arrays
 
 
+# More that Vela is told for a case.
+OPTIONS = {}
+
+
 def compile_case(name, graph, target, folder, ending=".tosa"):
     source = folder / f"{name}{ending}"
     source.write_bytes(graph)
@@ -542,7 +546,7 @@ def compile_case(name, graph, target, folder, ending=".tosa"):
     }
     system, memory = configs[target.split("-")[1]]
     command += ["--config", "Arm/vela.ini", "--system-config", system, "--memory-mode", memory]
-    command += ["--output-format", "raw", "--output-dir", str(folder)]
+    command += ["--output-format", "raw", "--output-dir", str(folder), *OPTIONS.get(name, [])]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError((result.stdout + result.stderr).strip().splitlines()[-1])

@@ -463,6 +463,92 @@ for name, scale in (("", 0.0009), ("-channels", numpy.array([0.0007, 0.001, 0.00
         net.output(net.rescale(y, out, D.INT48, D.INT16, scale), net.rescale(y, out, D.INT48, D.INT32, 300 * scale))
 
 
+# How Vela is told to compile --------------------------------------------------------------------------------------------------
+
+
+def stack(net):
+    """Layers that do not fit a small memory whole: Vela runs them in stripes, through buffers that go round."""
+    x, shape = net.conv(net.input([1, 30, 20, 4]), [1, 30, 20, 4], 24, (3, 3), pad=(1, 1, 1, 1))
+    x, shape = net.conv(x, shape, 1, (5, 5), pad=(2, 2, 2, 2), zero=-5, depthwise=True, gain=2.0)
+    x, shape = net.conv(x, shape, 24, (3, 3), pad=(1, 1, 1, 1), zero=-5, gain=2.0)
+    y, shape = net.conv(x, shape, 2, (1, 1), zero=-5, gain=2.0)
+    net.output(y)
+
+
+case("striped")(stack)
+make_cases.OPTIONS["striped"] = ["--arena-cache-size", "20000"]
+
+
+@case("cop2")
+def _(net):
+    y, _ = net.conv(net.input([1, 6, 7, 5]), [1, 6, 7, 5], 6, (3, 3))
+    net.output(y)
+
+
+make_cases.OPTIONS["cop2"] = ["--cop-format", "COP2"]
+
+
+# Chains, numbers in place of tensors, and types -----------------------------------------------------------------------------------
+
+
+@case("chain")
+def _(net):
+    """Operators that U85 hands from one to the next without memory."""
+    y, shape = net.conv(net.input([1, 6, 7, 5]), [1, 6, 7, 5], 9, (3, 3))
+    y = net.rescale(y, shape, D.INT8, D.INT32, 1.0, -5, 0)
+    for op, attribute, arguments in ((OP.ADD, "AddAttribute", []), (OP.MAXIMUM, "MaximumAttribute", [NAN]), (OP.SUB, "SubAttribute", [])):
+        y = net.add(op, [y, net.input([1, 1, 1, 9], D.INT32, -50, 50)], shape, D.INT32, attribute, *arguments)
+    y = net.add(OP.ABS, [y], shape, D.INT32, "AbsAttribute")
+    net.output(net.rescale(y, shape, D.INT32, D.INT8, 0.7, 0, -100))
+
+
+for name, op in (("add", OP.ADD), ("sub", OP.SUB), ("mul", OP.MUL)):
+    for first in (False, True):
+
+        @case(f"{name}-number-{'first' if first else 'second'}")
+        def _(net, name=name, op=op, first=first):
+            x = net.rescale(net.input(NHWC), NHWC, D.INT8, D.INT32, 1.0, 3, 0)
+            number = net.const([1, 1, 1, 1], D.INT32, [37])
+            inputs = [number, x] if first else [x, number]
+            y = net.add(op, inputs + [net.zero(D.INT8, 0)] * (op == OP.MUL), NHWC, D.INT32, f"{name.title()}Attribute")
+            net.output(net.rescale(y, NHWC, D.INT32, D.INT8, 0.02 if op == OP.MUL else 0.7, 0, 9))
+
+
+for source in (D.INT8, D.INT16):
+
+    @case(f"mul-{word(source)}-int32")
+    def _(net, source=source):
+        inputs = [net.input(NHWC, source), net.input([1, 5, 1, 7], source), net.zero(D.INT8, 0)]
+        net.output(net.add(OP.MUL, inputs, NHWC, D.INT32, "MulAttribute"))
+
+
+@case("clamp-int16")
+def _(net):
+    net.output(make_cases.clamp(net, net.input(NHWC, D.INT16), NHWC, -9000, 12345, D.INT16))
+
+
+@case("conv-weights-of-4-bits")
+def _(net):
+    weights = net.serializer.addConst([6, 3, 3, 8], D.INT4, net.random.integers(-7, 8, [6, 3, 3, 8]).astype(numpy.int8))
+    bias = net.const([6], D.INT32, net.random.integers(-999, 999, 6))
+    inputs = [net.input([1, 7, 8, 8]), weights, bias, net.zero(D.INT8, -4), net.serializer.addConst([1], D.INT4, numpy.zeros(1, numpy.int8))]
+    y = net.add(OP.CONV2D, inputs, [1, 5, 6, 6], D.INT32, "Conv2dAttribute", [0] * 4, [1, 1], [1, 1], False, D.INT32)
+    net.output(net.rescale(y, [1, 5, 6, 6], D.INT32, D.INT8, 0.009, 0, -5))
+
+
+@case("transpose-behind-conv", U85)
+def _(net):
+    y, shape = net.conv(net.input([1, 6, 7, 5]), [1, 6, 7, 5], 20, (3, 3))
+    net.output(net.add(OP.TRANSPOSE, [y], [1, 20, 4, 5], D.INT8, "TransposeAttribute", [0, 3, 1, 2]))
+
+
+@case("matmul-deep", U85)
+def _(net):
+    a, b = net.input([1, 5, 300]), net.input([1, 300, 20])
+    y = net.add(OP.MATMUL, [a, b, net.zero(D.INT8, 2), net.zero(D.INT8, -3)], [1, 5, 20], D.INT32, "MatMulAttribute")
+    net.output(net.rescale(y, [1, 5, 20], D.INT32, D.INT8, 0.0005, 0, 4))
+
+
 if __name__ == "__main__":
 
     def write(name, target, folder):
