@@ -549,6 +549,35 @@ def _(net):
     net.output(net.rescale(y, [1, 5, 20], D.INT32, D.INT8, 0.0005, 0, 4))
 
 
+@case("avg-pool-other-zero")
+def _(net):
+    lists = [[3, 3], [2, 2], [1, 1, 1, 1]]
+    inputs = [net.input([1, 9, 9, 6]), net.zero(D.INT8, -7), net.zero(D.INT8, 11)]
+    net.output(net.add(OP.AVG_POOL2D, inputs, [1, 5, 5, 6], D.INT8, "AvgPool2dAttribute", *lists, D.INT32))
+
+
+for unsigned in ("in", "out"):
+
+    @case(f"rescale-unsigned-{unsigned}")
+    def _(net, unsigned=unsigned):
+        inputs = [
+            net.input(NHWC),
+            net.const([1], D.INT32, [1 << 30]),
+            net.const([1], D.INT8, [30]),
+            net.zero(D.INT8, 100 if unsigned == "in" else -20),
+            net.zero(D.INT8, 100 if unsigned == "out" else -20),
+        ]
+        net.output(net.add(OP.RESCALE, inputs, NHWC, D.INT8, "RescaleAttribute", True, SINGLE, False, unsigned == "in", unsigned == "out"))
+
+
+@case("five-dimensions", U85)
+def _(net):
+    shape = [2, 3, 4, 5, 6]
+    a, b = net.input(shape, D.INT32, -999, 999), net.input([1, 3, 1, 5, 1], D.INT32, -999, 999)
+    y = net.add(OP.ADD, [a, b], shape, D.INT32, "AddAttribute")
+    net.output(net.add(OP.REDUCE_SUM, [y], [2, 1, 4, 5, 6], D.INT32, "ReduceSumAttribute", 1))
+
+
 if __name__ == "__main__":
 
     def write(name, target, folder):
