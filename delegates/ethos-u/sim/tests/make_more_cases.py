@@ -549,6 +549,26 @@ def _(net):
     net.output(net.rescale(y, [1, 5, 20], D.INT32, D.INT8, 0.0005, 0, 4))
 
 
+for dtype in (D.INT8, D.INT16):
+    for name, shape, channels, kernel in (("few", [1, 5, 6, 9], 6, (1, 1)), ("many", [1, 4, 5, 40], 20, (1, 1)), ("3x3", [1, 6, 7, 24], 12, (3, 3)), ("deep", [1, 4, 4, 150], 9, (2, 2))):
+
+        @case(f"conv-sparse-{name}-{word(dtype)}", U85)
+        def _(net, dtype=dtype, shape=shape, channels=channels, kernel=kernel):
+            """Two of four weights are zero, which U85 has a form for."""
+            depth = shape[3]
+            values = net.random.integers(1, 128, [channels, *kernel, depth])
+            places = numpy.arange(depth).reshape(1, 1, 1, depth) % 4
+            first = net.random.integers(0, 4, [channels, *kernel, -(-depth // 4)]).repeat(4, 3)[..., :depth]
+            values = numpy.where((places == first) | (places == (first + 1) % 4), values, 0)
+            sums = D.INT32 if dtype == D.INT8 else D.INT48
+            weights = net.const([channels, *kernel, depth], D.INT8, values)
+            bias = net.const([channels], sums, net.random.integers(-999, 999, channels))
+            inputs = [net.input(shape, dtype), weights, bias, net.zero(dtype, 3 if dtype == D.INT8 else 0), net.zero(D.INT8, 0)]
+            out = [1, shape[1] - kernel[0] + 1, shape[2] - kernel[1] + 1, channels]
+            y = net.add(OP.CONV2D, inputs, out, sums, "Conv2dAttribute", [0] * 4, [1, 1], [1, 1], False, sums)
+            net.output(net.rescale(y, out, sums, dtype, 0.002, 0, 0))
+
+
 @case("avg-pool-other-zero")
 def _(net):
     lists = [[3, 3], [2, 2], [1, 1, 1, 1]]
