@@ -11,6 +11,12 @@ use std::process::Command;
 
 const MANIFEST: &str = "delegates/ethos-u/ethos-u.delegate.toml";
 const TESTS: &str = "delegates/ethos-u/sim/tests";
+/// What makes the cases, and the folder of each.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("make_cases.py", "tosa"),
+    ("make_more_cases.py", "tosa-more"),
+    ("make_tflite_cases.py", "tflite"),
+];
 /// Targets unless said otherwise: one a processor.
 const TARGETS: &str = "ethos-u55-128,ethos-u65-256,ethos-u85-256";
 
@@ -73,7 +79,7 @@ fn build(root: &Path) -> Result<PathBuf> {
 fn remake(root: &Path, python: &Path, targets: &[String]) -> Result<()> {
     let made = root.join("target/ethos-u");
     let mut folders = Vec::new();
-    for (script, folder) in [("make_cases.py", "tosa"), ("make_tflite_cases.py", "tflite")] {
+    for (script, folder) in SCRIPTS {
         let folder = made.join(folder);
         let mut command = Command::new(python);
         command.arg(root.join(TESTS).join(script)).arg("--out").arg(&folder);

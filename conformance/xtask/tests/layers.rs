@@ -61,6 +61,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("delegraph-null", vec!["delegraph-sdk"]),
         ("delegraph-vulkan", vec!["delegraph-sdk"]),
         ("delegraph-ethos-u-sim", vec![]),
+        ("delegraph-ethos-u-bare", vec!["delegraph-abi"]),
         ("delegraph-ethos-u", vec!["delegraph-ethos-u-sim", "delegraph-sdk"]),
         ("delegraph-ethos-u-plugin", vec!["delegraph-ethos-u", "delegraph-sdk"]),
         ("delegraph-hexagon", vec!["delegraph-sdk"]),
@@ -90,6 +91,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         with(&[&row[..], &["delegraph", "delegraph-runner", "delegraph-threads"]].concat()),
     );
     let command = [
+        // Its disassembler.
+        "delegraph-ethos-u-sim",
         "delegraph-executor",
         "delegraph",
         "delegraph-runner",

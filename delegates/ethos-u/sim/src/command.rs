@@ -39,6 +39,12 @@ impl<'a> Commands<'a> {
     pub fn new(words: &'a [u32]) -> Commands<'a> {
         Commands { words, at: 0 }
     }
+
+    /// Goes on at another command; `None`: there is none at this byte.
+    pub fn jump(&mut self, target: Offset) -> Option<()> {
+        let inside = target.0.is_multiple_of(4) && target.0 / 4 < self.words.len();
+        inside.then(|| self.at = target.0 / 4)
+    }
 }
 
 impl Iterator for Commands<'_> {
@@ -258,6 +264,9 @@ pub mod wide {
     pub const WEIGHT3_LENGTH: u16 = 0x095;
     pub const RESIZE_X: u16 = 0x096;
     pub const RESIZE_Y: u16 = 0x097;
+
+    /// From it on a `cmd1` is an operation, below it a register.
+    pub const FIRST_OPERATION: u16 = 0x100;
     pub const BRANCH: u16 = 0x100;
 
     /// Their names.
@@ -287,8 +296,8 @@ pub mod wide {
         (DMA0_SRC, "DMA0_SRC"),
         (DMA0_DST, "DMA0_DST"),
         (DMA0_LEN, "DMA0_LEN"),
-        (DMA0_SKIP0, "DMA0_SKIP0"),
-        (DMA0_SKIP1, "DMA0_SKIP1"),
+        (DMA0_SKIP0, "DMA0_SRC_STRIDE0 / SKIP0"),
+        (DMA0_SKIP1, "DMA0_SRC_STRIDE1 / SKIP1"),
         (DMA0_DST_STRIDE0, "DMA0_DST_STRIDE0"),
         (DMA0_DST_STRIDE1, "DMA0_DST_STRIDE1"),
         (DMA0_IDX, "DMA0_IDX"),
@@ -318,6 +327,14 @@ fn find(names: &[(u16, &'static str)], opcode: u16) -> Option<&'static str> {
 }
 
 impl Command {
+    /// True if it sets a register, and does nothing by itself.
+    pub fn sets_a_register(self) -> bool {
+        match self.payload {
+            Some(_) => self.opcode() < wide::FIRST_OPERATION,
+            None => self.opcode() >= operation::FIRST_REGISTER,
+        }
+    }
+
     /// Its name, if there is such a command.
     pub fn name(self) -> Option<&'static str> {
         match self.payload {

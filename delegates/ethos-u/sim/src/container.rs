@@ -213,7 +213,8 @@ fn cop2(bytes: &[u8]) -> Result<Stream, Error> {
     let config = Config::of(word(bytes, 40)?, 40)?;
     let id = word(bytes, 44)?;
     let header = 28usize.checked_add(metadata).map(|end| end.next_multiple_of(16));
-    let end = length.checked_add(16).filter(|end| *end <= bytes.len());
+    // An entry is counted from behind its kind and its length.
+    let end = length.checked_add(24).filter(|end| *end <= bytes.len());
     match (header, end) {
         (Some(start), Some(end)) if start <= end && (end - start).is_multiple_of(4) => Ok(Stream {
             config,

@@ -38,6 +38,14 @@ fn line(text: &mut String, command: Command, product: Product) {
         return;
     };
     match command.payload {
+        Some(target) if !command.sets_a_register() => {
+            let condition = match parameter {
+                0 => String::new(),
+                1 => " if the result was not 0".to_string(),
+                other => format!(" if {other}"),
+            };
+            let _ = writeln!(text, "{name} to {target:06x}{condition}");
+        }
         Some(payload) if is_scale(command.opcode()) => {
             let _ = write!(text, "SET    {name} {payload} >> {}", parameter & 0x3f);
             if product == Product::U85 {
@@ -165,6 +173,19 @@ fn meaning(command: Command, product: Product) -> String {
             }
             text
         }
+        register::DMA0_SRC_REGION | register::DMA0_DST_REGION => {
+            let region = if p & 0x100 != 0 {
+                "internal memory".to_string()
+            } else {
+                format!("region {}", p & 7)
+            };
+            let pieces = if command.opcode() == register::DMA0_SRC_REGION {
+                ["", ", a row of pieces", ", rows of pieces", ", mode 3"][usize::from(p >> 9 & 3)]
+            } else {
+                ""
+            };
+            format!("  ; {region}{pieces}{}", if p & 0x800 != 0 { ", indexed" } else { "" })
+        }
         register::KERNEL_STRIDE => {
             let (x, y) = strides(p);
             let order = if p & 4 != 0 { "part kernel first" } else { "depth first" };
@@ -206,19 +227,24 @@ mod tests {
                 7,
                 0x0001_0006,
                 0x03ff_0000,
+                0x0c01_0130,
+                0x0001_4100,
+                0x0000_000c,
                 0xffff_0000,
             ],
         };
         let text = disassemble(&stream).unwrap();
         let want = "\
-; Ethos-U55-128, config 0x00001807, id 0x10066001, 8 words
+; Ethos-U55-128, config 0x00001807, id 0x10066001, 11 words
 000000  SET    IFM_PRECISION 69  ; i16 NHCWB16 scale mode 0, rounding 0
 000004  SET    IFM_ZERO_POINT -10
 000008  SET    KERNEL_STRIDE 3  ; stride 2x2, dilation 1x1, depth first, sub-kernels of 8
 00000c  SET    OFM_SCALE 7 >> 5
 000014  ELEMENTWISE ADD
 000018  STOP 0x3ff
-00001c  STOP 0xffff
+00001c  SET    DMA0_SRC_REGION 3073  ; region 1, rows of pieces, indexed
+000020  BRANCH to 00000c if the result was not 0
+000028  STOP 0xffff
 ";
         assert_eq!(text, want);
     }

@@ -12,11 +12,21 @@ pub(crate) enum Format {
     Nhcwb16,
 }
 
+/// Where a feature map is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// In a region.
+    Memory,
+    /// Between two operations; `region` is its number.
+    Chained,
+    /// A number in place of an input, or an output that stays in the accumulators.
+    Nowhere,
+}
+
 /// A tensor of height, width and depth in a region.
 #[derive(Debug, Clone)]
 pub(crate) struct FeatureMap {
-    /// It is not in memory; `region` is its number.
-    pub chained: bool,
+    pub storage: Storage,
     pub region: u8,
     /// Of the four tiles: left and right above, left and right below.
     pub bases: [u64; 4],
@@ -36,9 +46,15 @@ pub(crate) struct FeatureMap {
 
 impl FeatureMap {
     /// One that is not in memory.
-    pub fn between(region: u8, bits: u32, signed: bool, [height, width, depth]: [usize; 3]) -> FeatureMap {
+    pub fn between(
+        storage: Storage,
+        region: u8,
+        bits: u32,
+        signed: bool,
+        [height, width, depth]: [usize; 3],
+    ) -> FeatureMap {
         FeatureMap {
-            chained: true,
+            storage,
             region,
             bases: [0; 4],
             stride_x: 0,
@@ -105,7 +121,7 @@ impl FeatureMap {
 
     /// The byte behind the last one that it covers; `None`: it is not in memory, or an address is beyond what there can be.
     pub fn end(&self) -> Option<u64> {
-        if self.chained {
+        if self.storage != Storage::Memory {
             return None;
         }
         // Addresses grow within a tile: its corners are enough.
@@ -161,11 +177,29 @@ impl FeatureMap {
         Ok(out)
     }
 
+    /// Its elements where they have 64 bits, `[height][width][depth]`.
+    ///
+    /// # Errors
+    /// One is outside its region.
+    pub fn read_wide(&self, memory: &Memory<'_>) -> Result<Vec<i64>, Error> {
+        let mut out = Vec::with_capacity(self.elements().unwrap_or(0));
+        for y in 0..self.height {
+            for x in 0..self.width {
+                for (at, _, count) in self.runs(y, x) {
+                    let bytes = memory.read(self.region, at, (count * size_of::<i64>()) as u64)?;
+                    let (chunks, _) = bytes.as_chunks::<8>();
+                    out.extend(chunks.iter().map(|b| i64::from_le_bytes(*b)));
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// Writes the channels of a pixel, which are in the range of the type.
     ///
     /// # Errors
     /// One is outside its region.
-    pub fn write(&self, memory: &mut Memory<'_>, y: usize, x: usize, values: &[i32]) -> Result<(), Error> {
+    pub fn write(&self, memory: &mut Memory<'_>, y: usize, x: usize, values: &[i64]) -> Result<(), Error> {
         let size = self.bytes();
         for (at, channel, count) in self.runs(y, x) {
             let bytes = memory.write(self.region, at, (count * size) as u64)?;
@@ -183,7 +217,7 @@ mod tests {
 
     fn map(format: Format) -> FeatureMap {
         FeatureMap {
-            chained: false,
+            storage: Storage::Memory,
             region: 1,
             bases: [0; 4],
             stride_x: 20,
@@ -207,10 +241,11 @@ mod tests {
             let mut bytes = [0u8; 64];
             let mut memory = Memory::new();
             memory.map_mut(1, &mut bytes);
-            let values: Vec<i32> = (-20..20).collect();
+            let values: Vec<i64> = (-20..20).collect();
             map.write(&mut memory, 0, 0, &values[..20]).unwrap();
             map.write(&mut memory, 0, 1, &values[20..]).unwrap();
-            assert_eq!(map.read(&memory).unwrap(), values);
+            let read: Vec<i64> = map.read(&memory).unwrap().into_iter().map(i64::from).collect();
+            assert_eq!(read, values);
             // Channel 16 of pixel 1.
             let at = match format {
                 Format::Nhwc => 20 + 16,

@@ -4,8 +4,6 @@
     make_tflite_cases.py [--only GLOB] [--target NAME]... [--out FOLDER]
 
 Needs what `make_cases.py` needs, and `ai-edge-litert` 2.3.0. Cases have the same form.
-
-Not here: LOGISTIC and TANH of 16 bits, for which Vela uses functions of the hardware that nobody describes.
 """
 
 import argparse
@@ -21,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import make_cases
 
-TYPES = {numpy.int8: 9, numpy.int16: 7, numpy.int32: 2}
+TYPES = {numpy.int8: 9, numpy.int16: 7, numpy.int32: 2, numpy.int64: 4, numpy.uint8: 3, numpy.bool_: 6}
 SAME, VALID = 0, 1
 
 
@@ -34,7 +32,7 @@ class Model:
         self.b = flatbuffers.Builder(1024)
         self.random = make_cases.Net(name).random
         self.tensors, self.buffers, self.operators, self.codes = [], [b""], [], []
-        self.inputs, self.outputs = [], []
+        self.inputs, self.outputs, self.made = [], [], {}
 
     def tensor(self, shape, dtype=numpy.int8, scale=0.1, zero=0, values=None, axis=0):
         buffer = 0
@@ -44,9 +42,12 @@ class Model:
         self.tensors.append((list(shape), dtype, scale, zero, buffer, axis))
         return len(self.tensors) - 1
 
-    def input(self, shape, dtype=numpy.int8, scale=0.1, zero=0):
+    def input(self, shape, dtype=numpy.int8, scale=0.1, zero=0, make=None):
+        """`make` makes its values from a generator of random numbers."""
         index = self.tensor(shape, dtype, scale, zero)
         self.inputs.append(index)
+        if make or dtype == numpy.bool_:
+            self.made[index] = make or (lambda random: random.integers(0, 2, shape))
         return index
 
     def op(self, name, inputs, shape, dtype=numpy.int8, scale=0.1, zero=0, options=None, version=1, **fields):
@@ -127,7 +128,7 @@ class Model:
         weights = self.random.integers(-127, 128, sizes)
         weights = self.tensor(sizes, numpy.int8, scales, 0, weights, 3 if depthwise else 0)
         wide = dtype == numpy.int16
-        bias_type = numpy.int32
+        bias_type = numpy.int64 if wide else numpy.int32
         in_scale = self.tensors[x][2]
         bias = self.tensor([out_depth], bias_type, scales * in_scale, 0, self.random.integers(-900, 900, out_depth), 0)
         size = [-(-shape[1 + i] // stride) if padding == SAME else (shape[1 + i] - kernel[i]) // stride + 1 for i in (0, 1)]
@@ -272,13 +273,13 @@ resize("resize-bilinear-half", "RESIZE_BILINEAR", "ResizeBilinearOptions", (10, 
 resize("resize-nearest", "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", (10, 12), AlignCorners=False, HalfPixelCenters=False)
 
 
-def write_case(name, target, folder):
+def write_case(name, target, folder, cases=CASES, kernels=OpResolverType.BUILTIN_REF):
     model = Model(name)
-    graph = CASES[name](model)
+    graph = cases[name](model)
     data = make_cases.compile_case(name, graph, target, folder, ".tflite")
 
     def run(given):
-        interpreter = Interpreter(model_content=graph, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+        interpreter = Interpreter(model_content=graph, experimental_op_resolver_type=kernels)
         interpreter.allocate_tensors()
         for detail, array in zip(interpreter.get_input_details(), given):
             interpreter.set_tensor(detail["index"], array)
@@ -290,6 +291,9 @@ def write_case(name, target, folder):
         given = []
         for index in model.inputs:
             shape, dtype = model.tensors[index][:2]
+            if index in model.made:
+                given.append(numpy.asarray(model.made[index](model.random)).reshape(shape).astype(dtype))
+                continue
             whole = numpy.iinfo(dtype)
             given.append(model.random.integers(whole.min, whole.max, shape, endpoint=True).astype(dtype))
         sets.append((given, run(given)))

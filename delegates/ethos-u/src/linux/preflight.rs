@@ -37,6 +37,11 @@ pub fn check(stream: &Stream, device: &NpuInfo, job: &Job, sizes: &Sizes) -> Res
         )));
     }
     let extents = Extents::of(stream).map_err(|e| Error::corrupt(e.to_string()))?;
+    if extents.branches {
+        return Err(refuse(
+            "the stream branches, and it is not known whether the driver takes that".to_string(),
+        ));
+    }
     for (region, used) in extents.used.iter().enumerate() {
         let handle = job.region_bo_handles[region];
         let sram = region == SRAM_REGION && job.sram_size > 0;
@@ -127,10 +132,18 @@ mod tests {
             ..job
         };
         assert!(refused(&wide, &sizes).contains("of the device's memory are asked for"));
+        let u85 = Config::new(Product::U85, 256);
         let other = NpuInfo {
-            config: Config::new(Product::U85, 256).word,
+            config: u85.word,
             ..device
         };
         assert!(check(&stream, &other, &job, &sizes).is_err());
+        let branching = Stream {
+            config: u85,
+            id: 0,
+            words: vec![0x4100, 8, 0xffff_0000],
+        };
+        let refusal = check(&branching, &other, &Job::default(), &Sizes::default()).unwrap_err();
+        assert!(refusal.message.starts_with("the stream branches"), "{}", refusal.message);
     }
 }

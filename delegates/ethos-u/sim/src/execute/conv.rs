@@ -46,6 +46,7 @@ impl Interpreter {
             true => (self.second_as_weights(&ofm, &window, channels, memory)?, Vec::new()),
         };
         let beginning = self.beginning(&ofm, memory)?;
+        let keeps = self.keeps_sums()?;
         let output = self.output(&ofm)?;
         let scales: Vec<Channel> = match output.one_scale {
             false => table,
@@ -72,7 +73,9 @@ impl Interpreter {
         let wide_sums = self.ifm_bits()? > 8;
         let mut sums = vec![0i64; ofm.depth];
         let mut narrow = vec![0i32; ofm.depth];
-        let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
+        let elements = ofm.elements().unwrap_or(0);
+        let mut results = Vec::with_capacity(if keeps { 0 } else { elements });
+        let mut kept = Vec::with_capacity(if keeps { elements } else { 0 });
         for y in 0..ofm.height {
             for x in 0..ofm.width {
                 sums.fill(0);
@@ -116,14 +119,23 @@ impl Interpreter {
                         .for_each(|(to, from)| *to = i64::from(*from));
                 }
                 if let Some(beginning) = &beginning {
-                    let pixel = &beginning[results.len()..][..ofm.depth];
+                    let pixel = &beginning[(y * ofm.width + x) * ofm.depth..][..ofm.depth];
                     sums.iter_mut()
                         .zip(pixel)
-                        .for_each(|(sum, first)| *sum += i64::from(*first));
+                        .for_each(|(sum, first)| *sum = sum.wrapping_add(*first));
+                }
+                if keeps {
+                    kept.extend(&sums);
+                    continue;
                 }
                 let pixel = sums.iter().zip(&scales);
-                results.extend(pixel.map(|(sum, channel)| output.finish(sum + channel.bias, channel.scale)));
+                results
+                    .extend(pixel.map(|(sum, channel)| output.finish(sum.wrapping_add(channel.bias), channel.scale)));
             }
+        }
+        if keeps {
+            self.accumulators = Some(kept);
+            return Ok(());
         }
         self.store(&ofm, memory, &results)
     }
@@ -280,13 +292,13 @@ impl Interpreter {
     }
 
     /// Bias and scale of each channel.
-    fn channels(&self, depth: usize, memory: &Memory<'_>) -> Result<Vec<Channel>, Error> {
+    pub(super) fn channels(&self, depth: usize, memory: &Memory<'_>) -> Result<Vec<Channel>, Error> {
         let state = &self.state;
         let region = state.narrow(register::SCALE_REGION)? as u8;
         // The cores of U85 have one table.
         let is_u85 = self.config.product == Product::U85;
         let cores = if is_u85 { 1 } else { self.config.cores() };
-        let wide_bias = is_u85 && self.ifm_bits()? == 16;
+        let wide_bias = is_u85 && self.state.narrow(register::ACC_FORMAT)? & 1 != 0;
         let mut all = vec![
             Channel {
                 bias: 0,

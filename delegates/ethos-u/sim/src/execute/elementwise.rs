@@ -20,18 +20,54 @@ enum Mode {
     Clz,
     Shr,
     Shl,
+    // From here on of U85 only.
+    LogicalShr,
+    Div,
+    Equal,
+    NotEqual,
+    GreaterEqual,
+    Greater,
+    And,
+    Or,
+    Xor,
+    Not,
+    AndNot,
 }
 
 impl Mode {
-    fn of(parameter: u16) -> Option<Mode> {
+    fn of(parameter: u16, product: Product) -> Option<Mode> {
         use Mode::*;
         let all = [Mul, Add, Sub, Min, Max, LeakyRelu, Abs, Clz, Shr, Shl];
-        all.get(usize::from(parameter)).copied()
+        match (parameter, product) {
+            (0..10, _) => all.get(usize::from(parameter)).copied(),
+            (10, Product::U85) => Some(LogicalShr),
+            (11, Product::U85) => Some(Div),
+            (16, Product::U85) => Some(Equal),
+            (17, Product::U85) => Some(NotEqual),
+            (18, Product::U85) => Some(GreaterEqual),
+            (19, Product::U85) => Some(Greater),
+            (33, Product::U85) => Some(And),
+            (34, Product::U85) => Some(Or),
+            (35, Product::U85) => Some(Xor),
+            (36, Product::U85) => Some(Not),
+            (42, Product::U85) => Some(AndNot),
+            _ => None,
+        }
     }
 
     fn is_unary(self) -> bool {
-        matches!(self, Mode::LeakyRelu | Mode::Abs | Mode::Clz)
+        matches!(self, Mode::LeakyRelu | Mode::Abs | Mode::Clz | Mode::Not)
     }
+}
+
+/// True if an operation of this parameter has one operand.
+pub(super) fn is_unary(parameter: u16, product: Product) -> bool {
+    Mode::of(parameter, product).is_some_and(Mode::is_unary)
+}
+
+/// What U85 has for true: all bits; and for false: none.
+fn truth(is: bool) -> i64 {
+    if is { -1 } else { 0 }
 }
 
 /// Bits of `IFM2_BROADCAST`.
@@ -90,8 +126,8 @@ impl Interpreter {
         let name = ELEMENTWISE.iter().find(|(code, _)| *code == command.parameter());
         self.state
             .begin(command.offset, name.map_or("ELEMENTWISE", |(_, name)| *name));
-        let mode =
-            Mode::of(command.parameter()).ok_or_else(|| self.state.error(format!("mode {}", command.parameter())))?;
+        let mode = Mode::of(command.parameter(), self.config.product)
+            .ok_or_else(|| self.state.error(format!("mode {}", command.parameter())))?;
         let ofm = self.ofm()?;
         let is_u85 = self.config.product == Product::U85;
         let sizes = [ofm.height, ofm.width, ofm.depth];
@@ -101,15 +137,18 @@ impl Interpreter {
             0
         };
         let [a_rows, a_columns, a_depth] = along(first_broadcast, sizes);
-        let ifm = self.ifm(a_rows, a_columns, a_depth)?;
         self.admit(&[&ofm])?;
         let zero_a = i64::from(self.state.signed(register::IFM_ZERO_POINT)?);
-        let a = match first_broadcast & SCALAR {
+        let (a, bits_a) = match first_broadcast & SCALAR {
             0 => {
+                let ifm = self.ifm(a_rows, a_columns, a_depth)?;
                 self.admit(&[&ifm])?;
-                self.load(&ifm, memory)?
+                (self.load(&ifm, memory)?, ifm.bits)
             }
-            _ => vec![self.scalar()?],
+            _ => {
+                let precision = self.state.narrow(register::IFM_PRECISION)?;
+                (vec![self.scalar()?], self.bits(precision >> 2)?)
+            }
         };
         let broadcast = if mode.is_unary() {
             SCALAR
@@ -117,7 +156,7 @@ impl Interpreter {
             self.broadcast(register::IFM2_BROADCAST)?
         };
         let (b, [rows, columns, depth], zero_b, bits_b) = match mode.is_unary() {
-            true => (vec![0], [1, 1, 1], 0, ifm.bits),
+            true => (vec![0], [1, 1, 1], 0, bits_a),
             false => self.second(broadcast, sizes, memory)?,
         };
         let output = self.output(&ofm)?;
@@ -125,7 +164,7 @@ impl Interpreter {
             _ if is_u85 => {
                 let first = (self.scale_of(wide::OPA_SCALE)?, self.rounding_of(wide::OPA_SCALE)?);
                 let second = match mode {
-                    Mode::Abs | Mode::Clz => (Scale::ONE, Rounding::Natural),
+                    Mode::Abs | Mode::Clz | Mode::Not => (Scale::ONE, Rounding::Natural),
                     _ => (self.scale_of(wide::OPB_SCALE)?, self.rounding_of(wide::OPB_SCALE)?),
                 };
                 if mode == Mode::LeakyRelu {
@@ -135,11 +174,11 @@ impl Interpreter {
                     Operands::Both(first, second)
                 }
             }
-            Mode::Add | Mode::Sub if ifm.bits < 32 && bits_b < 32 => self.operands(ifm.bits)?,
+            Mode::Add | Mode::Sub => self.operands(bits_a)?,
             _ => Operands::Plain,
         };
         let mut scale = if output.one_scale { output.scale } else { Scale::ONE };
-        if mode == Mode::Mul && ifm.bits == 32 && bits_b == 32 {
+        if mode == Mode::Mul && bits_a == 32 && bits_b == 32 {
             // Products of 32 bits are only shifted.
             scale.multiplier = 1;
         }
@@ -167,6 +206,18 @@ impl Interpreter {
                         Mode::Clz => output.plain(i64::from((p as i32).leading_zeros())),
                         Mode::Shl => output.plain(i64::from((p as i32).wrapping_shl(q.clamp(0, 31) as u32))),
                         Mode::Shr => output.plain(shifted(p, q, output.rounding())),
+                        Mode::LogicalShr => output.plain(logically_shifted(p, q, bits_a)),
+                        Mode::Div if q == 0 => return Err(self.state.error("a division by zero")),
+                        Mode::Div => output.plain(p / q),
+                        Mode::Equal => output.plain(truth(p == q)),
+                        Mode::NotEqual => output.plain(truth(p != q)),
+                        Mode::GreaterEqual => output.plain(truth(p >= q)),
+                        Mode::Greater => output.plain(truth(p > q)),
+                        Mode::And => output.plain(p & q),
+                        Mode::Or => output.plain(p | q),
+                        Mode::Xor => output.plain(p ^ q),
+                        Mode::Not => output.plain(!p),
+                        Mode::AndNot => output.plain(p & !q),
                     });
                 }
             }
@@ -227,6 +278,7 @@ impl Interpreter {
             Rounding::of(code).ok_or_else(|| self.state.error(format!("rounding {code} of the operands")))?;
         let shift = if bits == 8 { 19 } else { 14 };
         Ok(match precision >> 8 & 3 {
+            1 | 2 if bits == 32 => return Err(self.state.error("one operand of 32 bits brought to the other")),
             0 => {
                 let narrow = |opcode| -> Result<Scale, Error> {
                     let scale = self.scale_of(opcode)?;
@@ -245,6 +297,12 @@ impl Interpreter {
             other => return Err(self.state.error(format!("scale mode {other}"))),
         })
     }
+}
+
+/// A shift to the right of so many bits as a number has, zeros coming after.
+fn logically_shifted(value: i64, by: i64, bits: u32) -> i64 {
+    let shifted = (value & ((1 << bits) - 1)) >> by.clamp(0, 63);
+    shifted << (64 - bits) >> (64 - bits)
 }
 
 /// A shift to the right by a number of bits that comes from a tensor.

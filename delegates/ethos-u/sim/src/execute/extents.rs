@@ -1,5 +1,6 @@
 //! What of each region a stream reads and writes, without running it: what Linux's driver works out of a stream before it lets it run.
 
+use super::output::ONE_SCALE;
 use super::{Interpreter, Limits, Window};
 use crate::command::{Command, Commands, operation, register, wide};
 use crate::container::{Product, Stream};
@@ -14,6 +15,8 @@ pub struct Extents {
     pub used: [Option<u64>; REGIONS],
     /// The same of what is written.
     pub written: [Option<u64>; REGIONS],
+    /// The stream branches. What is said of it holds if each operation finds the registers set by the commands above it, as Vela writes them.
+    pub branches: bool,
 }
 
 impl Extents {
@@ -41,11 +44,18 @@ impl Extents {
         let mut extents = Extents::default();
         for command in Commands::new(&stream.words) {
             let command = command?;
-            if command.name().is_none() || (command.payload.is_some() && command.opcode() == wide::BRANCH) {
+            if command.name().is_none() {
                 return Err(interpreter.unknown(command));
             }
-            if command.payload.is_some() || command.opcode() >= operation::FIRST_REGISTER {
+            if command.sets_a_register() {
                 interpreter.state.set(command);
+                continue;
+            }
+            if command.payload.is_some() {
+                if stream.config.product != Product::U85 {
+                    return Err(interpreter.unknown(command));
+                }
+                extents.branches = true;
                 continue;
             }
             match command.opcode() {
@@ -65,20 +75,27 @@ impl Interpreter {
             return self.dma_extents(extents);
         }
         let ofm = self.ofm()?;
-        extents.map(&ofm, true);
+        extents.map(&self.written(&ofm)?, true);
         let is_u85 = self.config.product == Product::U85;
         match command.opcode() {
             operation::CONV | operation::DEPTHWISE => {
                 self.window_extents(&ofm, self.state.size(register::IFM_DEPTH_M1)?, extents)?;
                 match command.parameter() {
-                    0 => self.weight_extents(extents)?,
+                    0 => {
+                        self.weight_extents(extents)?;
+                        self.scale_extents(extents)?;
+                    }
                     _ => extents.map(
                         &self.ifm2(1, ofm.depth, self.state.size(register::IFM_DEPTH_M1)?)?,
                         false,
                     ),
                 }
             }
-            operation::POOL if is_u85 && command.parameter() == 4 => {}
+            operation::POOL if is_u85 && command.parameter() == 4 => {
+                if self.state.narrow(register::OFM_PRECISION)? & ONE_SCALE == 0 {
+                    self.scale_extents(extents)?;
+                }
+            }
             operation::POOL => {
                 let reduces = command.parameter() == 2;
                 let depth = if reduces {
@@ -87,6 +104,9 @@ impl Interpreter {
                     ofm.depth
                 };
                 self.window_extents(&ofm, depth, extents)?;
+                if self.state.narrow(register::OFM_PRECISION)? & ONE_SCALE == 0 {
+                    self.scale_extents(extents)?;
+                }
             }
             operation::ELEMENTWISE => self.operand_extents(command, &ofm, extents)?,
             operation::RESIZE if is_u85 => {
@@ -125,8 +145,7 @@ impl Interpreter {
         if let Some([height, width, depth]) = super::elementwise::in_memory(first, sizes) {
             extents.map(&self.ifm(height, width, depth)?, false);
         }
-        // LRELU, ABS and CLZ have one operand.
-        if !matches!(command.parameter(), 5..=7) {
+        if !super::elementwise::is_unary(command.parameter(), self.config.product) {
             let second = self.broadcast(register::IFM2_BROADCAST)?;
             if let Some([height, width, depth]) = super::elementwise::in_memory(second, sizes) {
                 extents.map(&self.ifm2(height, width, depth)?, false);
@@ -138,53 +157,53 @@ impl Interpreter {
     fn weight_extents(&self, extents: &mut Extents) -> Result<(), Error> {
         let state = &self.state;
         let weights = state.narrow(register::WEIGHT_REGION)?;
-        let scales = state.narrow(register::SCALE_REGION)?;
-        let mut cover = |region: u16, base: u16, length: u16| -> Result<(), Error> {
-            let length = state.address_or_zero(length);
-            if length > 0 {
-                let end = state.address(base)?.saturating_add(length);
-                extents.cover(region & 0xff, end, false);
-            }
-            Ok(())
-        };
-        cover(weights, wide::WEIGHT_BASE, wide::WEIGHT_LENGTH)?;
-        cover(scales, wide::SCALE_BASE, wide::SCALE_LENGTH)?;
+        let mut streams = vec![(wide::WEIGHT_BASE, wide::WEIGHT_LENGTH)];
         if self.config.cores() > 1 {
-            cover(weights, wide::WEIGHT1_BASE, wide::WEIGHT1_LENGTH)?;
-            let second = if self.config.product == Product::U85 {
-                weights
-            } else {
-                scales
-            };
-            cover(second, wide::SCALE1_BASE, wide::SCALE1_LENGTH)?;
+            streams.push((wide::WEIGHT1_BASE, wide::WEIGHT1_LENGTH));
         }
         if self.config.cores() > 2 {
-            cover(weights, wide::WEIGHT3_BASE, wide::WEIGHT3_LENGTH)?;
+            // Where the other processors have the second table.
+            streams.push((wide::SCALE1_BASE, wide::SCALE1_LENGTH));
+            streams.push((wide::WEIGHT3_BASE, wide::WEIGHT3_LENGTH));
+        }
+        self.covered(weights, &streams, extents)
+    }
+
+    /// Tables of biases and scales.
+    fn scale_extents(&self, extents: &mut Extents) -> Result<(), Error> {
+        let scales = self.state.narrow(register::SCALE_REGION)?;
+        let tables = [
+            (wide::SCALE_BASE, wide::SCALE_LENGTH),
+            (wide::SCALE1_BASE, wide::SCALE1_LENGTH),
+        ];
+        let count = match self.config.product {
+            Product::U85 => 1,
+            _ => self.config.cores().min(2),
+        };
+        self.covered(scales, &tables[..count], extents)
+    }
+
+    fn covered(&self, region: u16, parts: &[(u16, u16)], extents: &mut Extents) -> Result<(), Error> {
+        for (base, length) in parts {
+            let length = self.state.address_or_zero(*length);
+            if length > 0 {
+                let end = self.state.address(*base)?.saturating_add(length);
+                extents.cover(region & 0xff, end, false);
+            }
         }
         Ok(())
     }
 
     fn dma_extents(&self, extents: &mut Extents) -> Result<(), Error> {
         let state = &self.state;
-        let (source, destination) = (
-            state.narrow(register::DMA0_SRC_REGION)?,
-            state.narrow(register::DMA0_DST_REGION)?,
-        );
-        if (source | destination) >> 9 & 3 != 0 {
-            return Err(state.error("a transfer with strides"));
-        }
-        let length = state.address(wide::DMA0_LEN)?;
-        extents.cover(
-            source & 0xff,
-            state.address(wide::DMA0_SRC)?.saturating_add(length),
-            false,
-        );
-        if destination & 0x100 == 0 {
-            extents.cover(
-                destination & 0xff,
-                state.address(wide::DMA0_DST)?.saturating_add(length),
-                true,
-            );
+        let all = self
+            .transfer()?
+            .extents()
+            .ok_or_else(|| state.error("a piece beyond what an address can say"))?;
+        for (part, writes) in all.into_iter().zip([false, true, false]) {
+            if let Some((region, end)) = part {
+                extents.cover(u16::from(region), end, writes);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod conv;
 mod dma;
 mod elementwise;
 mod extents;
+mod function;
 mod input;
 mod output;
 mod pool;
@@ -17,8 +18,8 @@ pub use extents::Extents;
 
 use crate::command::{Command, Commands, operation, register, wide};
 use crate::container::{Config, Product, Stream};
-use crate::error::Error;
-use crate::feature_map::{FeatureMap, Format};
+use crate::error::{Error, Offset};
+use crate::feature_map::{FeatureMap, Format, Storage};
 use crate::memory::Memory;
 use crate::state::State;
 use std::collections::HashMap;
@@ -60,6 +61,12 @@ pub struct Counts {
 /// Storage of a feature map that one operation hands to the next (U85).
 const CHAINED: u16 = 2;
 
+/// Storage of a feature map that is no tensor (U85): a number in place of an input, or an output that stays in the accumulators.
+const NOWHERE: u16 = 3;
+
+/// Units of work that a branch counts as.
+const BRANCH_WORK: u64 = 1 << 14;
+
 /// Bytes of tables at the end of the internal memory.
 const TABLES: usize = 2048;
 
@@ -73,6 +80,10 @@ pub struct Interpreter {
     state: State,
     /// Results that the next operation takes, by number.
     chained: HashMap<u8, Vec<i32>>,
+    /// Sums that the next operation goes on with (U85).
+    accumulators: Option<Vec<i64>>,
+    /// What a branch looks at: whether the one result of the last operation was not zero (U85). `None`: it had more.
+    flag: Option<bool>,
     work: u64,
     counts: Counts,
 }
@@ -91,6 +102,8 @@ impl Interpreter {
             },
             state: State::new(address_bits),
             chained: HashMap::new(),
+            accumulators: None,
+            flag: None,
             work: 0,
             counts: Counts::default(),
         }
@@ -102,17 +115,23 @@ impl Interpreter {
     /// See [`Error`]: what is not known, or outside the memory, or beyond the limits.
     pub fn run(&mut self, stream: &Stream, memory: &mut Memory<'_>) -> Result<Counts, Error> {
         (self.work, self.counts) = (0, Counts::default());
-        for command in Commands::new(&stream.words) {
+        let mut commands = Commands::new(&stream.words);
+        while let Some(command) = commands.next() {
             let command = command?;
             if command.name().is_none() {
                 return Err(self.unknown(command));
             }
-            let one_word = command.payload.is_none();
-            if !one_word || command.opcode() >= operation::FIRST_REGISTER {
-                if command.payload.is_some() && command.opcode() == wide::BRANCH {
+            if command.sets_a_register() {
+                self.state.set(command);
+                continue;
+            }
+            if let Some(target) = command.payload {
+                if self.config.product != Product::U85 {
                     return Err(self.unknown(command));
                 }
-                self.state.set(command);
+                if self.branch(command, target)? && commands.jump(Offset(target as usize)).is_none() {
+                    return Err(self.state.error(format!("there is no command at byte {target:#x}")));
+                }
                 continue;
             }
             match command.opcode() {
@@ -128,6 +147,21 @@ impl Interpreter {
             }
         }
         Err(Error::NoStop)
+    }
+
+    /// True if a branch is taken. Its work is counted by the way back, so that no loop is without end.
+    fn branch(&mut self, command: Command, target: u32) -> Result<bool, Error> {
+        self.state.begin(command.offset, "BRANCH");
+        let back = (command.offset.0 as u64).saturating_sub(u64::from(target));
+        self.spend(Some(BRANCH_WORK + back))?;
+        match command.parameter() {
+            0 => Ok(true),
+            1 => self.flag.ok_or_else(|| {
+                self.state
+                    .error("a condition, where no operation before it has one result")
+            }),
+            other => Err(self.state.error(format!("condition {other}"))),
+        }
     }
 
     fn unknown(&self, command: Command) -> Error {
@@ -173,8 +207,11 @@ impl Interpreter {
 
     /// The elements of an input.
     fn load(&self, map: &FeatureMap, memory: &Memory<'_>) -> Result<Vec<i32>, Error> {
-        if !map.chained {
-            return map.read(memory);
+        match map.storage {
+            _ if map.bits > 32 => return Err(self.state.error("an input of 64 bits")),
+            Storage::Memory => return map.read(memory),
+            Storage::Chained => {}
+            Storage::Nowhere => return Err(self.state.error("an input that is nowhere")),
         }
         match self.chained.get(&map.region) {
             Some(values) if Some(values.len()) == map.elements() => Ok(values.clone()),
@@ -194,9 +231,9 @@ impl Interpreter {
     }
 
     fn bits(&self, code: u16) -> Result<u32, Error> {
-        match code & 3 {
-            3 => Err(self.state.error("elements of 64 bits")),
-            code => Ok(8 << code),
+        match (code & 3, self.config.product) {
+            (3, Product::U55 | Product::U65) => Err(self.state.error("elements of 64 bits")),
+            (code, _) => Ok(8 << code),
         }
     }
 
@@ -269,12 +306,16 @@ impl Interpreter {
         } else {
             0
         };
-        if storage == 1 {
-            return Err(state.error("three tiles in a column"));
-        }
-        if storage == CHAINED {
-            // It is never in memory: its region is the number of a buffer between two operations.
+        let storage = match storage {
+            0 => Storage::Memory,
+            CHAINED => Storage::Chained,
+            NOWHERE => Storage::Nowhere,
+            _ => return Err(state.error("three tiles in a column")),
+        };
+        if storage != Storage::Memory {
+            // Of what is chained, the region is the number of a buffer between two operations.
             return Ok(FeatureMap::between(
+                storage,
                 state.narrow(region)? as u8,
                 self.bits(bits)?,
                 precision & 1 != 0,
@@ -284,7 +325,7 @@ impl Interpreter {
         let bases = [0, 1, 2, 3].map(|tile| state.address_or_zero(base + tile));
         state.address(base)?;
         Ok(FeatureMap {
-            chained: false,
+            storage,
             region: state.narrow(region)? as u8,
             bases,
             stride_x: state.stride(stride_x)?,

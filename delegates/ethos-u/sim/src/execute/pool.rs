@@ -1,5 +1,6 @@
 //! Pools: maximum, average, and sums over the channels.
 
+use super::output::{Channel, Output};
 use super::{Interpreter, Window};
 use crate::arithmetic::{Rounding, Scale};
 use crate::command::{Command, register};
@@ -16,7 +17,14 @@ enum Mode {
     Sum,
     None,
     Min,
+    /// Of the columns of a window, or of its rows.
+    ArgMax {
+        rows: bool,
+    },
 }
+
+/// Bits of the sum of an `ArgMax` below the index, which hold the largest element.
+const INDEX_SHIFT: u32 = 16;
 
 impl Interpreter {
     pub(super) fn pool(&mut self, command: Command, memory: &mut Memory<'_>) -> Result<(), Error> {
@@ -29,6 +37,9 @@ impl Interpreter {
             3 if is_u85 => Mode::Sum,
             4 if is_u85 => Mode::None,
             5 if is_u85 => Mode::Min,
+            6 | 7 if is_u85 => Mode::ArgMax {
+                rows: command.parameter() == 7,
+            },
             other => return Err(self.state.error(format!("mode {other}"))),
         };
         let ofm = self.ofm()?;
@@ -36,6 +47,11 @@ impl Interpreter {
             return self.no_pool(&ofm, memory);
         }
         let window = Window::of(&self.state)?;
+        if let Mode::ArgMax { rows } = mode
+            && (if rows { window.columns } else { window.rows }) > 1
+        {
+            return Err(self.state.error("an index of a window that is large both ways"));
+        }
         let depth = match mode {
             Mode::ReduceSum => self.state.size(register::IFM_DEPTH_M1)?,
             _ => ofm.depth,
@@ -47,16 +63,30 @@ impl Interpreter {
         let input = self.input(&ofm, &window, depth, memory)?;
         let (height, width) = (input.height, input.width);
         let beginning = self.beginning(&ofm, memory)?;
-        if beginning.is_some() && mode != Mode::Sum {
-            return Err(self.state.error("a second input of a pool"));
+        let keeps = self.keeps_sums()?;
+        let is_sum = matches!(mode, Mode::Sum | Mode::ReduceSum);
+        if (beginning.is_some() || keeps) && !is_sum {
+            return Err(self
+                .state
+                .error("sums of other operations, of a pool that does not add"));
         }
         let output = self.output(&ofm)?;
+        let scales = self.scales(&ofm, &output, memory)?;
         self.counts.pools += 1;
         let mut results = Vec::with_capacity(ofm.elements().unwrap_or(0));
+        let mut kept = Vec::new();
         let mut sums = vec![0i64; ofm.depth];
         for y in 0..ofm.height {
             for x in 0..ofm.width {
                 let mut count = 0i64;
+                let mut largest = vec![
+                    i32::MIN;
+                    if matches!(mode, Mode::ArgMax { .. }) {
+                        ofm.depth
+                    } else {
+                        0
+                    }
+                ];
                 sums.fill(match mode {
                     Mode::Max => i64::MIN,
                     Mode::Min => i64::MAX,
@@ -75,6 +105,16 @@ impl Interpreter {
                             Mode::ReduceSum => {
                                 let sum: i64 = pixel.iter().map(|v| i64::from(*v)).sum();
                                 sums.iter_mut().for_each(|s| *s += sum);
+                            }
+                            Mode::ArgMax { rows } => {
+                                let index = (if rows { ky } else { kx }) as i64;
+                                for ((sum, top), value) in sums.iter_mut().zip(&mut largest).zip(pixel) {
+                                    // The first one of several.
+                                    if count == 1 || value > top {
+                                        *top = *value;
+                                        *sum = index << INDEX_SHIFT | i64::from(*value as u16);
+                                    }
+                                }
                             }
                             Mode::Average | Mode::Sum | Mode::None => {
                                 sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += i64::from(*v));
@@ -95,19 +135,26 @@ impl Interpreter {
                     return Err(self.state.error("a window that covers padding only"));
                 }
                 if let Some(beginning) = &beginning {
-                    let pixel = &beginning[results.len()..][..ofm.depth];
+                    let pixel = &beginning[(y * ofm.width + x) * ofm.depth..][..ofm.depth];
                     sums.iter_mut()
                         .zip(pixel)
-                        .for_each(|(sum, first)| *sum += i64::from(*first));
+                        .for_each(|(sum, first)| *sum = sum.wrapping_add(*first));
+                }
+                if keeps {
+                    kept.extend(&sums);
+                    continue;
                 }
                 // Windows that padding cuts have fewer elements: these are counted here, and not in the scale. U85 always counts.
                 let counts = mode == Mode::Average && (is_u85 || window.is_padded());
-                let scale = if output.one_scale { output.scale } else { Scale::ONE };
-                results.extend(sums.iter().map(|sum| {
+                results.extend(sums.iter().zip(&scales).map(|(sum, channel)| {
                     let sum = if counts { mean(*sum, count) } else { *sum };
-                    output.finish(sum, scale)
+                    output.finish(sum.wrapping_add(channel.bias), channel.scale)
                 }));
             }
+        }
+        if keeps {
+            self.accumulators = Some(kept);
+            return Ok(());
         }
         self.store(&ofm, memory, &results)
     }
@@ -119,13 +166,31 @@ impl Interpreter {
             Some(sums) => sums,
             None => vec![0; ofm.elements().unwrap_or(0)],
         };
-        let output = self.output(ofm)?;
         self.counts.pools += 1;
-        let results: Vec<i32> = sums
+        if self.keeps_sums()? {
+            self.accumulators = Some(sums);
+            return Ok(());
+        }
+        let output = self.output(ofm)?;
+        let scales = self.scales(ofm, &output, memory)?;
+        let results: Vec<i64> = sums
             .iter()
-            .map(|sum| output.finish(i64::from(*sum), output.scale))
+            .zip(scales.iter().cycle())
+            .map(|(sum, channel)| output.finish(sum.wrapping_add(channel.bias), channel.scale))
             .collect();
         self.store(ofm, memory, &results)
+    }
+
+    /// Bias and scale of each channel: those of a table, unless there is one scale.
+    fn scales(&self, ofm: &FeatureMap, output: &Output, memory: &Memory<'_>) -> Result<Vec<Channel>, Error> {
+        if !output.one_scale {
+            return self.channels(ofm.depth, memory);
+        }
+        let channel = Channel {
+            bias: 0,
+            scale: output.scale,
+        };
+        Ok(vec![channel; ofm.depth])
     }
 }
 

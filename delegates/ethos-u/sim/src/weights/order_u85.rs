@@ -82,13 +82,15 @@ impl OrderU85 {
             Ok(())
         };
         let depthwise = self.depthwise;
-        let ifm_block = match (depthwise, self.part_kernel_first, self.ifm_bits) {
+        let ifm_block = match (depthwise, self.part_kernel_first, self.ifm_bits, self.sparse) {
             (true, ..) => 1,
-            (_, false, _) => 64,
-            (_, true, 16) => 8,
-            (_, true, _) => 16,
+            (_, false, 8, true) => 128,
+            (_, false, ..) => 64,
+            (_, true, 16, false) => 8,
+            (_, true, ..) => 16,
         };
         let step = match (depthwise, self.part_kernel_first, self.ifm_bits, self.sparse) {
+            (_, false, ..) if !depthwise => 1,
             (true, ..) | (_, _, _, true) | (_, true, 16, _) => 10,
             (_, true, ..) => 5,
             (_, false, ..) => 1,
