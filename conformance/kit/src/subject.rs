@@ -15,6 +15,8 @@ pub struct Subject {
     pub device: Option<u32>,
     /// Options of the delegate, as the configuration would give them.
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// Cases of numbers run it where its manifest says, in its sandbox if that is a worker; else in the process of the case, as all others do.
+    pub isolated: bool,
 }
 
 /// A subject as a child process is told of it.
@@ -27,6 +29,9 @@ pub struct SubjectRequest {
     /// See [`Subject::options`].
     #[serde(default)]
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// See [`Subject::isolated`].
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 impl Subject {
@@ -51,6 +56,7 @@ impl Subject {
             manifest,
             device: request.device,
             options: request.options.clone(),
+            isolated: request.isolated,
         })
     }
 

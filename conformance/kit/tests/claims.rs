@@ -23,6 +23,7 @@ fn subject(name: &str, manifest: &str) -> Subject {
         file: library,
         device: None,
         options: Default::default(),
+        isolated: false,
     };
     let mut subject = Subject::open(&request).unwrap();
     subject.manifest = Some((path(name), Manifest::parse(manifest).unwrap()));

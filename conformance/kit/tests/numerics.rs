@@ -28,6 +28,7 @@ fn subject(delegate: &str) -> Option<Subject> {
         manifest: Some((path, manifest)),
         device: None,
         options: Default::default(),
+        isolated: false,
     })
 }
 

@@ -449,6 +449,7 @@ mod tests {
             manifest: None,
             device: None,
             options: Default::default(),
+            isolated: false,
         };
         let judge = |mut step: &mut dyn FnMut(u64) -> Outcome| {
             let body = |trial: &mut Trial<'_>| steady(trial, "it", &mut step);
