@@ -25,7 +25,6 @@ use delegraph_sdk::{
     Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, OptionValue, Options, Partition, Run,
     Section, Session, Weights,
 };
-use std::path::PathBuf;
 
 /// The Ethos-U delegate.
 pub struct EthosU {
@@ -68,10 +67,7 @@ impl Delegate for EthosU {
         };
         Ok(EthosU {
             target: target(text("target", DEFAULT_TARGET))?,
-            vela: Vela {
-                program: PathBuf::from(text("vela", "vela")),
-                memory_mode: text("memory_mode", "").to_string(),
-            },
+            vela: Vela::new(text("vela", ""), text("memory_mode", "")),
         })
     }
 
