@@ -153,8 +153,9 @@ def ours(delegraph, folder, target):
         "left": sorted({node["op"] for node in left}),
         "problems": [problem["message"] for graph in compiled["graphs"] for problem in graph["problems"]],
     }
-    if not (folder / "outputs.safetensors").is_file():
-        return {**found, "error": done.stderr.strip().splitlines()[0]}, None
+    ran = json.loads((folder / "run.json").read_text())["cases"] if (folder / "run.json").is_file() else []
+    if not (folder / "outputs.safetensors").is_file() or any(case["fallbacks"] or not case["delegated_nodes"] for case in ran):
+        return {**found, "error": "it did not run as it was compiled"}, None
     return found, load_file(folder / "outputs.safetensors")
 
 

@@ -34,6 +34,8 @@ pub struct EthosU {
 
 const DEFAULT_TARGET: &str = "ethos-u55-128";
 const NETWORK: &str = "network";
+/// Section with the version of Vela that made the stream, as text.
+const VERSION: &str = "vela";
 
 fn target(name: &str) -> Result<&'static Target, Error> {
     Target::find(name).ok_or_else(|| {
@@ -112,14 +114,15 @@ impl Compile for EthosU {
         let made = builder
             .finish(&inputs, &outputs)
             .map_err(|refusal| Error::unsupported(refusal.text))?;
-        let (network, _) = self.vela.compile(&tosa::write(&made), target, context)?;
+        let (network, version) = self.vela.compile(&tosa::write(&made), target, context)?;
+        let section = |name: &str, bytes| Section {
+            name: name.to_string(),
+            align: 16,
+            bytes,
+        };
         Ok(Compiled {
             precision: "int8".to_string(),
-            sections: vec![Section {
-                name: NETWORK.to_string(),
-                align: 16,
-                bytes: network,
-            }],
+            sections: vec![section(NETWORK, network), section(VERSION, version.into_bytes())],
             ..Compiled::default()
         })
     }

@@ -6,6 +6,7 @@ use delegraph_sdk::{Context, Error, Status};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The tool.
@@ -15,6 +16,8 @@ pub struct Vela {
     pub program: PathBuf,
     /// Memory mode, in place of the target's preset; empty: that one.
     pub memory_mode: String,
+    /// What it says its version is, once it was asked.
+    version: OnceLock<String>,
 }
 
 fn missing(program: &Path, error: &std::io::Error) -> Error {
@@ -50,6 +53,7 @@ impl Vela {
         Vela {
             program,
             memory_mode: memory_mode.to_string(),
+            version: OnceLock::new(),
         }
     }
 
@@ -62,7 +66,13 @@ impl Vela {
         let source = folder.path.join("region.tosa");
         std::fs::write(&source, graph)
             .map_err(|e| Error::internal(format!("cannot write {}: {e}", source.display())))?;
-        let version = self.run(&["--version"], &folder, context)?.trim().to_string();
+        let version = match self.version.get() {
+            Some(version) => version.clone(),
+            None => {
+                let said = self.run(&["--version"], &folder, context)?.trim().to_string();
+                self.version.get_or_init(|| said).clone()
+            }
+        };
         let (system, preset) = target.preset();
         let memory = if self.memory_mode.is_empty() {
             preset

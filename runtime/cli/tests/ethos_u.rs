@@ -12,7 +12,10 @@ fn missing() -> bool {
     let needed = ["delegraph-worker", "libethos_u_delegate.so"].map(|name| folder.join(name));
     let missing = needed.iter().find(|path| !path.is_file());
     if let Some(missing) = missing {
-        println!("skipped: `{}` is not built; `cargo xtask test` builds it", missing.display());
+        println!(
+            "skipped: `{}` is not built; `cargo xtask test` builds it",
+            missing.display()
+        );
     }
     missing.is_some()
 }
@@ -40,10 +43,14 @@ fn the_external_compiler_ends_when_the_command_is_killed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let vela = folder.path().join("vela");
-    std::fs::write(&vela, "#!/bin/sh\nif [ \"$1\" = --version ]; then exit 0; fi\nwhile :; do :; done\n").unwrap();
+    std::fs::write(
+        &vela,
+        "#!/bin/sh\nif [ \"$1\" = --version ]; then exit 0; fi\nwhile :; do :; done\n",
+    )
+    .unwrap();
     std::fs::set_permissions(&vela, std::fs::Permissions::from_mode(0o755)).unwrap();
     let output = folder.path().join("model.pte").display().to_string();
-    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::INT] {
+    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::TERM] {
         let mut command = delegraph(&vela, folder.path(), &["compile", MODEL, "-o", &output]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         assert!(within(20, || running(&vela) > 0), "the program was not started");
@@ -82,7 +89,11 @@ fn a_model_is_compiled_by_vela_and_what_it_does_is_shown() {
     if missing() {
         return;
     }
-    let target: PathBuf = Path::new(env!("CARGO_BIN_EXE_delegraph")).ancestors().nth(2).unwrap().into();
+    let target: PathBuf = Path::new(env!("CARGO_BIN_EXE_delegraph"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .into();
     let vela = target.join("provision/ethos-u/bin/vela");
     if !vela.is_file() {
         println!("skipped: Vela is not here; `cargo xtask provision ethos-u` brings it");
@@ -90,13 +101,25 @@ fn a_model_is_compiled_by_vela_and_what_it_does_is_shown() {
     }
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("model.pte").display().to_string();
-    let compiled = delegraph(&vela, folder.path(), &["compile", MODEL, "-o", &output, "--strict", "-v"]);
+    let compiled = delegraph(
+        &vela,
+        folder.path(),
+        &["compile", MODEL, "-o", &output, "--strict", "-v"],
+    );
     let compiled = { compiled }.output().unwrap();
     let said = String::from_utf8_lossy(&compiled.stderr).into_owned();
     assert!(compiled.status.success(), "{said}");
     assert!(said.contains("ethos-u: Vela compiles the region, 0 s"), "{said}");
-    let words = ["run", output.as_str(), "--fixture", "conformance/fixtures/arch-int8-convnet", "--json"];
-    let ran = delegraph(Path::new("/no/such/vela"), folder.path(), &words).output().unwrap();
+    let words = [
+        "run",
+        output.as_str(),
+        "--fixture",
+        "conformance/fixtures/arch-int8-convnet",
+        "--json",
+    ];
+    let ran = delegraph(Path::new("/no/such/vela"), folder.path(), &words)
+        .output()
+        .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     // Outputs to a step of their quantization are compared by `runtime/delegraph/tests/ethos_u.rs`.
     for case in report["cases"].as_array().unwrap() {
