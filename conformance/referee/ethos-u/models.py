@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 CALIBRATION, COMPARED = 8, 4
-# Recorded float models, with the size of the batch that is fixed; None: as it is.
-RECORDED = {"arch-mobilenet-v2-quarter": None, "crepe-tiny": 1}
+# Recorded float models, with the size of the batch that is fixed.
+RECORDED = {"crepe-tiny": 1}
 
 
 class Int8Convnet(torch.nn.Module):
@@ -81,18 +81,54 @@ class Keyword(torch.nn.Module):
         return self.classify(torch.nn.functional.adaptive_avg_pool2d(self.layers(x), 1).flatten(1))
 
 
+class MobileNetV2(torch.nn.Module):
+    """MobileNetV2 of a quarter's width. (The recorded `arch-mobilenet-v2-quarter` has values below the quantizer's smallest scale.)"""
+
+    def __init__(self, width=0.25):
+        super().__init__()
+        wide = lambda channels: max(8, int(channels * width + 4) // 8 * 8)
+        layers = lambda come, go, size, stride, groups=1: [
+            torch.nn.Conv2d(come, go, size, stride, size // 2, groups=groups, bias=False),
+            torch.nn.BatchNorm2d(go),
+        ]
+        come = wide(32)
+        self.stem = torch.nn.Sequential(*layers(3, come, 3, 2), torch.nn.ReLU6())
+        self.blocks, self.around = torch.nn.ModuleList(), []
+        for factor, channels, count, first in (
+            (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+        ):  # fmt: skip
+            for number in range(count):
+                go, stride, inner = wide(channels), first if number == 0 else 1, come * factor
+                expand = [*layers(come, inner, 1, 1), torch.nn.ReLU6()] if factor > 1 else []
+                depthwise = [*layers(inner, inner, 3, stride, inner), torch.nn.ReLU6()]
+                self.blocks.append(torch.nn.Sequential(*expand, *depthwise, *layers(inner, go, 1, 1)))
+                self.around.append(stride == 1 and come == go)
+                come = go
+        self.last = torch.nn.Sequential(*layers(come, 1280, 1, 1), torch.nn.ReLU6())
+        self.classify = torch.nn.Linear(1280, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block, around in zip(self.blocks, self.around):
+            x = x + block(x) if around else block(x)
+        return self.classify(torch.nn.functional.adaptive_avg_pool2d(self.last(x), 1).flatten(1))
+
+
 # Module and the sizes of its input.
 SMALL = {
     "int8-convnet": (Int8Convnet, (1, 3, 16, 16)),
     "residual": (Residual, (1, 3, 32, 32)),
     "attention": (Attention, (1, 16, 32)),
     "keyword": (Keyword, (1, 1, 49, 10)),
+    "mobilenet-v2-quarter": (MobileNetV2, (1, 3, 64, 64)),
 }
 
 
 def trained(module):
-    """Norms as after some training: what they keep is not 0 and 1."""
+    """Norms as after some training, whose values are not 0 and 1; in a deep net, layers that keep the size of their values."""
     for part in module.modules():
+        if isinstance(module, MobileNetV2) and isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
         if isinstance(part, (torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
             torch.nn.init.uniform_(part.weight, 0.5, 1.5)
             torch.nn.init.uniform_(part.bias, -0.5, 0.5)
