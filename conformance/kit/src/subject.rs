@@ -17,6 +17,8 @@ pub struct Subject {
     pub options: serde_json::Map<String, serde_json::Value>,
     /// Runs [`crate::digests_of`] over the same subject in another process; `None`: the user of this crate has no such program.
     pub elsewhere: Option<Elsewhere>,
+    /// Cases of numbers run it where its manifest says, in its sandbox if that is a worker; else in the process of the case, as all others do.
+    pub isolated: bool,
 }
 
 /// See [`Subject::elsewhere`].
@@ -32,6 +34,9 @@ pub struct SubjectRequest {
     /// See [`Subject::options`].
     #[serde(default)]
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// See [`Subject::isolated`].
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 impl Subject {
@@ -57,6 +62,7 @@ impl Subject {
             device: request.device,
             options: request.options.clone(),
             elsewhere: None,
+            isolated: request.isolated,
         })
     }
 
@@ -66,6 +72,7 @@ impl Subject {
             file: self.manifest.as_ref().map_or(&self.library, |(path, _)| path).clone(),
             device: self.device,
             options: self.options.clone(),
+            isolated: self.isolated,
         }
     }
 

@@ -49,6 +49,7 @@ fn placed(folder: &Path, name: &str, manifest: &str) -> SubjectRequest {
         file: written,
         device: None,
         options: Default::default(),
+        isolated: false,
     }
 }
 
@@ -282,6 +283,7 @@ fn template(folder: &Path, operators: Option<&str>) -> Option<SubjectRequest> {
         file: folder.join("my-npu.delegate.toml"),
         device: None,
         options: Default::default(),
+        isolated: false,
     })
 }
 

@@ -36,6 +36,7 @@ fn subject(name: &str, options: serde_json::Value) -> Option<Subject> {
         file: library,
         device: None,
         options: options.as_object().cloned().unwrap_or_default(),
+        isolated: false,
     };
     let mut subject = Subject::open(&request).unwrap();
     subject.manifest = Some(manifest);

@@ -24,6 +24,7 @@ fn subject(name: &str, manifest: &str) -> Subject {
         device: None,
         options: Default::default(),
         elsewhere: None,
+        isolated: false,
     };
     let mut subject = Subject::open(&request).unwrap();
     subject.manifest = Some((path(name), Manifest::parse(manifest).unwrap()));

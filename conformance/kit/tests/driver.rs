@@ -33,6 +33,7 @@ fn subject(name: &str) -> Subject {
         file: library,
         device: None,
         options: Default::default(),
+        isolated: false,
     };
     let mut subject = Subject::open(&request).unwrap();
     subject.manifest = Some(manifest);

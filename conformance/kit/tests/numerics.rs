@@ -29,6 +29,7 @@ fn subject(delegate: &str) -> Option<Subject> {
         device: None,
         options: Default::default(),
         elsewhere: None,
+        isolated: false,
     })
 }
 

@@ -25,7 +25,6 @@ use delegraph_sdk::{
     Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, OptionValue, Options, Partition, Run,
     Section, Session, Weights,
 };
-use std::path::PathBuf;
 
 /// The Ethos-U delegate.
 pub struct EthosU {
@@ -35,6 +34,8 @@ pub struct EthosU {
 
 const DEFAULT_TARGET: &str = "ethos-u55-128";
 const NETWORK: &str = "network";
+/// Section with the version of Vela that made the stream, as text.
+const VERSION: &str = "vela";
 
 fn target(name: &str) -> Result<&'static Target, Error> {
     Target::find(name).ok_or_else(|| {
@@ -95,10 +96,7 @@ impl Delegate for EthosU {
         };
         Ok(EthosU {
             target: target(text("target", DEFAULT_TARGET))?,
-            vela: Vela {
-                program: PathBuf::from(text("vela", "vela")),
-                memory_mode: text("memory_mode", "").to_string(),
-            },
+            vela: Vela::new(text("vela", ""), text("memory_mode", "")),
         })
     }
 
@@ -132,14 +130,15 @@ impl Compile for EthosU {
     ) -> Result<Compiled, Error> {
         let target = self.target_of(wanted)?;
         let made = lower(graph, target, weights)?;
-        let (network, _) = self.vela.compile(&tosa::write(&made), target, context)?;
+        let (network, version) = self.vela.compile(&tosa::write(&made), target, context)?;
+        let section = |name: &str, bytes| Section {
+            name: name.to_string(),
+            align: 16,
+            bytes,
+        };
         Ok(Compiled {
             precision: "int8".to_string(),
-            sections: vec![Section {
-                name: NETWORK.to_string(),
-                align: 16,
-                bytes: network,
-            }],
+            sections: vec![section(NETWORK, network), section(VERSION, version.into_bytes())],
             ..Compiled::default()
         })
     }

@@ -6,7 +6,8 @@ use delegraph_sdk::{Context, Error, Status};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// The tool.
 #[derive(Debug, Clone)]
@@ -15,20 +16,47 @@ pub struct Vela {
     pub program: PathBuf,
     /// Memory mode, in place of the target's preset; empty: that one.
     pub memory_mode: String,
+    /// What it says its version is, once it was asked.
+    version: OnceLock<String>,
 }
 
 fn missing(program: &Path, error: &std::io::Error) -> Error {
-    Error::new(
-        Status::DEPENDENCY_MISSING,
-        format!(
-            "Arm's compiler Vela cannot be started as `{}`: {error}",
-            program.display()
-        ),
-    )
-    .hint("install `ethos-u-vela` with pip, or name it by the option `vela`")
+    // In a sandbox that has nothing to start the system says that starting is forbidden, and not what is missing.
+    let problem = match found(program) {
+        true => format!("cannot be started as `{}`: {error}", program.display()),
+        false if program.components().count() > 1 => format!("is not here: there is no `{}`", program.display()),
+        false => format!("is not here: there is no `{}` in `PATH`", program.display()),
+    };
+    Error::new(Status::DEPENDENCY_MISSING, format!("Arm's compiler Vela {problem}"))
+        .hint("install `ethos-u-vela` with pip, or name it by the option `vela`")
 }
 
+fn found(program: &Path) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path);
+    // A path that is absolute stays as it is.
+    program.is_file() || (program.components().count() == 1 && folders.any(|folder| folder.join(program).is_file()))
+}
+
+/// How often a call that waits for the tool says so.
+const SAY: Duration = Duration::from_secs(1);
+
 impl Vela {
+    /// The tool that the option `vela` names; empty: `vela` in `PATH`.
+    pub fn new(program: &str, memory_mode: &str) -> Vela {
+        let program = match program {
+            "" => PathBuf::from("vela"),
+            // It is started in another folder than this process is in.
+            path if path.contains('/') => std::path::absolute(path).unwrap_or_else(|_| path.into()),
+            name => name.into(),
+        };
+        Vela {
+            program,
+            memory_mode: memory_mode.to_string(),
+            version: OnceLock::new(),
+        }
+    }
+
     /// Compiles a TOSA file for a target; gives the blocks of a `vela_bin_stream`, and Vela's version.
     ///
     /// # Errors
@@ -38,7 +66,13 @@ impl Vela {
         let source = folder.path.join("region.tosa");
         std::fs::write(&source, graph)
             .map_err(|e| Error::internal(format!("cannot write {}: {e}", source.display())))?;
-        let version = self.run(&["--version"], &folder, context)?.trim().to_string();
+        let version = match self.version.get() {
+            Some(version) => version.clone(),
+            None => {
+                let said = self.run(&["--version"], &folder, context)?.trim().to_string();
+                self.version.get_or_init(|| said).clone()
+            }
+        };
         let (system, preset) = target.preset();
         let memory = if self.memory_mode.is_empty() {
             preset
@@ -61,12 +95,10 @@ impl Vela {
             "--output-dir",
             &out,
         ];
-        context.progress(0, 1, "Vela compiles the region");
         self.run(&arguments, &folder, context)?;
         let archive = folder.path.join("region_vela.npz");
         let bytes = std::fs::read(&archive)
             .map_err(|e| Error::internal(format!("Vela wrote no {}: {e}", archive.display())))?;
-        context.progress(1, 1, "Vela compiles the region");
         Ok((network(&bytes)?, version))
     }
 
@@ -78,8 +110,8 @@ impl Vela {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&folder.path);
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
-        let mut child = command.spawn().map_err(|e| missing(&self.program, &e))?;
-        let status = wait(&mut child, context)?;
+        let mut child = Running(command.spawn().map_err(|e| missing(&self.program, &e))?);
+        let status = wait(&mut child.0, context)?;
         let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
         match status {
             true => Ok(text),
@@ -97,9 +129,26 @@ fn words(text: &str) -> String {
         .map_or("it failed and said nothing".to_string(), |line| line.to_string())
 }
 
-/// Waits for the tool, and ends it when the call is over.
+/// The tool while it runs. It does not outlive its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for the tool, and says how long it has been at it; an error when the call is over.
 fn wait(child: &mut Child, context: &Context<'_>) -> Result<bool, Error> {
+    let started = Instant::now();
+    let mut next = Duration::ZERO;
     loop {
+        let elapsed = started.elapsed();
+        if elapsed >= next {
+            next += SAY;
+            context.progress(0, 0, &format!("Vela compiles the region, {} s", elapsed.as_secs()));
+        }
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
             Ok(None) => {}
@@ -107,8 +156,6 @@ fn wait(child: &mut Child, context: &Context<'_>) -> Result<bool, Error> {
         }
         let late = context.time_left().is_some_and(|left| left.is_zero());
         if context.is_cancelled() || late {
-            let _ = child.kill();
-            let _ = child.wait();
             let status = if late { Status::TIMEOUT } else { Status::CANCELLED };
             return Err(Error::new(status, "Vela was ended before it was done"));
         }
@@ -271,6 +318,20 @@ fn network(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_from_what_does_not_start() {
+        let error = std::io::Error::from_raw_os_error(1);
+        for (program, words) in [
+            ("/no/such/vela", "is not here: there is no `/no/such/vela`"),
+            ("no-such-vela", "is not here: there is no `no-such-vela` in `PATH`"),
+            ("sh", "cannot be started as `sh`: Operation not permitted"),
+        ] {
+            let missing = missing(Path::new(program), &error);
+            assert_eq!(missing.code, Status::DEPENDENCY_MISSING);
+            assert!(missing.message.contains(words), "{}", missing.message);
+        }
+    }
 
     #[test]
     fn the_telling_line_is_shown() {

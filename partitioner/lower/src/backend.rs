@@ -1,11 +1,14 @@
 //! A delegate as lowering sees it.
 
 use crate::image::Offer;
-use delegraph_host::{Delegate, DelegateError, Partition, Pass, SetError, Weights};
+use delegraph_host::{CallOptions, Delegate, DelegateError, Partition, Pass, Progress, SetError, Weights};
 use delegraph_ir::NodeId;
 use delegraph_tag::{Answer, Verdict};
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// Hears how far a compilation is.
+pub type Hear<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
 
 /// Somebody who partitions and compiles graph images: a loaded delegate, or one made up by a test.
 pub trait Backend {
@@ -34,6 +37,20 @@ pub trait Backend {
     /// The delegate refused; the error names the node where it can.
     fn compile(&self, image: &[u8], weights: &dyn Weights, target: &str) -> Result<Vec<u8>, DelegateError>;
 
+    /// [`Backend::compile`], for somebody who hears how far it is.
+    ///
+    /// # Errors
+    /// As there.
+    fn compile_heard(
+        &self,
+        image: &[u8],
+        weights: &dyn Weights,
+        target: &str,
+        _hear: Hear<'_>,
+    ) -> Result<Vec<u8>, DelegateError> {
+        self.compile(image, weights, target)
+    }
+
     /// Whether it has [`Backend::compile_set`].
     fn compiles_sets(&self) -> bool {
         false
@@ -52,6 +69,26 @@ pub trait Backend {
             })
         };
         graphs.iter().enumerate().map(compile).collect()
+    }
+
+    /// [`Backend::compile_set`], for somebody who hears how far it is.
+    ///
+    /// # Errors
+    /// As there.
+    fn compile_set_heard(
+        &self,
+        graphs: &[(&[u8], &dyn Weights)],
+        target: &str,
+        _hear: Hear<'_>,
+    ) -> Result<Vec<Vec<u8>>, SetError> {
+        self.compile_set(graphs, target)
+    }
+}
+
+fn heard(hear: Hear<'_>) -> CallOptions<'_> {
+    CallOptions {
+        progress: Some(hear),
+        ..CallOptions::default()
     }
 }
 
@@ -76,12 +113,31 @@ impl Backend for Arc<Delegate> {
         Delegate::compile(self, image, weights, target)
     }
 
+    fn compile_heard(
+        &self,
+        image: &[u8],
+        weights: &dyn Weights,
+        target: &str,
+        hear: Hear<'_>,
+    ) -> Result<Vec<u8>, DelegateError> {
+        self.compile_with(image, weights, target, &heard(hear))
+    }
+
     fn compiles_sets(&self) -> bool {
         Delegate::compiles_sets(self)
     }
 
     fn compile_set(&self, graphs: &[(&[u8], &dyn Weights)], target: &str) -> Result<Vec<Vec<u8>>, SetError> {
         Delegate::compile_set(self, graphs, target)
+    }
+
+    fn compile_set_heard(
+        &self,
+        graphs: &[(&[u8], &dyn Weights)],
+        target: &str,
+        hear: Hear<'_>,
+    ) -> Result<Vec<Vec<u8>>, SetError> {
+        self.compile_set_with(graphs, target, &heard(hear))
     }
 }
 

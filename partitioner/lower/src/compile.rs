@@ -1,5 +1,6 @@
 //! From answers to blobs: tags all graphs, has the regions compiled, and tags again without what was refused.
 
+use crate::backend::Hear;
 use crate::culprit::{Attempt, Pieces};
 use crate::image::{Image, ImageWeights, LayoutError};
 use crate::lower::{Answers, LowerError, Lowering, Progress};
@@ -13,6 +14,7 @@ use delegraph_passes::quantize::rejoin;
 use delegraph_tag::{Exclusion, Reads, TaggedRegion, Tagging, apply, plan};
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// A backend, an image and its weights: what makes a blob.
 pub(crate) type Key = (usize, Vec<u8>, Vec<ConstantId>);
@@ -199,7 +201,10 @@ impl Lowering<'_> {
             backend,
             graphs: graphs.len(),
         });
-        let result = delegate.compile_set(&graphs, self.target(backend));
+        let target = self.options.targets.get(backend).map_or("", String::as_str);
+        let result = hearing(&mut *self.progress, backend, |hear| {
+            delegate.compile_set_heard(&graphs, target, hear)
+        });
         match &result {
             Ok(blobs) if blobs.len() != keys.len() => unreachable!("the host gives one blob a graph"),
             Ok(blobs) => (self.progress)(Progress::Compiled {
@@ -293,7 +298,10 @@ impl Lowering<'_> {
         let of = bucket.map_or(String::new(), |bucket| format!(" for {bucket}"));
         let message = with_hint(error);
         let named = error.node.and_then(|n| image.nodes.get(n as usize)).copied();
+        // No part of the graph is to blame for a tool that is not there.
+        let absent = error.code == Status::DEPENDENCY_MISSING;
         let culprit = match named {
+            _ if absent => None,
             Some(node) => Some(vec![node]),
             // Nobody wants a result any more, so there is nothing to be found.
             None if attempt < patience && error.code != Status::CANCELLED => {
@@ -314,6 +322,7 @@ impl Lowering<'_> {
                 };
                 (nodes, format!("it did not compile{of}: {message}{how}"))
             }
+            _ if absent => (graph.node_ids().collect(), format!("it cannot compile{of}: {message}")),
             _ if attempt < patience.saturating_mul(2) => (
                 region.nodes.clone(),
                 format!("its region did not compile{of}: {message}"),
@@ -391,7 +400,10 @@ impl Lowering<'_> {
             graph,
             nodes: image.nodes.len(),
         });
-        let result = delegate.compile(&image.bytes, &weights, self.target(backend));
+        let target = self.options.targets.get(backend).map_or("", String::as_str);
+        let result = hearing(&mut *self.progress, backend, |hear| {
+            delegate.compile_heard(&image.bytes, &weights, target, hear)
+        });
         match &result {
             Ok(blob) => {
                 (self.progress)(Progress::Compiled {
@@ -600,6 +612,21 @@ fn compiled_region(region: &TaggedRegion, images: &[Image]) -> CompiledRegion {
         more_images: images[1..].iter().map(|image| image.bytes.clone()).collect(),
         candidates: Vec::new(),
     }
+}
+
+/// Makes a call that says how far it is. A delegate says so from any of its threads.
+fn hearing<T>(progress: &mut (dyn FnMut(Progress<'_>) + Send), backend: &str, call: impl FnOnce(Hear<'_>) -> T) -> T {
+    let progress = Mutex::new(progress);
+    call(&|step| {
+        let delegraph_host::Progress { done, total, text } = step;
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress(Progress::Within {
+            backend,
+            done,
+            total,
+            text,
+        });
+    })
 }
 
 fn problem(graph: &Graph, region: &TaggedRegion, named: Option<NodeId>, error: &DelegateError) -> CompileProblem {

@@ -19,7 +19,7 @@ mod states;
 mod view;
 mod wants;
 
-pub use backend::Backend;
+pub use backend::{Backend, Hear};
 pub use bucket::{Bucket, told_by_inputs};
 pub use claims::{ClaimsBackend, Operators};
 pub use lower::{LowerError, LowerOptions, Progress, Slot, lower, lower_with};

@@ -60,6 +60,13 @@ pub enum Progress<'a> {
     },
     /// A delegate compiles all its regions of all graphs together.
     CompilingTogether { backend: &'a str, graphs: usize },
+    /// How far it is, in its own words; `total` is 0 where it does not know.
+    Within {
+        backend: &'a str,
+        done: u64,
+        total: u64,
+        text: &'a str,
+    },
     /// It made a blob, or all of them.
     Compiled {
         backend: &'a str,
@@ -124,7 +131,7 @@ pub fn lower(
     module: &mut Module,
     options: &LowerOptions,
     host: &Host,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Lowered, LowerError> {
     let mut slots: Vec<Slot> = Vec::new();
     for name in options.backends.iter().filter(|n| *n != "portable") {
@@ -145,7 +152,7 @@ pub fn lower_with(
     module: &mut Module,
     options: &LowerOptions,
     slots: Vec<Slot>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Lowered, LowerError> {
     static TAGS: AtomicU64 = AtomicU64::new(0);
     let count = slots.len();
@@ -202,7 +209,7 @@ pub(crate) type Answers = Vec<(String, Answer)>;
 pub(crate) struct Lowering<'a> {
     pub(crate) options: &'a LowerOptions,
     pub(crate) slots: Vec<Slot>,
-    pub(crate) progress: &'a mut dyn FnMut(Progress<'_>),
+    pub(crate) progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
     /// Why each backend takes no part.
     problems: Vec<Option<String>>,
     /// Blobs by backend, image and weights: regions that stay as they were when others are tagged again.

@@ -565,6 +565,9 @@ pub struct KitArgs {
     /// An option of the delegate; VALUE as in TOML, or a text
     #[arg(long, value_name = "KEY=VALUE")]
     pub option: Vec<String>,
+    /// Run cases of numbers where the manifest says, in its sandbox if that is a worker, and not in the case's own process
+    #[arg(long)]
+    pub isolated: bool,
     /// Folder for the records, the reports and what explains failures; a run that was interrupted goes on there
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,

@@ -132,6 +132,15 @@ pub fn progress(output: &Output, step: &Progress<'_>) {
         Progress::Decomposing { nodes } => format!("decomposing {nodes} nodes that nobody takes whole"),
         Progress::Compiling { backend, graph, nodes } => format!("{graph}: {backend} compiles {nodes} nodes"),
         Progress::CompilingTogether { backend, graphs } => format!("{backend} compiles {graphs} graphs together"),
+        Progress::Within {
+            backend,
+            done,
+            total,
+            text,
+        } => match *total > 1 {
+            true => format!("{backend}: {text} ({done} of {total})"),
+            false => format!("{backend}: {text}"),
+        },
         Progress::Compiled {
             backend,
             graph,

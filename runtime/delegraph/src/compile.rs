@@ -138,7 +138,7 @@ pub fn partition(
     module: &mut Module,
     config: &Config,
     host: &Host,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Lowered, Error> {
     partition_over(module, config, host, None, progress)
 }
@@ -152,7 +152,7 @@ pub fn partition_by_claims(
     module: &mut Module,
     config: &Config,
     manifests: &[&Manifest],
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Lowered, Error> {
     check_config(config)?;
     let options = LowerOptions {
@@ -192,7 +192,7 @@ fn partition_over(
     config: &Config,
     host: &Host,
     at_load: Option<&AtLoad<'_>>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Lowered, Error> {
     check_config(config)?;
     let mut options = LowerOptions {
@@ -243,7 +243,7 @@ pub fn compile(
     module: Module,
     config: &Config,
     host: &Host,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Compiled, Error> {
     compile_over(module, config, host, None, progress)
 }
@@ -254,7 +254,7 @@ pub(crate) fn compile_over(
     config: &Config,
     host: &Host,
     at_load: Option<&AtLoad<'_>>,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Compiled, Error> {
     let source = module.clone();
     let mut module = module;

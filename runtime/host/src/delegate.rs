@@ -2,7 +2,7 @@
 //!
 //! Behind it are one library that has both roles or two that have one each, and each is loaded in this process or in a worker's.
 
-use crate::call::CallOptions;
+use crate::call::{CallOptions, lock};
 use crate::local::{Local, sha256};
 use crate::session::Backing;
 use crate::{DelegateError, LibraryFile, Pass, Session, SetError};
@@ -10,7 +10,7 @@ use delegraph_abi::envelope::{self, Envelope};
 use delegraph_abi::image::{ImageView, verify};
 use delegraph_abi::{Status, c};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What a delegate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +168,32 @@ pub struct Delegate {
     runner: Option<Instance>,
     libraries: Vec<LibraryFile>,
     options_hash: [u8; 32],
+    /// What compiles, where it is not there yet.
+    later: Option<Later>,
+}
+
+/// An instance that is made when it is asked for.
+struct Later {
+    make: Mutex<Option<Make>>,
+    made: OnceLock<Result<Instance, String>>,
+}
+
+type Make = Box<dyn FnOnce() -> Result<Instance, String> + Send>;
+
+impl Later {
+    fn instance(&self, info: &Info) -> Result<&Instance, &str> {
+        let make = || {
+            let made = match lock(&self.make).take() {
+                Some(make) => make()?,
+                None => return Err("it was not made".to_string()),
+            };
+            match made.info() == info {
+                true => Ok(made),
+                false => Err("the library says something else of itself in another process".to_string()),
+            }
+        };
+        self.made.get_or_init(make).as_ref().map_err(String::as_str)
+    }
 }
 
 /// A library that is in use.
@@ -224,7 +250,28 @@ impl Delegate {
             runner,
             libraries: Vec::new(),
             options_hash: crate::delegate_options::hash(None),
+            later: None,
         })
+    }
+
+    /// A delegate of one library that is loaded twice: what runs here, and what compiles by `later`, which is called when something is to be
+    /// compiled for the first time.
+    ///
+    /// # Errors
+    /// The library does not run.
+    pub(crate) fn divided(
+        runner: Instance,
+        passes: Vec<Pass>,
+        later: impl FnOnce() -> Result<Instance, String> + Send + 'static,
+    ) -> Result<Delegate, String> {
+        let mut delegate = Delegate::new(runner, None, passes)?;
+        if delegate.compiler.take().is_some() {
+            delegate.later = Some(Later {
+                make: Mutex::new(Some(Box::new(later))),
+                made: OnceLock::new(),
+            });
+        }
+        Ok(delegate)
     }
 
     /// With what it was made of.
@@ -266,6 +313,9 @@ impl Delegate {
             #[cfg(target_os = "linux")]
             Instance::Remote(_) => "worker",
         };
+        if self.later.is_some() {
+            return "worker (compile), in process (run)".to_string();
+        }
         match (&self.compiler, &self.runner) {
             (Some(compiler), Some(runner)) if place(compiler) != place(runner) => {
                 format!("{} (compile), {} (run)", place(compiler), place(runner))
@@ -365,7 +415,7 @@ impl Delegate {
         target: &str,
         options: &CallOptions<'_>,
     ) -> Result<Partition, DelegateError> {
-        let compiler = self.role(&self.compiler, "compile")?;
+        let compiler = self.compiling()?;
         let view = self.verified(image)?;
         match compiler {
             Instance::Local(local) => local.partition(&view, target, options),
@@ -393,7 +443,7 @@ impl Delegate {
         target: &str,
         options: &CallOptions<'_>,
     ) -> Result<Vec<u8>, DelegateError> {
-        let compiler = self.role(&self.compiler, "compile")?;
+        let compiler = self.compiling()?;
         let view = self.verified(image)?;
         match compiler {
             Instance::Local(local) => local.compile(&view, weights, target, options),
@@ -404,9 +454,13 @@ impl Delegate {
 
     /// Whether it has [`Delegate::compile_set`]: one library that compiles, and that can compile several graphs together.
     pub fn compiles_sets(&self) -> bool {
-        self.compiler
-            .as_ref()
-            .is_some_and(|compiler| compiler.info().compiles_sets)
+        match &self.later {
+            Some(_) => self.info.compiles_sets,
+            None => self
+                .compiler
+                .as_ref()
+                .is_some_and(|compiler| compiler.info().compiles_sets),
+        }
     }
 
     /// Compiles graphs that one program uses together: for each image with its weights the blob in its envelope. Sections that the
@@ -428,7 +482,7 @@ impl Delegate {
         target: &str,
         options: &CallOptions<'_>,
     ) -> Result<Vec<Vec<u8>>, SetError> {
-        let compiler = self.role(&self.compiler, "compile")?;
+        let compiler = self.compiling()?;
         if !self.compiles_sets() {
             let problem = "it does not compile several graphs together";
             return Err(self.error(Status::UNSUPPORTED, problem).into());
@@ -523,6 +577,15 @@ impl Delegate {
         };
         let Envelope { meta, .. } = envelope;
         Ok(Session::new(self.backend.clone(), backing, meta))
+    }
+
+    fn compiling(&self) -> Result<&Instance, DelegateError> {
+        match &self.later {
+            Some(later) => later
+                .instance(&self.info)
+                .map_err(|reason| self.error(Status::NOT_READY, format!("it runs and cannot compile: {reason}"))),
+            None => self.role(&self.compiler, "compile"),
+        }
     }
 
     fn role<'a>(&self, instance: &'a Option<Instance>, role: &str) -> Result<&'a Instance, DelegateError> {

@@ -8,6 +8,8 @@ use crate::discover::{self, Candidate};
 use crate::loader::{Entry, Handshake, agree, load, shake_hands, wanted};
 use crate::local::Local;
 use crate::trust::{Library, Policy};
+#[cfg(target_os = "linux")]
+use crate::worker::program::{Needs, needs};
 use crate::{Delegate, HostError, HostOptions, Isolation, LibraryFile, Pass, delegate_options};
 use delegraph_abi::StaticEntry;
 use delegraph_abi::c::LogLevel;
@@ -146,7 +148,20 @@ impl Host {
                     use_candidate(candidate, library, options)
                 });
                 match used {
-                    Ok((instance, passes)) => {
+                    Ok(Used::Divided(runner, compiler, passes)) if half.is_none() => {
+                        libraries.extend(file);
+                        let delegate = Delegate::divided(runner, passes, compiler)
+                            .map_err(|reason| refused(candidate.manifest_path.clone(), reason))?;
+                        return Ok(Arc::new(delegate.made_of(libraries, options_hash)));
+                    }
+                    Ok(used) => {
+                        let (instance, passes) = match used.lacking(half.as_ref().map(|(first, _)| first)) {
+                            Ok(used) => used,
+                            Err(reason) => {
+                                candidate.refusal = Some(reason);
+                                continue;
+                            }
+                        };
                         libraries.extend(file);
                         let (first, second, passes) = match half.take() {
                             None => (instance, None, passes),
@@ -214,23 +229,65 @@ fn completes(first: &Instance, candidate: &Candidate) -> bool {
     roles.is_none_or(|roles| roles.iter().any(|role| role == missing))
 }
 
+/// A candidate's library, loaded.
+enum Used {
+    /// In one place.
+    Whole(Instance, Vec<Pass>),
+    /// What runs, in this process; what compiles, in a worker that is not started yet.
+    Divided(Instance, Later, Vec<Pass>),
+}
+
+type Later = Box<dyn FnOnce() -> Result<Instance, String> + Send>;
+
+impl Used {
+    /// The one instance that is of use beside `first`.
+    fn lacking(self, first: Option<&Instance>) -> Result<(Instance, Vec<Pass>), String> {
+        match self {
+            Used::Whole(instance, passes) => Ok((instance, passes)),
+            Used::Divided(runner, _, passes) if first.is_none_or(|first| first.info().compiles) => Ok((runner, passes)),
+            Used::Divided(_, compiler, passes) => Ok((compiler()?, passes)),
+        }
+    }
+}
+
 /// Loads a candidate's library, here or in a worker, and starts its delegate.
-fn use_candidate(
-    candidate: &Candidate,
-    library: Library,
-    options: &HostOptions,
-) -> Result<(Instance, Vec<Pass>), String> {
+fn use_candidate(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Used, String> {
     let manifest = candidate.manifest.as_ref();
     let passes = manifest.map(|m| m.passes.clone()).unwrap_or_default();
     let wished = manifest.map_or(Isolation::InProcess, |m| m.isolation);
     let isolation = options.isolation.get(&candidate.backend).copied().unwrap_or(wished);
-    if isolation == Isolation::Worker {
-        return Ok((in_worker(candidate, library, options)?, passes));
+    let has = |role: &str| manifest.is_none_or(|manifest| manifest.roles.iter().any(|own| own == role));
+    match isolation {
+        Isolation::Worker => return Ok(Used::Whole(in_worker(candidate, library, options)?, passes)),
+        Isolation::CompileInWorker if !has("run") => {
+            return Ok(Used::Whole(in_worker(candidate, library, options)?, passes));
+        }
+        Isolation::CompileInWorker if has("compile") => {
+            let again = again(&library)?;
+            let (of, with) = (candidate.clone(), options.clone());
+            let later = Box::new(move || in_worker(&of, again, &with));
+            return Ok(Used::Divided(in_process(candidate, library, options)?, later, passes));
+        }
+        Isolation::CompileInWorker | Isolation::InProcess => {}
     }
-    let entry = load(library)?.of(wanted(manifest))?;
+    Ok(Used::Whole(in_process(candidate, library, options)?, passes))
+}
+
+fn in_process(candidate: &Candidate, library: Library, options: &HostOptions) -> Result<Instance, String> {
+    let entry = load(library)?.of(wanted(candidate.manifest.as_ref()))?;
     // SAFETY: that the library keeps the contract where it cannot be checked is what loading it rests on.
-    let handshake = unsafe { shake_hands(entry, manifest) }?;
-    Ok((start(&candidate.backend, handshake, options)?, passes))
+    let handshake = unsafe { shake_hands(entry, candidate.manifest.as_ref()) }?;
+    start(&candidate.backend, handshake, options)
+}
+
+#[cfg(target_os = "linux")]
+fn again(library: &Library) -> Result<Library, String> {
+    library.again()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn again(library: &Library) -> Result<Library, String> {
+    Ok(Library::AsFound(library.path().to_path_buf()))
 }
 
 #[cfg(target_os = "linux")]
@@ -247,7 +304,10 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
         .unwrap_or_default();
     let own = options.options.get(&candidate.backend).cloned();
     let mut read = beside(&wishes.read);
-    read.extend(named_by_user(&wishes, own.as_ref(), &Environment::of_process()));
+    let environment = Environment::of_process();
+    read.extend(named_by_user(&wishes, own.as_ref(), &environment));
+    let programs = programs(&wishes, own.as_ref(), &environment)?;
+    read.extend(programs.read);
     let spec = crate::worker::Spec {
         backend: candidate.backend.clone(),
         library: library.absolute()?,
@@ -260,6 +320,7 @@ fn in_worker(candidate: &Candidate, library: Library, options: &HostOptions) -> 
             read,
             write: beside(&wishes.write),
             devices: beside(&wishes.devices),
+            run: programs.run,
             exec: wishes.exec,
             network: wishes.network,
             temp: wishes.temp,
@@ -302,6 +363,37 @@ fn named_by_user(
     places
 }
 
+/// What the programs need that its manifest wishes to start, as the user named them: by an option, or by `PATH`, which an elevated process
+/// does not heed.
+///
+/// # Errors
+/// A path that no message to the worker can hold.
+#[cfg(target_os = "linux")]
+fn programs(
+    wishes: &SandboxWishes,
+    options: Option<&serde_json::Value>,
+    environment: &Environment<'_>,
+) -> Result<Needs, String> {
+    let path = environment.get_os("PATH");
+    let mut all = Needs::default();
+    for wish in &wishes.programs {
+        let option = wish.option.as_ref().and_then(|key| options?.get(key)?.as_str());
+        let Some(program) = option.filter(|text| !text.is_empty()).or(wish.name.as_deref()) else {
+            continue;
+        };
+        let Needs { run, read } = needs(program.as_ref(), path.as_deref());
+        if let Some(path) = run.iter().chain(&read).find(|path| path.to_str().is_none()) {
+            return Err(format!(
+                "the program `{program}` needs `{}`, whose name is no text",
+                path.display()
+            ));
+        }
+        all.run.extend(run);
+        all.read.extend(read);
+    }
+    Ok(all)
+}
+
 #[cfg(not(target_os = "linux"))]
 fn in_worker(_: &Candidate, _: Library, _: &HostOptions) -> Result<Instance, String> {
     Err("isolation: unavailable, this system has no worker processes for delegates".to_string())
@@ -326,7 +418,42 @@ fn start(backend: &str, handshake: Handshake, options: &HostOptions) -> Result<I
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::ProgramWish;
     use serde_json::json;
+
+    #[test]
+    fn a_worker_starts_the_program_that_the_user_named_and_no_other() {
+        let wish = |option: Option<&str>, name: Option<&str>| ProgramWish {
+            option: option.map(str::to_string),
+            name: name.map(str::to_string),
+        };
+        let wishes = |programs: Vec<ProgramWish>| SandboxWishes {
+            programs,
+            ..SandboxWishes::default()
+        };
+        let nowhere = |name: &str| (name == "PATH").then(|| "/nowhere".into());
+        let found = |wish: ProgramWish, options: serde_json::Value, elevated: bool| {
+            let environment = Environment::made_up(elevated, &nowhere);
+            let needs = programs(&wishes(vec![wish]), Some(&options), &environment).unwrap();
+            needs.run.first().cloned()
+        };
+        let (sh, cat) = (
+            Path::new("/bin/sh").canonicalize().unwrap(),
+            Path::new("/bin/cat").canonicalize().unwrap(),
+        );
+        let both = || wish(Some("tool"), Some("sh"));
+        // The option, before the name; by the name where it is not set, in `PATH`, which only an elevated process does not heed.
+        assert_eq!(found(both(), json!({ "tool": "/bin/cat" }), false), Some(cat.clone()));
+        assert_eq!(found(both(), json!({ "tool": "/bin/cat" }), true), Some(cat));
+        assert_eq!(found(both(), json!({ "tool": "" }), true), Some(sh.clone()));
+        assert_eq!(found(both(), json!({ "other": "/bin/cat" }), true), Some(sh));
+        assert_eq!(found(both(), json!({}), false), None);
+        assert_eq!(found(wish(Some("tool"), None), json!({ "tool": 3 }), true), None);
+        assert_eq!(
+            found(wish(Some("tool"), None), json!({ "tool": "/no/such" }), true),
+            None
+        );
+    }
 
     #[test]
     fn a_worker_reads_where_the_user_pointed_and_nowhere_else() {

@@ -45,7 +45,7 @@ pub use external::{Handle, HandleType, Handles, Origin};
 pub use file_identity::{FileIdentity, LibraryFile};
 pub use host::Host;
 pub use look::{Look, look};
-pub use manifest::{Manifest, Numeric, Pass, SandboxWishes, host_triple};
+pub use manifest::{Manifest, Numeric, Pass, ProgramWish, SandboxWishes, host_triple};
 pub use memory::{Arena, Memory, PAGE, Window};
 pub use options::{HostOptions, Isolation, WorkerOptions};
 pub use session::{Copies, Input, Output, Pending, Session};

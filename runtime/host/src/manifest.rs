@@ -20,7 +20,7 @@ use toml::{Table, Value};
 /// targets = ["sm8650"]             # optional: what `compile` can be asked for
 /// options_schema = "vulkan.json"   # optional: JSON Schema of its options
 /// contact = "https://example.org"
-/// isolation = "worker"             # optional: `in_process` (unless said) or `worker`, a process of its own
+/// isolation = "worker"             # optional: `in_process` (unless said), `worker`, a process of its own, or `compile_in_worker`
 /// passes = ["fold-qdq"]            # optional: what the host does to a graph before the delegate sees it
 ///
 /// [library]                        # or `library = "libvulkan_delegate.so"` for every machine
@@ -36,7 +36,8 @@ use toml::{Table, Value};
 /// read_variables = ["DELEGRAPH_X"] # variables of the environment that name one; each begins with DELEGRAPH_
 /// write = []
 /// devices = ["/dev/dri"]
-/// exec = false                     # start programs
+/// programs = [{ option = "tool", name = "vendor-cc" }]   # start this program: the option's, else the one of the name in PATH
+/// exec = false                     # start any program of the system
 /// network = false                  # connect to other machines
 /// temp = true                      # a folder for temporary files: TMPDIR
 ///
@@ -145,12 +146,24 @@ pub struct SandboxWishes {
     pub write: Vec<PathBuf>,
     /// Device files that it opens.
     pub devices: Vec<PathBuf>,
-    /// It starts programs.
+    /// Programs that it starts, and no others.
+    pub programs: Vec<ProgramWish>,
+    /// It starts programs, whichever the system has.
     pub exec: bool,
     /// It connects to other machines.
     pub network: bool,
     /// It needs a folder for temporary files.
     pub temp: bool,
+}
+
+/// A program that a delegate in a worker starts: an entry of `sandbox.programs`. The user says where it is, by the option or by `PATH`; the
+/// manifest does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramWish {
+    /// Option of the delegate whose value is the program's path, or its name to look for in `PATH`.
+    pub option: Option<String>,
+    /// Name to look for in `PATH` where there is no option or the user did not set it.
+    pub name: Option<String>,
 }
 
 /// Something that the host does to a graph before a delegate sees it, because the delegate's manifest asks for it. The program
@@ -322,7 +335,13 @@ impl Manifest {
             isolation: match table.get("isolation").map(Value::as_str) {
                 None | Some(Some("in_process")) => Isolation::InProcess,
                 Some(Some("worker")) => Isolation::Worker,
-                Some(_) => return Err("`isolation` in the manifest is neither `in_process` nor `worker`".to_string()),
+                Some(Some("compile_in_worker")) => Isolation::CompileInWorker,
+                Some(_) => {
+                    return Err(
+                        "`isolation` in the manifest is none of `in_process`, `worker` and `compile_in_worker`"
+                            .to_string(),
+                    );
+                }
             },
             sandbox: sandbox(&table)?,
             claims: claims::parse(&table)?,
@@ -388,12 +407,14 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
             "read_variables",
             "write",
             "devices",
+            "programs",
             "exec",
             "network",
             "temp",
         ],
         "sandbox.",
     )?;
+    let programs = programs(table)?;
     let read_variables = strings(table, "read_variables")?;
     if let Some(other) = read_variables.iter().find(|name| !name.starts_with("DELEGRAPH_")) {
         return Err(format!(
@@ -409,16 +430,76 @@ fn sandbox(table: &Table) -> Result<SandboxWishes, String> {
         Some(Value::Boolean(flag)) => Ok(*flag),
         Some(_) => Err(format!("`sandbox.{key}` in the manifest is neither true nor false")),
     };
+    if flag("exec")? && !programs.is_empty() {
+        return Err(
+            "`sandbox.exec` in the manifest allows every program, so `sandbox.programs` says nothing; keep one"
+                .to_string(),
+        );
+    }
     Ok(SandboxWishes {
         read: paths("read")?,
         read_options: strings(table, "read_options")?,
         read_variables,
         write: paths("write")?,
         devices: paths("devices")?,
+        programs,
         exec: flag("exec")?,
         network: flag("network")?,
         temp: flag("temp")?,
     })
+}
+
+/// Most programs that one manifest may ask for.
+const MOST_PROGRAMS: usize = 16;
+
+fn programs(table: &Table) -> Result<Vec<ProgramWish>, String> {
+    let wrong = || "`sandbox.programs` in the manifest is not a list of `{ option = .., name = .. }`".to_string();
+    let items = match table.get("programs") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(wrong()),
+    };
+    if items.len() > MOST_PROGRAMS {
+        return Err(format!(
+            "`sandbox.programs` in the manifest has more than {MOST_PROGRAMS} entries"
+        ));
+    }
+    items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| program(item.as_table().ok_or_else(wrong)?, i + 1))
+        .collect()
+}
+
+fn program(table: &Table, number: usize) -> Result<ProgramWish, String> {
+    let place = format!("sandbox.programs[{number}].");
+    known_keys(table, &["option", "name"], &place)?;
+    let text = |key: &str| match table.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("`{place}{key}` in the manifest is not a text")),
+    };
+    let (option, name) = (text("option")?, text("name")?);
+    if option.as_ref().is_some_and(|option| option.is_empty()) {
+        return Err(format!("`{place}option` in the manifest names no option"));
+    }
+    // A path would be the manifest's choice of a file on the user's machine.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+    if let Some(name) = name
+        .as_ref()
+        .filter(|name| !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(plain))
+    {
+        return Err(format!(
+            "`{place}name` in the manifest is `{name}`; a program to look for in `PATH` is letters, digits, `.`, `_`, `-` and `+`"
+        ));
+    }
+    match (&option, &name) {
+        (None, None) => Err(format!(
+            "`{}` in the manifest names neither an `option` nor a `name`",
+            place.trim_end_matches('.')
+        )),
+        _ => Ok(ProgramWish { option, name }),
+    }
 }
 
 /// The target triple of this machine, as manifests name it.
@@ -557,6 +638,27 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_named_by_option_or_by_name() {
+        let text = "name = 'x'\nisolation = 'compile_in_worker'\nsandbox = { programs = [{ option = 'tool', name = 'g++-12.1' }, { name = 'ld' }] }";
+        let manifest = Manifest::parse(&GOOD.replace("name = 'x'", text)).unwrap();
+        assert_eq!(manifest.isolation, Isolation::CompileInWorker);
+        let program = |option: Option<&str>, name: &str| ProgramWish {
+            option: option.map(str::to_string),
+            name: Some(name.to_string()),
+        };
+        assert_eq!(
+            manifest.sandbox.programs,
+            [program(Some("tool"), "g++-12.1"), program(None, "ld")]
+        );
+        let many = vec!["{ name = 'x' }"; MOST_PROGRAMS + 1].join(", ");
+        let many = GOOD.replace(
+            "name = 'x'",
+            &format!("name = 'x'\nsandbox = {{ programs = [{many}] }}"),
+        );
+        assert!(Manifest::parse(&many).unwrap_err().contains("more than 16 entries"));
+    }
+
+    #[test]
     fn every_mistake_is_named() {
         let cases = [
             (
@@ -644,6 +746,61 @@ mod tests {
                 "name = 'x'",
                 "name = 'x'\nsandbox = { read_option = ['library'] }",
                 "unknown key `sandbox.read_option`; did you mean `read_options`?",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nisolation = 'process'",
+                "`isolation` in the manifest is none of `in_process`, `worker` and `compile_in_worker`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = 'cc' }",
+                "`sandbox.programs` in the manifest is not a list",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = ['cc'] }",
+                "`sandbox.programs` in the manifest is not a list",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{}] }",
+                "`sandbox.programs[1]` in the manifest names neither an `option` nor a `name`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ name = 'cc' }, { nam = 'cc' }] }",
+                "unknown key `sandbox.programs[2].nam`; did you mean `name`?",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ option = 3 }] }",
+                "`sandbox.programs[1].option` in the manifest is not a text",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ option = '' }] }",
+                "`sandbox.programs[1].option` in the manifest names no option",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ name = '/bin/sh' }] }",
+                "`sandbox.programs[1].name` in the manifest is `/bin/sh`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ name = '..' }] }",
+                "`sandbox.programs[1].name` in the manifest is `..`",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { programs = [{ name = '' }] }",
+                "`sandbox.programs[1].name` in the manifest is ``",
+            ),
+            (
+                "name = 'x'",
+                "name = 'x'\nsandbox = { exec = true, programs = [{ name = 'cc' }] }",
+                "`sandbox.exec` in the manifest allows every program",
             ),
             ("name = 'x'", "name = ", "is not TOML"),
         ];

@@ -46,6 +46,9 @@ pub enum Isolation {
     InProcess,
     /// In a process of its own.
     Worker,
+    /// It partitions and compiles in a process of its own, and loads and runs in this one. A library that has one of the two roles is where
+    /// that role is.
+    CompileInWorker,
 }
 
 /// Processes of delegates that run in workers.

@@ -450,6 +450,7 @@ mod tests {
             device: None,
             options: Default::default(),
             elsewhere: None,
+            isolated: false,
         };
         let judge = |mut step: &mut dyn FnMut(u64) -> Outcome| {
             let body = |trial: &mut Trial<'_>| steady(trial, "it", &mut step);

@@ -63,8 +63,10 @@ impl Engine {
             parallel: delegraph_types::Parallel::new(delegraph_threads::pool(), usize::MAX),
             ..HostOptions::default()
         };
-        // Each case runs in a process of its own already.
-        host.isolation.insert(backend.clone(), Isolation::InProcess);
+        if !subject.isolated {
+            // Each case runs in a process of its own already.
+            host.isolation.insert(backend.clone(), Isolation::InProcess);
+        }
         if !options.is_empty() {
             let value = serde_json::Value::Object(subject.options.clone());
             host.options.insert(backend.clone(), value);

@@ -17,6 +17,9 @@ fn flags(args: &KitArgs, id: &str) -> String {
     for option in &args.option {
         words.push(format!("--option {}", quote(option)));
     }
+    if args.isolated {
+        words.push("--isolated".to_string());
+    }
     if let Some(limit) = args.limit {
         words.push(format!("--limit {limit}"));
     }

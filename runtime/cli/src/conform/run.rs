@@ -48,6 +48,7 @@ pub fn run(args: &KitArgs, global: &Global, output: &Output) -> anyhow::Result<u
         file: std::path::absolute(&args.library)?,
         device: args.device,
         options: options(&args.option)?,
+        isolated: args.isolated,
     };
     let subject = Subject::open(&request).map_err(crate::bad_input)?;
     let identity = identity::identify(&subject, global)?;

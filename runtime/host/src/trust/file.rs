@@ -71,6 +71,17 @@ impl CheckedFile {
         })
     }
 
+    /// See [`super::Library::again`].
+    #[cfg(target_os = "linux")]
+    pub(crate) fn again(&self) -> Result<CheckedFile, String> {
+        let wrong = |e: std::io::Error| format!("`{}` cannot be opened once more: {e}", self.path.display());
+        Ok(CheckedFile {
+            path: self.path.clone(),
+            file: self.file.try_clone().map_err(wrong)?,
+            sha256: self.sha256,
+        })
+    }
+
     /// Where it was found.
     pub fn path(&self) -> &Path {
         &self.path

@@ -48,6 +48,20 @@ impl CheckedLibrary {
         }
     }
 
+    /// See [`super::Library::again`].
+    #[cfg(target_os = "linux")]
+    pub(crate) fn again(&self) -> Result<CheckedLibrary, String> {
+        Ok(CheckedLibrary {
+            file: self.file.again()?,
+            dependents: self
+                .dependents
+                .iter()
+                .map(CheckedFile::again)
+                .collect::<Result<_, _>>()?,
+            problems: self.problems.clone(),
+        })
+    }
+
     /// The library itself.
     pub fn file(&self) -> &CheckedFile {
         &self.file

@@ -59,6 +59,18 @@ impl Library {
         }
     }
 
+    /// The same library once more, for another process.
+    ///
+    /// # Errors
+    /// The system gives no further descriptor.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn again(&self) -> Result<Library, String> {
+        match self {
+            Library::AsFound(path) => Ok(Library::AsFound(path.clone())),
+            Library::Checked(library) => Ok(Library::Checked(library.again()?)),
+        }
+    }
+
     /// The library with a path that holds in every folder and for every process.
     #[cfg(target_os = "linux")]
     pub(crate) fn absolute(self) -> Result<Library, String> {

@@ -10,6 +10,7 @@
 
 mod client;
 mod process;
+pub(crate) mod program;
 mod protocol;
 mod sandbox;
 mod serve_session;

@@ -4,10 +4,10 @@ use super::protocol::{Reply, Request, control};
 use super::sys::{self, Page};
 use crate::call::{CallOptions, Progress, lock};
 use delegraph_abi::c::LogLevel;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A running worker.
 pub(crate) struct Process {
-    child: Mutex<Child>,
+    child: Mutex<Group>,
     /// Readable when it has ended.
     pub ended: OwnedFd,
     socket: UnixStream,
@@ -55,6 +55,8 @@ impl Process {
         let mut command = Command::new(binary);
         command
             .arg(format!("--delegraph-worker={backend}"))
+            // What it starts is ended with it.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // A delegate writes nothing to standard output; one that does must not write into the app's.
             .stdout(Stdio::null());
@@ -92,7 +94,7 @@ impl Process {
             let _ = child.wait();
         })?;
         Ok(Process {
-            child: Mutex::new(child),
+            child: Mutex::new(Group { child, how: None }),
             ended,
             socket,
             replies: Mutex::new(replies),
@@ -163,16 +165,8 @@ impl Process {
     pub fn end(&self) -> String {
         self.dead.store(true, Ordering::Release);
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        let mut child = lock(&self.child);
         // A moment for one that is ending by itself, so that it says how.
-        for _ in 0..20 {
-            if let Ok(Some(status)) = child.try_wait() {
-                return how(status);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = child.kill();
-        child.wait().map_or("it has ended".to_string(), how)
+        lock(&self.child).end(20)
     }
 }
 
@@ -181,16 +175,39 @@ impl Drop for Process {
         if !self.is_dead() {
             // The worker ends when its socket does, and shuts its delegate down first.
             let _ = self.socket.shutdown(std::net::Shutdown::Write);
-            let mut child = lock(&self.child);
-            for _ in 0..200 {
-                if matches!(child.try_wait(), Ok(Some(_))) {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
+            lock(&self.child).end(1000);
         }
+    }
+}
+
+/// A worker with the programs that it started: its process group.
+struct Group {
+    child: Child,
+    /// How it ended; its number may be another's by then.
+    how: Option<String>,
+}
+
+impl Group {
+    /// Ends all of it, and says how the worker ended: by itself, if it does within so many milliseconds.
+    fn end(&mut self, milliseconds: u32) -> String {
+        if let Some(how) = &self.how {
+            return how.clone();
+        }
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // Looked at and not taken away: until it is, the number is that of this worker and its group, and of nobody else.
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            for _ in 0..milliseconds {
+                if !matches!(rustix::process::waitid(WaitId::Pid(pid), look), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let how = self.child.wait().map_or("it has ended".to_string(), how);
+        self.how = Some(how.clone());
+        how
     }
 }
 

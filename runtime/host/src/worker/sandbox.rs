@@ -7,7 +7,7 @@ use crate::api::log;
 use delegraph_abi::c::LogLevel;
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus,
+    RulesetStatus, Scope,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -27,6 +27,8 @@ pub struct Sandbox {
     pub write: Vec<PathBuf>,
     /// Device files that it may open, and talk to by `ioctl`.
     pub devices: Vec<PathBuf>,
+    /// Files that it may start as programs: these and no others, unless `exec` is true.
+    pub run: Vec<PathBuf>,
     /// It may start programs: those of the system, and those that lie where it may read.
     pub exec: bool,
     /// It may open connections to other machines.
@@ -42,10 +44,18 @@ impl Default for Sandbox {
             read: Vec::new(),
             write: Vec::new(),
             devices: Vec::new(),
+            run: Vec::new(),
             exec: false,
             network: false,
             temp: false,
         }
+    }
+}
+
+impl Sandbox {
+    /// Whether it starts programs. Without a sandbox it may, whatever it asks for.
+    pub(crate) fn starts_programs(&self) -> bool {
+        !self.enabled || self.exec || !self.run.is_empty()
     }
 }
 
@@ -108,7 +118,7 @@ pub(crate) fn enter(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> R
 }
 
 fn close_files(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> Result<(), landlock::RulesetError> {
-    let abi = ABI::V5;
+    let abi = ABI::V6;
     let read = AccessFs::from_read(abi) & !AccessFs::Execute;
     let run = read | AccessFs::Execute;
     let write = AccessFs::from_all(abi) & !AccessFs::Execute;
@@ -126,6 +136,7 @@ fn close_files(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> Result
     rules.extend(sandbox.read.iter().map(|path| (path.as_path(), system)));
     rules.extend(sandbox.write.iter().map(|path| (path.as_path(), write)));
     rules.extend(sandbox.devices.iter().map(|path| (path.as_path(), device)));
+    rules.extend(sandbox.run.iter().map(|path| (path.as_path(), run)));
     rules.extend(temp.map(|folder| (folder, write)));
     if sandbox.exec {
         rules.extend(PROGRAMS.iter().map(|path| (Path::new(*path), run)));
@@ -133,6 +144,8 @@ fn close_files(sandbox: &Sandbox, library: &Path, temp: Option<&Path>) -> Result
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?
+        // Signals reach this process and what it starts (Linux 6.12 and later).
+        .scope(Scope::Signal)?
         .create()?;
     for (path, access) in rules {
         // What is not there needs no rule.
@@ -205,9 +218,10 @@ fn close_calls(sandbox: &Sandbox) -> Result<(), String> {
         let rule = SeccompRule::new(vec![dword(libc::AF_UNIX)?]).map_err(|e| wrong(&e))?;
         rules.insert(libc::SYS_socket, vec![rule]);
     }
-    // Signals reach this process alone: the app and other workers run as the same user.
+    // Signals reach this process alone: the app and other workers run as the same user. One that starts programs ends them too, and no
+    // filter knows their numbers: landlock keeps its signals in where the kernel can.
     let own = u64::from(std::process::id());
-    if !sandbox.exec {
+    if !sandbox.starts_programs() {
         rules.insert(libc::SYS_execve, Vec::new());
         rules.insert(libc::SYS_execveat, Vec::new());
         // A thread shares the memory of its process; a process that is started does not.

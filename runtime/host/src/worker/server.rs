@@ -164,6 +164,9 @@ impl Worker {
         let page = files.next().ok_or_else(|| refuse("no control page came".to_string()))?;
         let control = Arc::new(Page::of(page, control::WORDS)?);
         super::sandbox::limit_memory(start.memory)?;
+        if start.sandbox.starts_programs() {
+            sys::end_group_with_parent()?;
+        }
         // Before anything of the vendor's runs: a library's initializers run when it is loaded.
         super::sandbox::enter(&start.sandbox, &start.library, start.temp.as_deref()).map_err(refuse)?;
         let entry = loader::load(library).and_then(|entries| entries.of(start.abi_major));

@@ -198,6 +198,24 @@ pub(crate) fn take_signals(event: &OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Has this process end with its parent, and with it what it started: the whole process group, if it leads one.
+pub(crate) fn end_group_with_parent() -> io::Result<()> {
+    extern "C" fn end_group(_: libc::c_int) {
+        // SAFETY: it takes plain numbers, and may be called in a signal's handler.
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    if rustix::process::getpgrp() != rustix::process::getpid() {
+        return Ok(());
+    }
+    let handler = end_group as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does nothing but one system call.
+    if unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    Ok(())
+}
+
 /// Sends a message: its size and number of descriptors, with the descriptors, then its bytes.
 pub(crate) fn send(mut socket: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     if files.len() > MAX_FILES || u32::try_from(bytes.len()).is_err() {
