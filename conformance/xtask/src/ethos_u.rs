@@ -1,6 +1,6 @@
 //! `ethos-u`: the conformance kit on the Ethos-U delegate, one run a target, with Arm's Vela as the compiler; and with `--remake` the cases of the
 //! interpreter made anew by Vela, Arm's TOSA reference model and LiteRT, and compared. `DELEGRAPH` names a binary of the command line that has the
-//! delegate beside it; else both are built.
+//! delegate beside it; else both are built. `--python` names a Python with other versions of the tools than the provisioned ones.
 
 use super::provision::ethos_u_python;
 use super::test::cargo;
@@ -9,14 +9,9 @@ use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod remake;
+
 const MANIFEST: &str = "delegates/ethos-u/ethos-u.delegate.toml";
-const TESTS: &str = "delegates/ethos-u/sim/tests";
-/// What makes the cases, and the folder of each.
-const SCRIPTS: [(&str, &str); 3] = [
-    ("make_cases.py", "tosa"),
-    ("make_more_cases.py", "tosa-more"),
-    ("make_tflite_cases.py", "tflite"),
-];
 /// Targets unless said otherwise: one a processor.
 const TARGETS: &str = "ethos-u55-128,ethos-u65-256,ethos-u85-256";
 
@@ -26,6 +21,7 @@ struct Options {
     targets: Vec<String>,
     list: String,
     remake: bool,
+    python: Option<PathBuf>,
 }
 
 /// Runs the kit, or makes the cases anew.
@@ -34,11 +30,11 @@ struct Options {
 /// Wrong use, no Vela, or a case that fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
-    let Some(python) = ethos_u_python(root) else {
+    let Some(python) = options.python.clone().or_else(|| ethos_u_python(root)) else {
         bail!("Vela is not here\n  hint: run `cargo xtask provision ethos-u`");
     };
     if options.remake {
-        return remake(root, &python, &options.targets);
+        return remake::run(root, &python, &options.targets);
     }
     let delegraph = match std::env::var_os("DELEGRAPH") {
         Some(given) => PathBuf::from(given),
@@ -50,7 +46,8 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         println!("\n{MANIFEST} for {target}, list {}", options.list);
         let mut command = Command::new(&delegraph);
         command.current_dir(root).args(["conform", "run", MANIFEST, "--fresh"]);
-        command.args(["--list", &options.list, "--output"]);
+        // As apps use it: Vela in the sandbox of the worker.
+        command.args(["--isolated", "--list", &options.list, "--output"]);
         command.arg(format!("target/conformance/{target}-{}", options.list));
         command.args(["--option", &format!("target={target}")]);
         command.args(["--option", &format!("vela={}", vela.display())]);
@@ -75,38 +72,13 @@ fn build(root: &Path) -> Result<PathBuf> {
     Ok(target.join(format!("release/delegraph{EXE_SUFFIX}")))
 }
 
-/// Makes all cases by the tools of today, and gives them to the interpreter: so a new version of a tool is seen.
-fn remake(root: &Path, python: &Path, targets: &[String]) -> Result<()> {
-    let made = root.join("target/ethos-u");
-    let mut folders = Vec::new();
-    for (script, folder) in SCRIPTS {
-        let folder = made.join(folder);
-        let mut command = Command::new(python);
-        command.arg(root.join(TESTS).join(script)).arg("--out").arg(&folder);
-        targets.iter().for_each(|target| {
-            command.args(["--target", target]);
-        });
-        // What Vela does not take for a target is said, and is no failure of the others.
-        command.status().with_context(|| format!("cannot start {script}"))?;
-        folders.extend(targets.iter().map(|target| folder.join(target).display().to_string()));
-    }
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(root)
-        .args(["test", "-p", "delegraph-ethos-u-sim", "--test", "cases"]);
-    command.env("DELEGRAPH_ETHOS_U_CASES", folders.join(":"));
-    match command.status().context("cannot start cargo")?.success() {
-        true => Ok(()),
-        false => bail!("the interpreter and the oracles do not agree on cases that are made today"),
-    }
-}
-
 fn parse(arguments: &[&str]) -> Result<Options> {
     let split = |text: &str| text.split(',').map(str::to_string).collect::<Vec<String>>();
     let mut options = Options {
         targets: split(TARGETS),
         list: "quant".to_string(),
         remake: false,
+        python: None,
     };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -121,6 +93,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
         match *word {
             "--target" => options.targets = split(value),
             "--list" => options.list = value.to_string(),
+            "--python" => options.python = Some(PathBuf::from(value)),
             _ => bail!("`cargo xtask ethos-u` does not know `{word}`"),
         }
     }
@@ -138,6 +111,8 @@ mod tests {
             (options.targets.len(), options.list.as_str(), options.remake),
             (3, "quant", false)
         );
+        let options = parse(&["--remake", "--python", "new/bin/python"]).unwrap();
+        assert_eq!(options.python, Some(PathBuf::from("new/bin/python")));
         let options = parse(&["--remake", "--target", "ethos-u65-512"]).unwrap();
         assert_eq!(
             (options.targets, options.remake),
