@@ -321,6 +321,9 @@ pub struct InspectArgs {
     /// Print the envelope of blob N
     #[arg(long, value_name = "N")]
     pub blob: Option<u32>,
+    /// Print the commands of blob N, where its form has a disassembler
+    #[arg(long, requires = "blob")]
+    pub disasm: bool,
 }
 
 /// `devices`

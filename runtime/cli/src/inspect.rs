@@ -1,6 +1,7 @@
 //! `delegraph inspect`: what is inside a file. Nothing of a vendor's runs.
 
 use crate::args::InspectArgs;
+use crate::disassemble::Opened;
 use crate::output::{Output, Tint, bytes};
 use delegraph::{Format, Source};
 use delegraph_ir::{InputKind, Op, Output as GraphOutput};
@@ -19,7 +20,14 @@ pub fn run(args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {
         return delegate(args, output);
     }
     let source = Source::open(&args.file)?;
-    match source.format()? {
+    let format = source.format()?;
+    if args.blob.is_some() && matches!(format, Format::Pt2 | Format::Ptd) {
+        return Err(crate::usage(format!(
+            "`{}` has no blobs\n  hint: `--blob` is for a .pte file",
+            args.file.display()
+        )));
+    }
+    match format {
         Format::Pt2 => archive(&source, args, output),
         Format::Pte => program(source.bytes().as_slice(), &source, args, output),
         Format::Bundled => bundled(&source, args, output),
@@ -191,9 +199,10 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
             ));
         }
     }
-    if let Some(n) = args.blob {
-        blob(&verified, file, n, output)?;
-    }
+    let blob = match args.blob {
+        None => serde_json::Value::Null,
+        Some(n) => blob(&verified, file, n, args.disasm, output)?,
+    };
     let stock = foreign.is_empty() && verified.plans.iter().all(|plan| plan.delegates.is_empty());
     output.data(match stock {
         true => "every operator is registered by stock ExecuTorch 1.5.1".to_string(),
@@ -201,18 +210,36 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
     });
     output.json(&serde_json::json!({
         "schema": "delegraph.inspect/1", "format": "pte", "methods": methods, "overlay": overlay, "named": named,
-        "not_in_executorch": foreign, "file_bytes": file.len(), "exit_code": 0,
+        "not_in_executorch": foreign, "file_bytes": file.len(), "blob": blob, "exit_code": 0,
     }))?;
     Ok(0)
 }
 
-fn blob(verified: &Verified, file: &[u8], n: u32, output: &Output) -> anyhow::Result<()> {
+fn blob(
+    verified: &Verified,
+    file: &[u8],
+    n: u32,
+    disassembled: bool,
+    output: &Output,
+) -> anyhow::Result<serde_json::Value> {
     let key = format!("delegraph.blob.{n}");
     let Some(bytes) = verified.named(file, &key) else {
         return Err(crate::usage(format!("the program has no blob {n}")));
     };
     output.data(delegraph::describe_blob(bytes));
-    Ok(())
+    let opened = match Opened::new(n, bytes, &|key| verified.named(file, key)) {
+        Ok(opened) => opened,
+        Err(error) if disassembled => return Err(error),
+        // The description says it.
+        Err(_) => return Ok(serde_json::Value::Null),
+    };
+    let mut json = opened.json();
+    if disassembled {
+        let text = opened.disassemble()?;
+        output.data(text.trim_end());
+        json["disassembly"] = text.into();
+    }
+    Ok(json)
 }
 
 fn bundled(source: &Source, args: &InspectArgs, output: &Output) -> anyhow::Result<u8> {

@@ -7,6 +7,7 @@ mod conform;
 mod delegate;
 mod demo;
 mod devices;
+mod disassemble;
 mod inputs;
 mod inspect;
 mod output;
