@@ -23,7 +23,6 @@ fn subject(name: &str, manifest: &str) -> Subject {
         file: library,
         device: None,
         options: Default::default(),
-        elsewhere: None,
         isolated: false,
     };
     let mut subject = Subject::open(&request).unwrap();

@@ -87,6 +87,7 @@ fn delegates_of_every_version_keep_the_contract_of_theirs() {
             file: folder.join("frozen-add.delegate.toml"),
             device: None,
             options: Default::default(),
+            isolated: false,
         };
         if !folder.is_dir() {
             continue;

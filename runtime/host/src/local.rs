@@ -4,7 +4,7 @@ mod buffers;
 
 pub(crate) use buffers::ImportedBuffer;
 
-use crate::call::{CallOptions, HostCall, lock};
+use crate::call::{CallOptions, HostCall};
 use crate::delegate::{BlobVerdict, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 use crate::loader::Handshake;
 use crate::memory::Memory;

@@ -2,11 +2,11 @@
 //! Arm's TOSA reference model expects.
 
 use bytemuck::{cast_slice, cast_slice_mut};
-use delegraph_abi::envelope::{self, Meta, TensorSpec};
+use delegraph_abi::envelope::{self, Meta, Requirement, TensorSpec};
 use delegraph_ethos_u_bare::{Board, Driver, Error, Fault, Job, Memory, Place, SESSIONS, Session, blob, static_entry};
 use delegraph_ethos_u_sim::{Config, Interpreter, Limits, Stream, container};
-use delegraph_host::{BlobVerdict, DType, Host, HostOptions, Input, Output, Weights};
-use delegraph_types::Dims;
+use delegraph_host::{BlobVerdict, Host, HostOptions, Input, Output, Weights};
+use delegraph_types::{DType, Dims};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -237,9 +237,9 @@ fn leaked(bytes: usize) -> &'static mut [u8] {
 
 fn blob_of(network: &[u8], format: &str, version: u32) -> Vec<u8> {
     let spec = TensorSpec {
-        dtype: DType::I8,
+        dtype: delegraph_abi::DType::I8,
         rank: 4,
-        ..TensorSpec::default()
+        requirement: Requirement::default(),
     };
     let meta = Meta {
         delegate: "ethos-u".to_string(),

@@ -144,6 +144,10 @@ mod tests {
             words: vec![0x4100, 8, 0xffff_0000],
         };
         let refusal = check(&branching, &other, &Job::default(), &Sizes::default()).unwrap_err();
-        assert!(refusal.message.starts_with("the stream branches"), "{}", refusal.message);
+        assert!(
+            refusal.message.starts_with("the stream branches"),
+            "{}",
+            refusal.message
+        );
     }
 }

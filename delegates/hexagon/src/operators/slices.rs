@@ -461,7 +461,9 @@ fn padded(node: &Node<'_>, b: &mut Builder<'_>, border: Border) -> Result<(), Re
         return Err(Refusal::shape("borders of more dimensions than there are"));
     }
     if let Some(size) = sizes.iter().find(|size| size.unsigned_abs() > WIDEST) {
-        return Err(Refusal::attribute(format!("a border of {size} elements; at most {WIDEST} are taken")));
+        return Err(Refusal::attribute(format!(
+            "a border of {size} elements; at most {WIDEST} are taken"
+        )));
     }
     let kind = elements(b, x)?;
     let layout = b.layout_of(x);
