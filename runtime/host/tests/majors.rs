@@ -265,7 +265,15 @@ ENTRY(2, 0)
         std::fs::write(&source, SOURCE).unwrap();
         let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../delegate-sdk/include");
         let mut command = Command::new("cc");
-        command.args(["-std=gnu99", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused-function", "-o"]);
+        command.args([
+            "-std=gnu99",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Werror",
+            "-Wno-unused-function",
+            "-o",
+        ]);
         command.arg(&library).arg(&source).arg("-I").arg(include);
         command.args(majors.iter().map(|major| format!("-DMAJOR_{major}")));
         let Ok(status) = command.status() else {
