@@ -13,14 +13,14 @@ const INDEX: &str = include_str!("../../lists/lists.toml");
 
 /// The files that it names.
 const FILES: [(&str, &str); 4] = [
-    ("core-0.9", include_str!("../../lists/core-0.9.txt")),
-    ("quant-0.9", include_str!("../../lists/quant-0.9.txt")),
-    ("llm-0.9", include_str!("../../lists/llm-0.9.txt")),
-    ("async-0.9", include_str!("../../lists/async-0.9.txt")),
+    ("core-1.0", include_str!("../../lists/core-1.0.txt")),
+    ("quant-1.0", include_str!("../../lists/quant-1.0.txt")),
+    ("llm-1.0", include_str!("../../lists/llm-1.0.txt")),
+    ("async-1.0", include_str!("../../lists/async-1.0.txt")),
 ];
 
-/// The version of lists while the ABI's major is 0.
-pub const VERSION: &str = "0.9";
+/// The newest version of lists: 1.0 was frozen with v1 of the ABI.
+pub const VERSION: &str = "1.0";
 
 /// `lists.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// `core-0.9`
+    /// `core-1.0`
     pub name: String,
     /// What a delegate that passes it is fit for.
     pub about: String,
@@ -108,7 +108,7 @@ pub fn all() -> Result<Vec<List>, String> {
     index.list.into_iter().map(with_cases).collect()
 }
 
-/// A list by its name, `core-0.9`, or by its name without a version: the newest.
+/// A list by its name, `core-1.0`, or by its name without a version: the newest.
 ///
 /// # Errors
 /// There is none; the message says which there are.
@@ -125,7 +125,7 @@ pub fn find(name: &str) -> Result<List, String> {
     let base = name.split_once('-').map_or(name, |(base, _)| base);
     if names.contains(&format!("{base}-{VERSION}")) {
         return Err(format!(
-            "there is no list `{name}`: while the ABI is v0, its lists are of version {VERSION}\n  hint: `--list {base}-{VERSION}`"
+            "there is no list `{name}`: the newest lists are of version {VERSION}\n  hint: `--list {base}-{VERSION}`"
         ));
     }
     Err(format!(
@@ -193,11 +193,11 @@ mod tests {
 
     #[test]
     fn a_list_is_found_with_and_without_its_version() {
-        assert_eq!(find("core").unwrap(), find("core-0.9").unwrap());
-        let newer = find("core-1.0").unwrap_err();
-        assert!(newer.contains("v0") && newer.contains("--list core-0.9"), "{newer}");
+        assert_eq!(find("core").unwrap(), find("core-1.0").unwrap());
+        let newer = find("core-2.0").unwrap_err();
+        assert!(newer.contains("newest") && newer.contains("--list core-1.0"), "{newer}");
         let none = find("cure").unwrap_err();
-        assert!(none.contains("core-0.9") && none.contains("async-0.9"), "{none}");
+        assert!(none.contains("core-1.0") && none.contains("async-1.0"), "{none}");
     }
 
     #[test]

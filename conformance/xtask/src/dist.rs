@@ -313,7 +313,7 @@ mod tests {
         for name in [
             "bin/delegraph-worker",
             "LICENSE-MIT",
-            "lists/core-0.9.txt",
+            "lists/core-1.0.txt",
             "runners/run-over-ssh.sh",
         ] {
             text(name);

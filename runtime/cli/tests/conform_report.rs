@@ -94,7 +94,7 @@ fn a_submission_is_checked_and_lacks_a_statement_until_it_is_filled_in() {
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("missing statement.md: it is missing"), "{stdout}");
     assert_eq!(
-        stdout.contains("of the list `core-0.9` is missing"),
+        stdout.contains("of the list `core-1.0` is missing"),
         !ids.is_empty(),
         "{stdout}"
     );

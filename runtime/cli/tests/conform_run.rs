@@ -330,8 +330,8 @@ fn wrong_use_bad_files_and_nothing_to_run_are_told_apart() {
     let Some(subject) = subject("null") else { return };
     let place = tempfile::tempdir().unwrap();
     for (arguments, code, said) in [
-        (&["--list", "core-1.0"][..], 2, "--list core-0.9"),
-        (&["--list", "cure"], 2, "async-0.9"),
+        (&["--list", "core-2.0"][..], 2, "--list core-1.0"),
+        (&["--list", "cure"], 2, "async-1.0"),
         (&["--shard", "5/4"], 2, "I/N"),
         (&["--option", "x"], 2, "KEY=VALUE"),
         (&["--exact", "abi/none"], 2, "abi/none"),

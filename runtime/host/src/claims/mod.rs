@@ -19,8 +19,6 @@
 //! where = { alpha = 1, groups = [1, "channels"], kernel_size = "<=7", bias = "present" }
 //! ```
 //!
-//! No claim is about a tensor without elements: a node that has one is claimed by none, and may be taken all the same.
-//!
 //! Everything but `op` and one of `dtypes`, `quant` may be left out. See [`Condition`] for `where`.
 
 mod condition;
@@ -390,10 +388,6 @@ impl Claim {
             }
         }
         for value in node.inputs().chain(node.outputs().iter()).map(|v| image.value(v)) {
-            if value.const_dims().is_some_and(|dims| dims.contains(&0)) {
-                let text = format!("`{}` has no elements, and no claim is about that", value.name());
-                return miss(2, Reason::SHAPE, text);
-            }
             let mut seen = BTreeSet::new();
             for dim in value.dims().iter() {
                 let found = dynamic(node, dim, &mut seen);
