@@ -99,6 +99,7 @@ impl Place {
                 file: "libreference_delegate.so".to_string(),
                 sha256: library.file().sha256().to_string(),
                 manifest_sha256: Digest::of(&std::fs::read(self.path(MANIFEST)).unwrap()).to_string(),
+                abi_major: delegraph_abi::c::ABI_MAJOR,
                 ..LibraryId::default()
             }),
             lists: vec![ListId {
