@@ -45,7 +45,9 @@ fn every_variable_of_ours_goes_through_the_type_that_knows_elevated_processes() 
             let allowed = file.ends_with(&own)
                 || file.ends_with(&delegate)
                 || line.contains("\"NO_COLOR\"")
-                || line.contains("\"CARGO\"");
+                || line.contains("\"CARGO\"")
+                // Whether a program that did not start is there at all, for the words of an error: nothing is started by it.
+                || (line.contains("\"PATH\"") && file.ends_with("ethos-u/src/vela.rs"));
             assert!(
                 !reads || allowed,
                 "{place}: reads a variable; allow it here if it is not ours and an elevated process may heed it: {line}"

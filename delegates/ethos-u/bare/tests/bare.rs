@@ -287,7 +287,13 @@ fn a_host_loads_and_runs_by_the_table() {
         let verdict = delegate.check_blob(&blob_of(&case, other, version)).unwrap();
         assert_ne!(verdict, BlobVerdict::Optimal, "{other}");
     }
-    for (damaged, words) in [(&case[..64], "cut off"), (&case[16..], "vela_bin_stream")] {
+    let mut foreign = case.clone();
+    foreign[0] ^= 0x20;
+    for (damaged, words) in [
+        (&case[..64], "cut off"),
+        (&case[16..], "cut off"),
+        (&foreign[..], "vela_bin_stream"),
+    ] {
         let blob = blob_of(damaged, "delegraph.ethos-u", 1);
         let error = delegate.load(&blob, Arc::new(NoWeights)).err().expect("it is damaged");
         assert!(error.to_string().contains(words), "{error}");
