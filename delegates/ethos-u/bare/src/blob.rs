@@ -1,23 +1,12 @@
 //! Blobs as Delegraph writes them into programs (`DGB1`), read without memory of its own. The layout is described in `delegraph-abi`.
 
 use crate::Error;
+use crate::network::{damaged, word};
 
 const MAGIC: &[u8] = b"DGB1";
 const MINIMAL: usize = 160;
 /// Bytes of the record of a section.
 const SECTION: usize = 32;
-
-fn damaged(offset: usize, text: &'static str) -> Error {
-    Error::Damaged { offset, text }
-}
-
-fn word(bytes: &[u8], at: usize) -> Result<u32, Error> {
-    let found = at.checked_add(4).and_then(|end| bytes.get(at..end));
-    let found = found.and_then(|b| b.first_chunk::<4>());
-    found
-        .map(|b| u32::from_le_bytes(*b))
-        .ok_or(damaged(at, "a number is cut off"))
-}
 
 /// A number of 64 bits that has to fit the address space.
 fn long(bytes: &[u8], at: usize) -> Result<usize, Error> {

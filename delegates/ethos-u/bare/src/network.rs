@@ -4,11 +4,12 @@ use crate::Error;
 
 const HEADER: usize = 32;
 
-fn damaged(offset: usize, text: &'static str) -> Error {
+pub(crate) fn damaged(offset: usize, text: &'static str) -> Error {
     Error::Damaged { offset, text }
 }
 
-fn word(bytes: &[u8], at: usize) -> Result<u32, Error> {
+/// A number of 32 bits.
+pub(crate) fn word(bytes: &[u8], at: usize) -> Result<u32, Error> {
     let found = at.checked_add(4).and_then(|end| bytes.get(at..end));
     let found = found.and_then(|b| b.first_chunk::<4>());
     found
