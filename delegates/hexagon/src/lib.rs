@@ -42,7 +42,7 @@ use delegraph_sdk::{
     Options, Partition, Run, Session, SetError, Status, Weights,
 };
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// On these machines Qualcomm's library computes on the processor, as a chip would.
 const EMULATED: bool = cfg!(target_arch = "x86_64");
@@ -52,6 +52,8 @@ pub struct Hexagon {
     settings: Settings,
     /// Qualcomm's library; or why there is none.
     library: Result<Arc<Library>, Error>,
+    /// What was made first, kept until the shutdown: the library keeps some 40 KB of each backend and device that it frees.
+    engine: OnceLock<Arc<Engine>>,
 }
 
 impl Delegate for Hexagon {
@@ -72,7 +74,11 @@ impl Delegate for Hexagon {
         if let Err(error) = &library {
             context.log(LogLevel::Info, &unavailable(error).to_string());
         }
-        Ok(Hexagon { settings, library })
+        Ok(Hexagon {
+            settings,
+            library,
+            engine: OnceLock::new(),
+        })
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -112,7 +118,9 @@ impl Hexagon {
     /// The library with a chip.
     fn engine(&self, soc: &'static Soc) -> Result<Arc<Engine>, Error> {
         let library = self.library.as_ref().map_err(unavailable)?;
-        Engine::of(library, soc)
+        let engine = Engine::of(library, soc)?;
+        self.engine.get_or_init(|| Arc::clone(&engine));
+        Ok(engine)
     }
 
     /// Compiles regions into one context.
