@@ -1,0 +1,17 @@
+//! Fast kernels of the CPU delegate.
+//!
+//! A kernel is written once, over lanes ([`simd::Simd`]), and compiled for every instruction set that [`Isa`] names; [`simd::dispatch`] picks
+//! one at run time. It works on slices and packed weights, and knows no graphs. Weights are packed once, ahead of time, in a form that every
+//! instruction set reads: the scalar kernels read what was packed for another machine.
+//!
+//! Work is divided by a [`Pool`] in parts that depend on sizes and the number of threads alone, and no two parts share a sum: for a fixed
+//! number of threads, results are the same bits.
+
+pub mod activation;
+pub mod isa;
+pub mod pool;
+pub mod simd;
+
+pub use activation::{Activation, Epilogue};
+pub use isa::Isa;
+pub use pool::{Pool, Serial};
