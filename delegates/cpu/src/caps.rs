@@ -1,0 +1,60 @@
+//! What the delegate takes: every operator that has a kernel, on tensors of types that kernels have.
+//!
+//! A node that no pass makes a step of its own is run by its portable kernel, within the region: so there is no operator that this delegate refuses and
+//! that the portable plan would run, but for a few that have to do with the whole program.
+
+use crate::steps::generic::{dtype_of, kernel_of};
+use delegraph_sdk::image::{ArgView, Kind, NodeView};
+use delegraph_sdk::{Reason, Verdict};
+
+/// The answer for a node.
+pub fn verdict(node: &NodeView<'_>) -> Verdict {
+    let refuse = |reason: Reason, text: String| Verdict::Refuse(reason, text.into());
+    if kernel_of(node.op()).is_none() {
+        return refuse(Reason::UNKNOWN_OP, format!("`{}` has no kernel", node.op()));
+    }
+    for value in node.inputs().chain(node.outputs().iter()) {
+        let value = node.image().value(value);
+        match value.kind() {
+            Kind::Tensor(dtype) if dtype_of(dtype).is_none() => {
+                return refuse(Reason::DTYPE, format!("no kernel has {dtype}"));
+            }
+            Kind::Tensor(_) if value.quant().is_some() => {
+                return refuse(
+                    Reason::DTYPE,
+                    "it computes with integers as the model has them".to_string(),
+                );
+            }
+            Kind::Tensor(_) => {}
+            _ => {
+                return refuse(
+                    Reason::OTHER,
+                    "it takes tensors, not numbers that are read at run time".to_string(),
+                );
+            }
+        }
+    }
+    if node.args().any(|arg| matches!(arg, ArgView::Unknown(_))) {
+        return refuse(Reason::ATTRIBUTE, "it has an argument of an unknown kind".to_string());
+    }
+    // Sizes that only the data tell: no plan can be made before the run.
+    let fresh = |value| node.image().value(value).dims().iter().any(|dim| is_unbound(node, dim));
+    match node.outputs().iter().any(fresh) {
+        true => refuse(
+            Reason::DYNAMIC_SHAPE,
+            "sizes of its results are known from the data alone".to_string(),
+        ),
+        false => Verdict::Take,
+    }
+}
+
+/// Whether a size depends on a symbol that no size of an input tells.
+fn is_unbound(node: &NodeView<'_>, dim: delegraph_sdk::image::ExprIndex) -> bool {
+    use delegraph_sdk::image::Expr;
+    match node.image().expr(dim) {
+        // Names of sizes that come from data begin so in every exported program.
+        Expr::Symbol(symbol) => node.image().symbol(symbol).name.starts_with('u'),
+        Expr::Op(_, operands) => operands.iter().any(|operand| is_unbound(node, operand)),
+        _ => false,
+    }
+}

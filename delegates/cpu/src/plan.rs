@@ -1,0 +1,387 @@
+//! A program for one set of sizes: steps with everything resolved, and one piece of memory that their results share.
+//!
+//! A value has a place for as long as somebody reads it. A view (`aten::view`, a slice along the outermost dimension) is its operand's place.
+//! An output of the region is made where the caller wants it, unless it is an input, a weight, or a view.
+
+use crate::steps::{self, Step};
+use crate::sys::{ALIGN, Io, Memory, Slot, copy};
+use crate::threads::Threads;
+use crate::view;
+use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::image::{ImageView, NodeIndex, Sizes, Source, ValueIndex};
+use delegraph_sdk::{Context, DType, Error, ProfileEvent, TensorOut, TensorView};
+use std::collections::BTreeMap;
+
+/// Sizes of all values of a program.
+pub struct Shapes {
+    sizes: Vec<Vec<usize>>,
+    dtypes: Vec<DType>,
+}
+
+impl Shapes {
+    fn new(view: &ImageView<'_>, sizes: &Sizes) -> Result<Shapes, Error> {
+        let mut all = Shapes {
+            sizes: Vec::with_capacity(view.value_count() as usize),
+            dtypes: Vec::with_capacity(view.value_count() as usize),
+        };
+        for value in view.values() {
+            let dims = sizes.dims(view, value.index());
+            let dims: Option<Vec<usize>> = dims
+                .map(|dims| dims.iter().map(|d| usize::try_from(*d).ok()).collect())
+                .unwrap_or(None);
+            let dtype = value.dtype();
+            let (Some(dims), Some(dtype)) = (dims, dtype) else {
+                let text = format!("the sizes of `{}` are not known from those of the inputs", value.name());
+                return Err(Error::invalid(text));
+            };
+            let bytes = dims
+                .iter()
+                .try_fold(dtype.size().unwrap_or(0), |bytes, dim| bytes.checked_mul(*dim));
+            if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+                return Err(Error::invalid(format!(
+                    "`{}` of sizes {dims:?} fits no memory",
+                    value.name()
+                )));
+            }
+            all.sizes.push(dims);
+            all.dtypes.push(dtype);
+        }
+        Ok(all)
+    }
+
+    /// The sizes of a value.
+    pub fn of(&self, value: ValueIndex) -> &[usize] {
+        &self.sizes[value.0 as usize]
+    }
+
+    /// Its element type.
+    pub fn dtype(&self, value: ValueIndex) -> DType {
+        self.dtypes[value.0 as usize]
+    }
+
+    /// How many elements it has.
+    pub fn count(&self, value: ValueIndex) -> usize {
+        self.of(value).iter().product()
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self, value: ValueIndex) -> usize {
+        self.count(value) * self.dtype(value).size().unwrap_or(0)
+    }
+}
+
+/// Where a value lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Root {
+    /// Nowhere yet.
+    None,
+    /// With the caller's input.
+    Input(u32),
+    /// In the caller's output.
+    Output(u32),
+    /// In a weight, of which the slot is known.
+    Weight,
+    /// In the plan's memory.
+    Memory,
+}
+
+struct Ready {
+    step: Box<dyn Step>,
+    inputs: Box<[u32]>,
+    outputs: Box<[u32]>,
+    scratch: usize,
+    node: NodeIndex,
+    name: String,
+    bytes: u64,
+}
+
+/// A program for one set of sizes.
+pub struct Plan {
+    inputs: Vec<Vec<i64>>,
+    steps: Vec<Ready>,
+    /// One a value.
+    slots: Vec<Slot>,
+    /// Values that lie in the caller's inputs and outputs: value, position, first byte.
+    borrowed: Vec<(u32, Root, usize, usize)>,
+    /// Outputs that are copied at the end: value and position.
+    copied: Vec<(u32, u32)>,
+    output_sizes: Vec<Vec<i64>>,
+    output_bytes: Vec<usize>,
+    scratch: Slot,
+    kernels: delegraph_kernels::Scratch,
+    /// What the slots lie in.
+    _memory: Memory,
+}
+
+impl Plan {
+    /// Makes the steps of a program and gives every value its place. `slots` has the weights' places.
+    ///
+    /// # Errors
+    /// A node that cannot be run by these sizes, or no memory.
+    pub fn new(
+        view: &ImageView<'_>,
+        sizes: &Sizes,
+        mut slots: Vec<Slot>,
+        inputs: Vec<Vec<i64>>,
+    ) -> Result<Plan, Error> {
+        let shapes = Shapes::new(view, sizes)?;
+        let count = view.value_count() as usize;
+        // What a view is a part of, and from which byte on.
+        let mut whole: Vec<(u32, usize)> = (0..count as u32).map(|value| (value, 0)).collect();
+        let mut steps: Vec<Ready> = Vec::new();
+        for node in view.nodes() {
+            let arguments = Arguments::new(node, sizes);
+            let source = node.name().parse().map_or(node.index(), NodeIndex);
+            if let Some(views) = view::parts(&arguments, &shapes) {
+                for part in views {
+                    let (root, offset) = whole[part.of.0 as usize];
+                    whole[part.value.0 as usize] = (root, offset + part.offset);
+                }
+                continue;
+            }
+            let step = steps::make(&arguments, &shapes, &slots).map_err(|e| e.at(source))?;
+            let values = |list: &mut dyn Iterator<Item = ValueIndex>| -> Box<[u32]> { list.map(|v| v.0).collect() };
+            let (reads, writes) = (values(&mut node.inputs()), values(&mut node.outputs().iter()));
+            let bytes = reads
+                .iter()
+                .chain(&writes)
+                .map(|v| shapes.bytes(ValueIndex(*v)) as u64)
+                .sum();
+            steps.push(Ready {
+                scratch: step.scratch(),
+                step,
+                inputs: reads,
+                outputs: writes,
+                node: source,
+                name: node.op().to_string(),
+                bytes,
+            });
+        }
+        let mut roots = vec![Root::None; count];
+        for value in view.values() {
+            roots[value.index().0 as usize] = match value.source() {
+                Source::Input(at) => Root::Input(at),
+                Source::Weight(_) => Root::Weight,
+                Source::Node(_) => Root::None,
+            };
+        }
+        let mut copied = Vec::new();
+        for (position, output) in view.outputs().iter().enumerate() {
+            let (root, offset) = whole[output.0 as usize];
+            let same = offset == 0 && shapes.bytes(ValueIndex(root)) == shapes.bytes(output);
+            match roots[root as usize] == Root::None && same {
+                true => roots[root as usize] = Root::Output(position as u32),
+                false => copied.push((output.0, position as u32)),
+            }
+        }
+        let last = last_reads(view, &steps, &whole);
+        let mut room = Room::default();
+        let mut offsets: Vec<usize> = vec![0; count];
+        let mut scratch = 0;
+        for (at, ready) in steps.iter().enumerate() {
+            for output in &ready.outputs {
+                if roots[*output as usize] == Root::None {
+                    roots[*output as usize] = Root::Memory;
+                    offsets[*output as usize] = room.take(shapes.bytes(ValueIndex(*output)));
+                }
+            }
+            scratch = scratch.max(ready.scratch);
+            let done = ready
+                .inputs
+                .iter()
+                .map(|v| whole[*v as usize].0)
+                .chain(ready.outputs.iter().copied());
+            let mut done: Vec<u32> = done.filter(|root| last[*root as usize] == at).collect();
+            done.sort_unstable();
+            done.dedup();
+            for root in done {
+                if roots[root as usize] == Root::Memory {
+                    room.give(offsets[root as usize], shapes.bytes(ValueIndex(root)));
+                }
+            }
+        }
+        let scratch_at = room.end;
+        let mut memory = Memory::new(scratch_at.saturating_add(scratch.next_multiple_of(ALIGN)))?;
+        let mut borrowed = Vec::new();
+        for value in 0..count {
+            let (root, offset) = whole[value];
+            let bytes = shapes.bytes(ValueIndex(value as u32));
+            match roots[root as usize] {
+                Root::Memory => slots[value] = memory.slot(offsets[root as usize] + offset, bytes),
+                Root::Weight if root as usize != value => {
+                    let part = slots[root as usize].part(offset, bytes);
+                    slots[value] = part.ok_or_else(|| Error::internal("a view is not in its weight"))?;
+                }
+                Root::Weight | Root::None => {}
+                place => borrowed.push((value as u32, place, offset, bytes)),
+            }
+        }
+        let numbers = |value: ValueIndex| shapes.of(value).iter().map(|s| *s as i64).collect();
+        Ok(Plan {
+            inputs,
+            steps,
+            slots,
+            borrowed,
+            copied,
+            output_sizes: view.outputs().iter().map(numbers).collect(),
+            output_bytes: view.outputs().iter().map(|output| shapes.bytes(output)).collect(),
+            scratch: memory.slot(scratch_at, scratch),
+            kernels: delegraph_kernels::Scratch::default(),
+            _memory: memory,
+        })
+    }
+
+    /// Whether it was made for these sizes.
+    pub fn is_for<'s>(&self, inputs: impl Iterator<Item = &'s [i64]>) -> bool {
+        self.inputs.iter().map(Vec::as_slice).eq(inputs)
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Tensors that are too short, or a value that an operator does not allow.
+    pub fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorOut<'_>],
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
+        let short = |what: &str| Error::invalid(format!("{what} has fewer bytes than its sizes say"));
+        let mut given: [Slot; 64] = [Slot::NONE; 64];
+        let mut many = Vec::new();
+        let outs: &mut [Slot] = match outputs.len() <= given.len() {
+            true => &mut given[..outputs.len()],
+            false => {
+                many.resize(outputs.len(), Slot::NONE);
+                &mut many
+            }
+        };
+        for (at, out) in outputs.iter_mut().enumerate() {
+            out.set_sizes(&self.output_sizes[at])?;
+            outs[at] = Slot::write(out.bytes)
+                .part(0, self.output_bytes[at])
+                .ok_or_else(|| short("an output"))?;
+        }
+        for (value, root, offset, bytes) in &self.borrowed {
+            let whole = match root {
+                Root::Input(at) => Slot::read(inputs[*at as usize].bytes),
+                Root::Output(at) => outs[*at as usize],
+                _ => continue,
+            };
+            self.slots[*value as usize] = whole.part(*offset, *bytes).ok_or_else(|| short("a tensor"))?;
+        }
+        let pool = Threads::new(context);
+        let profile = context.profiling();
+        let mut events = Vec::new();
+        for ready in &self.steps {
+            let start_ns = if profile { context.now_ns() } else { 0 };
+            // SAFETY: the caller's tensors and this plan's memory outlive the step, nobody else uses them meanwhile, and the plan gave what is
+            // written a place of its own.
+            let io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
+            ready
+                .step
+                .run(io, &pool, &mut self.kernels)
+                .map_err(|e| e.at(ready.node))?;
+            if profile {
+                events.push(ProfileEvent {
+                    name: &ready.name,
+                    node: Some(ready.node),
+                    start_ns,
+                    end_ns: context.now_ns(),
+                    bytes: ready.bytes,
+                    ..ProfileEvent::default()
+                });
+            }
+        }
+        for (value, position) in &self.copied {
+            // SAFETY: both are alive; an output is the caller's own.
+            unsafe { copy(self.slots[*value as usize], outs[*position as usize]) };
+        }
+        if profile {
+            context.profile(&events);
+        }
+        Ok(())
+    }
+}
+
+/// For each value, the last step that reads it or a view of it, or makes it; outputs are read at the end.
+fn last_reads(view: &ImageView<'_>, steps: &[Ready], whole: &[(u32, usize)]) -> Vec<usize> {
+    let mut last = vec![usize::MAX; whole.len()];
+    for (at, ready) in steps.iter().enumerate() {
+        for value in ready.inputs.iter().chain(&ready.outputs) {
+            last[whole[*value as usize].0 as usize] = at;
+        }
+    }
+    for output in view.outputs().iter() {
+        last[whole[output.0 as usize].0 as usize] = usize::MAX;
+    }
+    last
+}
+
+/// Memory that is handed out: free pieces by their start.
+#[derive(Default)]
+struct Room {
+    free: BTreeMap<usize, usize>,
+    end: usize,
+}
+
+impl Room {
+    /// The start of the smallest free piece that is large enough, or of new memory.
+    fn take(&mut self, bytes: usize) -> usize {
+        let bytes = bytes.max(1).next_multiple_of(ALIGN);
+        let fit = self
+            .free
+            .iter()
+            .filter(|(_, size)| **size >= bytes)
+            .min_by_key(|(_, size)| **size);
+        if let Some((&start, &size)) = fit {
+            self.free.remove(&start);
+            if size > bytes {
+                self.free.insert(start + bytes, size - bytes);
+            }
+            return start;
+        }
+        // What is free at the end grows.
+        if let Some((&start, &size)) = self.free.last_key_value()
+            && start + size == self.end
+        {
+            self.free.remove(&start);
+            self.end = start + bytes;
+            return start;
+        }
+        self.end += bytes;
+        self.end - bytes
+    }
+
+    fn give(&mut self, start: usize, bytes: usize) {
+        let mut size = bytes.max(1).next_multiple_of(ALIGN);
+        let mut start = start;
+        if let Some(after) = self.free.remove(&(start + size)) {
+            size += after;
+        }
+        if let Some((&before, &length)) = self.free.range(..start).next_back()
+            && before + length == start
+        {
+            self.free.remove(&before);
+            (start, size) = (before, size + length);
+        }
+        self.free.insert(start, size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_used_again_and_joined() {
+        let mut room = Room::default();
+        let (a, b, c) = (room.take(100), room.take(64), room.take(1));
+        assert_eq!((a, b, c, room.end), (0, 128, 192, 256));
+        room.give(a, 100);
+        room.give(b, 64);
+        assert_eq!(room.take(192), 0);
+        room.give(c, 1);
+        assert_eq!((room.take(128), room.end), (192, 320));
+    }
+}

@@ -1,0 +1,58 @@
+//! What a program does, one kind of step a file. A step is made for one set of sizes, and holds all that it needs but its tensors.
+
+pub mod generic;
+pub mod layout;
+
+use crate::plan::Shapes;
+use crate::sys::{Io, Slot};
+use delegraph_cpu_kernels::{Activation, Pool};
+use delegraph_sdk::Error;
+use delegraph_sdk::arguments::Arguments;
+
+/// A step for one set of sizes.
+pub trait Step: Send {
+    /// Bytes that it needs for itself while it runs.
+    fn scratch(&self) -> usize {
+        0
+    }
+
+    /// Runs it. Inputs are the values that the node reads, in the order of its arguments.
+    ///
+    /// # Errors
+    /// A value that the operator does not allow.
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, kernels: &mut delegraph_kernels::Scratch) -> Result<(), Error>;
+}
+
+/// Makes the step of a node. `slots` has the weights.
+///
+/// # Errors
+/// An operator that is not known, or arguments that do not fit.
+pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box<dyn Step>, Error> {
+    let _ = slots;
+    match node.op() {
+        layout::NAME => layout::make(node, shapes),
+        _ => generic::make(node, shapes),
+    }
+}
+
+/// A function as a node's arguments name it: a word and two numbers.
+///
+/// # Errors
+/// A word that is not known.
+pub fn activation(node: &Arguments<'_>, at: usize) -> Result<Activation, Error> {
+    let (a, b) = (node.float(at + 1)? as f32, node.float(at + 2)? as f32);
+    Ok(match node.str(at)? {
+        "none" => Activation::None,
+        "relu" => Activation::Relu,
+        "clamp" => Activation::Clamp(a, b),
+        "leaky_relu" => Activation::LeakyRelu(a),
+        "hardsigmoid" => Activation::HardSigmoid,
+        "hardswish" => Activation::HardSwish,
+        "sigmoid" => Activation::Sigmoid,
+        "silu" => Activation::Silu,
+        "tanh" => Activation::Tanh,
+        "gelu" => Activation::Gelu,
+        "gelu_tanh" => Activation::GeluTanh,
+        other => return Err(Error::corrupt(format!("`{other}` is no function"))),
+    })
+}
