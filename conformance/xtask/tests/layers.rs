@@ -59,6 +59,19 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("delegraph-reference", vec!["delegraph-sdk"]),
         ("delegraph-null", vec!["delegraph-sdk"]),
+        // What it has no faster step for it runs by the portable kernels: ADR 0017.
+        (
+            "delegraph-cpu",
+            vec![
+                "delegraph-cpu-kernels",
+                "delegraph-kernels",
+                "delegraph-opset",
+                "delegraph-sdk",
+                "delegraph-types",
+            ],
+        ),
+        ("delegraph-cpu-kernels", vec![]),
+        ("delegraph-cpu-plugin", vec!["delegraph-cpu", "delegraph-sdk"]),
         ("delegraph-vulkan", vec!["delegraph-sdk"]),
         ("delegraph-ethos-u-sim", vec![]),
         ("delegraph-ethos-u-bare", vec!["delegraph-abi"]),
@@ -83,7 +96,14 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     }
     table.insert(
         "delegraph",
-        with(&[&row[..], &["delegraph-executor", "delegraph-threads"]].concat()),
+        with(
+            &[
+                &row[..],
+                // The CPU delegate is linked in by default.
+                &["delegraph-cpu", "delegraph-executor", "delegraph-sdk", "delegraph-threads"],
+            ]
+            .concat(),
+        ),
     );
     // The kit's numbers go through all of Delegraph, as an app's would.
     table.insert(

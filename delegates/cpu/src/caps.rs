@@ -34,8 +34,14 @@ pub fn verdict(node: &NodeView<'_>) -> Verdict {
             }
         }
     }
-    if node.args().any(|arg| matches!(arg, ArgView::Unknown(_))) {
-        return refuse(Reason::ATTRIBUTE, "it has an argument of an unknown kind".to_string());
+    for arg in node.args() {
+        match arg {
+            ArgView::Unknown(_) => return refuse(Reason::ATTRIBUTE, "it has an argument of an unknown kind".to_string()),
+            ArgView::DType(dtype) if dtype_of(dtype).is_none() => {
+                return refuse(Reason::DTYPE, format!("no kernel has {dtype}"));
+            }
+            _ => {}
+        }
     }
     // Sizes that only the data tell: no plan can be made before the run.
     let fresh = |value| node.image().value(value).dims().iter().any(|dim| is_unbound(node, dim));

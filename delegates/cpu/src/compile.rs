@@ -2,6 +2,8 @@
 
 use crate::caps;
 use crate::graph::Graph;
+use crate::passes;
+use delegraph_cpu_kernels::Isa;
 use delegraph_sdk::image::{ImageView, NodeIndex};
 use delegraph_sdk::{Compiled, Context, Error, Section, Verdict, Weights};
 
@@ -18,14 +20,20 @@ pub const ALIGN: usize = crate::sys::ALIGN;
 /// # Errors
 /// The first node that is not taken: a delegate may be asked to compile what it was not asked about.
 pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Compiled, Error> {
-    let _ = (weights, context);
     for at in 0..image.node_count() {
         let node = image.node(NodeIndex(at));
         if let Verdict::Refuse(_, text) = caps::verdict(&node) {
             return Err(Error::unsupported(text.into_owned()).at(node.index()));
         }
     }
-    let graph = Graph::read(image)?;
+    let mut graph = Graph::read(image)?;
+    context.progress(0, 1, "packing weights");
+    let target = passes::Target {
+        weights,
+        isa: Isa::best(),
+        winograd: true,
+    };
+    passes::run(&mut graph, &target)?;
     let (program, packed) = graph.write()?;
     let mut sections = vec![Section {
         name: PROGRAM.to_string(),

@@ -71,6 +71,19 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A graph of nothing.
+    pub fn empty() -> Graph {
+        Graph {
+            builder: ImageBuilder::new(""),
+            known: HashMap::new(),
+            values: Vec::new(),
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            packed: Vec::new(),
+        }
+    }
+
     /// Reads an image.
     ///
     /// # Errors

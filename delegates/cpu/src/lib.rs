@@ -15,6 +15,7 @@ pub mod caps;
 pub mod compile;
 mod execute;
 pub mod graph;
+pub mod passes;
 pub mod plan;
 pub mod program;
 pub mod steps;

@@ -19,7 +19,11 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    fn new(view: &ImageView<'_>, sizes: &Sizes) -> Result<Shapes, Error> {
+    /// Those that follow from the sizes of the inputs.
+    ///
+    /// # Errors
+    /// A size that does not, or that fits no memory.
+    pub fn new(view: &ImageView<'_>, sizes: &Sizes) -> Result<Shapes, Error> {
         let mut all = Shapes {
             sizes: Vec::with_capacity(view.value_count() as usize),
             dtypes: Vec::with_capacity(view.value_count() as usize),

@@ -135,6 +135,17 @@ impl Slot {
         })
     }
 
+    /// The same; of nothing, a place that everything is aligned at.
+    fn aligned(self) -> Slot {
+        match self.bytes {
+            0 => Slot {
+                start: std::ptr::without_provenance_mut(ALIGN),
+                bytes: 0,
+            },
+            _ => self,
+        }
+    }
+
     /// How many bytes it has.
     pub fn len(self) -> usize {
         self.bytes
@@ -183,7 +194,7 @@ impl<'a> Io<'a> {
 
     /// The bytes of an input.
     pub fn bytes(&self, at: usize) -> &'a [u8] {
-        let slot = self.slots[self.inputs[at] as usize];
+        let slot = self.slots[self.inputs[at] as usize].aligned();
         // SAFETY: as `new` says.
         unsafe { std::slice::from_raw_parts(slot.start, slot.bytes) }
     }
@@ -193,7 +204,7 @@ impl<'a> Io<'a> {
     /// # Panics
     /// It does not lie as such elements do: the plan is wrong.
     pub fn input<T: Plain>(&self, at: usize) -> &'a [T] {
-        let slot = self.slots[self.inputs[at] as usize];
+        let slot = self.slots[self.inputs[at] as usize].aligned();
         assert!((slot.start as usize).is_multiple_of(align_of::<T>()));
         // SAFETY: as `new` says, and any bytes are such numbers.
         unsafe { std::slice::from_raw_parts(slot.start.cast(), slot.bytes / size_of::<T>()) }
@@ -214,7 +225,7 @@ impl<'a> Io<'a> {
     pub fn output<T: Plain>(&mut self, at: usize) -> &'a mut [T] {
         assert!(at < 63 && self.taken & (1 << at) == 0, "output {at} is taken twice");
         self.taken |= 1 << at;
-        let slot = self.slots[self.outputs[at] as usize];
+        let slot = self.slots[self.outputs[at] as usize].aligned();
         assert!((slot.start as usize).is_multiple_of(align_of::<T>()));
         // SAFETY: as `new` says, and nobody else got it.
         unsafe { std::slice::from_raw_parts_mut(slot.start.cast(), slot.bytes / size_of::<T>()) }
@@ -228,7 +239,8 @@ impl<'a> Io<'a> {
         assert!(self.taken & (1 << 63) == 0, "the scratch is taken twice");
         self.taken |= 1 << 63;
         // SAFETY: as above; the scratch is aligned for everything.
-        unsafe { std::slice::from_raw_parts_mut(self.scratch.start.cast(), self.scratch.bytes / size_of::<T>()) }
+        let scratch = self.scratch.aligned();
+        unsafe { std::slice::from_raw_parts_mut(scratch.start.cast(), scratch.bytes / size_of::<T>()) }
     }
 
     /// How many outputs there are.

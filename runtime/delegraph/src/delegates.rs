@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// The id that stands for the portable kernels in `select.order`.
 pub const PORTABLE: &str = "portable";
+/// The id of the CPU delegate.
+#[cfg(feature = "cpu")]
+const CPU: &str = "cpu";
 
 /// Finds the delegates that a configuration and the environment allow. Nothing is loaded yet.
 ///
@@ -17,8 +20,25 @@ pub const PORTABLE: &str = "portable";
 /// `DELEGRAPH_DELEGATES_SELECT` and `_DISABLE` hold globs, `DELEGRAPH_WORKER` is the worker binary. All are ignored in an elevated
 /// process. What they add is under the same `delegates.trust` as all else; where that is `require`, no variable names a worker.
 pub fn discover(config: &Config, no_load: bool) -> Host {
-    Host::discover(host_options(config, no_load, &Environment::of_process()))
+    let host = Host::discover(host_options(config, no_load, &Environment::of_process()));
+    register_cpu(&host, config);
+    host
 }
+
+/// Offers the CPU delegate that is linked in, unless the configuration names a library of it.
+#[cfg(feature = "cpu")]
+fn register_cpu(host: &Host, config: &Config) {
+    use delegraph_sdk::static_entry;
+    let pinned = config.backend.get(CPU).is_some_and(|backend| backend.library.is_some());
+    if !pinned {
+        // A host that was made a line ago has none yet.
+        let passes = vec![delegraph_host::Pass::FoldBatchNorm];
+        let _ = host.register_static_with(CPU, static_entry::<delegraph_cpu::Cpu>(), passes);
+    }
+}
+
+#[cfg(not(feature = "cpu"))]
+fn register_cpu(_: &Host, _: &Config) {}
 
 /// What [`discover`] looks for in an environment.
 fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -> HostOptions {

@@ -184,7 +184,9 @@ impl Reader<'_> {
                 let all: Result<Vec<_>, Error> = list.iter().map(|v| v.map(|v| self.tensor(v)).transpose()).collect();
                 Argument::OptionalTensors(all?)
             }
-            ArgView::Unknown(_) => return Err(self.node.misfit(at, "an argument of a known kind")),
+            ArgView::Unknown(_) => {
+                return Err(Error::corrupt(format!("`{}` has an argument of an unknown kind", self.node.op())));
+            }
         })
     }
 }

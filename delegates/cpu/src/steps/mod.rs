@@ -1,7 +1,11 @@
 //! What a program does, one kind of step a file. A step is made for one set of sizes, and holds all that it needs but its tensors.
 
+pub mod conv;
+pub mod elementwise;
 pub mod generic;
 pub mod layout;
+pub mod linear;
+pub mod norm;
 
 use crate::plan::Shapes;
 use crate::sys::{Io, Slot};
@@ -30,6 +34,12 @@ pub trait Step: Send {
 pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box<dyn Step>, Error> {
     let _ = slots;
     match node.op() {
+        conv::NAME => conv::make(node, shapes),
+        elementwise::NAME => elementwise::make(node, shapes),
+        norm::NORM => norm::norm(node, shapes),
+        norm::GROUP_NORM => norm::group_norm(node, shapes),
+        norm::SOFTMAX => norm::softmax(node, shapes),
+        linear::NAME => linear::make(node, shapes),
         layout::NAME => layout::make(node, shapes),
         _ => generic::make(node, shapes),
     }

@@ -1,0 +1,72 @@
+//! What rewrites a region. Each pass leaves a graph that computes the same; what it makes of nodes are steps of the delegate's own.
+
+pub mod activation;
+pub mod constants;
+pub mod conv;
+pub mod elementwise;
+pub mod epilogue;
+pub mod layout;
+pub mod linear;
+pub mod norm;
+
+use crate::graph::{From, Graph, ValueId};
+use delegraph_cpu_kernels::Isa;
+use delegraph_sdk::{DType, Error, Weights};
+use half::{bf16, f16};
+use std::borrow::Cow;
+
+/// What passes know besides the graph.
+pub struct Target<'a> {
+    /// The host's weights.
+    pub weights: &'a Weights<'a>,
+    /// The instruction set that weights are packed for. Every other reads them too.
+    pub isa: Isa,
+    /// Convolutions of 3 by 3 may be computed by fewer products, with a larger error.
+    pub winograd: bool,
+}
+
+/// Rewrites a graph.
+///
+/// # Errors
+/// A weight that is not there.
+pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+    constants::run(graph, target)?;
+    linear::run(graph, target)?;
+    conv::run(graph, target)?;
+    layout::run(graph, target)?;
+    norm::run(graph, target)?;
+    epilogue::run(graph, target)?;
+    elementwise::run(graph, target)?;
+    graph.sweep();
+    Ok(())
+}
+
+/// The bytes of a constant.
+pub fn bytes<'a>(graph: &'a Graph, target: &'a Target<'_>, value: ValueId) -> Option<Cow<'a, [u8]>> {
+    match graph.values[value].from {
+        From::Host(id) => target.weights.bytes(id).ok().map(Cow::Borrowed),
+        From::Packed(at) => Some(Cow::Borrowed(&graph.packed[at])),
+        _ => None,
+    }
+}
+
+/// The numbers of a constant of a float type, as `f32`.
+pub fn floats(graph: &Graph, target: &Target<'_>, value: ValueId) -> Option<Vec<f32>> {
+    let bytes = bytes(graph, target, value)?;
+    Some(match graph.values[value].dtype {
+        DType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        DType::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        DType::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+/// Whether a value is a constant.
+pub fn is_constant(graph: &Graph, value: ValueId) -> bool {
+    matches!(graph.values[value].from, From::Host(_) | From::Packed(_))
+}
+
+/// Numbers as bytes.
+pub fn to_bytes(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
