@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod isa;
+pub mod math;
 pub mod pool;
 pub mod simd;
 
