@@ -8,9 +8,14 @@
 //! number of threads, results are the same bits.
 
 pub mod activation;
+pub mod elementwise;
 pub mod isa;
+mod lanes;
+pub mod math;
+pub mod norm;
 pub mod pool;
 pub mod simd;
+pub mod softmax;
 
 pub use activation::{Activation, Epilogue};
 pub use isa::Isa;
