@@ -10,6 +10,7 @@
 pub mod activation;
 pub mod isa;
 pub mod pool;
+pub mod quant;
 pub mod simd;
 
 pub use activation::{Activation, Epilogue};

@@ -1,0 +1,225 @@
+//! Speeds of products of quantized numbers: `cargo bench -p delegraph-cpu-kernels --bench quantized [-- NAME]`.
+//!
+//! Each line is a case and a way to multiply: medians, beside the machine's own peak of FMA and its reading speed in the same run.
+
+use delegraph_cpu_kernels::quant::dynamic::Formula;
+use delegraph_cpu_kernels::quant::{Dot, q4};
+use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
+use delegraph_cpu_kernels::{Epilogue, Isa, Pool, Serial};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Threads that wait for work by spinning.
+struct Spinning {
+    threads: usize,
+    state: std::sync::Arc<State>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    round: AtomicUsize,
+    next: AtomicUsize,
+    parts: AtomicUsize,
+    busy: AtomicUsize,
+    body: std::sync::Mutex<Option<usize>>,
+    stop: AtomicBool,
+}
+
+impl Spinning {
+    fn new(threads: usize) -> Spinning {
+        let state = std::sync::Arc::new(State::default());
+        let workers = (1..threads)
+            .map(|_| {
+                let state = state.clone();
+                std::thread::spawn(move || {
+                    let mut seen = 0;
+                    while !state.stop.load(Ordering::Acquire) {
+                        let round = state.round.load(Ordering::Acquire);
+                        if round == seen {
+                            std::thread::yield_now();
+                            continue;
+                        }
+                        seen = round;
+                        let body = state.body.lock().unwrap().unwrap();
+                        // SAFETY: the one who waits in `run` keeps what is pointed at until all are done.
+                        let body = unsafe { *(body as *const &(dyn Fn(usize) + Sync)) };
+                        work(&state, body);
+                        state.busy.fetch_sub(1, Ordering::AcqRel);
+                    }
+                })
+            })
+            .collect();
+        Spinning {
+            threads,
+            state,
+            workers,
+        }
+    }
+}
+
+fn work(state: &State, body: &(dyn Fn(usize) + Sync)) {
+    loop {
+        let part = state.next.fetch_add(1, Ordering::AcqRel);
+        if part >= state.parts.load(Ordering::Acquire) {
+            return;
+        }
+        body(part);
+    }
+}
+
+impl Pool for Spinning {
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        if parts <= 1 {
+            return (0..parts).for_each(body);
+        }
+        let state = &self.state;
+        *state.body.lock().unwrap() = Some(&raw const body as usize);
+        state.next.store(0, Ordering::Release);
+        state.parts.store(parts, Ordering::Release);
+        state.busy.store(self.threads - 1, Ordering::Release);
+        state.round.fetch_add(1, Ordering::AcqRel);
+        work(state, body);
+        while state.busy.load(Ordering::Acquire) > 0 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Drop for Spinning {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::Release);
+        self.workers.drain(..).for_each(|worker| worker.join().unwrap());
+    }
+}
+
+/// Seconds of one call: the median and the best.
+fn seconds(times: usize, mut body: impl FnMut(usize)) -> (f64, f64) {
+    body(0);
+    let mut all: Vec<f64> = (0..times)
+        .map(|i| {
+            let start = Instant::now();
+            body(i);
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    all.sort_by(f64::total_cmp);
+    (all[times / 2], all[0])
+}
+
+struct Fma;
+
+impl Op for Fma {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut sums = [s.splat(0.0); 10];
+        let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(0.5)));
+        for _ in 0..100_000 {
+            for sum in &mut sums {
+                *sum = s.fma(a, b, *sum);
+            }
+        }
+        sums.into_iter().map(|x| s.sum(x)).sum()
+    }
+}
+
+fn limits() {
+    for isa in Isa::all() {
+        let lanes = match isa {
+            Isa::Avx512 => 16.0,
+            Isa::Avx2 => 8.0,
+            _ => 4.0,
+        };
+        let (median, best) = seconds(15, |_| {
+            black_box(dispatch(isa, Fma));
+        });
+        let gflops = 2.0 * lanes * 1e6 / 1e9;
+        println!(
+            "peak FMA {isa}: {:.0} GFLOP/s (best {:.0})",
+            gflops / median,
+            gflops / best
+        );
+    }
+    let memory = vec![1u64; 16 << 20];
+    let (median, best) = seconds(7, |_| {
+        let sum: u64 = memory.iter().fold(0, |sum, x| sum ^ x);
+        black_box(sum);
+    });
+    let gigabytes = memory.len() as f64 * 8.0 / 1e9;
+    println!(
+        "reading, one stream: {:.1} GB/s (best {:.1})",
+        gigabytes / median,
+        gigabytes / best
+    );
+}
+
+fn four_bits(pools: &[&dyn Pool]) {
+    for (inputs, outputs) in [(2048usize, 8192usize), (8192, 2048)] {
+        for (dot, width) in Dot::all().into_iter().map(|dot| (dot, q4::Width::best(dot))) {
+            let shape = q4::Shape {
+                inputs,
+                outputs,
+                group: 32,
+                width,
+                precision: q4::Precision::F16,
+                zeros: false,
+            };
+            // 226 MB, more than caches hold.
+            let copies = 24;
+            let mut state = 1u32;
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            // Scales are any bytes with an exponent that is no NaN.
+            let bytes: Vec<u8> = (0..shape.packed_len()).map(|_| next() & 0x3b).collect();
+            let all: Vec<Vec<u8>> = vec![bytes; copies];
+            for rows in [1usize, 4, 64] {
+                if dot == Dot::Scalar && rows > 1 {
+                    continue;
+                }
+                let x: Vec<f32> = (0..rows * inputs).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+                let mut scratch = vec![0.0; shape.scratch_len(rows)];
+                let mut y = vec![0.0; rows * outputs];
+                for pool in pools {
+                    let times = if dot == Dot::Scalar { 3 } else { 2 * copies };
+                    let (median, best) = seconds(times, |i| {
+                        let weights = q4::Weights::new(shape, &all[i % copies]).unwrap();
+                        let formula = Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE };
+                        let plain = Epilogue::default();
+                        q4::linear(dot, *pool, formula, &x, rows, &weights, &plain, &mut scratch, &mut y);
+                    });
+                    let giga = 2.0 * (rows * inputs * outputs) as f64 / 1e9;
+                    let bytes = shape.packed_len() as f64 / 1e9;
+                    println!(
+                        "q4 {inputs}x{outputs} m={rows} {} threads={}: {:.1} GOP/s (best {:.1}), {:.1} GB/s (best {:.1})",
+                        dot.name(),
+                        pool.threads(),
+                        giga / median,
+                        giga / best,
+                        bytes / median,
+                        bytes / best
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let on = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+    let two = Spinning::new(2);
+    let pools: [&dyn Pool; 2] = [&Serial, &two];
+    limits();
+    if on("q4") {
+        four_bits(&pools);
+    }
+}
