@@ -4,11 +4,15 @@
 //! | --- | --- | --- |
 //! | [`dynamic`] | floats become bytes with a scale for each row | |
 //! | [`q4`] | bytes, quantized here | 4 bits, a scale for each group |
+//! | [`static8`] | bytes | 8 bits, a scale for each channel |
+//! | [`weight_only`] | floats | 8, 4 or 2 bits, a scale for each group |
 //!
 //! Sums of products are exact integers on every machine; only their order in floats is left, and it is the same everywhere.
 
 pub mod dynamic;
 pub mod q4;
+pub mod static8;
+pub mod weight_only;
 
 mod finish;
 
