@@ -3,6 +3,7 @@
 //! | file | activations | weights |
 //! | --- | --- | --- |
 //! | [`dynamic`] | floats become bytes with a scale for each row | |
+//! | [`embedding`] | | rows of 8, 4 or 2 bits that become floats |
 //! | [`q4`] | bytes, quantized here | 4 bits, a scale for each group |
 //! | [`static8`] | bytes | 8 bits, a scale for each channel |
 //! | [`weight_only`] | floats | 8, 4 or 2 bits, a scale for each group |
@@ -10,6 +11,7 @@
 //! Sums of products are exact integers on every machine; only their order in floats is left, and it is the same everywhere.
 
 pub mod dynamic;
+pub mod embedding;
 pub mod q4;
 pub mod static8;
 pub mod weight_only;
