@@ -14,6 +14,7 @@ mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod quant;
 pub mod simd;
 pub mod softmax;
 

@@ -1,0 +1,171 @@
+//! Convolutions of images in NHWC, as products of matrices whose rows are gathered pixel by pixel.
+
+use super::gemm::{self, Job};
+use super::stage::Place;
+use super::{Bytes, Shape, Stage, Target, Weights, pack};
+use crate::pool::Pool;
+use crate::quant::Dot;
+
+/// Sizes of a convolution in two dimensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv {
+    /// Images.
+    pub batch: usize,
+    /// Height and width of an image.
+    pub size: [usize; 2],
+    /// Channels of the input, and of the output.
+    pub channels: [usize; 2],
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Steps down and right; not 0.
+    pub stride: [usize; 2],
+    /// Pixels that stand for 0, above and to the left.
+    pub before: [usize; 2],
+    /// The same below and to the right.
+    pub after: [usize; 2],
+    /// Distance of the kernel's pixels; not 0.
+    pub dilation: [usize; 2],
+    /// Groups of channels: a divisor of both.
+    pub groups: usize,
+}
+
+impl Conv {
+    /// Height and width of the output.
+    pub fn output(&self) -> [usize; 2] {
+        std::array::from_fn(|d| {
+            let reach = self.dilation[d] * self.kernel[d].saturating_sub(1) + 1;
+            let padded = self.size[d] + self.before[d] + self.after[d];
+            if padded < reach || self.kernel[d] == 0 {
+                0
+            } else {
+                (padded - reach) / self.stride[d].max(1) + 1
+            }
+        })
+    }
+
+    /// Numbers of the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.size[0] * self.size[1] * self.channels[0]
+    }
+
+    /// Numbers of the output.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.output()[0] * self.output()[1] * self.channels[1]
+    }
+
+    /// The matrix of one group.
+    fn matrix(&self) -> Shape {
+        Shape {
+            inputs: self.kernel[0] * self.kernel[1] * self.channels[0] / self.groups.max(1),
+            outputs: self.channels[1] / self.groups.max(1),
+        }
+    }
+
+    /// Bytes of packed weights.
+    pub fn packed_len(&self) -> usize {
+        self.groups.max(1) * self.matrix().packed_len()
+    }
+
+    /// What is inside of the image of a kernel's extent: the first kernel pixel, and the one behind the last.
+    pub(super) fn inside(&self, d: usize, output: usize) -> (usize, usize) {
+        let start = (output * self.stride[d]) as isize - self.before[d] as isize;
+        let dilation = self.dilation[d].max(1) as isize;
+        let first = if start < 0 {
+            (-start + dilation - 1) / dilation
+        } else {
+            0
+        };
+        let behind = (self.size[d] as isize - start + dilation - 1) / dilation;
+        let kernel = self.kernel[d] as isize;
+        let first = first.min(kernel);
+        (first as usize, behind.clamp(first, kernel) as usize)
+    }
+
+    /// The image's row or column of a kernel's pixel that is inside.
+    pub(super) fn pixel(&self, d: usize, output: usize, k: usize) -> usize {
+        output * self.stride[d] + k * self.dilation[d] - self.before[d]
+    }
+}
+
+/// Packs weights in OHWI: `channels[1]` times kernel height, kernel width, and `channels[0] / groups`.
+///
+/// # Panics
+/// There are fewer weights.
+pub fn pack_conv2d(conv: &Conv, weights: &[i8]) -> Vec<u8> {
+    let matrix = conv.matrix();
+    let mut bytes = Vec::with_capacity(conv.packed_len());
+    for group in 0..conv.groups.max(1) {
+        pack(matrix, &weights[group * matrix.inputs * matrix.outputs..], &mut bytes);
+    }
+    bytes
+}
+
+/// Floats of scratch that [`conv2d`] needs.
+pub fn conv2d_scratch_len(conv: &Conv, pool: &dyn Pool) -> usize {
+    gemm::scratch_len(conv.matrix().inputs, pool)
+}
+
+/// A convolution of images in NHWC with weights of [`pack_conv2d`]; see the module for what is computed. Pixels outside of an image stand for 0.
+/// For one channel a group, [`depthwise2d`](super::depthwise2d) is much faster.
+///
+/// # Panics
+/// A slice is too short.
+pub fn conv2d(
+    dot: Dot,
+    pool: &dyn Pool,
+    conv: &Conv,
+    x: Bytes,
+    weights: &[u8],
+    stage: &Stage,
+    scratch: &mut [f32],
+    target: &mut Target,
+) {
+    let [height, width] = conv.output();
+    assert!(
+        x.len() >= conv.input_len() && stage.fits(conv.channels[1]),
+        "an argument is too short"
+    );
+    let matrix = conv.matrix();
+    let place = Place::new(target, conv.output_len());
+    // SAFETY: a byte is a byte, signed or not.
+    let bytes = unsafe { std::slice::from_raw_parts(x.pointer(), x.len()) };
+    let (all, own) = (conv.channels[0], conv.channels[0] / conv.groups.max(1));
+    for group in 0..conv.groups.max(1) {
+        let packed = &weights[group * matrix.packed_len()..][..matrix.packed_len()];
+        let Some(weights) = Weights::new(matrix, packed) else {
+            return;
+        };
+        let job = Job {
+            dot: dot.checked(),
+            weights,
+            rows: conv.batch * height * width,
+            signed: x.signed(),
+            zero: x.zero(),
+            zeros: &[],
+            scales: &[],
+            stage: *stage,
+            place,
+            channel: group * matrix.outputs,
+            channels: conv.channels[1],
+        };
+        job.run(pool, scratch, &|row, sink| {
+            let (image, inner) = (row / (height * width), row % (height * width));
+            let (down, right) = (inner / width, inner % width);
+            let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));
+            let line = conv.kernel[1] * own;
+            sink.nothing(rows.0 * line);
+            for k in rows.0..rows.1 {
+                let start = (image * conv.size[0] + conv.pixel(0, down, k)) * conv.size[1];
+                let at = |k: usize| (start + conv.pixel(1, right, k)) * all + group * own;
+                sink.nothing(columns.0 * own);
+                if conv.dilation[1] == 1 && own == all && columns.0 < columns.1 {
+                    sink.bytes(&bytes[at(columns.0)..][..(columns.1 - columns.0) * own]);
+                } else {
+                    (columns.0..columns.1).for_each(|k| sink.bytes(&bytes[at(k)..][..own]));
+                }
+                sink.nothing((conv.kernel[1] - columns.1) * own);
+            }
+            sink.nothing((conv.kernel[0] - rows.1) * line);
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! Convolutions of each channel by itself, in NHWC.
+//!
+//! Lanes are channels. Products are summed in floats, which is exact: up to 256 pixels of a kernel, nothing gets to 2^24. Larger kernels are summed in integers.
+
+use super::stage::Place;
+use super::{Bytes, Conv, Stage, Target};
+use crate::pool::{self, Pool};
+use crate::quant::Dot;
+use crate::simd::{Op, Simd, dispatch};
+
+/// Pixels of a kernel whose sums are exact in floats: each product is below 2^15, and zero points double them.
+const EXACT: usize = 256;
+/// Neighbouring pixels that are computed together.
+const PIXELS: usize = 4;
+
+/// Bytes of packed weights: a float for each pixel of the kernel and channel, and the sum of each channel.
+pub fn depthwise_packed_len(conv: &Conv) -> usize {
+    (conv.kernel[0] * conv.kernel[1] + 1) * conv.channels[0] * 4
+}
+
+/// Packs weights in HWC, kernel height times kernel width times channels: little-endian floats, and the sum of each channel behind them.
+///
+/// # Panics
+/// There are fewer weights.
+pub fn pack_depthwise(conv: &Conv, weights: &[i8]) -> Vec<u8> {
+    let channels = conv.channels[0];
+    let weights = &weights[..conv.kernel[0] * conv.kernel[1] * channels];
+    let mut bytes: Vec<u8> = weights.iter().flat_map(|w| f32::from(*w).to_le_bytes()).collect();
+    for c in 0..channels {
+        let sum: i32 = weights
+            .iter()
+            .skip(c)
+            .step_by(channels.max(1))
+            .map(|w| i32::from(*w))
+            .sum();
+        bytes.extend_from_slice(&(sum as f32).to_le_bytes());
+    }
+    bytes
+}
+
+/// A depthwise convolution with weights of [`pack_depthwise`]; `conv` has as many channels in as out, and its groups are not read. See the module for
+/// what is computed.
+///
+/// # Panics
+/// A slice is too short.
+pub fn depthwise2d(
+    dot: Dot,
+    pool: &dyn Pool,
+    conv: &Conv,
+    x: Bytes,
+    weights: &[u8],
+    stage: &Stage,
+    target: &mut Target,
+) {
+    let channels = conv.channels[0];
+    assert!(
+        channels == conv.channels[1],
+        "depthwise means as many channels out as in"
+    );
+    assert!(
+        x.len() >= conv.input_len() && stage.fits(channels),
+        "an argument is too short"
+    );
+    assert!(weights.len() >= depthwise_packed_len(conv), "weights are missing");
+    let place = Place::new(target, conv.output_len());
+    let lines = conv.batch * conv.output()[0];
+    if conv.output_len() == 0 {
+        return;
+    }
+    let work = conv.output()[1] * channels * conv.kernel[0] * conv.kernel[1] / 16;
+    let parts = pool::parts(pool, lines, work);
+    let job = Job {
+        conv: *conv,
+        x,
+        weights: weights.as_ptr().cast(),
+        stage: *stage,
+        place,
+    };
+    let job = &job;
+    let isa = dot.checked().isa();
+    pool.run(parts, &|part| {
+        for line in pool::range(lines, parts, part, 1) {
+            dispatch(isa, Line { job, line });
+        }
+    });
+}
+
+struct Job<'a> {
+    conv: Conv,
+    x: Bytes<'a>,
+    weights: *const f32,
+    stage: Stage<'a>,
+    place: Place,
+}
+
+// SAFETY: weights are read only, and each line of the output is written by one part.
+unsafe impl Sync for Job<'_> {}
+
+struct Line<'a> {
+    job: &'a Job<'a>,
+    line: usize,
+}
+
+impl Op for Line<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let conv = &self.job.conv;
+        match (self.job.x.signed(), conv.kernel[0] * conv.kernel[1] <= EXACT) {
+            (true, true) => line::<S, true, true>(s, &self),
+            (false, true) => line::<S, false, true>(s, &self),
+            (true, false) => line::<S, true, false>(s, &self),
+            (false, false) => line::<S, false, false>(s, &self),
+        }
+    }
+}
+
+#[inline(always)]
+fn line<S: Simd, const SIGNED: bool, const FLOATS: bool>(s: S, line: &Line) {
+    let conv = &line.job.conv;
+    let width = conv.output()[1];
+    let whole = |right: usize| conv.inside(1, right) == (0, conv.kernel[1]);
+    let mut right = 0;
+    while right < width {
+        // SAFETY: the pixels are in the line.
+        unsafe {
+            // Between two pixels whose kernels are inside, all are.
+            if right + PIXELS <= width && whole(right) && whole(right + PIXELS - 1) {
+                pixels::<S, SIGNED, FLOATS, PIXELS>(s, line, right);
+                right += PIXELS;
+            } else {
+                pixels::<S, SIGNED, FLOATS, 1>(s, line, right);
+                right += 1;
+            }
+        }
+    }
+}
+
+/// `P` pixels from `right` on; more than one only where their kernels are inside of the line.
+#[inline(always)]
+unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize>(s: S, line: &Line, right: usize) {
+    let job = line.job;
+    let conv = &job.conv;
+    let [height, width] = conv.output();
+    let channels = conv.channels[0];
+    let (image, down) = (line.line / height, line.line % height);
+    let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));
+    let zero = job.x.zero();
+    let mut c = 0;
+    while c < channels {
+        // The last lanes overlap those before, where there are enough.
+        if c + S::LANES > channels && channels >= S::LANES {
+            c = channels - S::LANES;
+        }
+        let n = S::LANES.min(channels - c);
+        // SAFETY: pixels that are inside are in the image, weights have all channels, and only `n` of them are read.
+        unsafe {
+            let sums = s.load_part(job.weights.add(conv.kernel[0] * conv.kernel[1] * channels + c), n);
+            let start = s.mul(sums, s.splat(-zero as f32));
+            let mut floats = [start; P];
+            let mut ints = [s.to_i(start); P];
+            for i in 0..conv.kernel[0] {
+                for j in 0..conv.kernel[1] {
+                    let w = s.load_part(job.weights.add((i * conv.kernel[1] + j) * channels + c), n);
+                    let here = (rows.0..rows.1).contains(&i) && (columns.0..columns.1).contains(&j);
+                    for p in 0..P {
+                        let x = if here {
+                            let y = conv.pixel(0, down, i);
+                            let pixel = (image * conv.size[0] + y) * conv.size[1] + conv.pixel(1, right + p, j);
+                            bytes::<S, SIGNED>(s, job.x.pointer().add(pixel * channels + c), n)
+                        } else {
+                            s.splat_i(zero)
+                        };
+                        if FLOATS {
+                            floats[p] = s.fma(s.to_f(x), w, floats[p]);
+                        } else {
+                            ints[p] = s.add_i(ints[p], s.mul_i(x, s.to_i(w)));
+                        }
+                    }
+                }
+            }
+            for p in 0..P {
+                let acc = if FLOATS { s.to_i(floats[p]) } else { ints[p] };
+                let real = job.stage.real(s, acc, None, c, n);
+                job.place
+                    .put(s, real, (line.line * width + right + p) * channels + c, n);
+            }
+        }
+        c += n;
+    }
+}
+
+/// # Safety
+/// There are `n` bytes.
+#[inline(always)]
+unsafe fn bytes<S: Simd, const SIGNED: bool>(s: S, from: *const u8, n: usize) -> S::I {
+    // SAFETY: as the caller says.
+    unsafe {
+        if n == S::LANES {
+            return if SIGNED {
+                s.load_i8(from.cast())
+            } else {
+                s.load_u8(from)
+            };
+        }
+        let mut all = [0u8; 16];
+        std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), n);
+        if SIGNED {
+            s.load_i8(all.as_ptr().cast())
+        } else {
+            s.load_u8(all.as_ptr())
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Rows of bytes by packed weights.
+//!
+//! A few rows at a time are copied in the form that the machine multiplies, from wherever their pieces lie; so a convolution is the same as a matrix, and its image is
+//! never copied whole.
+
+use super::stage::Place;
+use super::{Bytes, Stage, Target, Weights};
+use crate::pool::{self, Pool, Shared};
+use crate::quant::Dot;
+use crate::quant::dynamic::{Formula, RowShape, quantize_rows};
+use crate::simd::{Op, Simd, dispatch};
+
+/// Rows that are copied at a time.
+const BLOCK: usize = 32;
+
+/// What a machine multiplies weights with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Bytes in -128..=127.
+    Signed,
+    /// Bytes in 0..=255.
+    Unsigned,
+    /// 16 bits, without zero points.
+    Wide,
+}
+
+impl Form {
+    fn of(dot: Dot) -> Form {
+        match dot {
+            Dot::Vnni => Form::Unsigned,
+            Dot::Avx2 | Dot::Avx512 => Form::Wide,
+            _ => Form::Signed,
+        }
+    }
+
+    fn size(self) -> usize {
+        if self == Form::Wide { 2 } else { 1 }
+    }
+
+    /// What is left of a zero point in this form.
+    fn zero(self, signed: bool, zero: i32) -> i32 {
+        match (self, signed) {
+            (Form::Wide, _) => 0,
+            (Form::Signed, true) | (Form::Unsigned, false) => zero,
+            (Form::Signed, false) => zero - 128,
+            (Form::Unsigned, true) => zero + 128,
+        }
+    }
+}
+
+/// A tile: a panel by a few rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    pub panel: *const u8,
+    /// Inputs, in fours.
+    pub fours: usize,
+    pub rows: *const u8,
+    /// Bytes from row to row.
+    pub stride: usize,
+    /// Sixteen sums for each row.
+    pub out: *mut i32,
+}
+
+/// A place that rows are copied to, in a form.
+pub(super) struct Sink<'a> {
+    to: &'a mut [u8],
+    at: usize,
+    form: Form,
+    signed: bool,
+    zero: i32,
+}
+
+impl Sink<'_> {
+    /// Copies bytes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        let size = self.form.size();
+        let to = &mut self.to[self.at * size..][..bytes.len() * size];
+        match (self.form, self.signed) {
+            (Form::Wide, signed) => {
+                let zero = self.zero as i16;
+                for (to, byte) in to.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+                    let wide = if signed {
+                        i16::from(*byte as i8)
+                    } else {
+                        i16::from(*byte)
+                    };
+                    *to = (wide - zero).to_ne_bytes();
+                }
+            }
+            (Form::Signed, true) | (Form::Unsigned, false) => to.copy_from_slice(bytes),
+            _ => to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte ^ 0x80),
+        }
+        self.at += bytes.len();
+    }
+
+    /// As many numbers that stand for 0.
+    pub(super) fn nothing(&mut self, count: usize) {
+        let size = self.form.size();
+        let byte = match self.form {
+            Form::Wide => 0,
+            form => form.zero(self.signed, self.zero) as u8,
+        };
+        self.to[self.at * size..][..count * size].fill(byte);
+        self.at += count;
+    }
+}
+
+/// Rows by weights.
+pub(super) struct Job<'a> {
+    pub dot: Dot,
+    pub weights: Weights<'a>,
+    pub rows: usize,
+    /// Bytes are signed.
+    pub signed: bool,
+    /// The zero point of all rows; or of each row.
+    pub zero: i32,
+    pub zeros: &'a [i32],
+    /// Of each row, or none.
+    pub scales: &'a [f32],
+    pub stage: Stage<'a>,
+    pub place: Place,
+    /// The first channel, and channels from row to row of the output.
+    pub channel: usize,
+    pub channels: usize,
+}
+
+/// Numbers from row to row of copied rows.
+fn stride(inputs: usize) -> usize {
+    (inputs.div_ceil(64) | 1) * 64
+}
+
+/// Floats of scratch of [`Job::run`].
+pub(super) fn scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
+    // Two bytes a number, four parts a thread.
+    pool.threads().max(1) * 4 * BLOCK * stride(inputs) / 2
+}
+
+impl Job<'_> {
+    /// Runs it. `fill` writes a row's inputs to the sink.
+    pub(super) fn run(&self, pool: &dyn Pool, scratch: &mut [f32], fill: &(dyn Fn(usize, &mut Sink) + Sync)) {
+        let shape = self.weights.shape();
+        if self.rows == 0 || shape.outputs == 0 {
+            return;
+        }
+        assert!(scratch.len() >= scratch_len(shape.inputs, pool), "scratch is too short");
+        let form = Form::of(self.dot);
+        let panels = shape.panels();
+        let blocks = self.rows.div_ceil(BLOCK);
+        // Panels are divided too where rows alone are too few for all threads.
+        let splits = (2 * pool.threads()).div_ceil(blocks).clamp(1, panels);
+        let work = BLOCK.min(self.rows) * shape.inputs.max(16) * 16 * panels.div_ceil(splits) / 64;
+        let parts = pool::parts(pool, blocks * splits, work);
+        let each = BLOCK * stride(shape.inputs) / 2;
+        let shared = Shared::new(scratch);
+        pool.run(parts, &|part| {
+            // SAFETY: each part has its own piece; there are at most four for a thread. Bytes lie wherever floats do.
+            let own = unsafe {
+                let floats = shared.slice(part * each..(part + 1) * each);
+                std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), each * 4)
+            };
+            let mut copied = usize::MAX;
+            for unit in pool::range(blocks * splits, parts, part, 1) {
+                let (block, split) = (unit / splits, unit % splits);
+                let first = block * BLOCK;
+                let count = BLOCK.min(self.rows - first);
+                if copied != block {
+                    self.copy(form, first, count, own, fill);
+                    copied = block;
+                }
+                for panel in pool::range(panels, splits, split, 1) {
+                    self.panel(form, panel, first, count, own);
+                }
+            }
+        });
+    }
+
+    fn copy(&self, form: Form, first: usize, count: usize, own: &mut [u8], fill: &(dyn Fn(usize, &mut Sink) + Sync)) {
+        let inputs = self.weights.shape().inputs;
+        let bytes = stride(inputs) * form.size();
+        for (r, to) in own.chunks_exact_mut(bytes).take(count).enumerate() {
+            let used = inputs * form.size();
+            let padded = inputs.next_multiple_of(4) * form.size();
+            // Weights are 0 there, but what is multiplied should be the same at every run.
+            to[used..padded].fill(0);
+            let zero = self.zeros.get(first + r).copied().unwrap_or(self.zero);
+            let mut sink = Sink {
+                to,
+                at: 0,
+                form,
+                signed: self.signed,
+                zero,
+            };
+            fill(first + r, &mut sink);
+        }
+    }
+
+    fn panel(&self, form: Form, panel: usize, first: usize, count: usize, own: &[u8]) {
+        let shape = self.weights.shape();
+        let bytes = stride(shape.inputs) * form.size();
+        let sums = self.weights.sums(panel);
+        let most = match self.dot {
+            Dot::Vnni | Dot::Avx512 => 8,
+            Dot::Neon => 2,
+            _ => 4,
+        };
+        let mut row = 0;
+        while row < count {
+            let mut taken = most;
+            while taken > count - row {
+                taken /= 2;
+            }
+            let mut out = [0i32; 8 * 16];
+            let tile = Tile {
+                panel: self.weights.panel(panel).as_ptr(),
+                fours: shape.inputs.div_ceil(4),
+                rows: own[row * bytes..].as_ptr(),
+                stride: bytes,
+                out: out.as_mut_ptr(),
+            };
+            // SAFETY: this machine has `dot`, and the rows are there in its form.
+            unsafe { multiply(self.dot, taken, &tile) };
+            let finish = Finish {
+                job: self,
+                form,
+                acc: &out,
+                sums: &sums,
+                row: first + row,
+                count: taken,
+                column: 16 * panel,
+                columns: 16.min(shape.outputs - 16 * panel),
+            };
+            dispatch(self.dot.isa(), finish);
+            row += taken;
+        }
+    }
+}
+
+/// # Safety
+/// The machine has `dot`, and the pointers are good.
+unsafe fn multiply(dot: Dot, count: usize, tile: &Tile) {
+    macro_rules! by_count {
+        ($($path:tt)+) => {
+            match count {
+                8 => $($path)+::<8>(tile),
+                4 => $($path)+::<4>(tile),
+                2 => $($path)+::<2>(tile),
+                _ => $($path)+::<1>(tile),
+            }
+        };
+    }
+    // SAFETY: as the caller says.
+    unsafe {
+        match dot {
+            #[cfg(target_arch = "x86_64")]
+            Dot::Vnni => by_count!(super::avx512::vnni),
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512 => by_count!(super::avx512::wide),
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx2 => by_count!(super::avx2::tile),
+            #[cfg(target_arch = "aarch64")]
+            Dot::NeonDot => by_count!(super::neon::dotted),
+            #[cfg(target_arch = "aarch64")]
+            Dot::Neon => by_count!(super::neon::plain),
+            _ => by_count!(super::scalar::tile),
+        }
+    }
+}
+
+struct Finish<'a> {
+    job: &'a Job<'a>,
+    form: Form,
+    acc: &'a [i32; 8 * 16],
+    sums: &'a [i32; 16],
+    row: usize,
+    count: usize,
+    column: usize,
+    columns: usize,
+}
+
+impl Op for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let job = self.job;
+        for r in 0..self.count {
+            let row = self.row + r;
+            let zero = job.zeros.get(row).copied().unwrap_or(job.zero);
+            let zero = self.form.zero(job.signed, zero);
+            let mut at = 0;
+            while at < self.columns {
+                let n = S::LANES.min(self.columns - at);
+                // SAFETY: sums have sixteen columns; the stage and the output have `n` more channels.
+                unsafe {
+                    let acc = s.load_i(self.acc.as_ptr().add(16 * r + at));
+                    let shift = s.mul_i(s.load_i(self.sums.as_ptr().add(at)), s.splat_i(zero));
+                    let channel = job.channel + self.column + at;
+                    let scale = job.scales.get(row).copied();
+                    let real = job.stage.real(s, s.sub_i(acc, shift), scale, channel, n);
+                    job.place.put(s, real, row * job.channels + channel, n);
+                }
+                at += n;
+            }
+        }
+    }
+}
+
+/// Floats of scratch that [`linear`] needs.
+pub fn linear_scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
+    scratch_len(inputs, pool)
+}
+
+/// A linear layer on `rows` rows of quantized inputs; see the module for what is computed. Sums may wrap above 65,000 inputs.
+///
+/// # Panics
+/// A slice is too short.
+pub fn linear(
+    dot: Dot,
+    pool: &dyn Pool,
+    x: Bytes,
+    rows: usize,
+    weights: Weights,
+    stage: &Stage,
+    scratch: &mut [f32],
+    target: &mut Target,
+) {
+    let shape = weights.shape();
+    assert!(
+        x.len() >= rows * shape.inputs && stage.fits(shape.outputs),
+        "an argument is too short"
+    );
+    let job = Job {
+        dot: dot.checked(),
+        weights,
+        rows,
+        signed: x.signed(),
+        zero: x.zero(),
+        zeros: &[],
+        scales: &[],
+        stage: *stage,
+        place: Place::new(target, rows * shape.outputs),
+        channel: 0,
+        channels: shape.outputs,
+    };
+    // SAFETY: a byte is a byte, signed or not.
+    let bytes = unsafe { std::slice::from_raw_parts(x.pointer(), x.len()) };
+    job.run(pool, scratch, &|row, sink| {
+        sink.bytes(&bytes[row * shape.inputs..][..shape.inputs])
+    });
+}
+
+/// Floats of scratch that [`linear_dynamic`] needs.
+pub fn linear_dynamic_scratch_len(inputs: usize, rows: usize, pool: &dyn Pool) -> usize {
+    row_shape(inputs, rows).scratch_len() + scratch_len(inputs, pool)
+}
+
+fn row_shape(inputs: usize, rows: usize) -> RowShape {
+    RowShape {
+        rows,
+        inputs,
+        group: inputs.max(1),
+    }
+}
+
+/// A linear layer on rows of floats that are quantized here, each by its own scale:
+/// `real = (float(acc) * row scale) * multiplier[c] + bias[c]`, with the weights' scales as multipliers. An integer bias has no one scale here, and is an error of the caller's.
+///
+/// # Panics
+/// A slice is too short.
+pub fn linear_dynamic(
+    dot: Dot,
+    pool: &dyn Pool,
+    formula: Formula,
+    x: &[f32],
+    rows: usize,
+    weights: Weights,
+    stage: &Stage,
+    scratch: &mut [f32],
+    target: &mut Target,
+) {
+    let (shape, dot) = (weights.shape(), dot.checked());
+    assert!(stage.fits(shape.outputs), "an argument is too short");
+    let sizes = row_shape(shape.inputs, rows);
+    let (quantized, rest) = scratch.split_at_mut(sizes.scratch_len());
+    let made = quantize_rows(dot.isa(), pool, formula, x, sizes, 1, quantized);
+    let job = Job {
+        dot,
+        weights,
+        rows,
+        signed: true,
+        zero: 0,
+        zeros: made.zeros,
+        scales: made.scales,
+        stage: *stage,
+        place: Place::new(target, rows * shape.outputs),
+        channel: 0,
+        channels: shape.outputs,
+    };
+    job.run(pool, rest, &|row, sink| {
+        let bytes = &made.values[row * sizes.stride()..][..shape.inputs];
+        // SAFETY: a byte is a byte, signed or not.
+        sink.bytes(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) });
+    });
+}

@@ -1,0 +1,144 @@
+//! What becomes of an integer sum.
+
+use crate::Activation;
+use crate::pool::Shared;
+use crate::simd::Simd;
+
+/// What is added to sums.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Bias<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// Integers at the scale of the products, added before anything is rounded.
+    Integers(&'a [i32]),
+    /// Floats.
+    Floats(&'a [f32]),
+}
+
+/// How reals become bytes: `clamp(round(real * inverse) + zero)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// See [`inverse`].
+    pub inverse: f32,
+    /// The zero point.
+    pub zero: i32,
+    /// The least number.
+    pub low: i32,
+    /// The largest number.
+    pub high: i32,
+}
+
+/// The factor of a scale, as PyTorch has it: divided in `f64`, then rounded.
+pub fn inverse(scale: f64) -> f32 {
+    (1.0 / scale) as f32
+}
+
+/// Where results go.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// Signed bytes.
+    I8(&'a mut [i8], Grid),
+    /// Unsigned bytes.
+    U8(&'a mut [u8], Grid),
+    /// Reals.
+    F32(&'a mut [f32]),
+}
+
+/// From sums to results.
+#[derive(Debug, Clone, Copy)]
+pub struct Stage<'a> {
+    /// One for each channel: the scale of its products.
+    pub multiplier: &'a [f32],
+    /// One for each channel, or none.
+    pub bias: Bias<'a>,
+    /// A function of reals. A clamp of quantized numbers is done better by the limits of [`Grid`].
+    pub activation: Activation,
+}
+
+impl Stage<'_> {
+    pub(super) fn fits(&self, channels: usize) -> bool {
+        let bias = match self.bias {
+            Bias::None => true,
+            Bias::Integers(bias) => bias.len() >= channels,
+            Bias::Floats(bias) => bias.len() >= channels,
+        };
+        bias && self.multiplier.len() >= channels
+    }
+
+    /// Reals of `n` sums from channel `c` on; `scale` multiplies before the multiplier, where there is one.
+    ///
+    /// # Safety
+    /// There are `n` more channels.
+    #[inline(always)]
+    pub(super) unsafe fn real<S: Simd>(&self, s: S, acc: S::I, scale: Option<f32>, c: usize, n: usize) -> S::F {
+        // SAFETY: as the caller says; integers of 32 bits are loaded as floats are.
+        unsafe {
+            let multiplier = s.load_part(self.multiplier.as_ptr().add(c), n);
+            let scaled = |x: S::F| match scale {
+                Some(scale) => s.mul(s.mul(x, s.splat(scale)), multiplier),
+                None => s.mul(x, multiplier),
+            };
+            let real = match self.bias {
+                Bias::None => scaled(s.to_f(acc)),
+                Bias::Integers(bias) => {
+                    let bias = s.bits(s.load_part(bias.as_ptr().add(c).cast(), n));
+                    scaled(s.to_f(s.add_i(acc, bias)))
+                }
+                Bias::Floats(bias) => s.add(scaled(s.to_f(acc)), s.load_part(bias.as_ptr().add(c), n)),
+            };
+            match self.activation {
+                Activation::None => real,
+                function => function.apply(s, real),
+            }
+        }
+    }
+}
+
+/// A [`Target`] that parts share.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Bytes(Shared<u8>, Grid),
+    Reals(Shared<f32>),
+}
+
+impl Place {
+    pub(super) fn new(target: &mut Target, len: usize) -> Place {
+        // SAFETY: a signed byte is a byte.
+        let bytes =
+            |bytes: &mut [i8]| unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) };
+        let (place, room) = match target {
+            Target::I8(list, grid) => (Place::Bytes(Shared::new(bytes(list)), *grid), list.len()),
+            Target::U8(list, grid) => (Place::Bytes(Shared::new(list), *grid), list.len()),
+            Target::F32(list) => (Place::Reals(Shared::new(list)), list.len()),
+        };
+        assert!(room >= len, "the output is too short");
+        place
+    }
+
+    /// Writes the first `n` lanes.
+    ///
+    /// # Safety
+    /// The output has them, and nobody else writes there.
+    #[inline(always)]
+    pub(super) unsafe fn put<S: Simd>(&self, s: S, real: S::F, at: usize, n: usize) {
+        // SAFETY: as the caller says.
+        unsafe {
+            match self {
+                Place::Reals(out) => s.store_part(out.at(at), real, n),
+                Place::Bytes(out, grid) => {
+                    let shifted = s.add(s.round(s.mul(real, s.splat(grid.inverse))), s.splat(grid.zero as f32));
+                    let bounded = s.min(s.max(shifted, s.splat(grid.low as f32)), s.splat(grid.high as f32));
+                    let q = s.to_i(bounded);
+                    if n == S::LANES {
+                        s.store_u8(out.at(at), q);
+                    } else {
+                        let mut lanes = [0u8; 16];
+                        s.store_u8(lanes.as_mut_ptr(), q);
+                        std::ptr::copy_nonoverlapping(lanes.as_ptr(), out.at(at), n);
+                    }
+                }
+            }
+        }
+    }
+}

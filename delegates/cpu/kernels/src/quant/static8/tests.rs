@@ -1,0 +1,355 @@
+use super::*;
+use crate::pool::Pool;
+use crate::quant::Dot;
+use crate::quant::dynamic::{Formula, quantize_row};
+use crate::{Activation, Isa, Serial};
+
+struct Three;
+
+impl Pool for Three {
+    fn threads(&self) -> usize {
+        3
+    }
+    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        (0..parts).rev().for_each(body);
+    }
+}
+
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8
+    }
+    fn bytes(&mut self, n: usize) -> Vec<i8> {
+        // Many of the extremes, where products are largest.
+        (0..n)
+            .map(|_| match self.next() % 4 {
+                0 => -128,
+                1 => 127,
+                _ => self.next() as i8,
+            })
+            .collect()
+    }
+    fn reals(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n)
+            .map(|_| (self.next() as f32 / (1 << 24) as f32 + 0.01) * scale)
+            .collect()
+    }
+}
+
+/// The module's formula, number by number.
+fn plain(acc: i64, c: usize, stage: &Stage, grid: Option<Grid>) -> f32 {
+    let real = match stage.bias {
+        Bias::None => acc as f32 * stage.multiplier[c],
+        Bias::Integers(bias) => (acc + i64::from(bias[c])) as f32 * stage.multiplier[c],
+        Bias::Floats(bias) => acc as f32 * stage.multiplier[c] + bias[c],
+    };
+    let real = stage.activation.of(real);
+    match grid {
+        None => real,
+        Some(g) => ((real * g.inverse).round_ties_even() + g.zero as f32).clamp(g.low as f32, g.high as f32),
+    }
+}
+
+const SIGNED: Grid = Grid {
+    inverse: 0.37,
+    zero: 3,
+    low: -128,
+    high: 127,
+};
+const UNSIGNED: Grid = Grid {
+    inverse: 0.21,
+    zero: 7,
+    low: 0,
+    high: 255,
+};
+
+/// Runs a layer for every kind of input, target and bias, and compares.
+fn check(
+    what: &str,
+    channels: usize,
+    len: usize,
+    x: &[i8],
+    sums: &dyn Fn(&dyn Fn(i8) -> i64, i64) -> Vec<i64>,
+    run: &dyn Fn(Bytes, &Stage, &mut Target),
+) {
+    let mut random = Random(channels as u32 + len as u32);
+    let multiplier = random.reals(channels, 0.01);
+    let floats = random.reals(channels, 3.0);
+    let ints: Vec<i32> = (0..channels).map(|_| random.next() as i32 % 2000 - 1000).collect();
+    let unsigned: Vec<u8> = x.iter().map(|x| *x as u8).collect();
+    for (which, bias) in [Bias::None, Bias::Integers(&ints), Bias::Floats(&floats)]
+        .into_iter()
+        .enumerate()
+    {
+        let stage = Stage {
+            multiplier: &multiplier,
+            bias,
+            activation: if which == 1 { Activation::Relu } else { Activation::None },
+        };
+        let (input, acc) = if which % 2 == 0 {
+            (Bytes::I8(x, -5), sums(&|x| i64::from(x), -5))
+        } else {
+            (Bytes::U8(&unsigned, 131), sums(&|x| i64::from(x as u8), 131))
+        };
+        assert_eq!(acc.len(), len);
+        let want = |grid| {
+            acc.iter()
+                .enumerate()
+                .map(move |(i, acc)| plain(*acc, i % channels.max(1), &stage, grid))
+        };
+        let mut reals = vec![f32::NAN; len];
+        run(input, &stage, &mut Target::F32(&mut reals));
+        assert!(want(None).eq(reals), "{what}: reals, {which}");
+        let mut bytes = vec![0i8; len];
+        run(input, &stage, &mut Target::I8(&mut bytes, SIGNED));
+        assert!(want(Some(SIGNED)).map(|q| q as i8).eq(bytes), "{what}: signed, {which}");
+        let mut bytes = vec![0u8; len];
+        run(input, &stage, &mut Target::U8(&mut bytes, UNSIGNED));
+        assert!(
+            want(Some(UNSIGNED)).map(|q| q as u8).eq(bytes),
+            "{what}: unsigned, {which}"
+        );
+    }
+}
+
+#[test]
+fn linear_layers_are_exact_on_every_machine() {
+    for (rows, inputs, outputs) in [
+        (0, 3, 4),
+        (2, 0, 3),
+        (1, 1, 1),
+        (1, 70, 33),
+        (3, 4, 16),
+        (5, 31, 17),
+        (9, 130, 40),
+        (33, 67, 5),
+        (70, 16, 100),
+    ] {
+        let mut random = Random(rows as u32 * 3 + inputs as u32);
+        let (x, w) = (random.bytes(rows * inputs), random.bytes(inputs * outputs));
+        let shape = Shape { inputs, outputs };
+        let mut packed = Vec::new();
+        pack(shape, &w, &mut packed);
+        let weights = Weights::new(shape, &packed).unwrap();
+        let sums = |of: &dyn Fn(i8) -> i64, zero: i64| {
+            let at = |row: usize, n: usize| {
+                (0..inputs)
+                    .map(|k| (of(x[row * inputs + k]) - zero) * i64::from(w[n * inputs + k]))
+                    .sum()
+            };
+            (0..rows * outputs).map(|i| at(i / outputs, i % outputs)).collect()
+        };
+        for dot in Dot::all() {
+            for pool in [&Serial as &dyn Pool, &Three] {
+                let what = format!("{dot:?} {rows} {inputs} {outputs}");
+                check(&what, outputs, rows * outputs, &x, &sums, &|x, stage, target| {
+                    let mut scratch = vec![f32::NAN; linear_scratch_len(inputs, pool)];
+                    linear(dot, pool, x, rows, weights, stage, &mut scratch, target);
+                });
+            }
+        }
+    }
+}
+
+fn convolutions() -> Vec<Conv> {
+    let plain = Conv {
+        batch: 1,
+        size: [5, 6],
+        channels: [3, 7],
+        kernel: [3, 3],
+        stride: [1, 1],
+        before: [1, 1],
+        after: [1, 1],
+        dilation: [1, 1],
+        groups: 1,
+    };
+    vec![
+        plain,
+        Conv {
+            kernel: [1, 1],
+            before: [0, 0],
+            after: [0, 0],
+            channels: [20, 33],
+            batch: 2,
+            ..plain
+        },
+        Conv {
+            stride: [2, 2],
+            before: [0, 0],
+            channels: [16, 16],
+            size: [9, 9],
+            ..plain
+        },
+        Conv {
+            dilation: [2, 1],
+            stride: [1, 2],
+            channels: [4, 6],
+            groups: 2,
+            ..plain
+        },
+        Conv {
+            kernel: [5, 2],
+            before: [4, 3],
+            after: [4, 0],
+            size: [2, 3],
+            dilation: [1, 3],
+            ..plain
+        },
+        Conv {
+            size: [1, 1],
+            kernel: [3, 3],
+            before: [0, 0],
+            after: [0, 0],
+            ..plain
+        },
+        Conv { size: [0, 4], ..plain },
+    ]
+}
+
+fn sums(conv: &Conv, x: &[i8], w: &[i8], of: &dyn Fn(i8) -> i64, zero: i64) -> Vec<i64> {
+    let [height, width] = conv.output();
+    let (own, out) = (conv.channels[0] / conv.groups, conv.channels[1] / conv.groups);
+    let mut all = Vec::new();
+    for (b, y, z, n) in (0..conv.output_len()).map(|i| {
+        let (n, pixel) = (i % conv.channels[1], i / conv.channels[1]);
+        (pixel / (height * width), pixel / width % height, pixel % width, n)
+    }) {
+        let mut sum = 0;
+        for (i, j, c) in (0..conv.kernel[0] * conv.kernel[1] * own)
+            .map(|k| (k / own / conv.kernel[1], k / own % conv.kernel[1], k % own))
+        {
+            let row = (y * conv.stride[0] + i * conv.dilation[0]) as i64 - conv.before[0] as i64;
+            let column = (z * conv.stride[1] + j * conv.dilation[1]) as i64 - conv.before[1] as i64;
+            if (0..conv.size[0] as i64).contains(&row) && (0..conv.size[1] as i64).contains(&column) {
+                let pixel = (b * conv.size[0] + row as usize) * conv.size[1] + column as usize;
+                let value = of(x[pixel * conv.channels[0] + n / out * own + c]) - zero;
+                sum += value * i64::from(w[((n * conv.kernel[0] + i) * conv.kernel[1] + j) * own + c]);
+            }
+        }
+        all.push(sum);
+    }
+    all
+}
+
+#[test]
+fn convolutions_are_exact_on_every_machine() {
+    for conv in convolutions() {
+        let mut random = Random(7);
+        let x = random.bytes(conv.input_len());
+        let w = random.bytes(conv.channels[1] * conv.kernel[0] * conv.kernel[1] * conv.channels[0] / conv.groups);
+        let packed = pack_conv2d(&conv, &w);
+        assert_eq!(packed.len(), conv.packed_len());
+        for dot in Dot::all() {
+            for pool in [&Serial as &dyn Pool, &Three] {
+                let all = |of: &dyn Fn(i8) -> i64, zero: i64| sums(&conv, &x, &w, of, zero);
+                check(
+                    &format!("{dot:?} {conv:?}"),
+                    conv.channels[1],
+                    conv.output_len(),
+                    &x,
+                    &all,
+                    &|x, stage, target| {
+                        let mut scratch = vec![f32::NAN; conv2d_scratch_len(&conv, pool)];
+                        conv2d(dot, pool, &conv, x, &packed, stage, &mut scratch, target);
+                    },
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_are_exact_on_every_machine() {
+    let mut all = Vec::new();
+    for conv in convolutions() {
+        for channels in [1, 3, 8, 17, 40] {
+            all.push(Conv {
+                channels: [channels, channels],
+                groups: channels,
+                ..conv
+            });
+        }
+    }
+    let large = Conv {
+        size: [20, 20],
+        kernel: [17, 17],
+        channels: [5, 5],
+        groups: 5,
+        ..convolutions()[0]
+    };
+    all.push(large);
+    for conv in all {
+        let channels = conv.channels[0];
+        let mut random = Random(11);
+        let x = random.bytes(conv.input_len());
+        let w = random.bytes(conv.kernel[0] * conv.kernel[1] * channels);
+        // From HWC to a row for each channel.
+        let taps = conv.kernel[0] * conv.kernel[1];
+        let rows: Vec<i8> = (0..channels * taps)
+            .map(|i| w[i % taps * channels + i / taps])
+            .collect();
+        let packed = pack_depthwise(&conv, &w);
+        assert_eq!(packed.len(), depthwise_packed_len(&conv));
+        for dot in Dot::all() {
+            let all = |of: &dyn Fn(i8) -> i64, zero: i64| sums(&conv, &x, &rows, of, zero);
+            check(
+                &format!("{dot:?} {conv:?}"),
+                channels,
+                conv.output_len(),
+                &x,
+                &all,
+                &|x, stage, target| {
+                    depthwise2d(dot, &Three, &conv, x, &packed, stage, target);
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_quantized_here_are_exact_too() {
+    for (rows, inputs, outputs) in [(1, 64, 20), (6, 33, 17), (40, 7, 3)] {
+        let mut random = Random(rows as u32);
+        let (w, multiplier) = (random.bytes(inputs * outputs), random.reals(outputs, 0.1));
+        let x: Vec<f32> = random.reals(rows * inputs, 2.0).iter().map(|x| x - 0.7).collect();
+        let (shape, mut packed) = (Shape { inputs, outputs }, Vec::new());
+        pack(shape, &w, &mut packed);
+        let bias = random.reals(outputs, 1.0);
+        let stage = Stage {
+            multiplier: &multiplier,
+            bias: Bias::Floats(&bias),
+            activation: Activation::None,
+        };
+        let formula = Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE };
+        for dot in Dot::all() {
+            let mut scratch = vec![f32::NAN; linear_dynamic_scratch_len(inputs, rows, &Three)];
+            let mut y = vec![f32::NAN; rows * outputs];
+            let weights = Weights::new(shape, &packed).unwrap();
+            linear_dynamic(
+                dot,
+                &Three,
+                formula,
+                &x,
+                rows,
+                weights,
+                &stage,
+                &mut scratch,
+                &mut Target::F32(&mut y),
+            );
+            for (i, y) in y.iter().enumerate() {
+                let (row, n) = (i / outputs, i % outputs);
+                let mut bytes = vec![0i8; inputs];
+                let made = quantize_row(Isa::Scalar, formula, &x[row * inputs..][..inputs], &mut bytes);
+                let products = bytes
+                    .iter()
+                    .zip(&w[n * inputs..])
+                    .map(|(x, w)| (i32::from(*x) - made.zero) * i32::from(*w));
+                let want = products.sum::<i32>() as f32 * made.scale * multiplier[n] + bias[n];
+                assert_eq!(*y, want, "{dot:?} {rows} {inputs} {outputs} {i}");
+            }
+        }
+    }
+}
