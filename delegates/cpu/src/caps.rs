@@ -36,7 +36,9 @@ pub fn verdict(node: &NodeView<'_>) -> Verdict {
     }
     for arg in node.args() {
         match arg {
-            ArgView::Unknown(_) => return refuse(Reason::ATTRIBUTE, "it has an argument of an unknown kind".to_string()),
+            ArgView::Unknown(_) => {
+                return refuse(Reason::ATTRIBUTE, "it has an argument of an unknown kind".to_string());
+            }
             ArgView::DType(dtype) if dtype_of(dtype).is_none() => {
                 return refuse(Reason::DTYPE, format!("no kernel has {dtype}"));
             }

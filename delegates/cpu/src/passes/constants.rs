@@ -7,9 +7,9 @@ use crate::steps;
 use crate::sys::{Io, Memory, Slot};
 use crate::view;
 use delegraph_cpu_kernels::Serial;
+use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::image::{Arg, Sizes, verify};
-use delegraph_sdk::Error;
 
 /// Results above this many bytes are kept only if they are no larger than what they are made of.
 const LARGE: usize = 1 << 16;
@@ -27,7 +27,9 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         if !node.reads().all(|value| is_constant(graph, value)) || node.op.starts_with("cpu::") {
             continue;
         }
-        let Some(made) = evaluate(graph, target, at) else { continue };
+        let Some(made) = evaluate(graph, target, at) else {
+            continue;
+        };
         let read: usize = graph.nodes[at].reads().map(|v| size(graph, v)).sum();
         let total: usize = made.iter().map(Vec::len).sum();
         if total > LARGE && total > read {
@@ -50,7 +52,9 @@ fn size(graph: &Graph, value: ValueId) -> usize {
 }
 
 fn makes_little(graph: &Graph, node: &Node) -> bool {
-    node.outputs.iter().all(|v| graph.sizes(*v).is_some() && size(graph, *v) <= LARGE)
+    node.outputs
+        .iter()
+        .all(|v| graph.sizes(*v).is_some() && size(graph, *v) <= LARGE)
 }
 
 /// The bytes that a node makes of constants; `None`: it cannot be run now.
@@ -76,7 +80,11 @@ fn evaluate(graph: &Graph, target: &Target<'_>, at: usize) -> Option<Vec<Vec<u8>
     for arg in &mut copy.args {
         *arg = one.adopt_arg(graph, arg, &ids)?;
     }
-    copy.outputs = node.outputs.iter().map(|value| one.adopt(graph, *value)).collect::<Option<_>>()?;
+    copy.outputs = node
+        .outputs
+        .iter()
+        .map(|value| one.adopt(graph, *value))
+        .collect::<Option<_>>()?;
     one.outputs = copy.outputs.clone();
     one.nodes.push(copy);
     let (image, _) = one.write().ok()?;
@@ -85,10 +93,22 @@ fn evaluate(graph: &Graph, target: &Target<'_>, at: usize) -> Option<Vec<Vec<u8>
     let shapes = Shapes::new(&view, &sizes).ok()?;
     let node = view.nodes().next()?;
     let arguments = Arguments::new(node, &sizes);
-    let memories: Vec<Memory> = given.iter().map(|bytes| Memory::of(bytes)).collect::<Result<_, _>>().ok()?;
+    let memories: Vec<Memory> = given
+        .iter()
+        .map(|bytes| Memory::of(bytes))
+        .collect::<Result<_, _>>()
+        .ok()?;
     if let Some(parts) = view::parts(&arguments, &shapes) {
         let index = |of: delegraph_sdk::image::ValueIndex| view.inputs().iter().position(|input| input == of);
-        let one = |part: &view::Part| Some(memories[index(part.of)?].bytes().get(part.offset..)?.get(..shapes.bytes(part.value))?.to_vec());
+        let one = |part: &view::Part| {
+            Some(
+                memories[index(part.of)?]
+                    .bytes()
+                    .get(part.offset..)?
+                    .get(..shapes.bytes(part.value))?
+                    .to_vec(),
+            )
+        };
         return parts.iter().map(one).collect();
     }
     let step = steps::make(&arguments, &shapes, &[]).ok()?;
@@ -127,7 +147,9 @@ impl Graph {
         Some(match from {
             Arg::Value(value) => arg(find(value.0 as usize)?),
             Arg::Values(list) => {
-                let each = |v: &delegraph_sdk::image::ValueIndex| find(v.0 as usize).map(|v| delegraph_sdk::image::ValueIndex(v as u32));
+                let each = |v: &delegraph_sdk::image::ValueIndex| {
+                    find(v.0 as usize).map(|v| delegraph_sdk::image::ValueIndex(v as u32))
+                };
                 Arg::Values(list.iter().map(each).collect::<Option<_>>()?)
             }
             Arg::OptionalValues(list) => {

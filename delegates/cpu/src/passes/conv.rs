@@ -67,7 +67,9 @@ fn convolution(graph: &Graph, node: &Node) -> Option<Conv> {
         && graph.values[conv.weight].dims.len() == rank
         && is_constant(graph, conv.weight)
         && [conv.x, conv.weight, node.outputs[0]].into_iter().all(is_float)
-        && conv.bias.is_none_or(|bias| is_float(bias) && graph.values[bias].dims.len() == 1);
+        && conv
+            .bias
+            .is_none_or(|bias| is_float(bias) && graph.values[bias].dims.len() == 1);
     fits.then_some(conv)
 }
 
@@ -93,7 +95,11 @@ fn rewrite(
     let rank = graph.values[conv.x].dims.len();
     let weight_sizes = graph.sizes(conv.weight)?;
     let natural = |x: i64| usize::try_from(x).ok();
-    let (kh, kw) = if rank == 4 { (weight_sizes[2], weight_sizes[3]) } else { (1, weight_sizes[2]) };
+    let (kh, kw) = if rank == 4 {
+        (weight_sizes[2], weight_sizes[3])
+    } else {
+        (1, weight_sizes[2])
+    };
     let [stride, padding, dilation] = [
         pair(&conv.stride, rank, 1)?,
         pair(&conv.padding, rank, 0)?,
@@ -103,7 +109,11 @@ fn rewrite(
     let shape = Shape {
         batch: 1,
         // Sizes that are not known yet count as large ones: they only say which method is worth it.
-        height: if rank == 4 { graph.size(conv.x, 2).and_then(natural).unwrap_or(64) } else { 1 },
+        height: if rank == 4 {
+            graph.size(conv.x, 2).and_then(natural).unwrap_or(64)
+        } else {
+            1
+        },
         width: graph.size(conv.x, rank - 1).and_then(natural).unwrap_or(64),
         channels: natural(channels)?,
         out_channels: natural(weight_sizes[0])?,
@@ -113,7 +123,10 @@ fn rewrite(
         dilation: [natural(dilation[0])?, natural(dilation[1])?],
         groups: natural(conv.groups)?,
     };
-    let limits = [shape.kernel, shape.stride, shape.dilation].iter().flatten().all(|x| (1..1 << 12).contains(x))
+    let limits = [shape.kernel, shape.stride, shape.dilation]
+        .iter()
+        .flatten()
+        .all(|x| (1..1 << 12).contains(x))
         && shape.padding.iter().flatten().all(|p| *p < 1 << 12)
         && shape.groups > 0
         && shape.channels > 0
@@ -172,12 +185,20 @@ fn rewrite(
     let (mut input, mut final_dims) = (conv.x, graph.values[node.outputs[0]].dims.clone());
     if rank == 3 {
         let dims = graph.values[conv.x].dims.clone();
-        input = graph.value(&format!("{name} image"), DType::F32, vec![dims[0], dims[1], one, dims[2]]);
+        input = graph.value(
+            &format!("{name} image"),
+            DType::F32,
+            vec![dims[0], dims[1], one, dims[2]],
+        );
         made.push(new("aten::unsqueeze", vec![arg(conv.x), Arg::Int(2)], input));
         final_dims.insert(2, one);
     }
     let x = super::layout::permuted(graph, &mut made, input, &super::layout::LAST, node.source);
-    let output = graph.value(&format!("{name} nhwc"), DType::F32, vec![final_dims[0], final_dims[2], final_dims[3], final_dims[1]]);
+    let output = graph.value(
+        &format!("{name} nhwc"),
+        DType::F32,
+        vec![final_dims[0], final_dims[2], final_dims[3], final_dims[1]],
+    );
     let mut args = vec![arg(x), arg(weight), conv.bias.map_or(Arg::None, arg), Arg::None];
     args.extend([Arg::Str(method.to_string()), Arg::Str("nhwc".to_string())]);
     args.push(graph.ints(&[kh, kw]));
@@ -189,10 +210,18 @@ fn rewrite(
     args.push(Arg::Bool(false));
     made.push(new(step::NAME, args, output));
     match rank {
-        4 => made.push(new(super::layout::PERMUTE, vec![arg(output), graph.ints(&super::layout::FIRST)], node.outputs[0])),
+        4 => made.push(new(
+            super::layout::PERMUTE,
+            vec![arg(output), graph.ints(&super::layout::FIRST)],
+            node.outputs[0],
+        )),
         _ => {
             let image = super::layout::permuted(graph, &mut made, output, &super::layout::FIRST, node.source);
-            made.push(new("aten::squeeze.dims", vec![arg(image), graph.ints(&[2])], node.outputs[0]));
+            made.push(new(
+                "aten::squeeze.dims",
+                vec![arg(image), graph.ints(&[2])],
+                node.outputs[0],
+            ));
         }
     }
     Some(made)

@@ -42,7 +42,9 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
     let mut taken: Vec<bool> = vec![false; graph.nodes.len()];
     let makers = graph.makers();
     for at in 0..graph.nodes.len() {
-        let Some(steps) = steps_of(graph, &graph.nodes[at]) else { continue };
+        let Some(steps) = steps_of(graph, &graph.nodes[at]) else {
+            continue;
+        };
         let output = graph.nodes[at].outputs[0];
         // Chains of which this is the only reader are continued, as long as there is room.
         let mut chain = Chain::default();
@@ -50,7 +52,8 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
         let mut places: HashMap<ValueId, usize> = HashMap::new();
         for value in steps.iter().flat_map(|(_, operands, _)| operands).flatten() {
             let From::Value(value) = value else { continue };
-            if uses[*value] != 1 || places.contains_key(value) || graph.values[*value].dims != graph.values[output].dims {
+            if uses[*value] != 1 || places.contains_key(value) || graph.values[*value].dims != graph.values[output].dims
+            {
                 continue;
             }
             let Some(before) = chains.get(value) else { continue };
@@ -77,7 +80,9 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
         chains.insert(output, whole);
     }
     for at in 0..graph.nodes.len() {
-        let Some(chain) = graph.nodes[at].outputs.first().and_then(|output| chains.remove(output)) else { continue };
+        let Some(chain) = graph.nodes[at].outputs.first().and_then(|output| chains.remove(output)) else {
+            continue;
+        };
         let args = chain.args(graph);
         let node = &mut graph.nodes[at];
         (node.op, node.args) = (NAME.to_string(), args);
@@ -235,7 +240,11 @@ fn steps_of(graph: &Graph, node: &Node) -> Option<Vec<(Code, [Option<From>; 2], 
     let unary = |unary: Unary| one(Code::Unary(unary), operand(0)?);
     let binary = |binary: Binary, a: From, b: From| Some(vec![(Code::Binary(binary), [Some(a), Some(b)], [0.0; 2])]);
     if let Some(function) = activation::of(graph, node) {
-        return Some(vec![(Code::Activation(function.word, 0), [operand(0), None], function.numbers)]);
+        return Some(vec![(
+            Code::Activation(function.word, 0),
+            [operand(0), None],
+            function.numbers,
+        )]);
     }
     // `alpha * b`, where there is one.
     let scaled = |sign: Binary| {
@@ -247,7 +256,11 @@ fn steps_of(graph: &Graph, node: &Node) -> Option<Vec<(Code, [Option<From>; 2], 
         match alpha == 1.0 {
             true => binary(sign, a, b),
             false => Some(vec![
-                (Code::Binary(Binary::Mul), [Some(b), Some(From::Number(alpha))], [0.0; 2]),
+                (
+                    Code::Binary(Binary::Mul),
+                    [Some(b), Some(From::Number(alpha))],
+                    [0.0; 2],
+                ),
                 (Code::Binary(sign), [Some(a), Some(From::Step(0))], [0.0; 2]),
             ]),
         }
@@ -257,7 +270,9 @@ fn steps_of(graph: &Graph, node: &Node) -> Option<Vec<(Code, [Option<From>; 2], 
         "aten::sub.Tensor" | "aten::sub.Scalar" => scaled(Binary::Sub),
         "aten::mul.Tensor" | "aten::mul.Scalar" => binary(Binary::Mul, operand(0)?, operand(1)?),
         "aten::div.Tensor" | "aten::div.Scalar" => binary(Binary::Div, operand(0)?, operand(1)?),
-        "aten::rsub.Scalar" if matches!(node.args.get(2), None | Some(Arg::None)) || float(node.args.get(2)) == Some(1.0) => {
+        "aten::rsub.Scalar"
+            if matches!(node.args.get(2), None | Some(Arg::None)) || float(node.args.get(2)) == Some(1.0) =>
+        {
             binary(Binary::Sub, operand(1)?, operand(0)?)
         }
         "aten::maximum" => binary(Binary::Max, operand(0)?, operand(1)?),

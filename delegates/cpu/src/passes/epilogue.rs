@@ -43,7 +43,10 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
         let mut reads: Vec<(usize, ValueId)> = node.reads().filter_map(|v| Some((makers[v]?, v))).collect();
         reads.sort_unstable();
         let joined = reads.iter().rev().find_map(|(maker, value)| {
-            (uses[*value] == 1).then(|| join(graph, *maker, *value, at)).flatten().map(|node| (*maker, node))
+            (uses[*value] == 1)
+                .then(|| join(graph, *maker, *value, at))
+                .flatten()
+                .map(|node| (*maker, node))
         });
         let Some((maker, joined)) = joined else { continue };
         graph.nodes[maker].outputs.clear();
@@ -79,7 +82,9 @@ fn join(graph: &Graph, maker: usize, value: ValueId, at: usize) -> Option<Node> 
         joined.args.splice(function..function + 3, found.args());
         return Some(joined);
     }
-    if node.op != "aten::add.Tensor" || !matches!(node.args.get(2), None | Some(Arg::None)) && float(node.args.get(2)) != Some(1.0) {
+    if node.op != "aten::add.Tensor"
+        || !matches!(node.args.get(2), None | Some(Arg::None)) && float(node.args.get(2)) != Some(1.0)
+    {
         return None;
     }
     let (a, b) = (node.value(0)?, node.value(1)?);
@@ -95,10 +100,17 @@ fn join(graph: &Graph, maker: usize, value: ValueId, at: usize) -> Option<Node> 
     // A row of numbers, one a column.
     let dims = &graph.values[other].dims;
     let columns = graph.values[output].dims.last()?;
-    let row = dims.last().is_some_and(|d| graph.known(*d).is_some() && graph.known(*d) == graph.known(*columns))
+    let row = dims
+        .last()
+        .is_some_and(|d| graph.known(*d).is_some() && graph.known(*d) == graph.known(*columns))
         && dims[..dims.len() - 1].iter().all(|d| graph.known(*d) == Some(1))
         && dims.len() <= graph.values[output].dims.len();
-    if bare && row && joined.args[bias] == Arg::None && is_constant(graph, other) && graph.values[other].dtype == DType::F32 {
+    if bare
+        && row
+        && joined.args[bias] == Arg::None
+        && is_constant(graph, other)
+        && graph.values[other].dtype == DType::F32
+    {
         joined.args[bias] = arg(other);
         return Some(joined);
     }

@@ -5,8 +5,8 @@
 use super::{Target, bytes, is_constant};
 use crate::graph::{Graph, Node, ValueId, arg, float};
 use delegraph_sdk::image::{Arg, NodeIndex};
-use delegraph_sdk::Error;
-use std::collections::HashMap;
+use delegraph_sdk::{DType, Error};
+use std::collections::{HashMap, HashSet};
 
 /// The operator of a permutation.
 pub const PERMUTE: &str = crate::steps::layout::NAME;
@@ -57,10 +57,19 @@ const BINARY: [&str; 6] = [
 ];
 
 /// `value` with its dimensions in another order, by a node at the end of `made` if there has to be one.
-pub fn permuted(graph: &mut Graph, made: &mut Vec<Node>, value: ValueId, order: &[i64; 4], source: NodeIndex) -> ValueId {
+pub fn permuted(
+    graph: &mut Graph,
+    made: &mut Vec<Node>,
+    value: ValueId,
+    order: &[i64; 4],
+    source: NodeIndex,
+) -> ValueId {
     let old = &graph.values[value];
     let dims = order.iter().map(|d| old.dims[*d as usize]).collect();
-    let (name, dtype) = (format!("{} {}", old.name, if *order == LAST { "nhwc" } else { "nchw" }), old.dtype);
+    let (name, dtype) = (
+        format!("{} {}", old.name, if *order == LAST { "nhwc" } else { "nchw" }),
+        old.dtype,
+    );
     let new = graph.value(&name, dtype, dims);
     let args = vec![arg(value), graph.ints(order)];
     made.push(Node {
@@ -77,6 +86,12 @@ pub fn permuted(graph: &mut Graph, made: &mut Vec<Node>, value: ValueId, order: 
 /// # Errors
 /// None.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+    let read = graph
+        .nodes
+        .iter()
+        .flat_map(Node::reads)
+        .chain(graph.outputs.iter().copied())
+        .collect();
     let nodes = std::mem::take(&mut graph.nodes);
     let mut pass = Pass {
         graph,
@@ -85,6 +100,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         last: HashMap::new(),
         first: HashMap::new(),
         same: HashMap::new(),
+        read,
     };
     for mut node in nodes {
         let reads: Vec<ValueId> = node.reads().collect();
@@ -112,13 +128,17 @@ struct Pass<'g, 'a> {
     last: HashMap<ValueId, ValueId>,
     first: HashMap<ValueId, ValueId>,
     same: HashMap<ValueId, ValueId>,
+    /// Values that somebody reads.
+    read: HashSet<ValueId>,
 }
 
 impl Pass<'_, '_> {
     fn node(&mut self, node: Node) {
         if node.op == PERMUTE {
             let order = self.graph.int_list(node.args.get(1)).unwrap_or_default();
-            let (Some(input), output) = (node.value(0), node.outputs[0]) else { return };
+            let (Some(input), output) = (node.value(0), node.outputs[0]) else {
+                return;
+            };
             let known = match order.as_slice() {
                 order if order == LAST => self.last.get(&input),
                 order if order == FIRST => self.first.get(&input),
@@ -148,7 +168,9 @@ impl Pass<'_, '_> {
 
     /// How many elements, where that is known.
     fn count(&self, value: ValueId) -> i64 {
-        self.graph.sizes(value).map_or(i64::MAX / 4, |sizes| sizes.iter().product())
+        self.graph
+            .sizes(value)
+            .map_or(i64::MAX / 4, |sizes| sizes.iter().product())
     }
 
     fn rank(&self, value: ValueId) -> usize {
@@ -188,7 +210,9 @@ impl Pass<'_, '_> {
                 self.replaced(node, &reads, args, 4)
             }
             "aten::mean.dim" | "aten::sum.dim_IntList" | "aten::amax" => {
-                let Some(dims) = self.graph.int_list(node.args.get(1)) else { return false };
+                let Some(dims) = self.graph.int_list(node.args.get(1)) else {
+                    return false;
+                };
                 let keep = matches!(node.args.get(2), Some(Arg::Bool(true) | Arg::Int(1)));
                 let mut places: Vec<i64> = dims.iter().filter_map(|d| axis(*d)).collect();
                 places.sort_unstable();
@@ -211,8 +235,115 @@ impl Pass<'_, '_> {
                 let args = mean.args.clone();
                 self.replaced(&mean, &reads, args, 4)
             }
+            "aten::max_pool2d" | "aten::max_pool2d_with_indices" | "aten::avg_pool2d" => self.pooled(node, &reads),
+            "aten::constant_pad_nd" => {
+                let Some(mut pads) = self.graph.int_list(node.args.get(1)) else {
+                    return false;
+                };
+                pads.resize(8, 0);
+                // From the last dimension to the first: channels, columns, rows, images.
+                let turned = [pads[4], pads[5], pads[0], pads[1], pads[2], pads[3], pads[6], pads[7]];
+                args[1] = self.graph.ints(&turned);
+                self.replaced(node, &reads, args, 4)
+            }
+            "aten::pixel_shuffle" => self.shuffled(node, reads[0]),
             _ => false,
         }
+    }
+
+    /// Pools with channels last.
+    fn pooled(&mut self, node: &Node, reads: &[ValueId]) -> bool {
+        let (graph, is_max) = (&*self.graph, node.op.starts_with("aten::max"));
+        let ints = |at: usize| graph.int_list(node.args.get(at));
+        let pair = |list: Option<Vec<i64>>, default: [i64; 2]| match list?[..] {
+            [] => Some(default),
+            [a] => Some([a; 2]),
+            [a, b] => Some([a, b]),
+            _ => None,
+        };
+        let sizes = || {
+            let kernel = pair(ints(1), [1; 2])?;
+            let dilation = if is_max { pair(ints(4), [1; 2])? } else { [1; 2] };
+            Some([kernel, pair(ints(2), kernel)?, pair(ints(3), [0; 2])?, dilation])
+        };
+        let Some([kernel, stride, padding, dilation]) = sizes() else {
+            return false;
+        };
+        let (reduce, divisor) = match (is_max, float(node.args.get(6))) {
+            (true, _) => ("max", 0.0),
+            (false, Some(divisor)) if divisor != 0.0 => ("sum", divisor),
+            (false, Some(_)) => return false,
+            (false, None) => match node.args.get(5) {
+                Some(Arg::Bool(false) | Arg::Int(0)) => ("mean", 0.0),
+                _ => ("mean_padded", 0.0),
+            },
+        };
+        // Places of the largest are wanted by nobody, or this is not it.
+        let unread = |value: &ValueId| !self.read.contains(value);
+        if graph.values[reads[0]].dtype != DType::F32 || !node.outputs.iter().skip(1).all(unread) {
+            return false;
+        }
+        let mut args = vec![arg(reads[0]), Arg::Str(reduce.to_string()), Arg::Float(divisor)];
+        for pair in [kernel, stride, padding, dilation] {
+            args.push(self.graph.ints(&pair));
+        }
+        let node = Node {
+            op: crate::steps::pooling::NAME.to_string(),
+            outputs: vec![node.outputs[0]],
+            ..node.clone()
+        };
+        self.replaced(&node, reads, args, 4)
+    }
+
+    /// Channels become pixels, with channels last.
+    fn shuffled(&mut self, node: &Node, x: ValueId) -> bool {
+        let (Some(last), Some(factor)) = (self.last.get(&x).copied(), float(node.args.get(1))) else {
+            return false;
+        };
+        let output = node.outputs[0];
+        if self.rank(output) != 4 {
+            return false;
+        }
+        let (dtype, name) = (self.graph.values[output].dtype, self.graph.values[output].name.clone());
+        let [n, h, w, _] = self.graph.values[last].dims[..] else {
+            return false;
+        };
+        let [_, c, tall, wide] = self.graph.values[output].dims[..] else {
+            return false;
+        };
+        let r = self.graph.int(factor as i64);
+        let split = self
+            .graph
+            .value(&format!("{name} split"), dtype, vec![n, h, w, c, r, r]);
+        let moved = self
+            .graph
+            .value(&format!("{name} moved"), dtype, vec![n, h, r, w, r, c]);
+        let turned = self.graph.value(&format!("{name} nhwc"), dtype, vec![n, tall, wide, c]);
+        let order = self.graph.ints(&[0, 1, 4, 2, 5, 3]);
+        let back = self.graph.ints(&FIRST);
+        let view = |graph: &Graph, of: ValueId, to: ValueId| {
+            (
+                "aten::view",
+                vec![arg(of), Arg::Ints(graph.values[to].dims.clone())],
+                to,
+            )
+        };
+        let steps = [
+            view(self.graph, last, split),
+            (PERMUTE, vec![arg(split), order], moved),
+            view(self.graph, moved, turned),
+            (PERMUTE, vec![arg(turned), back], output),
+        ];
+        for (op, args, output) in steps {
+            self.graph.nodes.push(Node {
+                op: op.to_string(),
+                args,
+                outputs: vec![output],
+                source: node.source,
+            });
+        }
+        self.pair(output, turned);
+        true
     }
 
     /// Does a node on operands with channels last, with other arguments. Its result has channels last if it has four dimensions, and is as it
@@ -221,7 +352,11 @@ impl Pass<'_, '_> {
         if node.outputs.len() != 1 || self.rank(node.outputs[0]) != rank {
             return false;
         }
-        let ready: i64 = reads.iter().filter(|v| self.last.contains_key(v)).map(|v| self.count(*v)).sum();
+        let ready: i64 = reads
+            .iter()
+            .filter(|v| self.last.contains_key(v))
+            .map(|v| self.count(*v))
+            .sum();
         let mut others: i64 = 0;
         for value in reads {
             if self.last.contains_key(value) || is_constant(self.graph, *value) && self.graph.sizes(*value).is_some() {
@@ -239,7 +374,9 @@ impl Pass<'_, '_> {
         let mut made = Node { args, ..node.clone() };
         let mut before = Vec::new();
         for value in reads {
-            let Some(turned) = self.turned(*value, &mut before, node.source) else { return false };
+            let Some(turned) = self.turned(*value, &mut before, node.source) else {
+                return false;
+            };
             made.replace(*value, turned);
         }
         self.graph.nodes.extend(before);
@@ -284,7 +421,10 @@ impl Pass<'_, '_> {
             let mut full = vec![1i64; 4usize.checked_sub(rank)?];
             full.extend(&sizes);
             let turned = turn(&bytes(self.graph, self.target, value)?, &full, width);
-            let (name, dtype) = (format!("{} nhwc", self.graph.values[value].name), self.graph.values[value].dtype);
+            let (name, dtype) = (
+                format!("{} nhwc", self.graph.values[value].name),
+                self.graph.values[value].dtype,
+            );
             let sizes: Vec<i64> = LAST.iter().map(|d| full[*d as usize]).collect();
             let made = self.graph.constant(&name, dtype, &sizes, turned);
             self.pair(value, made);

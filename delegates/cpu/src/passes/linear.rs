@@ -25,8 +25,12 @@ struct Product {
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     let mut packed: HashMap<(ValueId, bool), ValueId> = HashMap::new();
     for at in 0..graph.nodes.len() {
-        let Some(product) = product(graph, &graph.nodes[at]) else { continue };
-        let Some(sizes) = graph.sizes(product.weight) else { continue };
+        let Some(product) = product(graph, &graph.nodes[at]) else {
+            continue;
+        };
+        let Some(sizes) = graph.sizes(product.weight) else {
+            continue;
+        };
         let [n, k] = match (sizes.as_slice(), product.transposed) {
             ([n, k], true) | ([k, n], false) => [*n as usize, *k as usize],
             _ => continue,
@@ -36,7 +40,9 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         let weight = match packed.get(&key) {
             Some(known) => *known,
             None => {
-                let Some(numbers) = floats(graph, target, product.weight) else { continue };
+                let Some(numbers) = floats(graph, target, product.weight) else {
+                    continue;
+                };
                 let mut out = vec![0.0f32; gemm::packed_len(k, n, width)];
                 let (row, column) = if product.transposed { (1, k) } else { (n, 1) };
                 gemm::pack_matrix(k, n, width, &numbers, row, column, &mut out);
@@ -65,7 +71,10 @@ fn product(graph: &Graph, node: &Node) -> Option<Product> {
         Some(Arg::Value(value)) => Some(Some(value.0 as usize)),
         _ => None,
     };
-    let one = |at: usize| matches!(node.args.get(at), None | Some(Arg::None | Arg::Int(1))) || crate::graph::float(node.args.get(at)) == Some(1.0);
+    let one = |at: usize| {
+        matches!(node.args.get(at), None | Some(Arg::None | Arg::Int(1)))
+            || crate::graph::float(node.args.get(at)) == Some(1.0)
+    };
     let product = match node.op.as_str() {
         "aten::linear" => Product {
             x: node.value(0)?,
@@ -73,12 +82,14 @@ fn product(graph: &Graph, node: &Node) -> Option<Product> {
             bias: optional(2)?,
             transposed: true,
         },
-        "aten::mm" | "aten::matmul" if node.value(1).is_some_and(|w| rank(w) == 2) && rank(node.value(0)?) >= 2 => Product {
-            x: node.value(0)?,
-            weight: node.value(1)?,
-            bias: None,
-            transposed: false,
-        },
+        "aten::mm" | "aten::matmul" if node.value(1).is_some_and(|w| rank(w) == 2) && rank(node.value(0)?) >= 2 => {
+            Product {
+                x: node.value(0)?,
+                weight: node.value(1)?,
+                bias: None,
+                transposed: false,
+            }
+        }
         "aten::addmm" if one(3) && one(4) => Product {
             x: node.value(1)?,
             weight: node.value(2)?,

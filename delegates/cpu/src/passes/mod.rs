@@ -1,6 +1,7 @@
 //! What rewrites a region. Each pass leaves a graph that computes the same; what it makes of nodes are steps of the delegate's own.
 
 pub mod activation;
+pub mod batch_norm;
 pub mod constants;
 pub mod conv;
 pub mod elementwise;
@@ -31,6 +32,7 @@ pub struct Target<'a> {
 /// A weight that is not there.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     constants::run(graph, target)?;
+    batch_norm::run(graph, target)?;
     linear::run(graph, target)?;
     conv::run(graph, target)?;
     layout::run(graph, target)?;
@@ -55,8 +57,18 @@ pub fn floats(graph: &Graph, target: &Target<'_>, value: ValueId) -> Option<Vec<
     let bytes = bytes(graph, target, value)?;
     Some(match graph.values[value].dtype {
         DType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        DType::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        DType::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        DType::F16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f16::from_le_bytes(*b).to_f32())
+            .collect(),
+        DType::BF16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| bf16::from_le_bytes(*b).to_f32())
+            .collect(),
         _ => return None,
     })
 }

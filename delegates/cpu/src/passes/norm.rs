@@ -15,7 +15,10 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
         let single = node.outputs.iter().skip(1).all(|output| uses[*output] == 0);
-        let floats = node.reads().chain(node.outputs.first().copied()).all(|v| graph.values[v].dtype == DType::F32);
+        let floats = node
+            .reads()
+            .chain(node.outputs.first().copied())
+            .all(|v| graph.values[v].dtype == DType::F32);
         if !single || !floats {
             continue;
         }
@@ -47,7 +50,9 @@ fn root_mean_squares(graph: &mut Graph) {
         if node.op != "aten::mul.Tensor" {
             continue;
         }
-        let (Some(a), Some(b)) = (node.value(0), node.value(1)) else { continue };
+        let (Some(a), Some(b)) = (node.value(0), node.value(1)) else {
+            continue;
+        };
         for (normal, weight) in [(a, b), (b, a)] {
             let Some(maker) = makers[normal] else { continue };
             let step = &graph.nodes[maker];
@@ -57,7 +62,12 @@ fn root_mean_squares(graph: &mut Graph) {
                 && Some(&Arg::Int(graph.size(weight, 0).unwrap_or(-1))) == step.args.get(3);
             // The weight has to be there where the step is.
             let early = makers[weight].is_none();
-            if fresh && row && early && uses[normal] == 1 && graph.values[node.outputs[0]].dims == graph.values[normal].dims {
+            if fresh
+                && row
+                && early
+                && uses[normal] == 1
+                && graph.values[node.outputs[0]].dims == graph.values[normal].dims
+            {
                 let output = graph.nodes[at].outputs[0];
                 graph.nodes[maker].args[1] = crate::graph::arg(weight);
                 graph.nodes[maker].outputs = vec![output];
@@ -78,7 +88,8 @@ fn root_mean_square(graph: &Graph, makers: &[Option<usize>], at: usize) -> Optio
         (Some(root), _) => (b, root),
         _ => return None,
     };
-    let sum = made(root.value(0)?, "aten::add.Tensor").or_else(|| made(root.value(0).unwrap_or(0), "aten::add.Scalar"))?;
+    let sum =
+        made(root.value(0)?, "aten::add.Tensor").or_else(|| made(root.value(0).unwrap_or(0), "aten::add.Scalar"))?;
     let epsilon = float(sum.args.get(1))?;
     let mean = made(sum.value(0)?, "aten::mean.dim")?;
     let rank = graph.values[x].dims.len() as i64;
@@ -124,15 +135,32 @@ fn step(graph: &Graph, node: &Node) -> Option<(&'static str, Vec<Arg>)> {
     };
     let last = |log: bool| {
         let dim = float(node.args.get(1))? as i64;
-        let dtype = matches!(node.args.get(2), None | Some(Arg::None | Arg::Bool(false) | Arg::DType(DType::F32)));
+        let dtype = matches!(
+            node.args.get(2),
+            None | Some(Arg::None | Arg::Bool(false) | Arg::DType(DType::F32))
+        );
         (dtype && rank > 0 && (dim == -1 || dim == rank as i64 - 1)).then(|| (SOFTMAX, vec![given(0), Arg::Bool(log)]))
     };
     match node.op.as_str() {
-        "aten::layer_norm" | "aten::native_layer_norm" => rows(2, Some(3), false, float(node.args.get(4)).unwrap_or(1e-5)),
-        "aten::rms_norm" => rows(2, None, true, float(node.args.get(3)).unwrap_or(f64::from(f32::EPSILON))),
+        "aten::layer_norm" | "aten::native_layer_norm" => {
+            rows(2, Some(3), false, float(node.args.get(4)).unwrap_or(1e-5))
+        }
+        "aten::rms_norm" => rows(
+            2,
+            None,
+            true,
+            float(node.args.get(3)).unwrap_or(f64::from(f32::EPSILON)),
+        ),
         "aten::group_norm" if rank >= 2 => {
             let epsilon = float(node.args.get(4)).unwrap_or(1e-5);
-            let args = vec![given(0), given(2), given(3), given(1), Arg::Float(epsilon), Arg::Str("nchw".to_string())];
+            let args = vec![
+                given(0),
+                given(2),
+                given(3),
+                given(1),
+                Arg::Float(epsilon),
+                Arg::Str("nchw".to_string()),
+            ];
             Some((GROUP_NORM, args))
         }
         "aten::softmax.int" | "aten::_softmax" => last(false),

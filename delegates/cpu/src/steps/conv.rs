@@ -14,6 +14,8 @@ use delegraph_sdk::arguments::Arguments;
 /// residual_last)`: `x` is `[n, h, w, c]` (`layout` `nhwc`) or `[n, c, h, w]` (`nchw`), the output always `[n, h, w, c]`; `padding` is top, bottom,
 /// left, right.
 pub const NAME: &str = "cpu::conv";
+/// Threads that scratch is kept for.
+const MOST_THREADS: usize = 16;
 /// The argument of the method.
 pub const METHOD: usize = 4;
 /// The argument of the layout.
@@ -81,8 +83,18 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         groups: node.natural(10)?,
     };
     let panel = node.natural(11)?;
-    let positive = shape.kernel.iter().chain(&shape.stride).chain(&shape.dilation).all(|x| *x > 0) && shape.groups > 0;
-    let small = [height, width, top, bottom, left, right].iter().chain(&shape.kernel).chain(&shape.dilation).all(|x| *x < 1 << 14);
+    let positive = shape
+        .kernel
+        .iter()
+        .chain(&shape.stride)
+        .chain(&shape.dilation)
+        .all(|x| *x > 0)
+        && shape.groups > 0;
+    let small = [height, width, top, bottom, left, right]
+        .iter()
+        .chain(&shape.kernel)
+        .chain(&shape.dilation)
+        .all(|x| *x < 1 << 14);
     let fits = positive
         && small
         && channels % shape.groups == 0
@@ -91,12 +103,16 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         && shapes.count(weight)
             == match method {
                 Method::Gemm if matches!(panel, 8 | 16 | 32) => conv::packed_len(&shape, panel),
-                Method::Depthwise if shape.groups == channels && channels == out_channels => depthwise::packed_len(&shape),
+                Method::Depthwise if shape.groups == channels && channels == out_channels => {
+                    depthwise::packed_len(&shape)
+                }
                 Method::Winograd if matches!(panel, 8 | 16 | 32) => conv::winograd::packed_len(&shape, panel),
                 _ => return Err(Error::corrupt("a convolution's method does not fit it")),
             };
     if !fits {
-        return Err(Error::corrupt(format!("packed weights do not fit the convolution {shape:?}")));
+        return Err(Error::corrupt(format!(
+            "packed weights do not fit the convolution {shape:?}"
+        )));
     }
     Ok(Box::new(Conv {
         method,
@@ -126,7 +142,18 @@ impl Step for Conv {
         match self.method {
             Method::Gemm => {
                 let weights = Stored::F32(weights);
-                conv::conv(isa, pool, shape, self.layout, x, weights, self.width, out, &epilogue, scratch);
+                conv::conv(
+                    isa,
+                    pool,
+                    shape,
+                    self.layout,
+                    x,
+                    weights,
+                    self.width,
+                    out,
+                    &epilogue,
+                    scratch,
+                );
             }
             Method::Depthwise => depthwise::conv(isa, pool, shape, x, weights, out, &epilogue),
             Method::Winograd => {

@@ -141,13 +141,21 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         steps.push(match code {
             0..100 => {
                 let word = WORDS.get(code as usize).ok_or_else(wrong)?;
-                let number = |at: i64| numbers.get(usize::try_from(at).unwrap_or(usize::MAX)).copied().unwrap_or(0.0) as f32;
+                let number = |at: i64| {
+                    numbers
+                        .get(usize::try_from(at).unwrap_or(usize::MAX))
+                        .copied()
+                        .unwrap_or(0.0) as f32
+                };
                 let activation = activation_of(word, number(place), number(place.saturating_add(1)));
                 elementwise::Step::Unary(Unary::Activation(activation), a)
             }
             100..200 => elementwise::Step::Unary(*UNARY.get(code as usize - 100).ok_or_else(wrong)?, a),
             _ => {
-                let binary = usize::try_from(code - 200).ok().and_then(|code| BINARY.get(code)).ok_or_else(wrong)?;
+                let binary = usize::try_from(code - 200)
+                    .ok()
+                    .and_then(|code| BINARY.get(code))
+                    .ok_or_else(wrong)?;
                 elementwise::Step::Binary(*binary, a, operand(b).ok_or_else(wrong)?)
             }
         });

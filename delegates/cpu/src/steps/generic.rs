@@ -185,7 +185,10 @@ impl Reader<'_> {
                 Argument::OptionalTensors(all?)
             }
             ArgView::Unknown(_) => {
-                return Err(Error::corrupt(format!("`{}` has an argument of an unknown kind", self.node.op())));
+                return Err(Error::corrupt(format!(
+                    "`{}` has an argument of an unknown kind",
+                    self.node.op()
+                )));
             }
         })
     }

@@ -69,7 +69,9 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         && shapes.count(weight) == gemm::packed_len(k, n, width)
         && shapes.count(output) == rows * n;
     if !fits {
-        return Err(Error::corrupt(format!("a packed matrix does not fit [{rows}, {k}] x [{k}, {n}]")));
+        return Err(Error::corrupt(format!(
+            "a packed matrix does not fit [{rows}, {k}] x [{k}, {n}]"
+        )));
     }
     Ok(Box::new(Linear {
         rows,
@@ -91,7 +93,18 @@ impl Step for Linear {
         };
         let epilogue = self.ends.epilogue(&io);
         let (x, out) = (io.input(0), io.output(0));
-        gemm::gemm(Isa::best(), pool, self.rows, x, self.k, &weights, out, self.n, &epilogue, self.n);
+        gemm::gemm(
+            Isa::best(),
+            pool,
+            self.rows,
+            x,
+            self.k,
+            &weights,
+            out,
+            self.n,
+            &epilogue,
+            self.n,
+        );
         Ok(())
     }
 }

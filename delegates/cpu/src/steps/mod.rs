@@ -6,6 +6,7 @@ pub mod generic;
 pub mod layout;
 pub mod linear;
 pub mod norm;
+pub mod pooling;
 
 use crate::plan::Shapes;
 use crate::sys::{Io, Slot};
@@ -36,6 +37,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
     match node.op() {
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
+        pooling::NAME => pooling::make(node, shapes),
         norm::NORM => norm::norm(node, shapes),
         norm::GROUP_NORM => norm::group_norm(node, shapes),
         norm::SOFTMAX => norm::softmax(node, shapes),

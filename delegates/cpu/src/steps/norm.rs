@@ -90,7 +90,9 @@ pub fn norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 pub fn group_norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
     let sizes = shapes.of(node.value(0)?);
     let last = node.str(5)? == "nhwc";
-    let [batch, .., end] = sizes else { return Err(node.misfit(0, "a tensor with channels")) };
+    let [batch, .., end] = sizes else {
+        return Err(node.misfit(0, "a tensor with channels"));
+    };
     let channels = if last { *end } else { sizes[1] };
     let groups = node.natural(3)?;
     if groups == 0 || !channels.is_multiple_of(groups) {
@@ -152,7 +154,11 @@ impl Groups {
 
 impl Step for Groups {
     fn scratch(&self) -> usize {
-        if self.last { self.norm(None).scratch_len() * size_of::<f32>() } else { 0 }
+        if self.last {
+            self.norm(None).scratch_len() * size_of::<f32>()
+        } else {
+            0
+        }
     }
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {

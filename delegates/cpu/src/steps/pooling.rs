@@ -1,0 +1,65 @@
+//! Pooling of images, channels last.
+
+use super::Step;
+use crate::plan::Shapes;
+use crate::sys::Io;
+use delegraph_cpu_kernels::pooling::{Pooling, Reduce};
+use delegraph_cpu_kernels::{Isa, Pool};
+use delegraph_sdk::Error;
+use delegraph_sdk::arguments::Arguments;
+
+/// `cpu::pool(x, reduce, divisor, kernel, stride, padding, dilation)` of `[n, h, w, c]`; `reduce` is `max`, `mean`, `mean_padded` or `sum`.
+pub const NAME: &str = "cpu::pool";
+
+struct Window {
+    pooling: Pooling,
+    reduce: Reduce,
+}
+
+/// Makes the step.
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let (x, output) = (node.value(0)?, node.output(0)?);
+    let (&[batch, height, width, channels], &[_, rows, columns, _]) = (shapes.of(x), shapes.of(output)) else {
+        return Err(node.misfit(0, "a tensor of four dimensions"));
+    };
+    let pair = |at: usize, least: usize| -> Result<[usize; 2], Error> {
+        let sizes: Vec<usize> = node.ints(at)?.iter().filter_map(|x| usize::try_from(*x).ok()).collect();
+        let pair = <[usize; 2]>::try_from(sizes)
+            .ok()
+            .filter(|p| p.iter().all(|x| (least..1 << 20).contains(x)));
+        pair.ok_or_else(|| node.misfit(at, "two sizes"))
+    };
+    let pooling = Pooling {
+        batch,
+        input: [height, width],
+        output: [rows, columns],
+        channels,
+        kernel: pair(3, 1)?,
+        stride: pair(4, 1)?,
+        padding: pair(5, 0)?,
+        dilation: pair(6, 1)?,
+    };
+    let reduce = match node.str(1)? {
+        "max" => Reduce::Max,
+        "mean" => Reduce::MeanOfInput,
+        "mean_padded" => Reduce::MeanWithPadding,
+        "sum" => Reduce::SumBy(node.float(2)? as f32),
+        _ => return Err(node.misfit(1, "a way to reduce")),
+    };
+    match shapes.count(output) == batch * rows * columns * channels {
+        true => Ok(Box::new(Window { pooling, reduce })),
+        false => Err(Error::corrupt("the sizes of a pooling do not fit")),
+    }
+}
+
+impl Step for Window {
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        self.pooling
+            .run(Isa::best(), pool, self.reduce, io.input(0), io.output(0));
+        Ok(())
+    }
+}
