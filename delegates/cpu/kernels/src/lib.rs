@@ -8,6 +8,7 @@
 //! number of threads, results are the same bits.
 
 pub mod activation;
+pub mod conv;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
