@@ -9,6 +9,8 @@
 
 pub mod activation;
 pub mod elementwise;
+pub mod conv;
+pub mod gemm;
 pub mod isa;
 mod lanes;
 pub mod math;

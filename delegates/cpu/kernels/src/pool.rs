@@ -68,6 +68,15 @@ impl<T> Shared<T> {
         unsafe { self.0.add(index) }
     }
 
+    /// The same from an element on.
+    ///
+    /// # Safety
+    /// The element is in the slice, or just behind it.
+    pub unsafe fn from(self, index: usize) -> Shared<T> {
+        // SAFETY: as the caller says.
+        Shared(unsafe { self.0.add(index) })
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

@@ -1,0 +1,311 @@
+//! A product in blocks: which tiles, in which order, by whom.
+
+use super::pack::Stored;
+use super::tile::{Brain, Element, Finish, Float, Half, Rows, Span, Tiles};
+use crate::Isa;
+use crate::pool::{self, Pool, Shared};
+use crate::simd::{Op, Simd, dispatch};
+use std::ops::Range;
+
+/// Bytes of a strip of weights that stay in the first cache while the rows of a block pass by.
+const STRIP_BYTES: usize = 24 << 10;
+/// Bytes of a block of rows that stay in the second cache while the strips pass by.
+const ROWS_BYTES: usize = 256 << 10;
+
+/// A product of the rows of `source` with packed weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub source: Rows,
+    pub rows: usize,
+    /// Positions of a row (the places of a convolution's kernel), each with `depth` numbers.
+    pub positions: usize,
+    pub depth: usize,
+    pub weights: Stored<'a>,
+    pub n: usize,
+    pub width: usize,
+    /// From one row of a panel to the next: `width`, but for weights that lie in memory as they are.
+    pub step: usize,
+    /// From one panel to the next.
+    pub panel: usize,
+    pub out: Shared<f32>,
+    pub out_stride: usize,
+    pub finish: Finish,
+}
+
+/// Rows of a tile.
+const fn tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 12,
+        Isa::Avx2 | Isa::Neon => 6,
+        Isa::Scalar => 4,
+    }
+}
+
+const fn lanes(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 16,
+        Isa::Avx2 => 8,
+        Isa::Neon | Isa::Scalar => 4,
+    }
+}
+
+/// Vectors of a strip at most: as many as go into a tile.
+const fn vectors(isa: Isa) -> usize {
+    match isa {
+        Isa::Neon => 4,
+        _ => 2,
+    }
+}
+
+/// Columns of a strip.
+fn strip_columns(isa: Isa, width: usize) -> usize {
+    width.min(vectors(isa) * lanes(isa))
+}
+
+/// A product, over the pool. Its bits depend on neither rows at once nor threads: each sum goes from the first number to the last.
+///
+/// # Safety
+/// All that the job names is there, and nobody else touches the output.
+pub(crate) unsafe fn run(isa: Isa, pool: &dyn Pool, job: &Job<'_>) {
+    if job.rows == 0 || job.n == 0 {
+        return;
+    }
+    let isa = match isa {
+        Isa::Avx512 if job.width < 32 => Isa::Avx2,
+        other => other,
+    };
+    let strips = job.n.div_ceil(strip_columns(isa, job.width));
+    let (down, across) = grid(isa, pool, job, strips);
+    pool.run(down * across, &|part| {
+        let rows = pool::range(job.rows, down, part / across, tile_rows(isa));
+        let strips = pool::range(strips, across, part % across, 1);
+        dispatch(isa, Part { job, rows, strips });
+    });
+}
+
+/// In how many parts rows and strips are divided: those that end first, and of those the ones that read least.
+fn grid(isa: Isa, pool: &dyn Pool, job: &Job<'_>, strips: usize) -> (usize, usize) {
+    let k = job.positions * job.depth;
+    let tiles = job.rows.div_ceil(tile_rows(isa));
+    let strip_work = (job.rows * k.max(1)).saturating_mul(strip_columns(isa, job.width)) / 32;
+    let total = strip_work.saturating_mul(strips);
+    let threads = pool.threads().max(1);
+    let most = pool::parts(
+        pool,
+        tiles.saturating_mul(strips),
+        (total / tiles.max(1) / strips.max(1)).max(1),
+    );
+    let mut best = (1, 1);
+    let mut cost = (usize::MAX, usize::MAX);
+    for down in 1..=most.min(tiles) {
+        let across = (most / down).clamp(1, strips);
+        let rounds = (down * across).div_ceil(threads);
+        let time = rounds * tiles.div_ceil(down) * strips.div_ceil(across);
+        let read = down * job.n + across * job.rows;
+        if (time, read) < cost {
+            (best, cost) = ((down, across), (time, read));
+        }
+    }
+    best
+}
+
+/// Rows and strips of one part.
+struct Part<'a, 'b> {
+    job: &'a Job<'b>,
+    rows: Range<usize>,
+    strips: Range<usize>,
+}
+
+impl Op for Part<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match self.job.weights {
+            Stored::F32(all) => self.wide::<S, Float>(s, all.as_ptr()),
+            Stored::F16(all) => self.wide::<S, Half>(s, all.as_ptr()),
+            Stored::BF16(all) => self.wide::<S, Brain>(s, all.as_ptr()),
+        }
+    }
+}
+
+impl Part<'_, '_> {
+    #[inline(always)]
+    fn wide<S: Simd, E: Element>(&self, s: S, weights: *const E::T) {
+        let wide = strip_columns(S::ISA, self.job.width) / S::LANES;
+        // Decided while compiling, so that no tile is made for an instruction set that has not the registers.
+        if const { matches!(S::ISA, Isa::Neon) } {
+            match wide {
+                4 => self.blocks::<S, E, 4>(s, weights),
+                _ => self.blocks::<S, E, 2>(s, weights),
+            }
+        } else if const { matches!(S::ISA, Isa::Avx2) } {
+            match wide {
+                1 => self.blocks::<S, E, 1>(s, weights),
+                _ => self.blocks::<S, E, 2>(s, weights),
+            }
+        } else {
+            self.blocks::<S, E, 2>(s, weights)
+        }
+    }
+
+    /// Blocks of rows, of each sum, of strips of `V` vectors, in this order.
+    #[inline(always)]
+    fn blocks<S: Simd, E: Element, const V: usize>(&self, s: S, weights: *const E::T) {
+        let job = self.job;
+        let k = (job.positions * job.depth).max(1);
+        let strip_bytes = (V * S::LANES * size_of::<E::T>()).max(1);
+        let deep = (STRIP_BYTES / strip_bytes).max(32);
+        // Equal blocks: one of a few numbers would cost as much in loads and stores of sums.
+        let deep = k.div_ceil(k.div_ceil(deep));
+        let tile = tile_rows(S::ISA);
+        let high = (ROWS_BYTES / 4 / deep / tile).max(4) * tile;
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let rows = high.min(self.rows.end - row);
+            self.spans(deep, |span| {
+                let mut strip = self.strips.start;
+                while strip < self.strips.end {
+                    let left = self.strips.end - strip;
+                    // Few rows are bound by the weights' way here: more strips at once keep more of them under way.
+                    strip += match rows {
+                        1 if left >= 4 => self.rows_of::<S, E, 4, V>(s, weights, row, rows, strip, span),
+                        1 | 2 if left >= 2 => self.rows_of::<S, E, 2, V>(s, weights, row, rows, strip, span),
+                        _ => self.rows_of::<S, E, 1, V>(s, weights, row, rows, strip, span),
+                    };
+                }
+            });
+            row += rows;
+        }
+    }
+
+    /// The parts of each sum, in order: whole positions where several fit, else parts of one.
+    #[inline(always)]
+    fn spans(&self, deep: usize, mut body: impl FnMut(Span)) {
+        let (positions, depth) = (self.job.positions, self.job.depth);
+        let empty = positions * depth == 0;
+        let (some, each) = if empty {
+            (0, 0)
+        } else if depth <= deep {
+            (positions.div_ceil(positions.div_ceil(deep / depth)), depth)
+        } else {
+            (1, depth.div_ceil(depth.div_ceil(deep)))
+        };
+        let (mut position, mut from) = (0, 0);
+        loop {
+            let (count, len) = (some.min(positions - position), each.min(depth - from));
+            let last = empty || (position + count == positions && from + len == depth);
+            body(Span {
+                position,
+                positions: count,
+                from,
+                len,
+                depth,
+                first: position == 0 && from == 0,
+                last,
+            });
+            if last {
+                return;
+            }
+            from += len;
+            if from == depth {
+                (position, from) = (position + count, 0);
+            }
+        }
+    }
+
+    /// All rows of a block by `P` strips; how many strips those were.
+    #[inline(always)]
+    fn rows_of<S: Simd, E: Element, const P: usize, const V: usize>(
+        &self,
+        s: S,
+        weights: *const E::T,
+        row: usize,
+        rows: usize,
+        strip: usize,
+        span: Span,
+    ) -> usize {
+        let job = self.job;
+        let columns = V * S::LANES;
+        let a_panel = (job.width / columns).max(1);
+        let strips: [*const E::T; P] = std::array::from_fn(|p| {
+            let (panel, within) = ((strip + p) / a_panel, (strip + p) % a_panel);
+            // SAFETY: the strip is one of the weights.
+            unsafe { weights.add(panel * job.panel + within * columns) }
+        });
+        let column = strip * columns;
+        let call = Call {
+            job,
+            strips,
+            column,
+            columns: (job.n - column).min(P * columns),
+            span,
+        };
+        if const { P > 2 } {
+            call.tiles::<S, E, 1, V>(s, row, 1);
+            return P;
+        }
+        if const { P == 2 } {
+            match rows {
+                1 => call.tiles::<S, E, 1, V>(s, row, 1),
+                _ => call.tiles::<S, E, 2, V>(s, row, 1),
+            }
+            return P;
+        }
+        let full = tile_rows(S::ISA);
+        let (mut row, mut rest) = (row, rows);
+        if rest >= full {
+            if const { matches!(S::ISA, Isa::Avx512) } {
+                call.tiles::<S, E, 12, V>(s, row, rest / full)
+            } else if const { matches!(S::ISA, Isa::Scalar) } {
+                call.tiles::<S, E, 4, V>(s, row, rest / full)
+            } else {
+                call.tiles::<S, E, 6, V>(s, row, rest / full)
+            }
+            (row, rest) = (row + rest / full * full, rest % full);
+        }
+        // Tails of five and more are of two kinds of tiles.
+        if rest >= 4 && rest != 5 {
+            call.tiles::<S, E, 4, V>(s, row, rest / 4);
+            (row, rest) = (row + rest / 4 * 4, rest % 4);
+        }
+        if rest >= 3 {
+            call.tiles::<S, E, 3, V>(s, row, 1);
+            (row, rest) = (row + 3, rest - 3);
+        }
+        match rest {
+            1 => call.tiles::<S, E, 1, V>(s, row, 1),
+            2 => call.tiles::<S, E, 2, V>(s, row, 1),
+            _ => {}
+        }
+        P
+    }
+}
+
+/// Strips that tiles are made over.
+struct Call<'a, 'b, T, const P: usize> {
+    job: &'a Job<'b>,
+    strips: [*const T; P],
+    column: usize,
+    columns: usize,
+    span: Span,
+}
+
+impl<T, const P: usize> Call<'_, '_, T, P> {
+    #[inline(always)]
+    fn tiles<S: Simd, E: Element<T = T>, const R: usize, const V: usize>(&self, s: S, row: usize, count: usize) {
+        s.vectorize(Tiles::<E, R, P, V> {
+            source: self.job.source,
+            row,
+            count,
+            span: self.span,
+            strips: self.strips,
+            step: self.job.step,
+            out: self.job.out,
+            out_stride: self.job.out_stride,
+            column: self.column,
+            columns: self.columns,
+            finish: self.job.finish,
+        });
+    }
+}

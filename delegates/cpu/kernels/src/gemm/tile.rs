@@ -1,0 +1,489 @@
+//! The tile: some rows by some vectors of columns, summed in registers.
+
+use crate::pool::Shared;
+use crate::simd::{Op, Simd};
+use crate::{Activation, Epilogue};
+
+/// How weights are stored.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// One of them.
+    type T: Copy + Send + Sync;
+
+    /// A vector of them, widened.
+    ///
+    /// # Safety
+    /// There are `S::LANES` of them.
+    unsafe fn load<S: Simd>(s: S, from: *const Self::T) -> S::F;
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Float;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Half;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Brain;
+
+impl Element for Float {
+    type T = f32;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const f32) -> S::F {
+        // SAFETY: as the caller says.
+        unsafe { s.load(from) }
+    }
+}
+
+impl Element for Half {
+    type T = u16;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const u16) -> S::F {
+        // SAFETY: as the caller says.
+        unsafe { s.load_f16(from) }
+    }
+}
+
+impl Element for Brain {
+    type T = u16;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const u16) -> S::F {
+        // SAFETY: as the caller says.
+        unsafe { s.load_bf16(from) }
+    }
+}
+
+/// Where the rows of a tile begin. A convolution also says which pixel of the input that would be, which may lie outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<const R: usize> {
+    base: [*const f32; R],
+    y: [i32; R],
+    x: [i32; R],
+    /// No row reads outside.
+    inside: bool,
+}
+
+/// The left matrix, read where it lies: for each row and position, a pointer to numbers that lie one behind another. Either rows in memory, with
+/// one position, or pixels of images through the places of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub data: *const f32,
+    /// Rows in memory, `steps[2]` apart: nothing of the rest matters.
+    pub plain: bool,
+    /// What stands for places outside.
+    pub zeros: *const f32,
+    /// Rows and columns of the output.
+    pub output: [usize; 2],
+    /// Rows and columns of the input.
+    pub input: [i32; 2],
+    /// From one image, row and pixel of the input to the next.
+    pub steps: [usize; 3],
+    pub stride: [i32; 2],
+    pub border: [i32; 2],
+    pub dilation: [i32; 2],
+    /// Positions of a row of the kernel.
+    pub across: usize,
+    /// From the first place to the furthest.
+    pub reach: [i32; 2],
+}
+
+// SAFETY: it is read only, and borrowed by whoever makes one.
+unsafe impl Send for Rows {}
+// SAFETY: as above.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    /// Rows in memory.
+    pub fn plain(data: *const f32, stride: usize) -> Rows {
+        Rows {
+            data,
+            plain: true,
+            zeros: std::ptr::null(),
+            output: [1; 2],
+            input: [1; 2],
+            steps: [0, 0, stride],
+            stride: [1; 2],
+            border: [0; 2],
+            dilation: [1; 2],
+            across: 1,
+            reach: [0; 2],
+        }
+    }
+
+    /// Where `R` rows from `row` on begin.
+    #[inline(always)]
+    fn place<const R: usize>(&self, row: usize) -> Place<R> {
+        let mut place = Place {
+            base: [self.data; R],
+            y: [0; R],
+            x: [0; R],
+            inside: true,
+        };
+        if self.plain {
+            place.base = std::array::from_fn(|r| self.data.wrapping_add((row + r) * self.steps[2]));
+            return place;
+        }
+        let [height, width] = self.output;
+        let (mut image, within) = (row / (height * width), row % (height * width));
+        let (mut y, mut x) = (within / width, within % width);
+        for r in 0..R {
+            place.y[r] = y as i32 * self.stride[0] - self.border[0];
+            place.x[r] = x as i32 * self.stride[1] - self.border[1];
+            let at = (image * self.steps[0]) as isize
+                + place.y[r] as isize * self.steps[1] as isize
+                + place.x[r] as isize * self.steps[2] as isize;
+            place.base[r] = self.data.wrapping_offset(at);
+            place.inside &= place.y[r] >= 0
+                && place.x[r] >= 0
+                && place.y[r] + self.reach[0] < self.input[0]
+                && place.x[r] + self.reach[1] < self.input[1];
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+                if y == height {
+                    (y, image) = (0, image + 1);
+                }
+            }
+        }
+        place
+    }
+
+    /// Pointers of a position.
+    #[inline(always)]
+    fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
+        if self.plain {
+            return place.base;
+        }
+        let (down, across) = (
+            position as u32 / self.across as u32,
+            position as u32 % self.across as u32,
+        );
+        let (down, across) = (down as i32 * self.dilation[0], across as i32 * self.dilation[1]);
+        let offset = down as isize * self.steps[1] as isize + across as isize * self.steps[2] as isize;
+        if place.inside {
+            return std::array::from_fn(|r| place.base[r].wrapping_offset(offset));
+        }
+        std::array::from_fn(|r| {
+            let (y, x) = (place.y[r] + down, place.x[r] + across);
+            match (y as u32) < self.input[0] as u32 && (x as u32) < self.input[1] as u32 {
+                true => place.base[r].wrapping_offset(offset),
+                false => self.zeros,
+            }
+        })
+    }
+}
+
+/// What is done to sums in registers; functions that are no bounds are `after`, in a second pass over what was just stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    bias: *const f32,
+    residual: *const f32,
+    residual_stride: usize,
+    residual_last: bool,
+    low: f32,
+    high: f32,
+    after: Activation,
+}
+
+// SAFETY: what it points to is read only, and borrowed by whoever makes one.
+unsafe impl Send for Finish {}
+// SAFETY: as above.
+unsafe impl Sync for Finish {}
+
+impl Finish {
+    /// Of an epilogue whose bias and residual are long enough.
+    pub fn new(epilogue: &Epilogue<'_>, residual_stride: usize) -> Finish {
+        let (low, high, after) = match epilogue.activation {
+            Activation::None => (f32::NEG_INFINITY, f32::INFINITY, Activation::None),
+            Activation::Relu => (0.0, f32::INFINITY, Activation::None),
+            Activation::Clamp(low, high) => (low, high, Activation::None),
+            other => (f32::NEG_INFINITY, f32::INFINITY, other),
+        };
+        Finish {
+            bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            residual_stride,
+            residual_last: epilogue.residual_last,
+            low,
+            high,
+            after,
+        }
+    }
+
+    /// The same from a column on.
+    pub fn shifted(mut self, column: usize) -> Finish {
+        // SAFETY: who shifts has columns there.
+        unsafe {
+            if !self.bias.is_null() {
+                self.bias = self.bias.add(column);
+            }
+            if !self.residual.is_null() {
+                self.residual = self.residual.add(column);
+            }
+        }
+        self
+    }
+
+    /// The same with the residual from an element on.
+    pub fn moved(mut self, at: usize) -> Finish {
+        if !self.residual.is_null() {
+            // SAFETY: who moves it has elements there.
+            self.residual = unsafe { self.residual.add(at) };
+        }
+        self
+    }
+
+    /// Whether a second pass is needed.
+    #[inline(always)]
+    pub fn twice(&self) -> bool {
+        self.after != Activation::None
+    }
+
+    /// A vector of sums, as it is stored.
+    ///
+    /// # Safety
+    /// Row and columns are below those of the output; `part` says that only as many columns are there.
+    #[inline(always)]
+    pub unsafe fn one<S: Simd>(&self, s: S, sum: S::F, row: usize, column: usize, part: Option<usize>) -> S::F {
+        // SAFETY: as the caller says.
+        let load = |from: *const f32| unsafe {
+            match part {
+                None => s.load(from),
+                Some(n) => s.load_part(from, n),
+            }
+        };
+        let mut x = sum;
+        if !self.bias.is_null() {
+            // SAFETY: as the caller says.
+            x = s.add(x, load(unsafe { self.bias.add(column) }));
+        }
+        if self.residual.is_null() {
+            return s.min(s.max(x, s.splat(self.low)), s.splat(self.high));
+        }
+        // SAFETY: as the caller says.
+        let residual = unsafe { self.residual.add(row * self.residual_stride + column) };
+        if !self.residual_last {
+            x = s.add(x, load(residual));
+        }
+        x = s.min(s.max(x, s.splat(self.low)), s.splat(self.high));
+        if self.residual_last && !self.twice() {
+            x = s.add(x, load(residual));
+        }
+        x
+    }
+}
+
+/// The second pass: `after` of rows and columns that are stored, and the residual behind it.
+pub(crate) struct Second {
+    pub finish: Finish,
+    pub out: *mut f32,
+    pub stride: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub column: usize,
+    pub columns: usize,
+}
+
+impl Op for Second {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Second {
+            finish,
+            out,
+            stride,
+            row,
+            rows,
+            column,
+            columns,
+        } = self;
+        for row in row..row + rows {
+            for at in (column..column + columns).step_by(S::LANES) {
+                let n = (column + columns - at).min(S::LANES);
+                // SAFETY: the rows and columns are there.
+                unsafe {
+                    let to = out.add(row * stride + at);
+                    let mut x = finish.after.apply(s, s.load_part(to, n));
+                    if finish.residual_last && !finish.residual.is_null() {
+                        x = s.add(
+                            x,
+                            s.load_part(finish.residual.add(row * finish.residual_stride + at), n),
+                        );
+                    }
+                    s.store_part(to, x, n);
+                }
+            }
+        }
+    }
+}
+
+/// A part of each sum: some positions, and of each, some numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub position: usize,
+    pub positions: usize,
+    pub from: usize,
+    pub len: usize,
+    /// Numbers of a whole position.
+    pub depth: usize,
+    /// Sums begin here, rather than with what is stored.
+    pub first: bool,
+    /// Sums end here.
+    pub last: bool,
+}
+
+/// `count` tiles, one below another: `R` rows by `P` strips of `V` vectors.
+pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usize> {
+    pub source: Rows,
+    pub row: usize,
+    pub count: usize,
+    pub span: Span,
+    /// The strips' weights, from the first row on.
+    pub strips: [*const E::T; P],
+    /// From one row of weights to the next.
+    pub step: usize,
+    pub out: Shared<f32>,
+    pub out_stride: usize,
+    /// The first column, and how many there are from it on: no more than are in the strips.
+    pub column: usize,
+    pub columns: usize,
+    pub finish: Finish,
+}
+
+/// Changes each vector of a tile.
+#[inline(always)]
+fn each<F: Copy, const R: usize, const P: usize, const V: usize>(
+    sums: &mut [[[F; V]; P]; R],
+    f: impl Fn(usize, usize, usize, F) -> F,
+) {
+    for (r, sums) in sums.iter_mut().enumerate() {
+        for (p, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = f(r, p, v, *sum);
+            }
+        }
+    }
+}
+
+impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E, R, P, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for tile in 0..self.count {
+            // SAFETY: who makes one has those rows, columns, positions and weights.
+            unsafe { self.one(s, self.row + tile * R) };
+        }
+    }
+}
+
+impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, V> {
+    /// # Safety
+    /// All that is named is there.
+    #[inline(always)]
+    unsafe fn one<S: Simd>(&self, s: S, row: usize) {
+        let span = self.span;
+        let whole = self.columns == P * V * S::LANES;
+        let mut sums = [[[s.splat(0.0); V]; P]; R];
+        // SAFETY: as the caller says.
+        unsafe {
+            let out = self.out.at(row * self.out_stride + self.column);
+            if !span.first {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            let at = (p * V + v) * S::LANES;
+                            let from = out.add(r * self.out_stride).wrapping_add(at);
+                            *sum = match whole {
+                                true => s.load(from),
+                                false => s.load_part(from, self.columns.saturating_sub(at).min(S::LANES)),
+                            };
+                        }
+                    }
+                }
+            }
+            let place = self.source.place::<R>(row);
+            for position in span.position..span.position + span.positions {
+                let rows = self.source.at(&place, position);
+                let rows: [*const f32; R] = std::array::from_fn(|r| rows[r].add(span.from));
+                let mut strips: [*const E::T; P] =
+                    std::array::from_fn(|p| self.strips[p].add((position * span.depth + span.from) * self.step));
+                for k in 0..span.len {
+                    let weights: [[S::F; V]; P] =
+                        std::array::from_fn(|p| std::array::from_fn(|v| E::load(s, strips[p].add(v * S::LANES))));
+                    for r in 0..R {
+                        let x = s.splat(*rows[r].add(k));
+                        for p in 0..P {
+                            for v in 0..V {
+                                sums[r][p][v] = s.fma(x, weights[p][v], sums[r][p][v]);
+                            }
+                        }
+                    }
+                    strips = std::array::from_fn(|p| strips[p].add(self.step));
+                }
+            }
+            if whole {
+                let at = |p: usize, v: usize| (p * V + v) * S::LANES;
+                if span.last {
+                    let finish = &self.finish;
+                    if !finish.bias.is_null() {
+                        let bias = finish.bias.add(self.column);
+                        each(&mut sums, |_, p, v, x| s.add(x, s.load(bias.add(at(p, v)))));
+                    }
+                    let residual = finish.residual.wrapping_add(row * finish.residual_stride + self.column);
+                    let residual = |r: usize, p: usize, v: usize| {
+                        s.load(residual.wrapping_add(r * finish.residual_stride + at(p, v)))
+                    };
+                    if !finish.residual.is_null() && !finish.residual_last {
+                        each(&mut sums, |r, p, v, x| s.add(x, residual(r, p, v)));
+                    }
+                    let (low, high) = (s.splat(finish.low), s.splat(finish.high));
+                    each(&mut sums, |_, _, _, x| s.min(s.max(x, low), high));
+                    if !finish.residual.is_null() && finish.residual_last && !finish.twice() {
+                        each(&mut sums, |r, p, v, x| s.add(x, residual(r, p, v)));
+                    }
+                }
+                each(&mut sums, |r, p, v, x| {
+                    s.store(out.add(r * self.out_stride + at(p, v)), x);
+                    x
+                });
+            } else {
+                self.store_part(s, &sums, row, out);
+            }
+            if span.last && self.finish.twice() {
+                s.vectorize(Second {
+                    finish: self.finish,
+                    out: self.out.at(0),
+                    stride: self.out_stride,
+                    row,
+                    rows: R,
+                    column: self.column,
+                    columns: self.columns,
+                });
+            }
+        }
+    }
+
+    /// Stores a tile that has fewer columns than its strips.
+    ///
+    /// # Safety
+    /// As `one`.
+    #[inline(always)]
+    unsafe fn store_part<S: Simd>(&self, s: S, sums: &[[[S::F; V]; P]; R], row: usize, out: *mut f32) {
+        // By way of memory, so that one loop serves all vectors.
+        let sums: *const S::F = sums.as_ptr().cast();
+        for vector in 0..R * P * V {
+            let (r, at) = (vector / (P * V), vector % (P * V) * S::LANES);
+            if at < self.columns {
+                let n = (self.columns - at).min(S::LANES);
+                // SAFETY: `n` columns are there from that on, and the vector is one of the tile's.
+                unsafe {
+                    let sum = *sums.add(vector);
+                    let x = match self.span.last {
+                        true => self.finish.one(s, sum, row + r, self.column + at, Some(n)),
+                        false => sum,
+                    };
+                    s.store_part(out.add(r * self.out_stride + at), x, n);
+                }
+            }
+        }
+    }
+}
