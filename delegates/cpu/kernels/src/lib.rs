@@ -8,12 +8,16 @@
 //! number of threads, results are the same bits.
 
 pub mod activation;
+pub mod attention;
 pub mod elementwise;
 pub mod isa;
 mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod pooling;
+pub mod recurrent;
+pub mod rope;
 pub mod simd;
 pub mod softmax;
 
