@@ -8,6 +8,7 @@
 //! number of threads, results are the same bits.
 
 pub mod activation;
+pub mod attention;
 pub mod elementwise;
 pub mod conv;
 pub mod gemm;
@@ -17,6 +18,9 @@ pub mod math;
 pub mod norm;
 pub mod pool;
 pub mod quant;
+pub mod pooling;
+pub mod recurrent;
+pub mod rope;
 pub mod simd;
 pub mod softmax;
 
