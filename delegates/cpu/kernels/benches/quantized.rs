@@ -164,7 +164,7 @@ fn limits() {
 fn four_bits(pools: &[&dyn Pool]) {
     for (inputs, outputs) in [(2048usize, 8192usize), (8192, 2048)] {
         let mut ways: Vec<_> = Dot::all().into_iter().map(|dot| (dot, q4::Width::best(dot))).collect();
-        ways.push((Dot::of(Isa::Avx2), q4::Width::Sixteen));
+        ways.push((Dot::of(Isa::Avx2), q4::Width::Eight));
         for (dot, width) in ways {
             let shape = q4::Shape {
                 inputs,

@@ -11,9 +11,14 @@ use core::arch::x86_64::*;
 pub(super) unsafe fn tile<const MR: usize>(job: &Tile) {
     // SAFETY: as the caller says.
     unsafe {
-        match job.width {
-            16 => inner::<MR, 2>(job),
-            _ => inner::<MR, 1>(job),
+        match (job.width, MR) {
+            // Few rows are bound by memory, and go through it once. More rows want the registers of one half.
+            (16, 1 | 2) => inner::<MR, 2, 2>(job, 0),
+            (16, _) => {
+                inner::<MR, 1, 2>(job, 0);
+                inner::<MR, 1, 2>(job, 1);
+            }
+            _ => inner::<MR, 1, 1>(job, 0),
         }
     }
 }
@@ -31,12 +36,13 @@ unsafe fn parameters(from: *const u8, index: usize, wide: bool) -> __m256 {
     }
 }
 
+/// `H` halves of eight outputs from `half` on, of the `W` that a panel has.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn inner<const MR: usize, const H: usize>(job: &Tile) {
+unsafe fn inner<const MR: usize, const H: usize, const W: usize>(job: &Tile, half: usize) {
     let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     let mut sums = [[_mm256_setzero_ps(); H]; MR];
     let mut at = job.panel;
-    let header = H * 8 * if job.wide { 4 } else { 2 } * (1 + usize::from(job.zeros));
+    let header = W * 8 * if job.wide { 4 } else { 2 } * (1 + usize::from(job.zeros));
     // SAFETY: pointers stay in the panel, the rows and the sums, as the layout says.
     unsafe {
         for group in 0..job.groups {
@@ -49,7 +55,7 @@ unsafe fn inner<const MR: usize, const H: usize>(job: &Tile) {
                 if MR <= 4 {
                     // Prefetching behind the end harms nothing.
                     let ahead = at.wrapping_add(2048).cast::<i8>();
-                    for line in 0..2 * H {
+                    for line in 0..(if half == 0 { 2 * W + 1 } else { 0 }) {
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
                     }
                 }
@@ -59,7 +65,7 @@ unsafe fn inner<const MR: usize, const H: usize>(job: &Tile) {
                     let mut low = [_mm256_setzero_si256(); H];
                     let mut high = low;
                     for h in 0..H {
-                        let bytes = _mm256_loadu_si256(at.add((v * H + h) * 32).cast());
+                        let bytes = _mm256_loadu_si256(at.add((v * W + half + h) * 32).cast());
                         low[h] = _mm256_and_si256(bytes, mask);
                         high[h] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
                     }
@@ -81,14 +87,14 @@ unsafe fn inner<const MR: usize, const H: usize>(job: &Tile) {
                         whole[row][h] = _mm256_add_epi32(whole[row][h], _mm256_madd_epi16(pairs[row][h], ones));
                     }
                 }
-                at = at.add(128 * H);
+                at = at.add(128 * W);
             }
             for h in 0..H {
-                let scale = parameters(parameter, h, job.wide);
+                let scale = parameters(parameter, half + h, job.wide);
                 for row in 0..MR {
                     let offset = _mm256_set1_epi32(*job.sums.add(row * job.groups + group));
                     let dot = if job.zeros {
-                        let zero = parameters(parameter, H + h, job.wide);
+                        let zero = parameters(parameter, W + half + h, job.wide);
                         _mm256_fmadd_ps(zero, _mm256_cvtepi32_ps(offset), _mm256_cvtepi32_ps(whole[row][h]))
                     } else {
                         _mm256_cvtepi32_ps(_mm256_add_epi32(whole[row][h], offset))
@@ -99,7 +105,7 @@ unsafe fn inner<const MR: usize, const H: usize>(job: &Tile) {
         }
         for (row, sums) in sums.iter().enumerate() {
             for (h, sum) in sums.iter().enumerate() {
-                _mm256_storeu_ps(job.out.add(row * COLUMNS + 8 * h), *sum);
+                _mm256_storeu_ps(job.out.add(row * COLUMNS + 8 * (half + h)), *sum);
             }
         }
     }

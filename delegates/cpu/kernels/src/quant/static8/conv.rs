@@ -148,7 +148,7 @@ pub fn conv2d(
             channel: group * matrix.outputs,
             channels: conv.channels[1],
         };
-        job.run(pool, scratch, &|row, sink| {
+        job.run(pool, scratch, |row, sink| {
             let (image, inner) = (row / (height * width), row % (height * width));
             let (down, right) = (inner / width, inner % width);
             let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));

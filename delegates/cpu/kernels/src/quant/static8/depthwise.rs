@@ -121,68 +121,94 @@ fn line<S: Simd, const SIGNED: bool, const FLOATS: bool>(s: S, line: &Line) {
     let conv = &line.job.conv;
     let width = conv.output()[1];
     let whole = |right: usize| conv.inside(1, right) == (0, conv.kernel[1]);
+    let full = conv.channels[0] >= S::LANES;
     let mut right = 0;
     while right < width {
         // SAFETY: the pixels are in the line.
         unsafe {
             // Between two pixels whose kernels are inside, all are.
-            if right + PIXELS <= width && whole(right) && whole(right + PIXELS - 1) {
-                pixels::<S, SIGNED, FLOATS, PIXELS>(s, line, right);
+            if full && right + PIXELS <= width && whole(right) && whole(right + PIXELS - 1) {
+                pixels::<S, SIGNED, FLOATS, PIXELS, true>(s, line, right);
                 right += PIXELS;
-            } else {
-                pixels::<S, SIGNED, FLOATS, 1>(s, line, right);
-                right += 1;
+                continue;
             }
+            match full {
+                true => pixels::<S, SIGNED, FLOATS, 1, true>(s, line, right),
+                false => pixels::<S, SIGNED, FLOATS, 1, false>(s, line, right),
+            }
+            right += 1;
         }
     }
 }
 
-/// `P` pixels from `right` on; more than one only where their kernels are inside of the line.
+/// `P` pixels from `right` on; more than one only where their kernels are inside of the line. `FULL`: there are as many channels as lanes.
 #[inline(always)]
-unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize>(s: S, line: &Line, right: usize) {
+unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize, const FULL: bool>(
+    s: S,
+    line: &Line,
+    right: usize,
+) {
     let job = line.job;
     let conv = &job.conv;
     let [height, width] = conv.output();
-    let channels = conv.channels[0];
+    let (channels, [tall, wide]) = (conv.channels[0], conv.kernel);
     let (image, down) = (line.line / height, line.line % height);
     let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));
     let zero = job.x.zero();
+    let step = conv.stride[1] * channels;
     let mut c = 0;
     while c < channels {
         // The last lanes overlap those before, where there are enough.
-        if c + S::LANES > channels && channels >= S::LANES {
+        if FULL && c + S::LANES > channels {
             c = channels - S::LANES;
         }
-        let n = S::LANES.min(channels - c);
+        let n = if FULL { S::LANES } else { channels - c };
         // SAFETY: pixels that are inside are in the image, weights have all channels, and only `n` of them are read.
         unsafe {
-            let sums = s.load_part(job.weights.add(conv.kernel[0] * conv.kernel[1] * channels + c), n);
-            let start = s.mul(sums, s.splat(-zero as f32));
+            let weight = |at: usize| {
+                let from = job.weights.add(at * channels + c);
+                if FULL { s.load(from) } else { s.load_part(from, n) }
+            };
+            let start = s.mul(weight(tall * wide), s.splat(-zero as f32));
             let mut floats = [start; P];
             let mut ints = [s.to_i(start); P];
-            for i in 0..conv.kernel[0] {
-                for j in 0..conv.kernel[1] {
-                    let w = s.load_part(job.weights.add((i * conv.kernel[1] + j) * channels + c), n);
-                    let here = (rows.0..rows.1).contains(&i) && (columns.0..columns.1).contains(&j);
+            macro_rules! meet {
+                ($p:expr, $x:expr, $w:expr) => {
+                    if FLOATS {
+                        floats[$p] = s.fma(s.to_f($x), $w, floats[$p]);
+                    } else {
+                        ints[$p] = s.add_i(ints[$p], s.mul_i($x, s.to_i($w)));
+                    }
+                };
+            }
+            for i in 0..tall {
+                let within = rows.0 <= i && i < rows.1;
+                let (first, behind) = if within { columns } else { (wide, wide) };
+                for j in (0..first).chain(behind..wide) {
+                    let w = weight(i * wide + j);
                     for p in 0..P {
-                        let x = if here {
-                            let y = conv.pixel(0, down, i);
-                            let pixel = (image * conv.size[0] + y) * conv.size[1] + conv.pixel(1, right + p, j);
-                            bytes::<S, SIGNED>(s, job.x.pointer().add(pixel * channels + c), n)
-                        } else {
-                            s.splat_i(zero)
-                        };
-                        if FLOATS {
-                            floats[p] = s.fma(s.to_f(x), w, floats[p]);
-                        } else {
-                            ints[p] = s.add_i(ints[p], s.mul_i(x, s.to_i(w)));
-                        }
+                        meet!(p, s.splat_i(zero), w);
                     }
                 }
+                if first >= behind {
+                    continue;
+                }
+                let y = image * conv.size[0] + conv.pixel(0, down, i);
+                let from = (y * conv.size[1] + conv.pixel(1, right, first)) * channels + c;
+                let mut from = job.x.pointer().add(from);
+                for j in first..behind {
+                    let w = weight(i * wide + j);
+                    for p in 0..P {
+                        meet!(p, bytes::<S, SIGNED, FULL>(s, from.add(p * step), n), w);
+                    }
+                    // The last one may be far behind the image, and is not read.
+                    from = from.wrapping_add(conv.dilation[1] * channels);
+                }
             }
+            let lanes = job.stage.lanes(s, c, n);
             for p in 0..P {
                 let acc = if FLOATS { s.to_i(floats[p]) } else { ints[p] };
-                let real = job.stage.real(s, acc, None, c, n);
+                let real = job.stage.real(s, &lanes, acc, None);
                 job.place
                     .put(s, real, (line.line * width + right + p) * channels + c, n);
             }
@@ -194,10 +220,10 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
 /// # Safety
 /// There are `n` bytes.
 #[inline(always)]
-unsafe fn bytes<S: Simd, const SIGNED: bool>(s: S, from: *const u8, n: usize) -> S::I {
+unsafe fn bytes<S: Simd, const SIGNED: bool, const FULL: bool>(s: S, from: *const u8, n: usize) -> S::I {
     // SAFETY: as the caller says.
     unsafe {
-        if n == S::LANES {
+        if FULL {
             return if SIGNED {
                 s.load_i8(from.cast())
             } else {

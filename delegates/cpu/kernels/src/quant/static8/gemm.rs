@@ -72,6 +72,7 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     /// Copies bytes.
+    #[inline]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let size = self.form.size();
         let to = &mut self.to[self.at * size..][..bytes.len() * size];
@@ -94,6 +95,7 @@ impl Sink<'_> {
     }
 
     /// As many numbers that stand for 0.
+    #[inline]
     pub(super) fn nothing(&mut self, count: usize) {
         let size = self.form.size();
         let byte = match self.form {
@@ -137,7 +139,7 @@ pub(super) fn scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
 
 impl Job<'_> {
     /// Runs it. `fill` writes a row's inputs to the sink.
-    pub(super) fn run(&self, pool: &dyn Pool, scratch: &mut [f32], fill: &(dyn Fn(usize, &mut Sink) + Sync)) {
+    pub(super) fn run(&self, pool: &dyn Pool, scratch: &mut [f32], fill: impl Fn(usize, &mut Sink) + Sync) {
         let shape = self.weights.shape();
         if self.rows == 0 || shape.outputs == 0 {
             return;
@@ -158,23 +160,24 @@ impl Job<'_> {
                 let floats = shared.slice(part * each..(part + 1) * each);
                 std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), each * 4)
             };
-            let mut copied = usize::MAX;
+            let (mut copied, mut acc) = (usize::MAX, [0i32; BLOCK * 16]);
             for unit in pool::range(blocks * splits, parts, part, 1) {
                 let (block, split) = (unit / splits, unit % splits);
                 let first = block * BLOCK;
                 let count = BLOCK.min(self.rows - first);
                 if copied != block {
-                    self.copy(form, first, count, own, fill);
+                    self.copy(form, first, count, own, &fill);
                     copied = block;
                 }
                 for panel in pool::range(panels, splits, split, 1) {
-                    self.panel(form, panel, first, count, own);
+                    self.panel(form, panel, first, count, own, &mut acc);
                 }
             }
         });
     }
 
-    fn copy(&self, form: Form, first: usize, count: usize, own: &mut [u8], fill: &(dyn Fn(usize, &mut Sink) + Sync)) {
+    #[inline(always)]
+    fn copy(&self, form: Form, first: usize, count: usize, own: &mut [u8], fill: impl Fn(usize, &mut Sink)) {
         let inputs = self.weights.shape().inputs;
         let bytes = stride(inputs) * form.size();
         for (r, to) in own.chunks_exact_mut(bytes).take(count).enumerate() {
@@ -194,7 +197,7 @@ impl Job<'_> {
         }
     }
 
-    fn panel(&self, form: Form, panel: usize, first: usize, count: usize, own: &[u8]) {
+    fn panel(&self, form: Form, panel: usize, first: usize, count: usize, own: &[u8], acc: &mut [i32; BLOCK * 16]) {
         let shape = self.weights.shape();
         let bytes = stride(shape.inputs) * form.size();
         let sums = self.weights.sums(panel);
@@ -209,29 +212,28 @@ impl Job<'_> {
             while taken > count - row {
                 taken /= 2;
             }
-            let mut out = [0i32; 8 * 16];
             let tile = Tile {
                 panel: self.weights.panel(panel).as_ptr(),
                 fours: shape.inputs.div_ceil(4),
                 rows: own[row * bytes..].as_ptr(),
                 stride: bytes,
-                out: out.as_mut_ptr(),
+                out: acc[row * 16..].as_mut_ptr(),
             };
             // SAFETY: this machine has `dot`, and the rows are there in its form.
             unsafe { multiply(self.dot, taken, &tile) };
-            let finish = Finish {
-                job: self,
-                form,
-                acc: &out,
-                sums: &sums,
-                row: first + row,
-                count: taken,
-                column: 16 * panel,
-                columns: 16.min(shape.outputs - 16 * panel),
-            };
-            dispatch(self.dot.isa(), finish);
             row += taken;
         }
+        let finish = Finish {
+            job: self,
+            form,
+            acc,
+            sums: &sums,
+            row: first,
+            count,
+            column: 16 * panel,
+            columns: 16.min(shape.outputs - 16 * panel),
+        };
+        dispatch(self.dot.isa(), finish);
     }
 }
 
@@ -269,7 +271,7 @@ unsafe fn multiply(dot: Dot, count: usize, tile: &Tile) {
 struct Finish<'a> {
     job: &'a Job<'a>,
     form: Form,
-    acc: &'a [i32; 8 * 16],
+    acc: &'a [i32; BLOCK * 16],
     sums: &'a [i32; 16],
     row: usize,
     count: usize,
@@ -283,23 +285,24 @@ impl Op for Finish<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let job = self.job;
-        for r in 0..self.count {
-            let row = self.row + r;
-            let zero = job.zeros.get(row).copied().unwrap_or(job.zero);
-            let zero = self.form.zero(job.signed, zero);
-            let mut at = 0;
-            while at < self.columns {
-                let n = S::LANES.min(self.columns - at);
-                // SAFETY: sums have sixteen columns; the stage and the output have `n` more channels.
-                unsafe {
-                    let acc = s.load_i(self.acc.as_ptr().add(16 * r + at));
-                    let shift = s.mul_i(s.load_i(self.sums.as_ptr().add(at)), s.splat_i(zero));
-                    let channel = job.channel + self.column + at;
-                    let scale = job.scales.get(row).copied();
-                    let real = job.stage.real(s, s.sub_i(acc, shift), scale, channel, n);
+        for at in (0..self.columns).step_by(S::LANES) {
+            let n = S::LANES.min(self.columns - at);
+            let channel = job.channel + self.column + at;
+            // SAFETY: sums have sixteen columns; the stage and the output have `n` more channels.
+            unsafe {
+                let lanes = job.stage.lanes(s, channel, n);
+                let sums = s.load_i(self.sums.as_ptr().add(at));
+                let common = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, job.zero)));
+                for r in 0..self.count {
+                    let row = self.row + r;
+                    let shift = match job.zeros.get(row) {
+                        Some(zero) => s.mul_i(sums, s.splat_i(self.form.zero(job.signed, *zero))),
+                        None => common,
+                    };
+                    let acc = s.sub_i(s.load_i(self.acc.as_ptr().add(16 * r + at)), shift);
+                    let real = job.stage.real(s, &lanes, acc, job.scales.get(row).copied());
                     job.place.put(s, real, row * job.channels + channel, n);
                 }
-                at += n;
             }
         }
     }
@@ -344,7 +347,7 @@ pub fn linear(
     };
     // SAFETY: a byte is a byte, signed or not.
     let bytes = unsafe { std::slice::from_raw_parts(x.pointer(), x.len()) };
-    job.run(pool, scratch, &|row, sink| {
+    job.run(pool, scratch, |row, sink| {
         sink.bytes(&bytes[row * shape.inputs..][..shape.inputs])
     });
 }
@@ -396,7 +399,7 @@ pub fn linear_dynamic(
         channel: 0,
         channels: shape.outputs,
     };
-    job.run(pool, rest, &|row, sink| {
+    job.run(pool, rest, |row, sink| {
         let bytes = &made.values[row * sizes.stride()..][..shape.inputs];
         // SAFETY: a byte is a byte, signed or not.
         sink.bytes(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) });

@@ -66,33 +66,53 @@ impl Stage<'_> {
         bias && self.multiplier.len() >= channels
     }
 
-    /// Reals of `n` sums from channel `c` on; `scale` multiplies before the multiplier, where there is one.
+    /// What belongs to `n` channels from `c` on.
     ///
     /// # Safety
     /// There are `n` more channels.
     #[inline(always)]
-    pub(super) unsafe fn real<S: Simd>(&self, s: S, acc: S::I, scale: Option<f32>, c: usize, n: usize) -> S::F {
+    pub(super) unsafe fn lanes<S: Simd>(&self, s: S, c: usize, n: usize) -> Lanes<S> {
         // SAFETY: as the caller says; integers of 32 bits are loaded as floats are.
         unsafe {
-            let multiplier = s.load_part(self.multiplier.as_ptr().add(c), n);
-            let scaled = |x: S::F| match scale {
-                Some(scale) => s.mul(s.mul(x, s.splat(scale)), multiplier),
-                None => s.mul(x, multiplier),
+            let load = |from: *const f32| match n == S::LANES {
+                true => s.load(from.add(c)),
+                false => s.load_part(from.add(c), n),
             };
-            let real = match self.bias {
-                Bias::None => scaled(s.to_f(acc)),
-                Bias::Integers(bias) => {
-                    let bias = s.bits(s.load_part(bias.as_ptr().add(c).cast(), n));
-                    scaled(s.to_f(s.add_i(acc, bias)))
-                }
-                Bias::Floats(bias) => s.add(scaled(s.to_f(acc)), s.load_part(bias.as_ptr().add(c), n)),
-            };
-            match self.activation {
-                Activation::None => real,
-                function => function.apply(s, real),
+            Lanes {
+                multiplier: load(self.multiplier.as_ptr()),
+                bias: match self.bias {
+                    Bias::None => s.splat(0.0),
+                    Bias::Integers(bias) => load(bias.as_ptr().cast()),
+                    Bias::Floats(bias) => load(bias.as_ptr()),
+                },
             }
         }
     }
+
+    /// Reals of sums; `scale` multiplies before the multiplier, where there is one.
+    #[inline(always)]
+    pub(super) fn real<S: Simd>(&self, s: S, lanes: &Lanes<S>, acc: S::I, scale: Option<f32>) -> S::F {
+        let scaled = |x: S::F| match scale {
+            Some(scale) => s.mul(s.mul(x, s.splat(scale)), lanes.multiplier),
+            None => s.mul(x, lanes.multiplier),
+        };
+        let real = match self.bias {
+            Bias::None => scaled(s.to_f(acc)),
+            Bias::Integers(_) => scaled(s.to_f(s.add_i(acc, s.bits(lanes.bias)))),
+            Bias::Floats(_) => s.add(scaled(s.to_f(acc)), lanes.bias),
+        };
+        match self.activation {
+            Activation::None => real,
+            function => function.apply(s, real),
+        }
+    }
+}
+
+/// What belongs to a few channels of a [`Stage`].
+pub(super) struct Lanes<S: Simd> {
+    multiplier: S::F,
+    /// Floats, or the bits of integers.
+    bias: S::F,
 }
 
 /// A [`Target`] that parts share.

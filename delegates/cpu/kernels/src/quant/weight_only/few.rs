@@ -61,12 +61,12 @@ impl Op for Few<'_> {
             // SAFETY: pointers are good for these rows and this panel.
             unsafe {
                 match (vectors::<S>(), lanes - lane) {
-                    // A vector of sixteen for a panel of eight would read the next one's weights.
+                    // A vector of sixteen for a panel of eight would read the next one's weights, and so would two of eight.
                     (1, 8) => {
                         plain(&mut self, lane);
                         lane += 8;
                     }
-                    (1, _) => lane += S::LANES * rows::<S, 1>(s, &mut self, lane),
+                    (1, _) | (2, 8) => lane += S::LANES * rows::<S, 1>(s, &mut self, lane),
                     _ => lane += S::LANES * rows::<S, 2>(s, &mut self, lane),
                 }
             }
