@@ -3,14 +3,17 @@
 //! A node that no pass makes a step of its own is run by its portable kernel, within the region: so there is no operator that this delegate refuses and
 //! that the portable plan would run, but for a few that have to do with the whole program.
 
+use crate::graph::Graph;
+use crate::passes;
 use crate::steps::generic::{dtype_of, kernel_of};
 use delegraph_sdk::image::{ArgView, Kind, NodeView};
 use delegraph_sdk::{Reason, Verdict};
 
-/// The answer for a node.
-pub fn verdict(node: &NodeView<'_>) -> Verdict {
+/// The answer for a node. `graph` is the graph that it is of, where that can be read.
+pub fn verdict(node: &NodeView<'_>, graph: Option<&Graph>) -> Verdict {
     let refuse = |reason: Reason, text: String| Verdict::Refuse(reason, text.into());
-    if kernel_of(node.op()).is_none() {
+    let is_step = graph.is_some_and(|graph| passes::is_taken(graph, &graph.nodes[node.index().0 as usize]));
+    if !is_step && kernel_of(node.op()).is_none() {
         return refuse(Reason::UNKNOWN_OP, format!("`{}` has no kernel", node.op()));
     }
     for value in node.inputs().chain(node.outputs().iter()) {

@@ -20,13 +20,13 @@ pub const ALIGN: usize = crate::sys::ALIGN;
 /// # Errors
 /// The first node that is not taken: a delegate may be asked to compile what it was not asked about.
 pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Compiled, Error> {
+    let mut graph = Graph::read(image)?;
     for at in 0..image.node_count() {
         let node = image.node(NodeIndex(at));
-        if let Verdict::Refuse(_, text) = caps::verdict(&node) {
+        if let Verdict::Refuse(_, text) = caps::verdict(&node, Some(&graph)) {
             return Err(Error::unsupported(text.into_owned()).at(node.index()));
         }
     }
-    let mut graph = Graph::read(image)?;
     context.progress(0, 1, "packing weights");
     let target = passes::Target {
         weights,

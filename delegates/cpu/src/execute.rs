@@ -24,7 +24,7 @@ impl Packed for Copied {
 ///
 /// # Errors
 /// The blob is damaged, or a weight is missing.
-pub fn load(blob: &Blob<'_>, weights: &Weights<'_>) -> Result<Box<dyn Session>, Error> {
+pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
     let section = match blob.sections.iter().any(|(name, _)| *name == WEIGHTS) {
         true => blob.section(WEIGHTS)?,
         false => &[0; 8],
@@ -37,7 +37,7 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>) -> Result<Box<dyn Session>, 
         host: weights.keep().ok(),
         packed: Box::new(packed),
     };
-    let program = Program::new(blob.section(PROGRAM)?, store)?;
+    let program = Program::new(blob.section(PROGRAM)?, store, context.threads())?;
     let border = program.border()?;
     Ok(Box::new(Loaded { program, border }))
 }
@@ -58,7 +58,9 @@ impl Session for Loaded {
             let (have, want) = ((inputs.len(), outputs.len()), self.border);
             return Err(Error::invalid(format!("{have:?} inputs and outputs, not {want:?}")));
         }
-        let plan = self.program.plan(inputs.iter().map(|input| input.sizes))?;
+        let plan = self
+            .program
+            .plan(inputs.iter().map(|input| input.sizes), context.threads())?;
         plan.run(inputs, outputs, context)
     }
 }

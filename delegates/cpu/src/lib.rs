@@ -62,7 +62,8 @@ impl Delegate for Cpu {
 
 impl Compile for Cpu {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
-        Ok(Partition::each(graph, |node| caps::verdict(&node)))
+        let known = graph::Graph::read(graph).ok();
+        Ok(Partition::each(graph, |node| caps::verdict(&node, known.as_ref())))
     }
 
     fn compile(
@@ -77,7 +78,7 @@ impl Compile for Cpu {
 }
 
 impl Run for Cpu {
-    fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, _: &Context<'_>) -> Result<Box<dyn Session>, Error> {
-        execute::load(blob, weights)
+    fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
+        execute::load(blob, weights, context)
     }
 }

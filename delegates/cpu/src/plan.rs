@@ -102,6 +102,8 @@ struct Ready {
 /// A program for one set of sizes.
 pub struct Plan {
     inputs: Vec<Vec<i64>>,
+    /// Threads that scratch is enough for.
+    threads: usize,
     steps: Vec<Ready>,
     /// One a value.
     slots: Vec<Slot>,
@@ -127,6 +129,7 @@ impl Plan {
         sizes: &Sizes,
         mut slots: Vec<Slot>,
         inputs: Vec<Vec<i64>>,
+        threads: usize,
     ) -> Result<Plan, Error> {
         let shapes = Shapes::new(view, sizes)?;
         let count = view.value_count() as usize;
@@ -152,7 +155,7 @@ impl Plan {
                 .map(|v| shapes.bytes(ValueIndex(*v)) as u64)
                 .sum();
             steps.push(Ready {
-                scratch: step.scratch(),
+                scratch: step.scratch(threads),
                 step,
                 inputs: reads,
                 outputs: writes,
@@ -223,6 +226,7 @@ impl Plan {
         let numbers = |value: ValueIndex| shapes.of(value).iter().map(|s| *s as i64).collect();
         Ok(Plan {
             inputs,
+            threads,
             steps,
             slots,
             borrowed,
@@ -235,9 +239,9 @@ impl Plan {
         })
     }
 
-    /// Whether it was made for these sizes.
-    pub fn is_for<'s>(&self, inputs: impl Iterator<Item = &'s [i64]>) -> bool {
-        self.inputs.iter().map(Vec::as_slice).eq(inputs)
+    /// Whether it was made for these sizes, and at least as many threads.
+    pub fn is_for<'s>(&self, inputs: impl Iterator<Item = &'s [i64]>, threads: usize) -> bool {
+        self.threads >= threads && self.inputs.iter().map(Vec::as_slice).eq(inputs)
     }
 
     /// Runs it.

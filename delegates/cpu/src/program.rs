@@ -62,7 +62,7 @@ impl Program {
     ///
     /// # Errors
     /// It is damaged, or a weight is missing.
-    pub fn new(image: &[u8], store: Store) -> Result<Program, Error> {
+    pub fn new(image: &[u8], store: Store, threads: usize) -> Result<Program, Error> {
         let view = verified(image)?;
         let sizes = Sizes::new(&view);
         for weight in view.weights() {
@@ -81,7 +81,7 @@ impl Program {
             .map(|input| view.value(input).const_dims())
             .collect::<Option<Vec<_>>>();
         if let Some(fixed) = fixed {
-            let plan = program.planned(fixed.iter().map(Vec::as_slice))?;
+            let plan = program.planned(fixed.iter().map(Vec::as_slice), threads)?;
             program.plans.push(plan);
         }
         Ok(program)
@@ -93,7 +93,7 @@ impl Program {
         Ok((view.inputs().len(), view.outputs().len()))
     }
 
-    fn planned<'s>(&mut self, inputs: impl Iterator<Item = &'s [i64]> + Clone) -> Result<Plan, Error> {
+    fn planned<'s>(&mut self, inputs: impl Iterator<Item = &'s [i64]> + Clone, threads: usize) -> Result<Plan, Error> {
         let view = verified(&self.image)?;
         let bound = self.sizes.bind(&view, inputs.clone());
         bound.map_err(|e| Error::invalid(e.to_string()))?;
@@ -104,19 +104,29 @@ impl Program {
                 weights[value.index().0 as usize] = Slot::read(self.store.bytes(weight.id(), weight.byte_size())?);
             }
         }
-        Plan::new(&view, &self.sizes, weights, inputs.map(<[i64]>::to_vec).collect())
+        Plan::new(
+            &view,
+            &self.sizes,
+            weights,
+            inputs.map(<[i64]>::to_vec).collect(),
+            threads,
+        )
     }
 
     /// The plan for these sizes of inputs.
     ///
     /// # Errors
     /// Sizes that do not fit the graph, or no memory.
-    pub fn plan<'s>(&mut self, inputs: impl Iterator<Item = &'s [i64]> + Clone) -> Result<&mut Plan, Error> {
-        match self.plans.iter().position(|plan| plan.is_for(inputs.clone())) {
+    pub fn plan<'s>(
+        &mut self,
+        inputs: impl Iterator<Item = &'s [i64]> + Clone,
+        threads: usize,
+    ) -> Result<&mut Plan, Error> {
+        match self.plans.iter().position(|plan| plan.is_for(inputs.clone(), threads)) {
             Some(0) => {}
             Some(at) => self.plans[..=at].rotate_right(1),
             None => {
-                let plan = self.planned(inputs)?;
+                let plan = self.planned(inputs, threads)?;
                 self.plans.truncate(MOST_PLANS - 1);
                 self.plans.insert(0, plan);
             }

@@ -9,16 +9,16 @@
 
 pub mod activation;
 pub mod attention;
-pub mod elementwise;
 pub mod conv;
+pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
-pub mod quant;
 pub mod pooling;
+pub mod quant;
 pub mod recurrent;
 pub mod rope;
 pub mod simd;

@@ -25,10 +25,51 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a node is attention that the step computes.
+pub fn is_taken(graph: &Graph, node: &Node) -> bool {
+    if node.op != "aten::scaled_dot_product_attention" {
+        return false;
+    }
+    let dims = |at: usize| Some(&graph.values[node.value(at)?].dims[..]);
+    let (Some(q), Some(k), Some(v)) = (dims(0), dims(1), dims(2)) else {
+        return false;
+    };
+    let floats = node
+        .reads()
+        .take(3)
+        .chain(node.outputs.iter().copied())
+        .all(|v| graph.values[v].dtype == DType::F32);
+    if !floats || [q, k, v].iter().any(|dims| dims.len() != 4) {
+        return false;
+    }
+    let output = &graph.values[node.outputs[0]].dims;
+    let certain = float(node.args.get(4)).is_none_or(|dropout| dropout == 0.0);
+    let grouped = float(node.args.get(7)).is_some_and(|x| x != 0.0);
+    let heads = match (graph.known(q[1]), graph.known(k[1])) {
+        (Some(q), Some(k)) => k > 0 && (q == k || grouped && q % k == 0),
+        _ => q[1] == k[1],
+    };
+    let same = q[0] == k[0] && k[..3] == v[..3] && q[3] == k[3] && output[..] == [q[0], q[1], q[2], v[3]];
+    let mask = match node.value(3) {
+        None => true,
+        Some(mask) => {
+            let value = &graph.values[mask];
+            let full = [q[0], q[1], q[2], k[2]];
+            let fits = |(have, want): (&delegraph_sdk::image::ExprIndex, &delegraph_sdk::image::ExprIndex)| {
+                graph.known(*have) == Some(1) || have == want
+            };
+            matches!(value.dtype, DType::F32 | DType::BOOL)
+                && value.dims.len() <= 4
+                && value.dims.iter().rev().zip(full.iter().rev()).all(fits)
+        }
+    };
+    certain && heads && same && mask
+}
+
 /// The nodes that do the same as an attention node.
 fn step(graph: &mut Graph, at: usize) -> Option<Vec<Node>> {
     let node = graph.nodes[at].clone();
-    if node.op != "aten::scaled_dot_product_attention" {
+    if !is_taken(graph, &node) {
         return None;
     }
     let makers = graph.makers();
@@ -50,7 +91,10 @@ fn step(graph: &mut Graph, at: usize) -> Option<Vec<Node>> {
         }
     }
     args.push(given(3));
-    args.push(Arg::Bool(matches!(node.args.get(5), Some(Arg::Bool(true) | Arg::Int(1)))));
+    args.push(Arg::Bool(matches!(
+        node.args.get(5),
+        Some(Arg::Bool(true) | Arg::Int(1))
+    )));
     args.push(match float(node.args.get(6)) {
         Some(scale) => Arg::Float(scale),
         None => Arg::None,
@@ -108,12 +152,16 @@ fn step(graph: &mut Graph, at: usize) -> Option<Vec<Node>> {
 /// The value `[batch, time, heads, depth]` that a value `[batch, heads, time, depth]` is, turned.
 fn by_time(graph: &mut Graph, makers: &[Option<usize>], value: ValueId, before: &mut Vec<Node>) -> Option<ValueId> {
     let dims = graph.values[value].dims.clone();
-    let [batch, heads, time, depth] = dims[..] else { return None };
+    let [batch, heads, time, depth] = dims[..] else {
+        return None;
+    };
     let maker = &graph.nodes[makers[value]?];
     let source = maker.value(0)?;
     let axes = |node: &Node| Some((float(node.args.get(1))?, float(node.args.get(2))?));
     match maker.op.as_str() {
-        "aten::transpose.int" if matches!(axes(maker)?, (1.0, 2.0) | (2.0, 1.0) | (-3.0, -2.0) | (-2.0, -3.0)) => Some(source),
+        "aten::transpose.int" if matches!(axes(maker)?, (1.0, 2.0) | (2.0, 1.0) | (-3.0, -2.0) | (-2.0, -3.0)) => {
+            Some(source)
+        }
         "aten::permute" if graph.int_list(maker.args.get(1))? == [0, 2, 1, 3] => Some(source),
         // Of one image, heads may have been turned before the batch was seen.
         "aten::view" | "aten::reshape" | "aten::unsqueeze" if graph.known(batch) == Some(1) => {
@@ -124,7 +172,8 @@ fn by_time(graph: &mut Graph, makers: &[Option<usize>], value: ValueId, before: 
                 "aten::permute" => graph.int_list(turned.args.get(1))? == [1, 0, 2],
                 _ => false,
             };
-            let fits = graph.values[inner].dims == [time, heads, depth] && graph.values[source].dims == [heads, time, depth];
+            let fits =
+                graph.values[inner].dims == [time, heads, depth] && graph.values[source].dims == [heads, time, depth];
             if !swapped || !fits {
                 return None;
             }

@@ -122,8 +122,8 @@ fn evaluate(graph: &Graph, target: &Target<'_>, at: usize) -> Option<Vec<Vec<u8>
         slots[output.0 as usize] = memory.slot(0, shapes.bytes(output));
         results.push(memory);
     }
-    let mut scratch = Memory::new(step.scratch()).ok()?;
-    let scratch = scratch.slot(0, step.scratch());
+    let mut scratch = Memory::new(step.scratch(1)).ok()?;
+    let scratch = scratch.slot(0, step.scratch(1));
     let reads: Vec<u32> = node.inputs().map(|v| v.0).collect();
     let writes: Vec<u32> = node.outputs().iter().map(|v| v.0).collect();
     // SAFETY: every tensor has memory of its own, which lives to the end of this function.

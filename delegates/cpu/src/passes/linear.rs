@@ -63,6 +63,11 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a node is such a product.
+pub fn is_taken(graph: &Graph, node: &Node) -> bool {
+    product(graph, node).is_some_and(|product| graph.sizes(product.weight).is_some())
+}
+
 /// The product with a constant matrix that a node is, if it is one of `f32`.
 fn product(graph: &Graph, node: &Node) -> Option<Product> {
     let rank = |value: ValueId| graph.values[value].dims.len();

@@ -1,6 +1,7 @@
 //! What rewrites a region. Each pass leaves a graph that computes the same; what it makes of nodes are steps of the delegate's own.
 
 pub mod activation;
+pub mod attention;
 pub mod batch_norm;
 pub mod constants;
 pub mod conv;
@@ -9,8 +10,9 @@ pub mod epilogue;
 pub mod layout;
 pub mod linear;
 pub mod norm;
+pub mod recurrent;
 
-use crate::graph::{From, Graph, ValueId};
+use crate::graph::{From, Graph, Node, ValueId};
 use delegraph_cpu_kernels::Isa;
 use delegraph_sdk::{DType, Error, Weights};
 use half::{bf16, f16};
@@ -32,6 +34,8 @@ pub struct Target<'a> {
 /// A weight that is not there.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     constants::run(graph, target)?;
+    recurrent::run(graph, target)?;
+    attention::run(graph, target)?;
     batch_norm::run(graph, target)?;
     linear::run(graph, target)?;
     conv::run(graph, target)?;
@@ -41,6 +45,14 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     elementwise::run(graph, target)?;
     graph.sweep();
     Ok(())
+}
+
+/// Whether a composite operator, which has no kernel, is one that a pass makes steps of.
+pub fn is_taken(graph: &Graph, node: &Node) -> bool {
+    recurrent::is_taken(graph, node)
+        || attention::is_taken(graph, node)
+        || norm::is_taken(graph, node)
+        || linear::is_taken(graph, node)
 }
 
 /// The bytes of a constant.

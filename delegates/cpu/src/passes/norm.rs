@@ -31,6 +31,15 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a node is one of them, whose first result alone is read.
+pub fn is_taken(graph: &Graph, node: &Node) -> bool {
+    let floats = node
+        .reads()
+        .chain(node.outputs.first().copied())
+        .all(|v| graph.values[v].dtype == DType::F32);
+    node.outputs.len() == 1 && floats && step(graph, node).is_some()
+}
+
 /// Finds `x * rsqrt(mean(x * x) + epsilon)`, and the weight that it may be multiplied with.
 fn root_mean_squares(graph: &mut Graph) {
     let makers = graph.makers();

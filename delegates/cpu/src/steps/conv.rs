@@ -14,8 +14,6 @@ use delegraph_sdk::arguments::Arguments;
 /// residual_last)`: `x` is `[n, h, w, c]` (`layout` `nhwc`) or `[n, c, h, w]` (`nchw`), the output always `[n, h, w, c]`; `padding` is top, bottom,
 /// left, right.
 pub const NAME: &str = "cpu::conv";
-/// Threads that scratch is kept for.
-const MOST_THREADS: usize = 16;
 /// The argument of the method.
 pub const METHOD: usize = 4;
 /// The argument of the layout.
@@ -124,12 +122,12 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Conv {
-    fn scratch(&self) -> usize {
+    fn scratch(&self, threads: usize) -> usize {
         size_of::<f32>()
             * match self.method {
                 Method::Gemm => conv::scratch_len(&self.shape, self.layout),
                 Method::Depthwise => 0,
-                Method::Winograd => conv::winograd::scratch_len(&self.shape, MOST_THREADS),
+                Method::Winograd => conv::winograd::scratch_len(&self.shape, threads),
             }
     }
 

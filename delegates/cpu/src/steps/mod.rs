@@ -1,5 +1,6 @@
 //! What a program does, one kind of step a file. A step is made for one set of sizes, and holds all that it needs but its tensors.
 
+pub mod attention;
 pub mod conv;
 pub mod elementwise;
 pub mod generic;
@@ -7,6 +8,7 @@ pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod pooling;
+pub mod recurrent;
 
 use crate::plan::Shapes;
 use crate::sys::{Io, Slot};
@@ -16,8 +18,8 @@ use delegraph_sdk::arguments::Arguments;
 
 /// A step for one set of sizes.
 pub trait Step: Send {
-    /// Bytes that it needs for itself while it runs.
-    fn scratch(&self) -> usize {
+    /// Bytes that it needs for itself while it runs, on so many threads.
+    fn scratch(&self, _threads: usize) -> usize {
         0
     }
 
@@ -35,6 +37,8 @@ pub trait Step: Send {
 pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box<dyn Step>, Error> {
     let _ = slots;
     match node.op() {
+        attention::NAME => attention::make(node, shapes),
+        recurrent::NAME => recurrent::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
         pooling::NAME => pooling::make(node, shapes),

@@ -153,7 +153,7 @@ impl Groups {
 }
 
 impl Step for Groups {
-    fn scratch(&self) -> usize {
+    fn scratch(&self, _: usize) -> usize {
         if self.last {
             self.norm(None).scratch_len() * size_of::<f32>()
         } else {

@@ -3,7 +3,7 @@
 use super::Step;
 use crate::plan::Shapes;
 use crate::sys::Io;
-use delegraph_cpu_kernels::pooling::{Pooling, Reduce};
+use delegraph_cpu_kernels::pooling::{Pooling, Windows};
 use delegraph_cpu_kernels::{Isa, Pool};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
@@ -12,8 +12,8 @@ use delegraph_sdk::arguments::Arguments;
 pub const NAME: &str = "cpu::pool";
 
 struct Window {
+    windows: Windows,
     pooling: Pooling,
-    reduce: Reduce,
 }
 
 /// Makes the step.
@@ -32,7 +32,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
             .filter(|p| p.iter().all(|x| (least..1 << 20).contains(x)));
         pair.ok_or_else(|| node.misfit(at, "two sizes"))
     };
-    let pooling = Pooling {
+    let windows = Windows {
         batch,
         input: [height, width],
         output: [rows, columns],
@@ -42,15 +42,16 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         padding: pair(5, 0)?,
         dilation: pair(6, 1)?,
     };
-    let reduce = match node.str(1)? {
-        "max" => Reduce::Max,
-        "mean" => Reduce::MeanOfInput,
-        "mean_padded" => Reduce::MeanWithPadding,
-        "sum" => Reduce::SumBy(node.float(2)? as f32),
+    let mean = |count_padding: bool, divisor: Option<usize>| Pooling::Average { count_padding, divisor };
+    let pooling = match node.str(1)? {
+        "max" => Pooling::Max,
+        "mean" => mean(false, None),
+        "mean_padded" => mean(true, None),
+        "sum" => mean(true, Some(node.natural(2)?)),
         _ => return Err(node.misfit(1, "a way to reduce")),
     };
     match shapes.count(output) == batch * rows * columns * channels {
-        true => Ok(Box::new(Window { pooling, reduce })),
+        true => Ok(Box::new(Window { windows, pooling })),
         false => Err(Error::corrupt("the sizes of a pooling do not fit")),
     }
 }
@@ -58,8 +59,8 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 impl Step for Window {
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
-        self.pooling
-            .run(Isa::best(), pool, self.reduce, io.input(0), io.output(0));
+        self.windows
+            .run(Isa::best(), pool, self.pooling, io.input(0), io.output(0));
         Ok(())
     }
 }
