@@ -4,6 +4,7 @@
 
 use super::stage::Place;
 use super::{Bytes, Conv, Stage, Target};
+use crate::Activation;
 use crate::pool::{self, Pool};
 use crate::quant::Dot;
 use crate::simd::{Op, Simd, dispatch};
@@ -186,9 +187,20 @@ unsafe fn inner<S: Simd, const SIGNED: bool, const K: usize, const STEP: usize, 
                 }
             }
             let lanes = stage.lanes(s, c, S::LANES);
-            for (p, sum) in sums.into_iter().enumerate() {
-                let real = stage.real(s, &lanes, s.to_i(sum), None);
-                place.put(s, real, (line.line * width + right + p) * channels + c, S::LANES);
+            let at = line.line * width * channels + right * channels + c;
+            match place {
+                Place::Bytes(out, grid) if stage.activation == Activation::None => {
+                    for (p, sum) in sums.into_iter().enumerate() {
+                        let real = stage.real::<S, true>(s, &lanes, s.to_i(sum), None);
+                        s.store_u8(out.at(at + p * channels), grid.quantized(s, real));
+                    }
+                }
+                _ => {
+                    for (p, sum) in sums.into_iter().enumerate() {
+                        let real = stage.real::<S, false>(s, &lanes, s.to_i(sum), None);
+                        place.put(s, real, at + p * channels, S::LANES);
+                    }
+                }
             }
         }
         c += S::LANES;
@@ -262,7 +274,7 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
             let lanes = job.stage.lanes(s, c, n);
             for p in 0..P {
                 let acc = if FLOATS { s.to_i(floats[p]) } else { ints[p] };
-                let real = job.stage.real(s, &lanes, acc, None);
+                let real = job.stage.real::<S, false>(s, &lanes, acc, None);
                 job.place
                     .put(s, real, (line.line * width + right + p) * channels + c, n);
             }

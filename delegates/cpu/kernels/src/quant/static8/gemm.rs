@@ -5,6 +5,7 @@
 
 use super::stage::Place;
 use super::{Bytes, Stage, Target, Weights};
+use crate::Activation;
 use crate::pool::{self, Pool, Shared};
 use crate::quant::Dot;
 use crate::quant::dynamic::{Formula, RowShape, quantize_rows};
@@ -297,6 +298,19 @@ impl Op for Finish<'_> {
                 let sums = s.load_i(self.sums.as_ptr().add(at));
                 let common = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, job.zero)));
                 let from = self.acc.as_ptr().add(at);
+                // What most layers are, without questions.
+                if let Place::Bytes(out, grid) = place
+                    && n == S::LANES
+                    && !per_row
+                    && stage.activation == Activation::None
+                {
+                    for r in 0..count {
+                        let acc = s.sub_i(s.load_i(from.add(16 * r)), common);
+                        let real = stage.real::<S, true>(s, &lanes, acc, None);
+                        s.store_u8(out.at((self.row + r) * channels + channel), grid.quantized(s, real));
+                    }
+                    continue;
+                }
                 for r in 0..count {
                     let row = self.row + r;
                     let (mut shift, mut scale) = (common, None);
@@ -306,7 +320,7 @@ impl Op for Finish<'_> {
                         scale = job.scales.get(row).copied();
                     }
                     let acc = s.sub_i(s.load_i(from.add(16 * r)), shift);
-                    let real = stage.real(s, &lanes, acc, scale);
+                    let real = stage.real::<S, false>(s, &lanes, acc, scale);
                     place.put(s, real, row * channels + channel, n);
                 }
             }
