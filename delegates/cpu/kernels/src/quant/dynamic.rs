@@ -342,23 +342,21 @@ impl Op for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let Sums(row, group, factor, sums) = self;
-        let whole = group % 32 == 0 && row.len() % 32 == 0;
         for (sum, bytes) in sums.iter_mut().zip(row.chunks(group.max(1))) {
-            let total: i32 = if whole {
-                // Sixteen sums of 16 bits side by side, which 32 bytes do not fill.
-                bytes
-                    .chunks_exact(32)
-                    .map(|bytes| {
-                        let pairs =
-                            std::array::from_fn::<i16, 16, _>(|i| i16::from(bytes[i]) + i16::from(bytes[i + 16]));
-                        pairs.iter().map(|pair| i32::from(*pair)).sum::<i32>()
-                    })
-                    .sum()
-            } else {
-                bytes.iter().map(|byte| i32::from(*byte)).sum()
-            };
+            let mut total = 0i32;
+            // Sums of so many bytes are exact in floats too.
+            for bytes in bytes.chunks(1 << 16) {
+                let whole = bytes.len() / S::LANES * S::LANES;
+                let mut lanes = s.splat_i(0);
+                for at in (0..whole).step_by(S::LANES) {
+                    // SAFETY: as many bytes are left.
+                    lanes = s.add_i(lanes, unsafe { s.load_i8(bytes.as_ptr().add(at)) });
+                }
+                let rest: i32 = bytes[whole..].iter().map(|byte| i32::from(*byte)).sum();
+                total = total.wrapping_add(s.sum(s.to_f(lanes)) as i32).wrapping_add(rest);
+            }
             *sum = total.wrapping_mul(factor);
         }
     }

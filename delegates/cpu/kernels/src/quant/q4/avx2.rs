@@ -11,14 +11,26 @@ use core::arch::x86_64::*;
 pub(super) unsafe fn tile<const MR: usize>(job: &Tile) {
     // SAFETY: as the caller says.
     unsafe {
+        // What most weights are, without questions.
+        match job.group_blocks == 1 && !job.zeros && !job.wide {
+            true => panel::<MR, true>(job),
+            false => panel::<MR, false>(job),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn panel<const MR: usize, const PLAIN: bool>(job: &Tile) {
+    // SAFETY: as the caller says.
+    unsafe {
         match (job.width, MR) {
             // Few rows are bound by memory, and go through it once. More rows want the registers of one half.
-            (16, 1 | 2) => inner::<MR, 2, 2>(job, 0),
+            (16, 1 | 2) => inner::<MR, 2, 2, PLAIN>(job, 0),
             (16, _) => {
-                inner::<MR, 1, 2>(job, 0);
-                inner::<MR, 1, 2>(job, 1);
+                inner::<MR, 1, 2, PLAIN>(job, 0);
+                inner::<MR, 1, 2, PLAIN>(job, 1);
             }
-            _ => inner::<MR, 1, 1>(job, 0),
+            _ => inner::<MR, 1, 1, PLAIN>(job, 0),
         }
     }
 }
@@ -38,16 +50,18 @@ unsafe fn parameters(from: *const u8, index: usize, wide: bool) -> __m256 {
 
 /// `H` halves of eight outputs from `half` on, of the `W` that a panel has.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn inner<const MR: usize, const H: usize, const W: usize>(job: &Tile, half: usize) {
+unsafe fn inner<const MR: usize, const H: usize, const W: usize, const PLAIN: bool>(job: &Tile, half: usize) {
+    let (wide, zeros) = (!PLAIN && job.wide, !PLAIN && job.zeros);
+    let group_blocks = if PLAIN { 1 } else { job.group_blocks };
     let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     let mut sums = [[_mm256_setzero_ps(); H]; MR];
     let mut at = job.panel;
-    let header = W * 8 * if job.wide { 4 } else { 2 } * (1 + usize::from(job.zeros));
+    let header = W * 8 * if wide { 4 } else { 2 } * (1 + usize::from(zeros));
     // SAFETY: pointers stay in the panel, the rows and the sums, as the layout says.
     unsafe {
         for group in 0..job.groups {
-            let start = group * job.group_blocks;
-            let blocks = job.group_blocks.min(job.blocks - start);
+            let start = group * group_blocks;
+            let blocks = if PLAIN { 1 } else { group_blocks.min(job.blocks - start) };
             let parameter = at;
             at = at.add(header);
             let mut whole = [[_mm256_setzero_si256(); H]; MR];
@@ -90,11 +104,11 @@ unsafe fn inner<const MR: usize, const H: usize, const W: usize>(job: &Tile, hal
                 at = at.add(128 * W);
             }
             for h in 0..H {
-                let scale = parameters(parameter, half + h, job.wide);
+                let scale = parameters(parameter, half + h, wide);
                 for row in 0..MR {
                     let offset = _mm256_set1_epi32(*job.sums.add(row * job.groups + group));
-                    let dot = if job.zeros {
-                        let zero = parameters(parameter, W + half + h, job.wide);
+                    let dot = if zeros {
+                        let zero = parameters(parameter, W + half + h, wide);
                         _mm256_fmadd_ps(zero, _mm256_cvtepi32_ps(offset), _mm256_cvtepi32_ps(whole[row][h]))
                     } else {
                         _mm256_cvtepi32_ps(_mm256_add_epi32(whole[row][h], offset))

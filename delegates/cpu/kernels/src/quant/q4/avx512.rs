@@ -18,27 +18,45 @@ unsafe fn parameters(from: *const u8, index: usize, wide: bool) -> __m512 {
 }
 
 macro_rules! tile {
-    ($name:ident, $features:literal, $product:ident, $what:literal) => {
+    ($name:ident, $inner:ident, $features:literal, $product:ident, $what:literal) => {
         #[doc = $what]
         ///
         /// # Safety
         /// The machine has it, the panel has sixteen outputs, and the pointers are good.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name<const MR: usize>(job: &Tile) {
+            // SAFETY: as the caller says.
+            unsafe {
+                // What most weights are, without questions.
+                match job.group_blocks == 1 && !job.zeros && !job.wide {
+                    true => $inner::<MR, true>(job),
+                    false => $inner::<MR, false>(job),
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn $inner<const MR: usize, const PLAIN: bool>(job: &Tile) {
+            let (wide, zeros) = (!PLAIN && job.wide, !PLAIN && job.zeros);
+            let group_blocks = if PLAIN { 1 } else { job.group_blocks };
             let mask = _mm512_set1_epi8(15);
             let mut sums = [_mm512_setzero_ps(); MR];
             let mut at = job.panel;
-            let header = 16 * if job.wide { 4 } else { 2 } * (1 + usize::from(job.zeros));
+            let header = 16 * if wide { 4 } else { 2 } * (1 + usize::from(zeros));
             // SAFETY: pointers stay in the panel, the rows and the sums, as the layout says.
             unsafe {
                 for group in 0..job.groups {
-                    let start = group * job.group_blocks;
-                    let blocks = job.group_blocks.min(job.blocks - start);
+                    let start = group * group_blocks;
+                    let blocks = if PLAIN {
+                        1
+                    } else {
+                        group_blocks.min(job.blocks - start)
+                    };
                     let parameter = at;
                     at = at.add(header);
                     let offsets: [__m512i; MR] =
                         core::array::from_fn(|row| _mm512_set1_epi32(*job.sums.add(row * job.groups + group)));
-                    let mut whole = if job.zeros {
+                    let mut whole = if zeros {
                         [_mm512_setzero_si512(); MR]
                     } else {
                         offsets
@@ -54,11 +72,11 @@ macro_rules! tile {
                         $product::<MR>(at, job.values.add(block * 32), job.stride, mask, &mut whole);
                         at = at.add(256);
                     }
-                    let scale = parameters(parameter, 0, job.wide);
+                    let scale = parameters(parameter, 0, wide);
                     for row in 0..MR {
                         let mut dot = _mm512_cvtepi32_ps(whole[row]);
-                        if job.zeros {
-                            let zero = parameters(parameter, 1, job.wide);
+                        if zeros {
+                            let zero = parameters(parameter, 1, wide);
                             dot = _mm512_fmadd_ps(zero, _mm512_cvtepi32_ps(offsets[row]), dot);
                         }
                         sums[row] = _mm512_fmadd_ps(dot, scale, sums[row]);
@@ -74,12 +92,14 @@ macro_rules! tile {
 
 tile!(
     vnni,
+    vnni_inner,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
     dots,
     "With VNNI."
 );
 tile!(
     bytes,
+    bytes_inner,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
     pairs,
     "With BW alone."

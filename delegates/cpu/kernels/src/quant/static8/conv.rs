@@ -66,9 +66,19 @@ impl Conv {
         self.groups.max(1) * self.matrix().packed_len()
     }
 
+    /// Each pixel of the output is of the one in its place.
+    fn is_matrix(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.before == [0, 0] && self.after == [0, 0]
+    }
+
     /// What is inside of the image of a kernel's extent: the first kernel pixel, and the one behind the last.
     pub(super) fn inside(&self, d: usize, output: usize) -> (usize, usize) {
         let start = (output * self.stride[d]) as isize - self.before[d] as isize;
+        if self.dilation[d] == 1 {
+            let (kernel, size) = (self.kernel[d] as isize, self.size[d] as isize);
+            let first = (-start).clamp(0, kernel);
+            return (first as usize, (size - start).clamp(first, kernel) as usize);
+        }
         let dilation = self.dilation[d].max(1) as isize;
         let first = if start < 0 {
             (-start + dilation - 1) / dilation
@@ -148,9 +158,15 @@ pub fn conv2d(
             channel: group * matrix.outputs,
             channels: conv.channels[1],
         };
+        if conv.is_matrix() {
+            job.run(pool, scratch, |row, sink| {
+                sink.bytes(&bytes[row * all + group * own..][..own])
+            });
+            continue;
+        }
         job.run(pool, scratch, |row, sink| {
-            let (image, inner) = (row / (height * width), row % (height * width));
-            let (down, right) = (inner / width, inner % width);
+            let (line, right) = (row / width, row % width);
+            let (image, down) = (line / height, line % height);
             let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));
             let line = conv.kernel[1] * own;
             sink.nothing(rows.0 * line);

@@ -4,6 +4,7 @@
 
 use super::stage::Place;
 use super::{Bytes, Conv, Stage, Target};
+use crate::Activation;
 use crate::pool::{self, Pool};
 use crate::quant::Dot;
 use crate::simd::{Op, Simd, dispatch};
@@ -128,7 +129,15 @@ fn line<S: Simd, const SIGNED: bool, const FLOATS: bool>(s: S, line: &Line) {
         unsafe {
             // Between two pixels whose kernels are inside, all are.
             if full && right + PIXELS <= width && whole(right) && whole(right + PIXELS - 1) {
-                pixels::<S, SIGNED, FLOATS, PIXELS, true>(s, line, right);
+                let down = line.line % conv.output()[0];
+                let plain = FLOATS && conv.dilation == [1, 1] && conv.inside(0, down) == (0, conv.kernel[0]);
+                match (plain, conv.kernel, conv.stride[1]) {
+                    (true, [3, 3], 1) => inner::<S, SIGNED, 3, 1, { PIXELS + 2 }>(s, line, right),
+                    (true, [3, 3], 2) => inner::<S, SIGNED, 3, 2, { 2 * PIXELS + 1 }>(s, line, right),
+                    (true, [5, 5], 1) => inner::<S, SIGNED, 5, 1, { PIXELS + 4 }>(s, line, right),
+                    (true, [5, 5], 2) => inner::<S, SIGNED, 5, 2, { 2 * PIXELS + 3 }>(s, line, right),
+                    _ => pixels::<S, SIGNED, FLOATS, PIXELS, true>(s, line, right),
+                }
                 right += PIXELS;
                 continue;
             }
@@ -138,6 +147,63 @@ fn line<S: Simd, const SIGNED: bool, const FLOATS: bool>(s: S, line: &Line) {
             }
             right += 1;
         }
+    }
+}
+
+/// [`PIXELS`] pixels whose kernels of `K` by `K` are inside: `X` columns of the image are each read once for all of them, `STEP` from one to the next.
+#[inline(always)]
+unsafe fn inner<S: Simd, const SIGNED: bool, const K: usize, const STEP: usize, const X: usize>(
+    s: S,
+    line: &Line,
+    right: usize,
+) {
+    let job = line.job;
+    let conv = &job.conv;
+    let (stage, place, channels) = (job.stage, job.place, conv.channels[0]);
+    let [height, width] = conv.output();
+    let (image, down) = (line.line / height, line.line % height);
+    let first = (image * conv.size[0] + conv.pixel(0, down, 0)) * conv.size[1] + conv.pixel(1, right, 0);
+    let (pixel, row) = (channels, conv.size[1] * channels);
+    let from = first * channels;
+    let zero = s.splat(-job.x.zero() as f32);
+    let mut c = 0;
+    while c < channels {
+        // The last lanes overlap those before.
+        c = c.min(channels - S::LANES);
+        // SAFETY: all pixels are in the image, weights and the stage have all channels, and lanes are no more.
+        unsafe {
+            let weights = job.weights.add(c);
+            let start = s.mul(s.load(weights.add(K * K * channels)), zero);
+            let mut sums = [start; PIXELS];
+            for i in 0..K {
+                let from = job.x.pointer().add(from + i * row + c);
+                let x: [S::F; X] =
+                    std::array::from_fn(|x| s.to_f(bytes::<S, SIGNED, true>(s, from.add(x * pixel), S::LANES)));
+                for j in 0..K {
+                    let w = s.load(weights.add((i * K + j) * channels));
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        *sum = s.fma(x[p * STEP + j], w, *sum);
+                    }
+                }
+            }
+            let lanes = stage.lanes(s, c, S::LANES);
+            let at = line.line * width * channels + right * channels + c;
+            match place {
+                Place::Bytes(out, grid) if stage.activation == Activation::None => {
+                    for (p, sum) in sums.into_iter().enumerate() {
+                        let real = stage.real::<S, true>(s, &lanes, s.to_i(sum), None);
+                        s.store_u8(out.at(at + p * channels), grid.quantized(s, real));
+                    }
+                }
+                _ => {
+                    for (p, sum) in sums.into_iter().enumerate() {
+                        let real = stage.real::<S, false>(s, &lanes, s.to_i(sum), None);
+                        place.put(s, real, at + p * channels, S::LANES);
+                    }
+                }
+            }
+        }
+        c += S::LANES;
     }
 }
 
@@ -208,7 +274,7 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
             let lanes = job.stage.lanes(s, c, n);
             for p in 0..P {
                 let acc = if FLOATS { s.to_i(floats[p]) } else { ints[p] };
-                let real = job.stage.real(s, &lanes, acc, None);
+                let real = job.stage.real::<S, false>(s, &lanes, acc, None);
                 job.place
                     .put(s, real, (line.line * width + right + p) * channels + c, n);
             }

@@ -5,6 +5,7 @@
 
 use super::stage::Place;
 use super::{Bytes, Stage, Target, Weights};
+use crate::Activation;
 use crate::pool::{self, Pool, Shared};
 use crate::quant::Dot;
 use crate::quant::dynamic::{Formula, RowShape, quantize_rows};
@@ -285,23 +286,42 @@ impl Op for Finish<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let job = self.job;
+        // Copies, which nothing that is written can change.
+        let (stage, place, count, channels) = (job.stage, job.place, self.count, job.channels);
+        let per_row = job.zeros.len() > self.row || job.scales.len() > self.row;
         for at in (0..self.columns).step_by(S::LANES) {
             let n = S::LANES.min(self.columns - at);
             let channel = job.channel + self.column + at;
             // SAFETY: sums have sixteen columns; the stage and the output have `n` more channels.
             unsafe {
-                let lanes = job.stage.lanes(s, channel, n);
+                let lanes = stage.lanes(s, channel, n);
                 let sums = s.load_i(self.sums.as_ptr().add(at));
                 let common = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, job.zero)));
-                for r in 0..self.count {
+                let from = self.acc.as_ptr().add(at);
+                // What most layers are, without questions.
+                if let Place::Bytes(out, grid) = place
+                    && n == S::LANES
+                    && !per_row
+                    && stage.activation == Activation::None
+                {
+                    for r in 0..count {
+                        let acc = s.sub_i(s.load_i(from.add(16 * r)), common);
+                        let real = stage.real::<S, true>(s, &lanes, acc, None);
+                        s.store_u8(out.at((self.row + r) * channels + channel), grid.quantized(s, real));
+                    }
+                    continue;
+                }
+                for r in 0..count {
                     let row = self.row + r;
-                    let shift = match job.zeros.get(row) {
-                        Some(zero) => s.mul_i(sums, s.splat_i(self.form.zero(job.signed, *zero))),
-                        None => common,
-                    };
-                    let acc = s.sub_i(s.load_i(self.acc.as_ptr().add(16 * r + at)), shift);
-                    let real = job.stage.real(s, &lanes, acc, job.scales.get(row).copied());
-                    job.place.put(s, real, row * job.channels + channel, n);
+                    let (mut shift, mut scale) = (common, None);
+                    if per_row {
+                        let zero = job.zeros.get(row).copied().unwrap_or(job.zero);
+                        shift = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, zero)));
+                        scale = job.scales.get(row).copied();
+                    }
+                    let acc = s.sub_i(s.load_i(from.add(16 * r)), shift);
+                    let real = stage.real::<S, false>(s, &lanes, acc, scale);
+                    place.put(s, real, row * channels + channel, n);
                 }
             }
         }

@@ -29,6 +29,14 @@ pub struct Grid {
     pub high: i32,
 }
 
+impl Grid {
+    #[inline(always)]
+    pub(super) fn quantized<S: Simd>(&self, s: S, real: S::F) -> S::I {
+        let shifted = s.add(s.round(s.mul(real, s.splat(self.inverse))), s.splat(self.zero as f32));
+        s.to_i(s.min(s.max(shifted, s.splat(self.low as f32)), s.splat(self.high as f32)))
+    }
+}
+
 /// The factor of a scale, as PyTorch has it: divided in `f64`, then rounded.
 pub fn inverse(scale: f64) -> f32 {
     (1.0 / scale) as f32
@@ -89,9 +97,15 @@ impl Stage<'_> {
         }
     }
 
-    /// Reals of sums; `scale` multiplies before the multiplier, where there is one.
+    /// Reals of sums; `QUICK`: there is no function. `scale` multiplies before the multiplier, where there is one.
     #[inline(always)]
-    pub(super) fn real<S: Simd>(&self, s: S, lanes: &Lanes<S>, acc: S::I, scale: Option<f32>) -> S::F {
+    pub(super) fn real<S: Simd, const QUICK: bool>(
+        &self,
+        s: S,
+        lanes: &Lanes<S>,
+        acc: S::I,
+        scale: Option<f32>,
+    ) -> S::F {
         let scaled = |x: S::F| match scale {
             Some(scale) => s.mul(s.mul(x, s.splat(scale)), lanes.multiplier),
             None => s.mul(x, lanes.multiplier),
@@ -102,6 +116,7 @@ impl Stage<'_> {
             Bias::Floats(_) => s.add(scaled(s.to_f(acc)), lanes.bias),
         };
         match self.activation {
+            _ if QUICK => real,
             Activation::None => real,
             function => function.apply(s, real),
         }
@@ -147,9 +162,7 @@ impl Place {
             match self {
                 Place::Reals(out) => s.store_part(out.at(at), real, n),
                 Place::Bytes(out, grid) => {
-                    let shifted = s.add(s.round(s.mul(real, s.splat(grid.inverse))), s.splat(grid.zero as f32));
-                    let bounded = s.min(s.max(shifted, s.splat(grid.low as f32)), s.splat(grid.high as f32));
-                    let q = s.to_i(bounded);
+                    let q = grid.quantized(s, real);
                     if n == S::LANES {
                         s.store_u8(out.at(at), q);
                     } else {

@@ -281,6 +281,20 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
         ..convolutions()[0]
     };
     all.push(large);
+    // Wide enough for pixels side by side.
+    for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (4, 1)] {
+        for channels in [4, 16, 23] {
+            let (kernel, stride) = ([kernel; 2], [stride; 2]);
+            all.push(Conv {
+                size: [9, 21],
+                kernel,
+                stride,
+                channels: [channels; 2],
+                groups: channels,
+                ..convolutions()[0]
+            });
+        }
+    }
     for conv in all {
         let channels = conv.channels[0];
         let mut random = Random(11);
