@@ -3,7 +3,7 @@
 use super::activation::{self, Function};
 use super::{Target, is_constant};
 use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::{conv, linear};
+use crate::steps::{conv, linear, quantized};
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 
@@ -22,6 +22,10 @@ fn places(node: &Node) -> Option<Places> {
         conv::NAME => Some(Places {
             bias: conv::BIAS,
             function: conv::FUNCTION,
+        }),
+        quantized::LINEAR => Some(Places {
+            bias: quantized::BIAS,
+            function: quantized::FUNCTION,
         }),
         _ => None,
     }

@@ -10,6 +10,7 @@ pub mod epilogue;
 pub mod layout;
 pub mod linear;
 pub mod norm;
+pub mod quantized;
 pub mod recurrent;
 
 use crate::graph::{From, Graph, Node, ValueId};
@@ -33,6 +34,7 @@ pub struct Target<'a> {
 /// # Errors
 /// A weight that is not there.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+    quantized::run(graph, target)?;
     constants::run(graph, target)?;
     recurrent::run(graph, target)?;
     attention::run(graph, target)?;

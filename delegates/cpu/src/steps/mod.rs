@@ -8,6 +8,7 @@ pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod pooling;
+pub mod quantized;
 pub mod recurrent;
 
 use crate::plan::Shapes;
@@ -41,6 +42,8 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         recurrent::NAME => recurrent::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
+        quantized::LINEAR => quantized::linear(node, shapes),
+        quantized::EMBEDDING => quantized::embedding(node, shapes),
         pooling::NAME => pooling::make(node, shapes),
         norm::NORM => norm::norm(node, shapes),
         norm::GROUP_NORM => norm::group_norm(node, shapes),

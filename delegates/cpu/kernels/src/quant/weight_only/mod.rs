@@ -159,6 +159,11 @@ const FEW: usize = 7;
 /// Floats of scratch that [`linear`] needs.
 pub fn scratch_len(weights: &Weights, rows: usize, pool: &dyn Pool) -> usize {
     let (inputs, _) = weights.sizes();
+    scratch_len_of(inputs, rows, pool)
+}
+
+/// The same by the numbers of a row of activations, where the weights are not at hand.
+pub fn scratch_len_of(inputs: usize, rows: usize, pool: &dyn Pool) -> usize {
     let prepared = inputs.next_multiple_of(32);
     if rows <= FEW {
         return rows * (prepared + inputs.div_ceil(16));

@@ -1,0 +1,299 @@
+//! Weights of 4 and 8 bits, as torchao and `--quantize` write them: `dequantize_affine` before a product or a table.
+
+use super::activation::Function;
+use super::{Target, bytes, floats, is_constant, to_bytes};
+use crate::graph::{Graph, Node, ValueId, arg, float};
+use crate::steps::quantized::{EMBEDDING, LINEAR};
+use delegraph_cpu_kernels::quant::Dot;
+use delegraph_cpu_kernels::quant::q4::{self, Scales, Width};
+use delegraph_cpu_kernels::quant::weight_only::{self, Bits};
+use delegraph_sdk::image::Arg;
+use delegraph_sdk::{DType, Error};
+use std::collections::HashMap;
+
+const DEQUANTIZE: &str = "torchao::dequantize_affine";
+const QUANTIZE: &str = "torchao::quantize_affine";
+const CHOOSE: &str = "torchao::choose_qparams_affine";
+
+/// A constant matrix of small integers.
+struct Matrix {
+    values: ValueId,
+    scales: ValueId,
+    zeros: Option<ValueId>,
+    rows: usize,
+    columns: usize,
+    group: usize,
+    /// Least and largest integer.
+    range: [i64; 2],
+}
+
+/// Rewrites products and tables.
+///
+/// # Errors
+/// None.
+pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+    let makers = graph.makers();
+    let mut packed: HashMap<(ValueId, &str), (ValueId, Vec<Arg>)> = HashMap::new();
+    for at in 0..graph.nodes.len() {
+        let made = match graph.nodes[at].op.as_str() {
+            "aten::linear" => linear(graph, target, &makers, at, &mut packed),
+            "aten::embedding" => embedding(graph, target, &makers, at),
+            _ => None,
+        };
+        if let Some((op, args)) = made {
+            let node = &mut graph.nodes[at];
+            (node.op, node.args) = (op.to_string(), args);
+        }
+    }
+    graph.sweep();
+    Ok(())
+}
+
+/// The constant matrix that a value is the floats of.
+fn matrix(graph: &Graph, target: &Target<'_>, makers: &[Option<usize>], value: ValueId) -> Option<Matrix> {
+    let node = &graph.nodes[makers[value]?];
+    if node.op != DEQUANTIZE || graph.values[value].dtype != DType::F32 {
+        return None;
+    }
+    let (values, scales) = (node.value(0)?, node.value(2)?);
+    let sizes = graph.sizes(values)?;
+    let block = graph.int_list(node.args.get(1))?;
+    let (&[rows, columns], &[1, group]) = (sizes.as_slice(), block.as_slice()) else {
+        return None;
+    };
+    let number = |at: usize| float(node.args.get(at)).map(|x| x as i64);
+    let fits = graph.values[values].dtype == DType::I8
+        && graph.values[scales].dtype == DType::F32
+        && is_constant(graph, values)
+        && is_constant(graph, scales)
+        && group > 0
+        && columns % group == 0
+        && graph.sizes(scales)?.iter().product::<i64>() == rows * (columns / group);
+    let zeros = match node.value(3) {
+        None => None,
+        Some(zeros) if is_constant(graph, zeros) => {
+            let all = bytes(graph, target, zeros)?;
+            if all.iter().all(|b| *b == 0) { None } else { Some(zeros) }
+        }
+        Some(_) => return None,
+    };
+    fits.then_some(Matrix {
+        values,
+        scales,
+        zeros,
+        rows: rows as usize,
+        columns: columns as usize,
+        group: group as usize,
+        range: [number(5)?, number(6)?],
+    })
+}
+
+/// Zero points as floats.
+fn zero_points(graph: &Graph, target: &Target<'_>, matrix: &Matrix) -> Option<Option<Vec<f32>>> {
+    let Some(zeros) = matrix.zeros else { return Some(None) };
+    let all = bytes(graph, target, zeros)?;
+    Some(Some(match graph.values[zeros].dtype {
+        DType::I8 => all.iter().map(|b| f32::from(*b as i8)).collect(),
+        DType::I32 => all
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| i32::from_le_bytes(*b) as f32)
+            .collect(),
+        DType::I64 => all
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| i64::from_le_bytes(*b) as f32)
+            .collect(),
+        DType::F32 => floats(graph, target, zeros)?,
+        _ => return None,
+    }))
+}
+
+/// The floats that a value was before each row was quantized for itself, and the least scale.
+fn dynamic(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<(ValueId, f64)> {
+    let made = |value: ValueId, op: &str| makers[value].map(|m| &graph.nodes[m]).filter(|n| n.op == op);
+    let back = made(value, DEQUANTIZE)?;
+    let there = made(back.value(0)?, QUANTIZE)?;
+    let x = there.value(0)?;
+    let (scale, zero) = (back.value(2)?, back.value(3)?);
+    let choose = made(scale, CHOOSE)?;
+    let rank = graph.values[x].dims.len();
+    let columns = graph.size(x, rank.checked_sub(1)?)?;
+    let mut row = vec![1; rank - 1];
+    row.push(columns);
+    let is_row = |node: &Node, at: usize| graph.int_list(node.args.get(at)).as_deref() == Some(&row);
+    let is_byte = |node: &Node, at: usize| {
+        node.args.get(at) == Some(&Arg::DType(DType::I8))
+            && float(node.args.get(at + 1)) == Some(-128.0)
+            && float(node.args.get(at + 2)) == Some(127.0)
+    };
+    let fits = graph.values[x].dtype == DType::F32
+        && there.value(2) == Some(scale)
+        && there.value(3) == Some(zero)
+        && choose.value(0) == Some(x)
+        && choose.outputs == [scale, zero]
+        && choose.args.get(1) == Some(&Arg::Str("ASYMMETRIC".to_string()))
+        && is_row(choose, 2)
+        && is_row(there, 1)
+        && is_row(back, 1)
+        && is_byte(choose, 3)
+        && is_byte(there, 4)
+        && is_byte(back, 4);
+    let eps = match choose.args.get(6) {
+        None | Some(Arg::None) => f64::from(f32::MIN_POSITIVE),
+        given => float(given)?,
+    };
+    fits.then_some((x, eps))
+}
+
+fn linear(
+    graph: &mut Graph,
+    target: &Target<'_>,
+    makers: &[Option<usize>],
+    at: usize,
+    packed: &mut HashMap<(ValueId, &'static str), (ValueId, Vec<Arg>)>,
+) -> Option<(&'static str, Vec<Arg>)> {
+    let node = &graph.nodes[at];
+    let (x, weight) = (node.value(0)?, node.value(1)?);
+    let bias = node.value(2);
+    if graph.values[x].dtype != DType::F32 || bias.is_some_and(|bias| graph.values[bias].dtype != DType::F32) {
+        return None;
+    }
+    let matrix = matrix(graph, target, makers, weight)?;
+    let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.group.is_multiple_of(32);
+    let (kind, x, eps) = match dynamic(graph, makers, x) {
+        Some((x, eps)) if four => ("q4", x, eps),
+        Some(_) => return None,
+        None if four => ("w4", x, 0.0),
+        None if matrix.group.is_multiple_of(16) || matrix.group == matrix.columns => ("w8", x, 0.0),
+        None => return None,
+    };
+    let form = if kind == "w8" { "w8" } else { "four" };
+    let (value, layout) = match packed.get(&(matrix.values, form)) {
+        Some(known) => known.clone(),
+        None => {
+            let made = pack(graph, target, &matrix, form)?;
+            packed.insert((matrix.values, form), made.clone());
+            made
+        }
+    };
+    let mut args = vec![
+        arg(x),
+        arg(value),
+        bias.map_or(Arg::None, arg),
+        Arg::None,
+        Arg::Str(kind.to_string()),
+    ];
+    args.extend(layout);
+    args.extend([Arg::Str("asymmetric".to_string()), Arg::Float(eps)]);
+    args.extend(Function::NONE.args());
+    args.push(Arg::Bool(false));
+    Some((LINEAR, args))
+}
+
+/// Packs a matrix: the value, and the arguments that say how.
+fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> Option<(ValueId, Vec<Arg>)> {
+    let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
+    let scales = floats(graph, target, matrix.scales)?;
+    let zeros = zero_points(graph, target, matrix)?;
+    let (rows, columns) = (matrix.rows, matrix.columns);
+    let (group, width, halves, has_zeros, out) = match form {
+        "w8" => {
+            let made = weight_only::pack(
+                Bits::Eight,
+                rows,
+                columns,
+                matrix.group,
+                &values,
+                &scales,
+                zeros.as_deref(),
+                Scales::Exact,
+            );
+            let (shape, out) = made.ok()?;
+            (shape.group, 16, shape.precision == q4::Precision::F16, shape.zeros, out)
+        }
+        _ => {
+            let width = Width::best(Dot::of(target.isa));
+            let made = q4::pack(
+                rows,
+                columns,
+                matrix.group,
+                &values,
+                &scales,
+                zeros.as_deref(),
+                width,
+                Scales::Exact,
+            );
+            let (shape, out) = made.ok()?;
+            (
+                shape.group,
+                width.rows(),
+                shape.precision == q4::Precision::F16,
+                shape.zeros,
+                out,
+            )
+        }
+    };
+    let name = format!("{} packed", graph.values[matrix.values].name);
+    let value = graph.constant(&name, DType::U8, &[out.len() as i64], out);
+    let numbers = [columns, rows, group, width].map(|n| Arg::Int(n as i64));
+    let mut layout = numbers.to_vec();
+    layout.extend([Arg::Bool(halves), Arg::Bool(has_zeros)]);
+    Some((value, layout))
+}
+
+fn embedding(
+    graph: &mut Graph,
+    target: &Target<'_>,
+    makers: &[Option<usize>],
+    at: usize,
+) -> Option<(&'static str, Vec<Arg>)> {
+    let node = &graph.nodes[at];
+    let (table, indices) = (node.value(0)?, node.value(1)?);
+    if graph.values[indices].dtype != DType::I64 {
+        return None;
+    }
+    let matrix = matrix(graph, target, makers, table)?;
+    let zeros = zero_points(graph, target, &matrix)?;
+    let values = bytes(graph, target, matrix.values)?;
+    let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.columns.is_multiple_of(2);
+    let name = graph.values[matrix.values].name.clone();
+    let (code, bytes) = match four {
+        // The first of two numbers in the upper half.
+        true => {
+            let pairs = values.as_chunks::<2>().0.iter();
+            let half = |b: u8| ((b as i8) + 8) as u8 & 15;
+            (
+                "four",
+                pairs.map(|[a, b]| half(*a) << 4 | half(*b)).collect::<Vec<u8>>(),
+            )
+        }
+        false => ("i8", values.to_vec()),
+    };
+    let columns = bytes.len() / matrix.rows.max(1);
+    let table = graph.constant(
+        &format!("{name} packed"),
+        DType::U8,
+        &[matrix.rows as i64, columns as i64],
+        bytes,
+    );
+    let zeros = zeros.map(|zeros| {
+        graph.constant(
+            &format!("{name} zeros"),
+            DType::F32,
+            &[zeros.len() as i64],
+            to_bytes(&zeros),
+        )
+    });
+    let args = vec![
+        arg(indices),
+        arg(table),
+        arg(matrix.scales),
+        zeros.map_or(Arg::None, arg),
+        Arg::Str(code.to_string()),
+        Arg::Int(matrix.group as i64),
+    ];
+    Some((EMBEDDING, args))
+}

@@ -1,0 +1,267 @@
+//! Products with weights of 4 and 8 bits, and tables of them.
+
+use super::Step;
+use super::linear::Ends;
+use crate::plan::Shapes;
+use crate::sys::Io;
+use delegraph_cpu_kernels::quant::Dot;
+use delegraph_cpu_kernels::quant::dynamic::Formula;
+use delegraph_cpu_kernels::quant::embedding::{self, Code, Table};
+use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
+use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
+use delegraph_cpu_kernels::{Isa, Pool};
+use delegraph_sdk::Error;
+use delegraph_sdk::arguments::Arguments;
+
+/// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
+/// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4` or `w8` (activations stay floats).
+pub const LINEAR: &str = "cpu::linear_quantized";
+/// `cpu::embedding(indices, bytes, scales, zeros?, code, group)`
+pub const EMBEDDING: &str = "cpu::embedding";
+/// The argument of the bias of [`LINEAR`]; the residual follows.
+pub const BIAS: usize = 2;
+/// The argument of the function's word of [`LINEAR`].
+pub const FUNCTION: usize = 13;
+
+/// A layout as arguments of a node say it: inputs, outputs, group, width, halves, zeros.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Numbers of a row of activations.
+    pub inputs: usize,
+    /// Numbers of a row of results.
+    pub outputs: usize,
+    /// Inputs of one scale.
+    pub group: usize,
+    /// Outputs of a panel of 4 bits.
+    pub width: usize,
+    /// Scales are halves.
+    pub halves: bool,
+    /// Groups have zero points.
+    pub zeros: bool,
+}
+
+impl Layout {
+    fn read(node: &Arguments<'_>) -> Result<Layout, Error> {
+        let layout = Layout {
+            inputs: node.natural(5)?,
+            outputs: node.natural(6)?,
+            group: node.natural(7)?,
+            width: node.natural(8)?,
+            halves: node.bool(9)?,
+            zeros: node.bool(10)?,
+        };
+        // Products of these have to fit a size.
+        let small = [layout.inputs, layout.outputs, layout.group]
+            .iter()
+            .all(|x| *x < 1 << 30);
+        match small && layout.group > 0 && matches!(layout.width, 8 | 16) {
+            true => Ok(layout),
+            false => Err(Error::corrupt("sizes of packed weights are not right")),
+        }
+    }
+
+    fn precision(&self) -> Precision {
+        if self.halves { Precision::F16 } else { Precision::F32 }
+    }
+
+    fn four(&self) -> q4::Shape {
+        q4::Shape {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            group: self.group,
+            width: if self.width == 8 { Width::Eight } else { Width::Sixteen },
+            precision: self.precision(),
+            zeros: self.zeros,
+        }
+    }
+
+    fn eight(&self) -> weight_only::Shape {
+        weight_only::Shape {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            group: self.group,
+            bits: Bits::Eight,
+            precision: self.precision(),
+            zeros: self.zeros,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// Activations are quantized by this.
+    Dynamic(Formula),
+    Four,
+    Eight,
+}
+
+struct Linear {
+    kind: Kind,
+    rows: usize,
+    layout: Layout,
+    ends: Ends,
+}
+
+/// So many threads that do nothing.
+struct Count(usize);
+
+impl Pool for Count {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        (0..parts).for_each(body);
+    }
+}
+
+/// Makes the step of [`LINEAR`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let layout = Layout::read(node)?;
+    let kind = match (node.str(4)?, node.str(11)?) {
+        ("q4", "asymmetric") => Kind::Dynamic(Formula::AffineAsymmetric {
+            eps: node.float(12)? as f32,
+        }),
+        ("w4", _) => Kind::Four,
+        ("w8", _) => Kind::Eight,
+        _ => return Err(node.misfit(4, "a kind of weights")),
+    };
+    let x = shapes.of(node.value(0)?);
+    let rows: usize = x.iter().rev().skip(1).product();
+    let fits = x.last() == Some(&layout.inputs) && shapes.count(node.output(0)?) == rows * layout.outputs;
+    let linear = Linear {
+        kind,
+        rows,
+        layout,
+        ends: Ends::read(node, BIAS, FUNCTION)?,
+    };
+    let bytes = shapes.bytes(node.value(1)?);
+    let need = match kind {
+        Kind::Eight => layout.eight().packed_len(),
+        _ => layout.four().packed_len(),
+    };
+    match fits && bytes == need && layout.group.is_multiple_of(if kind == Kind::Eight { 16 } else { 32 }) {
+        true => Ok(Box::new(linear)),
+        false => Err(Error::corrupt(format!("packed weights do not fit {layout:?}"))),
+    }
+}
+
+impl Linear {
+    fn weights<'a>(&self, bytes: &'a [u8]) -> Result<weight_only::Weights<'a>, Error> {
+        let made = match self.kind {
+            Kind::Eight => Values::new(self.layout.eight(), bytes).map(weight_only::Weights::Values),
+            _ => q4::Weights::new(self.layout.four(), bytes).map(weight_only::Weights::Four),
+        };
+        made.ok_or_else(|| Error::corrupt("packed weights are too few"))
+    }
+}
+
+impl Step for Linear {
+    fn scratch(&self, threads: usize) -> usize {
+        let floats = match self.kind {
+            Kind::Dynamic(_) => self.layout.four().scratch_len(self.rows),
+            _ => weight_only::scratch_len_of(self.layout.inputs, self.rows, &Count(threads)),
+        };
+        floats * size_of::<f32>()
+    }
+
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let epilogue = self.ends.epilogue(&io);
+        let bytes = io.bytes(1);
+        let (x, out, scratch) = (io.input(0), io.output(0), io.scratch());
+        match self.kind {
+            Kind::Dynamic(formula) => {
+                let weights = q4::Weights::new(self.layout.four(), bytes);
+                let weights = weights.ok_or_else(|| Error::corrupt("packed weights are too few"))?;
+                q4::linear(
+                    Dot::best(),
+                    pool,
+                    formula,
+                    x,
+                    self.rows,
+                    &weights,
+                    &epilogue,
+                    scratch,
+                    out,
+                );
+            }
+            _ => weight_only::linear(
+                Isa::best(),
+                pool,
+                x,
+                self.rows,
+                &self.weights(bytes)?,
+                &epilogue,
+                scratch,
+                out,
+            ),
+        }
+        Ok(())
+    }
+}
+
+struct Lookup {
+    code: Code,
+    rows: usize,
+    columns: usize,
+    group: usize,
+    zeros: bool,
+}
+
+/// Makes the step of [`EMBEDDING`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn embedding(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let code = match node.str(4)? {
+        "i8" => Code::I8,
+        "four" => Code::Four,
+        _ => return Err(node.misfit(4, "a code")),
+    };
+    let &[rows, bytes] = shapes.of(node.value(1)?) else {
+        return Err(node.misfit(1, "a table"));
+    };
+    let (columns, group) = (bytes * code.count(), node.natural(5)?);
+    let scales = rows * columns.checked_div(group).unwrap_or(0);
+    let fits = group > 0
+        && columns.is_multiple_of(group)
+        && shapes.count(node.value(2)?) == scales
+        && node
+            .optional_value(3)?
+            .is_none_or(|zeros| shapes.count(zeros) == scales)
+        && shapes.count(node.output(0)?) == shapes.count(node.value(0)?) * columns;
+    match fits {
+        true => Ok(Box::new(Lookup {
+            code,
+            rows,
+            columns,
+            group,
+            zeros: !node.is_none(3),
+        })),
+        false => Err(Error::corrupt("the sizes of an embedding do not fit")),
+    }
+}
+
+impl Step for Lookup {
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let zeros = self.zeros.then(|| io.input(3));
+        let table = Table::new(
+            self.code,
+            self.rows,
+            self.columns,
+            self.group,
+            io.bytes(1),
+            io.input(2),
+            zeros,
+        );
+        let table = table.ok_or_else(|| Error::corrupt("a table is too short"))?;
+        let indices: &[i64] = io.input(0);
+        embedding::lookup(Isa::best(), pool, &table, indices, io.output(0))
+            .map_err(|place| Error::invalid(format!("index {} is not below {}", indices[place], self.rows)))
+    }
+}
