@@ -1,4 +1,5 @@
 //! Speed of the `f32` kernels: GFLOP/s of shapes of well-known models, and the share of the machine's own peak, measured beside each.
+//! Each is the best of some runs, and the median in brackets.
 //! `cargo bench -p delegraph-cpu-kernels --bench f32 -- [part of a name] [isa]`
 
 use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise, winograd};
@@ -86,18 +87,17 @@ impl Op for Peak {
     }
 }
 
-/// The fastest and the median second, of a quarter of a second or more.
-fn time(mut body: impl FnMut()) -> f64 {
+/// Seconds: the least and the median. Others may use the cores: the least says what the kernel does, the median what was had.
+fn time(mut body: impl FnMut()) -> [f64; 2] {
     body();
     let (start, mut all) = (Instant::now(), Vec::new());
-    while start.elapsed() < Duration::from_millis(120) || all.len() < 5 {
+    while start.elapsed() < Duration::from_millis(120) || all.len() < 9 {
         let one = Instant::now();
         body();
         all.push(one.elapsed().as_secs_f64());
     }
     all.sort_by(f64::total_cmp);
-    // Others use these cores: the lower quarter says more than the middle.
-    all[all.len() / 4]
+    [all[0], all[all.len() / 2]]
 }
 
 fn peak(isa: Isa) -> f64 {
@@ -107,7 +107,7 @@ fn peak(isa: Isa) -> f64 {
         _ => 4.0,
     };
     let count = 100_000;
-    count as f64 * 24.0 * lanes / time(|| _ = black_box(dispatch(isa, Peak(count)))) / 1e9
+    count as f64 * 24.0 * lanes / time(|| _ = black_box(dispatch(isa, Peak(count))))[0] / 1e9
 }
 
 fn numbers(count: usize) -> Vec<f32> {
@@ -130,12 +130,13 @@ impl Run<'_> {
             return;
         }
         let peak = peak(self.isa);
-        let one = flops / time(|| body(self.pools[0])) / 1e9;
-        let two = flops / time(|| body(self.pools[1])) / 1e9;
-        let isa = self.isa;
+        let [one, two] = self
+            .pools
+            .map(|pool| time(|| body(pool)).map(|seconds| flops / seconds / 1e9));
+        let (isa, share) = (self.isa, one[0] / peak * 100.0);
         println!(
-            "{isa:7} {name:34} {one:7.1} GFLOP/s {:4.0} % of {peak:5.0}   2 threads {two:7.1}",
-            one / peak * 100.0
+            "{isa:7} {name:34} {:6.1} GFLOP/s ({:6.1}), {share:4.0} % of {peak:5.0}; 2 threads {:6.1} ({:6.1})",
+            one[0], one[1], two[0], two[1]
         );
     }
 

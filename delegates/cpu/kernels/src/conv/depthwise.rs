@@ -252,17 +252,17 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
         let padded = shape.channels.next_multiple_of(PADDED);
         let size = shape.width as isize;
         let mut sums = [s.splat(0.0); T];
-        for down in line.downs.clone() {
-            let y = (line.top + (down * shape.dilation[0]) as isize) as usize;
-            let at = ((line.image * shape.height + y) * shape.width) as isize + self.first;
-            let pixels = job
-                .input
-                .as_ptr()
-                .wrapping_offset(at * shape.channels as isize + channel as isize);
-            let weights = job
-                .weights
-                .as_ptr()
-                .wrapping_add(down * shape.kernel[1] * padded + channel);
+        let top = (line.top + (line.downs.start * shape.dilation[0]) as isize) as usize;
+        let at = ((line.image * shape.height + top) * shape.width) as isize + self.first;
+        let mut pixels = job
+            .input
+            .as_ptr()
+            .wrapping_offset(at * shape.channels as isize + channel as isize);
+        let mut weights = job
+            .weights
+            .as_ptr()
+            .wrapping_add(line.downs.start * shape.kernel[1] * padded + channel);
+        for _ in line.downs.clone() {
             // SAFETY: columns that are inside are read alone, and weights are padded.
             unsafe {
                 let load = |column: usize| {
@@ -297,6 +297,20 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
                     }
                 }
             }
+            pixels = pixels.wrapping_add(shape.dilation[0] * shape.width * shape.channels);
+            weights = weights.wrapping_add(shape.kernel[1] * padded);
+        }
+        if !PART && self.count == T {
+            let row = line.row + self.x;
+            // SAFETY: the pixels and their channels are there, and of this part alone.
+            unsafe {
+                job.finish.all(s, &mut sums, row, channel);
+                let to = job.out.at(row * shape.channels + channel);
+                for (t, sum) in sums.iter().enumerate() {
+                    s.store(to.add(t * shape.channels), *sum);
+                }
+            }
+            return;
         }
         for (t, sum) in sums.iter().enumerate() {
             if t < self.count {

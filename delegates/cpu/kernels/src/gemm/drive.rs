@@ -252,31 +252,11 @@ impl Part<'_, '_> {
             }
             return P;
         }
-        let full = tile_rows(S::ISA);
-        let (mut row, mut rest) = (row, rows);
-        if rest >= full {
-            if const { matches!(S::ISA, Isa::Avx512) } {
-                call.tiles::<S, E, 12, V>(s, row, rest / full)
-            } else if const { matches!(S::ISA, Isa::Scalar) } {
-                call.tiles::<S, E, 4, V>(s, row, rest / full)
-            } else {
-                call.tiles::<S, E, 6, V>(s, row, rest / full)
-            }
-            (row, rest) = (row + rest / full * full, rest % full);
-        }
-        // Tails of five and more are of two kinds of tiles.
-        if rest >= 4 && rest != 5 {
-            call.tiles::<S, E, 4, V>(s, row, rest / 4);
-            (row, rest) = (row + rest / 4 * 4, rest % 4);
-        }
-        if rest >= 3 {
-            call.tiles::<S, E, 3, V>(s, row, 1);
-            (row, rest) = (row + 3, rest - 3);
-        }
-        match rest {
-            1 => call.tiles::<S, E, 1, V>(s, row, 1),
-            2 => call.tiles::<S, E, 2, V>(s, row, 1),
-            _ => {}
+        // Of the last strip, half may be all that there is.
+        if const { V == 2 && !matches!(S::ISA, Isa::Neon) } && call.columns <= S::LANES {
+            call.rows::<S, E, 1>(s, row, rows);
+        } else {
+            call.rows::<S, E, V>(s, row, rows);
         }
         P
     }
@@ -292,6 +272,37 @@ struct Call<'a, 'b, T, const P: usize> {
 }
 
 impl<T, const P: usize> Call<'_, '_, T, P> {
+    /// All rows of a block.
+    #[inline(always)]
+    fn rows<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
+        let full = tile_rows(S::ISA);
+        let (mut row, mut rest) = (row, rows);
+        if rest >= full {
+            if const { matches!(S::ISA, Isa::Avx512) } {
+                self.tiles::<S, E, 12, V>(s, row, rest / full)
+            } else if const { matches!(S::ISA, Isa::Scalar) } {
+                self.tiles::<S, E, 4, V>(s, row, rest / full)
+            } else {
+                self.tiles::<S, E, 6, V>(s, row, rest / full)
+            }
+            (row, rest) = (row + rest / full * full, rest % full);
+        }
+        // Tails of five and more are of two kinds of tiles.
+        if rest >= 4 && rest != 5 {
+            self.tiles::<S, E, 4, V>(s, row, rest / 4);
+            (row, rest) = (row + rest / 4 * 4, rest % 4);
+        }
+        if rest >= 3 {
+            self.tiles::<S, E, 3, V>(s, row, 1);
+            (row, rest) = (row + 3, rest - 3);
+        }
+        match rest {
+            1 => self.tiles::<S, E, 1, V>(s, row, 1),
+            2 => self.tiles::<S, E, 2, V>(s, row, 1),
+            _ => {}
+        }
+    }
+
     #[inline(always)]
     fn tiles<S: Simd, E: Element<T = T>, const R: usize, const V: usize>(&self, s: S, row: usize, count: usize) {
         s.vectorize(Tiles::<E, R, P, V> {

@@ -236,6 +236,34 @@ impl Finish {
         self.after != Activation::None
     }
 
+    /// Whole vectors of `R` rows, as they are stored.
+    ///
+    /// # Safety
+    /// Rows and columns are below those of the output.
+    #[inline(always)]
+    pub unsafe fn all<S: Simd, const R: usize>(&self, s: S, sums: &mut [S::F; R], row: usize, column: usize) {
+        // SAFETY: as the caller says.
+        unsafe {
+            if !self.bias.is_null() {
+                let bias = s.load(self.bias.add(column));
+                sums.iter_mut().for_each(|x| *x = s.add(*x, bias));
+            }
+            let residual = |r: usize| s.load(self.residual.add((row + r) * self.residual_stride + column));
+            if !self.residual.is_null() && !self.residual_last {
+                sums.iter_mut()
+                    .enumerate()
+                    .for_each(|(r, x)| *x = s.add(*x, residual(r)));
+            }
+            let (low, high) = (s.splat(self.low), s.splat(self.high));
+            sums.iter_mut().for_each(|x| *x = s.min(s.max(*x, low), high));
+            if !self.residual.is_null() && self.residual_last && !self.twice() {
+                sums.iter_mut()
+                    .enumerate()
+                    .for_each(|(r, x)| *x = s.add(*x, residual(r)));
+            }
+        }
+    }
+
     /// A vector of sums, as it is stored.
     ///
     /// # Safety
@@ -446,7 +474,14 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                     x
                 });
             } else {
-                self.store_part(s, &sums, row, out);
+                // A copy: the sums themselves stay in registers if nobody asks where they are.
+                let mut copy = [[[s.splat(0.0); V]; P]; R];
+                let to: *mut S::F = copy.as_mut_ptr().cast();
+                each(&mut sums, |r, p, v, x| {
+                    *to.add((r * P + p) * V + v) = x;
+                    x
+                });
+                self.store_part(s, to, row, out);
             }
             if span.last && self.finish.twice() {
                 s.vectorize(Second {
@@ -462,14 +497,12 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
         }
     }
 
-    /// Stores a tile that has fewer columns than its strips.
+    /// Stores a tile that has fewer columns than its strips, in one loop over its vectors.
     ///
     /// # Safety
     /// As `one`.
     #[inline(always)]
-    unsafe fn store_part<S: Simd>(&self, s: S, sums: &[[[S::F; V]; P]; R], row: usize, out: *mut f32) {
-        // By way of memory, so that one loop serves all vectors.
-        let sums: *const S::F = sums.as_ptr().cast();
+    unsafe fn store_part<S: Simd>(&self, s: S, sums: *const S::F, row: usize, out: *mut f32) {
         for vector in 0..R * P * V {
             let (r, at) = (vector / (P * V), vector % (P * V) * S::LANES);
             if at < self.columns {
