@@ -6,13 +6,30 @@
 use crate::graph::Graph;
 use crate::passes;
 use crate::steps::generic::{dtype_of, kernel_of};
-use delegraph_sdk::image::{ArgView, Kind, NodeView};
+use delegraph_sdk::image::{ArgView, ImageView, Kind, NodeView};
 use delegraph_sdk::{Reason, Verdict};
 
-/// The answer for a node. `graph` is the graph that it is of, where that can be read.
-pub fn verdict(node: &NodeView<'_>, graph: Option<&Graph>) -> Verdict {
+/// What the whole graph tells of its nodes.
+pub struct Known {
+    /// Nodes that have no kernel, and that passes make steps of all the same.
+    steps: Vec<bool>,
+}
+
+impl Known {
+    /// Of a graph. One that cannot be read has no such nodes.
+    pub fn of(image: &ImageView<'_>) -> Known {
+        Known {
+            steps: Graph::read(image)
+                .map(|graph| passes::taken(&graph))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The answer for a node of a graph.
+pub fn verdict(node: &NodeView<'_>, known: &Known) -> Verdict {
     let refuse = |reason: Reason, text: String| Verdict::Refuse(reason, text.into());
-    let is_step = graph.is_some_and(|graph| passes::is_taken(graph, &graph.nodes[node.index().0 as usize]));
+    let is_step = known.steps.get(node.index().0 as usize).is_some_and(|step| *step);
     if !is_step && kernel_of(node.op()).is_none() {
         return refuse(Reason::UNKNOWN_OP, format!("`{}` has no kernel", node.op()));
     }

@@ -1,6 +1,6 @@
 //! A region becomes a program: passes rewrite the graph, weights are packed, and both are written into the blob.
 
-use crate::caps;
+use crate::caps::{self, Known};
 use crate::graph::Graph;
 use crate::passes;
 use delegraph_cpu_kernels::Isa;
@@ -21,9 +21,10 @@ pub const ALIGN: usize = crate::sys::ALIGN;
 /// The first node that is not taken: a delegate may be asked to compile what it was not asked about.
 pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Compiled, Error> {
     let mut graph = Graph::read(image)?;
+    let known = Known::of(image);
     for at in 0..image.node_count() {
         let node = image.node(NodeIndex(at));
-        if let Verdict::Refuse(_, text) = caps::verdict(&node, Some(&graph)) {
+        if let Verdict::Refuse(_, text) = caps::verdict(&node, &known) {
             return Err(Error::unsupported(text.into_owned()).at(node.index()));
         }
     }

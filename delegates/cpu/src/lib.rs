@@ -62,8 +62,8 @@ impl Delegate for Cpu {
 
 impl Compile for Cpu {
     fn partition(&self, graph: &ImageView<'_>, _: &Context<'_>) -> Result<Partition, Error> {
-        let known = graph::Graph::read(graph).ok();
-        Ok(Partition::each(graph, |node| caps::verdict(&node, known.as_ref())))
+        let known = caps::Known::of(graph);
+        Ok(Partition::each(graph, |node| caps::verdict(&node, &known)))
     }
 
     fn compile(

@@ -49,12 +49,21 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a composite operator, which has no kernel, is one that a pass makes steps of.
-pub fn is_taken(graph: &Graph, node: &Node) -> bool {
-    recurrent::is_taken(graph, node)
-        || attention::is_taken(graph, node)
-        || norm::is_taken(graph, node)
-        || linear::is_taken(graph, node)
+/// For each node, whether it is one that a pass makes a step of, whether it has a kernel or not.
+pub fn taken(graph: &Graph) -> Vec<bool> {
+    let inner = quantized::taken(graph);
+    let is_taken = |node: &Node| {
+        recurrent::is_taken(graph, node)
+            || attention::is_taken(graph, node)
+            || norm::is_taken(graph, node)
+            || linear::is_taken(graph, node)
+    };
+    graph
+        .nodes
+        .iter()
+        .zip(inner)
+        .map(|(node, inner)| inner || is_taken(node))
+        .collect()
 }
 
 /// The bytes of a constant.

@@ -50,7 +50,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
 }
 
 /// The constant matrix that a value is the floats of.
-fn matrix(graph: &Graph, target: &Target<'_>, makers: &[Option<usize>], value: ValueId) -> Option<Matrix> {
+fn matrix(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<Matrix> {
     let node = &graph.nodes[makers[value]?];
     if node.op != DEQUANTIZE || graph.values[value].dtype != DType::F32 {
         return None;
@@ -69,14 +69,15 @@ fn matrix(graph: &Graph, target: &Target<'_>, makers: &[Option<usize>], value: V
         && group > 0
         && columns % group == 0
         && graph.sizes(scales)?.iter().product::<i64>() == rows * (columns / group);
-    let zeros = match node.value(3) {
-        None => None,
-        Some(zeros) if is_constant(graph, zeros) => {
-            let all = bytes(graph, target, zeros)?;
-            if all.iter().all(|b| *b == 0) { None } else { Some(zeros) }
-        }
-        Some(_) => return None,
-    };
+    let zeros = node.value(3);
+    let fits = fits
+        && zeros.is_none_or(|zeros| {
+            let known = matches!(
+                graph.values[zeros].dtype,
+                DType::I8 | DType::I32 | DType::I64 | DType::F32
+            );
+            known && is_constant(graph, zeros) && graph.sizes(zeros) == graph.sizes(scales)
+        });
     fits.then_some(Matrix {
         values,
         scales,
@@ -88,10 +89,13 @@ fn matrix(graph: &Graph, target: &Target<'_>, makers: &[Option<usize>], value: V
     })
 }
 
-/// Zero points as floats.
+/// Zero points as floats, unless all are 0.
 fn zero_points(graph: &Graph, target: &Target<'_>, matrix: &Matrix) -> Option<Option<Vec<f32>>> {
     let Some(zeros) = matrix.zeros else { return Some(None) };
     let all = bytes(graph, target, zeros)?;
+    if all.iter().all(|byte| *byte == 0) {
+        return Some(None);
+    }
     Some(Some(match graph.values[zeros].dtype {
         DType::I8 => all.iter().map(|b| f32::from(*b as i8)).collect(),
         DType::I32 => all
@@ -148,20 +152,24 @@ fn dynamic(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<(V
     fits.then_some((x, eps))
 }
 
-fn linear(
-    graph: &mut Graph,
-    target: &Target<'_>,
-    makers: &[Option<usize>],
-    at: usize,
-    packed: &mut HashMap<(ValueId, &'static str), (ValueId, Vec<Arg>)>,
-) -> Option<(&'static str, Vec<Arg>)> {
-    let node = &graph.nodes[at];
+/// A product with such a matrix.
+struct Product {
+    kind: &'static str,
+    x: ValueId,
+    eps: f64,
+    matrix: Matrix,
+}
+
+fn product(graph: &Graph, makers: &[Option<usize>], node: &Node) -> Option<Product> {
     let (x, weight) = (node.value(0)?, node.value(1)?);
     let bias = node.value(2);
-    if graph.values[x].dtype != DType::F32 || bias.is_some_and(|bias| graph.values[bias].dtype != DType::F32) {
+    if node.op != "aten::linear"
+        || graph.values[x].dtype != DType::F32
+        || bias.is_some_and(|bias| graph.values[bias].dtype != DType::F32 || graph.values[bias].dims.len() != 1)
+    {
         return None;
     }
-    let matrix = matrix(graph, target, makers, weight)?;
+    let matrix = matrix(graph, makers, weight)?;
     let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.group.is_multiple_of(32);
     let (kind, x, eps) = match dynamic(graph, makers, x) {
         Some((x, eps)) if four => ("q4", x, eps),
@@ -170,6 +178,51 @@ fn linear(
         None if matrix.group.is_multiple_of(16) || matrix.group == matrix.columns => ("w8", x, 0.0),
         None => return None,
     };
+    Some(Product { kind, x, eps, matrix })
+}
+
+/// The table that a node looks up, and its indices.
+fn table(graph: &Graph, makers: &[Option<usize>], node: &Node) -> Option<(Matrix, ValueId)> {
+    let (table, indices) = (node.value(0)?, node.value(1)?);
+    let fits = node.op == "aten::embedding" && graph.values[indices].dtype == DType::I64;
+    fits.then(|| matrix(graph, makers, table))
+        .flatten()
+        .map(|matrix| (matrix, indices))
+}
+
+/// For each node, whether it is torchao's part of a product or table that steps compute: all that is read of it goes into those.
+pub fn taken(graph: &Graph) -> Vec<bool> {
+    let makers = graph.makers();
+    let matched: Vec<bool> = graph
+        .nodes
+        .iter()
+        .map(|node| product(graph, &makers, node).is_some() || table(graph, &makers, node).is_some())
+        .collect();
+    let mut taken = vec![false; graph.nodes.len()];
+    // From the last to the first: who reads is known before who is read.
+    let mut wanted: Vec<bool> = vec![true; graph.values.len()];
+    for output in &graph.outputs {
+        wanted[*output] = false;
+    }
+    for (at, node) in graph.nodes.iter().enumerate().rev() {
+        let inner = [DEQUANTIZE, QUANTIZE, CHOOSE].contains(&node.op.as_str());
+        taken[at] = inner && node.outputs.iter().all(|output| wanted[*output]);
+        if !taken[at] && !matched[at] {
+            node.reads().for_each(|value| wanted[value] = false);
+        }
+    }
+    taken
+}
+
+fn linear(
+    graph: &mut Graph,
+    target: &Target<'_>,
+    makers: &[Option<usize>],
+    at: usize,
+    packed: &mut HashMap<(ValueId, &'static str), (ValueId, Vec<Arg>)>,
+) -> Option<(&'static str, Vec<Arg>)> {
+    let Product { kind, x, eps, matrix } = product(graph, makers, &graph.nodes[at])?;
+    let bias = graph.nodes[at].value(2);
     let form = if kind == "w8" { "w8" } else { "four" };
     let (value, layout) = match packed.get(&(matrix.values, form)) {
         Some(known) => known.clone(),
@@ -250,12 +303,7 @@ fn embedding(
     makers: &[Option<usize>],
     at: usize,
 ) -> Option<(&'static str, Vec<Arg>)> {
-    let node = &graph.nodes[at];
-    let (table, indices) = (node.value(0)?, node.value(1)?);
-    if graph.values[indices].dtype != DType::I64 {
-        return None;
-    }
-    let matrix = matrix(graph, target, makers, table)?;
+    let (matrix, indices) = table(graph, makers, &graph.nodes[at])?;
     let zeros = zero_points(graph, target, &matrix)?;
     let values = bytes(graph, target, matrix.values)?;
     let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.columns.is_multiple_of(2);
