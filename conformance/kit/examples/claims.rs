@@ -38,6 +38,16 @@ pub const CLAIMANTS: &[Claimant] = &[
             Err(refusal) => Err(refusal.text),
         },
     },
+    // What it takes of patterns of several nodes no claim can say.
+    Claimant {
+        manifest: "delegates/cpu/cpu.delegate.toml",
+        left: &[],
+        whole: false,
+        accept: |node| match delegraph_cpu::caps::verdict(node, &delegraph_cpu::caps::Known::of(&node.image())) {
+            delegraph_sdk::Verdict::Take => Ok(()),
+            delegraph_sdk::Verdict::Refuse(_, text) => Err(text.into_owned()),
+        },
+    },
     Claimant {
         manifest: "delegates/vulkan/vulkan.delegate.toml",
         left: &["aten::linear"],

@@ -3,7 +3,7 @@
 use crate::caps::{self, Known};
 use crate::graph::Graph;
 use crate::passes;
-use delegraph_cpu_kernels::Isa;
+use crate::settings::Settings;
 use delegraph_sdk::image::{ImageView, NodeIndex};
 use delegraph_sdk::{Compiled, Context, Error, Section, Verdict, Weights};
 
@@ -19,7 +19,12 @@ pub const ALIGN: usize = crate::sys::ALIGN;
 ///
 /// # Errors
 /// The first node that is not taken: a delegate may be asked to compile what it was not asked about.
-pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Compiled, Error> {
+pub fn compile(
+    image: &ImageView<'_>,
+    weights: &Weights<'_>,
+    settings: Settings,
+    context: &Context<'_>,
+) -> Result<Compiled, Error> {
     let mut graph = Graph::read(image)?;
     let known = Known::of(image);
     for at in 0..image.node_count() {
@@ -31,10 +36,10 @@ pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
     context.progress(0, 1, "packing weights");
     let target = passes::Target {
         weights,
-        isa: Isa::best(),
-        winograd: true,
+        isa: settings.isa,
+        winograd: settings.winograd,
     };
-    passes::run(&mut graph, &target)?;
+    let integers = passes::run(&mut graph, &target)?;
     let (program, packed) = graph.write()?;
     let mut sections = vec![Section {
         name: PROGRAM.to_string(),
@@ -49,6 +54,7 @@ pub fn compile(image: &ImageView<'_>, weights: &Weights<'_>, context: &Context<'
         });
     }
     Ok(Compiled {
+        precision: if integers { "int8".to_string() } else { String::new() },
         sections,
         ..Compiled::default()
     })

@@ -18,6 +18,7 @@ pub mod graph;
 pub mod passes;
 pub mod plan;
 pub mod program;
+pub mod settings;
 pub mod steps;
 pub mod sys;
 pub mod threads;
@@ -31,7 +32,9 @@ use delegraph_sdk::{
 };
 
 /// The CPU delegate.
-pub struct Cpu;
+pub struct Cpu {
+    settings: settings::Settings,
+}
 
 impl Delegate for Cpu {
     const INFO: Info = Info {
@@ -43,9 +46,12 @@ impl Delegate for Cpu {
         format_version: 1,
     };
 
+    const OPTIONS_SCHEMA: &'static str = settings::SCHEMA;
+
     fn new(options: &Options<'_>, _: &Context<'_>) -> Result<Cpu, Error> {
-        options.check(&[])?;
-        Ok(Cpu)
+        Ok(Cpu {
+            settings: settings::Settings::read(options)?,
+        })
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -73,7 +79,7 @@ impl Compile for Cpu {
         _: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
-        compile::compile(graph, weights, context)
+        compile::compile(graph, weights, self.settings, context)
     }
 }
 

@@ -293,6 +293,15 @@ pub struct BenchArgs {
     /// Sizes of made-up inputs, as INPUT:DIM=SIZE or SYMBOL=SIZE; where the model is compiled for delegates, it is for these (see compile)
     #[arg(long, value_name = "SIZES")]
     pub shapes: Vec<String>,
+    /// Time a language model: a prompt, then token after token, in tokens a second; the method takes tokens and their positions and keeps its cache in states
+    #[arg(long, conflicts_with_all = ["inputs", "secs", "shapes"])]
+    pub llm: bool,
+    /// Tokens of the prompt of `--llm`
+    #[arg(long, default_value_t = 64, requires = "llm")]
+    pub prompt: u32,
+    /// Tokens that `--llm` generates
+    #[arg(long, default_value_t = 16, requires = "llm")]
+    pub generate: u32,
     /// Output format
     #[arg(long, value_enum, default_value_t = BenchFormat::Text)]
     pub format: BenchFormat,

@@ -39,6 +39,9 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     let started = Instant::now();
     let mut session = Session::open(&source, &config, &host, options).map_err(&named)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    if args.llm {
+        return llm(&mut session, args, output, base, load_ms);
+    }
     let inputs = match &args.inputs {
         Some(file) => arguments(&session, &[], Some(file))?,
         None => {
@@ -135,6 +138,42 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
         &report.why_portable(),
         &format!("median {} of {} runs", duration(median / 1e3), times.len()),
         &format!("delegraph run {} --trace trace.json", args.model.display()),
+    );
+    Ok(0)
+}
+
+/// Times a language model.
+fn llm(session: &mut Session, args: &BenchArgs, output: &Output, base: f64, load_ms: f64) -> anyhow::Result<u8> {
+    let measured = crate::bench_llm::measure(session, args, output)?;
+    let peak = memory_mb("VmHWM:");
+    output.data(format!(
+        "prefill    {:.1} tokens/s ({} tokens)",
+        measured.prefill, args.prompt
+    ));
+    output.data(format!(
+        "decode     {:.2} tokens/s ({} tokens)",
+        measured.decode, args.generate
+    ));
+    output.data(format!("load ms    {load_ms:.2}"));
+    output.data(format!("rss MB     {peak:.1} (+{:.1})", peak - base));
+    if let Some(path) = &args.trace {
+        session.start_trace();
+        crate::bench_llm::once(session, args)?;
+        write_atomically(path, session.chrome_trace().as_bytes())?;
+        output.talk(format!("trace in {}", path.display()));
+    }
+    let report = session.report();
+    output.json(&serde_json::json!({
+        "schema": "delegraph.bench/1", "tool": crate::tool(), "exit_code": 0, "times_ms": measured.times_ms, "load_ms": load_ms,
+        "rss_base_mb": base, "rss_peak_mb": peak, "prefill_tok_s": measured.prefill, "decode_tok_s": measured.decode,
+        "prefill_ms": measured.prefill_ms, "prompt": args.prompt, "generate": args.generate,
+        "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes,
+    }))?;
+    output.closing(
+        &report.ran(),
+        &report.why_portable(),
+        &format!("{:.1} and {:.2} tokens a second", measured.prefill, measured.decode),
+        &format!("delegraph bench {} --llm --trace trace.json", args.model.display()),
     );
     Ok(0)
 }

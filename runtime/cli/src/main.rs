@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bench_llm;
 mod config;
 mod conform;
 mod delegate;

@@ -71,6 +71,19 @@ fn portable_kernels_alone() {
     }
 }
 
+/// The delegate that is linked in.
+#[test]
+fn over_the_cpu_delegate() {
+    for from in ["pt2", "core", "pte", "compiled"] {
+        let report = conform(&["--from", from, "--backend", "cpu"]);
+        let (delegated, portable) = (sum(&report, "delegated_nodes"), sum(&report, "undelegated_nodes"));
+        assert!(
+            delegated > 20 * portable,
+            "{from}: {delegated} nodes on `cpu`, {portable} portable"
+        );
+    }
+}
+
 #[test]
 fn over_what_reference_takes() {
     plugins_are_built();

@@ -78,6 +78,22 @@ fn every_operator_on_portable_kernels() {
     assert!(core.is_empty(), "no case for {core:?}");
 }
 
+/// Every call through the passes and steps of the delegate that is linked in.
+#[test]
+fn every_operator_over_the_cpu_delegate() {
+    let (report, code) = ops(&["--backend", "cpu"]);
+    clean(&report, code);
+    let delegated = cases(&report)
+        .iter()
+        .filter(|case| case["delegated_nodes"] != 0)
+        .count();
+    assert!(
+        2 * delegated > cases(&report).len(),
+        "{delegated} of {}",
+        cases(&report).len()
+    );
+}
+
 /// Runs the whole corpus on portable kernels and over `reference`, whose plugin is built beside the binary.
 #[test]
 fn the_coverage_table_is_current_and_reference_gives_the_same_results() {

@@ -75,6 +75,11 @@ fn step(graph: &mut Graph, at: usize) -> Option<Vec<Node>> {
     let makers = graph.makers();
     let given = |at: usize| node.args.get(at).cloned().unwrap_or(Arg::None);
     let (q, k, v) = (node.value(0)?, node.value(1)?, node.value(2)?);
+    // Heads that were repeated for queries that share them are read where they are.
+    let (k, v) = match (shared(graph, &makers, k), shared(graph, &makers, v)) {
+        (Some(of_k), Some(of_v)) if graph.values[of_k].dims[1] == graph.values[of_v].dims[1] => (of_k, of_v),
+        _ => (k, v),
+    };
     let mut before = Vec::new();
     let mut args = Vec::new();
     let mut layouts = Vec::new();
@@ -147,6 +152,40 @@ fn step(graph: &mut Graph, at: usize) -> Option<Vec<Node>> {
     }
     before.extend([attention, turned]);
     Some(before)
+}
+
+/// The value `[batch, shared heads, time, depth]` whose heads a value `[batch, heads, time, depth]` repeats, each for a few in a row.
+fn shared(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<ValueId> {
+    let made = |value: ValueId, ops: &[&str]| {
+        makers[value]
+            .map(|m| &graph.nodes[m])
+            .filter(|n| ops.contains(&n.op.as_str()))
+    };
+    let joined = made(
+        value,
+        &[
+            "aten::reshape",
+            "aten::view",
+            "aten::_unsafe_view",
+            "aten::flatten.using_ints",
+        ],
+    )?;
+    let repeated = made(joined.value(0)?, &["aten::expand"]).or_else(|| {
+        // Its copy may stand between them.
+        let copy = made(joined.value(0)?, &["aten::clone"])?;
+        made(copy.value(0)?, &["aten::expand"])
+    })?;
+    let apart = made(repeated.value(0)?, &["aten::unsqueeze"])?;
+    let source = apart.value(0)?;
+    let ([b, h, t, d], [_, heads, _, _]) = (&graph.values[source].dims[..], &graph.values[value].dims[..]) else {
+        return None;
+    };
+    let wide = &graph.values[repeated.outputs[0]].dims;
+    let fits = wide.len() == 5 && wide[0] == *b && wide[1] == *h && wide[3] == *t && wide[4] == *d;
+    let (h, heads) = (graph.known(*h)?, graph.known(*heads)?);
+    let same =
+        graph.values[value].dims[2] == *t && graph.values[value].dims[3] == *d && graph.values[value].dims[0] == *b;
+    (fits && same && h > 0 && heads % h == 0 && graph.known(wide[2]) == Some(heads / h)).then_some(source)
 }
 
 /// The value `[batch, time, heads, depth]` that a value `[batch, heads, time, depth]` is, turned.

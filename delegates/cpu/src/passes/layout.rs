@@ -16,7 +16,7 @@ pub const LAST: [i64; 4] = [0, 2, 3, 1];
 pub const FIRST: [i64; 4] = [0, 3, 1, 2];
 
 /// Operators of one tensor, element by element.
-const UNARY: [&str; 27] = [
+const UNARY: [&str; 29] = [
     "aten::abs",
     "aten::clamp",
     "aten::clone",
@@ -44,6 +44,8 @@ const UNARY: [&str; 27] = [
     "aten::tanh",
     "aten::mul.Scalar",
     "aten::add.Scalar",
+    "quantized_decomposed::dequantize_per_tensor",
+    "quantized_decomposed::quantize_per_tensor",
 ];
 
 /// Operators of two tensors, element by element, their other arguments being numbers.

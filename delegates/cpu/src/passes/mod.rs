@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod batch_norm;
+pub mod bytes;
 pub mod constants;
 pub mod conv;
 pub mod elementwise;
@@ -29,11 +30,12 @@ pub struct Target<'a> {
     pub winograd: bool,
 }
 
-/// Rewrites a graph.
+/// Rewrites a graph. Says whether layers compute on integers, whose sums are exact where the graph rounds.
 ///
 /// # Errors
 /// A weight that is not there.
-pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
+    let integers = bytes::run(graph, target)?;
     quantized::run(graph, target)?;
     constants::run(graph, target)?;
     recurrent::run(graph, target)?;
@@ -46,7 +48,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;
     graph.sweep();
-    Ok(())
+    Ok(integers)
 }
 
 /// For each node, whether it is one that a pass makes a step of, whether it has a kernel or not.

@@ -1,6 +1,7 @@
 //! What a program does, one kind of step a file. A step is made for one set of sizes, and holds all that it needs but its tensors.
 
 pub mod attention;
+pub mod bytes;
 pub mod conv;
 pub mod elementwise;
 pub mod generic;
@@ -38,6 +39,8 @@ pub trait Step: Send {
 pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box<dyn Step>, Error> {
     let _ = slots;
     match node.op() {
+        bytes::CONV => bytes::conv(node, shapes),
+        bytes::LINEAR => bytes::linear(node, shapes),
         attention::NAME => attention::make(node, shapes),
         recurrent::NAME => recurrent::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
