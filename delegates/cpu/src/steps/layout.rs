@@ -42,7 +42,13 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         sorted.into_iter().eq(0..sizes.len())
     });
     let order = order.ok_or_else(|| node.misfit(1, "a permutation of the dimensions"))?;
-    Ok(step(sizes, &order, width))
+    let made = shapes.of(node.output(0)?);
+    match order.iter().map(|d| sizes[*d]).eq(made.iter().copied()) {
+        true => Ok(step(sizes, &order, width)),
+        false => Err(Error::invalid(format!(
+            "sizes {sizes:?} in the order {order:?} are not {made:?}"
+        ))),
+    }
 }
 
 /// The step that moves elements of `width` bytes, by the sizes of the input and the order of its dimensions in the output.

@@ -66,12 +66,25 @@ struct Soft {
     log: bool,
 }
 
+/// The result has the elements of the first argument.
+fn same_size(node: &Arguments<'_>, shapes: &Shapes) -> Result<(), Error> {
+    let (x, output) = (shapes.of(node.value(0)?), shapes.of(node.output(0)?));
+    match x == output {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "`{}` of sizes {x:?} gives {output:?}",
+            node.op()
+        ))),
+    }
+}
+
 /// Makes the step of [`NORM`].
 ///
 /// # Errors
 /// Arguments that do not fit.
 pub fn norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
     let columns = node.natural(3)?;
+    same_size(node, shapes)?;
     if columns == 0 || !shapes.count(node.value(0)?).is_multiple_of(columns) {
         return Err(node.misfit(3, "the length of a row"));
     }
@@ -88,6 +101,7 @@ pub fn norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 /// # Errors
 /// Arguments that do not fit.
 pub fn group_norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    same_size(node, shapes)?;
     let sizes = shapes.of(node.value(0)?);
     let last = node.str(5)? == "nhwc";
     let [batch, .., end] = sizes else {
@@ -115,6 +129,7 @@ pub fn group_norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>
 /// # Errors
 /// Arguments that do not fit.
 pub fn softmax(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    same_size(node, shapes)?;
     Ok(Box::new(Soft {
         columns: shapes.of(node.value(0)?).last().copied().unwrap_or(1),
         log: node.bool(1)?,
