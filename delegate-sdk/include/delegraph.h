@@ -52,9 +52,9 @@ extern "C" {
 /* Major version of the ABI; part of the entry's name. */
 #define DG_ABI_MAJOR 1
 /* Minor version of the ABI. Each major counts its minors from 0. */
-#define DG_ABI_MINOR 0
+#define DG_ABI_MINOR 1
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0x2b218b2ef1ef242e)
+#define DG_LAYOUT_HASH UINT64_C(0x446606faa1972144)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -295,6 +295,8 @@ typedef struct dg_delegate dg_delegate;
 typedef struct dg_session dg_session;
 /* The host's weights, by id. Valid for the call that it is given to, or until `weight_release` after a `weight_retain`. */
 typedef struct dg_weights dg_weights;
+/* What holds the bytes of a blob's sections. Valid for the `session_load` that it is given to, or until `blob_release` after a `blob_retain`. Since 1.1. */
+typedef struct dg_blob_owner dg_blob_owner;
 /* Takes the answers of one `partition` call; valid until it returns. */
 typedef struct dg_part_sink dg_part_sink;
 /* Takes the blob of one `compile` call; valid until it returns. */
@@ -592,7 +594,7 @@ struct dg_section {
     const char *share_hash;
 };
 
-/* A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns. */
+/* A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns; the bytes of its sections longer, if they are retained. */
 struct dg_blob {
     /* Bytes of this struct, as its maker knows it. */
     uint32_t struct_size;
@@ -616,6 +618,12 @@ struct dg_blob {
     uint32_t device;
     /* 0 Since 0.1. */
     uint32_t reserved2;
+    /* 0 Since 1.1. */
+    uint32_t reserved3;
+    /* 0 Since 1.1. */
+    uint32_t reserved4;
+    /* Holds the bytes of all sections: for `blob_retain`. NULL: they cannot be kept. Since 1.1. */
+    dg_blob_owner *owner;
 };
 
 /* A tensor of a run: contiguous, row-major. */
@@ -1015,6 +1023,21 @@ struct dg_host_api {
      * Since 0.2.
      */
     void (*call_set_error_graph)(const dg_call *call, uint64_t graph);
+    /* NULL, and never called. It lies where tables of 1.0 end in padding on 32-bit machines.
+     * Since 1.1.
+     */
+    void (*reserved)(const dg_call *call);
+    /* Keeps the bytes of a blob's sections beyond `session_load`, until one `blob_release` more: they stay where `dg_section.data` says, aligned as they
+     * are, and are only read. That is so for `data` alone, not for the structs, names and hashes of the blob. Granted in `session_load`.
+     * DG_E_UNSUPPORTED: this host, or this blob of it, cannot be kept, and the delegate copies what it needs. DG_E_INVALID_ARGUMENT: `owner` is NULL.
+     * Since 1.1.
+     */
+    dg_status (*blob_retain)(const dg_blob_owner *owner);
+    /* Gives back what one `blob_retain` took; the bytes are not read any more. From any thread, after `session_unload` too, but before `shutdown` returns;
+     * a `session_load` that fails has released what it retained.
+     * Since 1.1.
+     */
+    void (*blob_release)(const dg_blob_owner *owner);
 };
 
 /* A delegate's functions. The delegate owns the table, constant for the life of the process. */
@@ -1065,7 +1088,7 @@ struct dg_delegate_api {
      * Since 0.0.
      */
     dg_status (*blob_check)(dg_delegate *delegate, const dg_call *call, const dg_blob_meta *meta, dg_check_sink *sink);
-    /* Makes a session of a blob. The blob's bytes are valid until it returns; its weights longer, if they are retained.
+    /* Makes a session of a blob. The blob is valid until it returns; the bytes of its sections and its weights longer, if they are retained.
      * Mandatory with DG_FEATURE_RUN.
      * Since 0.0.
      */
@@ -1312,7 +1335,7 @@ DG_ASSERT(offsetof(dg_section, name_size) == 24, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 32, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 40, dg_section__size);
 DG_ASSERT(offsetof(dg_section, share_hash) == 48, dg_section__share_hash);
-DG_ASSERT(sizeof(dg_blob) == 64, dg_blob);
+DG_ASSERT(sizeof(dg_blob) == 80, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
 DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
@@ -1324,6 +1347,9 @@ DG_ASSERT(offsetof(dg_blob, reserved) == 48, dg_blob__reserved);
 DG_ASSERT(offsetof(dg_blob, device_chosen) == 52, dg_blob__device_chosen);
 DG_ASSERT(offsetof(dg_blob, device) == 56, dg_blob__device);
 DG_ASSERT(offsetof(dg_blob, reserved2) == 60, dg_blob__reserved2);
+DG_ASSERT(offsetof(dg_blob, reserved3) == 64, dg_blob__reserved3);
+DG_ASSERT(offsetof(dg_blob, reserved4) == 68, dg_blob__reserved4);
+DG_ASSERT(offsetof(dg_blob, owner) == 72, dg_blob__owner);
 DG_ASSERT(sizeof(dg_tensor) == 64, dg_tensor);
 DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
 DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
@@ -1439,7 +1465,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 256, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 280, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1473,6 +1499,9 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 224, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 232, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 240, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 248, dg_host_api__call_set_error_graph);
+DG_ASSERT(offsetof(dg_host_api, reserved) == 256, dg_host_api__reserved);
+DG_ASSERT(offsetof(dg_host_api, blob_retain) == 264, dg_host_api__blob_retain);
+DG_ASSERT(offsetof(dg_host_api, blob_release) == 272, dg_host_api__blob_release);
 DG_ASSERT(sizeof(dg_delegate_api) == 216, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
@@ -1620,7 +1649,7 @@ DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 28, dg_section__size);
 DG_ASSERT(offsetof(dg_section, share_hash) == 36, dg_section__share_hash);
-DG_ASSERT(sizeof(dg_blob) == 48, dg_blob);
+DG_ASSERT(sizeof(dg_blob) == 60, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
 DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
@@ -1632,6 +1661,9 @@ DG_ASSERT(offsetof(dg_blob, reserved) == 32, dg_blob__reserved);
 DG_ASSERT(offsetof(dg_blob, device_chosen) == 36, dg_blob__device_chosen);
 DG_ASSERT(offsetof(dg_blob, device) == 40, dg_blob__device);
 DG_ASSERT(offsetof(dg_blob, reserved2) == 44, dg_blob__reserved2);
+DG_ASSERT(offsetof(dg_blob, reserved3) == 48, dg_blob__reserved3);
+DG_ASSERT(offsetof(dg_blob, reserved4) == 52, dg_blob__reserved4);
+DG_ASSERT(offsetof(dg_blob, owner) == 56, dg_blob__owner);
 DG_ASSERT(sizeof(dg_tensor) == 48, dg_tensor);
 DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
 DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
@@ -1747,7 +1779,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 140, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 152, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -1781,6 +1813,9 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
+DG_ASSERT(offsetof(dg_host_api, reserved) == 140, dg_host_api__reserved);
+DG_ASSERT(offsetof(dg_host_api, blob_retain) == 144, dg_host_api__blob_retain);
+DG_ASSERT(offsetof(dg_host_api, blob_release) == 148, dg_host_api__blob_release);
 DG_ASSERT(sizeof(dg_delegate_api) == 120, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);
@@ -1928,7 +1963,7 @@ DG_ASSERT(offsetof(dg_section, name_size) == 16, dg_section__name_size);
 DG_ASSERT(offsetof(dg_section, data) == 24, dg_section__data);
 DG_ASSERT(offsetof(dg_section, size) == 32, dg_section__size);
 DG_ASSERT(offsetof(dg_section, share_hash) == 40, dg_section__share_hash);
-DG_ASSERT(sizeof(dg_blob) == 56, dg_blob);
+DG_ASSERT(sizeof(dg_blob) == 64, dg_blob);
 DG_ASSERT(offsetof(dg_blob, struct_size) == 0, dg_blob__struct_size);
 DG_ASSERT(offsetof(dg_blob, struct_id) == 4, dg_blob__struct_id);
 DG_ASSERT(offsetof(dg_blob, next) == 8, dg_blob__next);
@@ -1940,6 +1975,9 @@ DG_ASSERT(offsetof(dg_blob, reserved) == 36, dg_blob__reserved);
 DG_ASSERT(offsetof(dg_blob, device_chosen) == 40, dg_blob__device_chosen);
 DG_ASSERT(offsetof(dg_blob, device) == 44, dg_blob__device);
 DG_ASSERT(offsetof(dg_blob, reserved2) == 48, dg_blob__reserved2);
+DG_ASSERT(offsetof(dg_blob, reserved3) == 52, dg_blob__reserved3);
+DG_ASSERT(offsetof(dg_blob, reserved4) == 56, dg_blob__reserved4);
+DG_ASSERT(offsetof(dg_blob, owner) == 60, dg_blob__owner);
 DG_ASSERT(sizeof(dg_tensor) == 56, dg_tensor);
 DG_ASSERT(offsetof(dg_tensor, struct_size) == 0, dg_tensor__struct_size);
 DG_ASSERT(offsetof(dg_tensor, struct_id) == 4, dg_tensor__struct_id);
@@ -2055,7 +2093,7 @@ DG_ASSERT(offsetof(dg_image_state, input) == 8, dg_image_state__input);
 DG_ASSERT(offsetof(dg_image_state, output) == 12, dg_image_state__output);
 DG_ASSERT(offsetof(dg_image_state, growth_axis) == 16, dg_image_state__growth_axis);
 DG_ASSERT(offsetof(dg_image_state, reserved) == 20, dg_image_state__reserved);
-DG_ASSERT(sizeof(dg_host_api) == 144, dg_host_api);
+DG_ASSERT(sizeof(dg_host_api) == 152, dg_host_api);
 DG_ASSERT(offsetof(dg_host_api, struct_size) == 0, dg_host_api__struct_size);
 DG_ASSERT(offsetof(dg_host_api, major) == 4, dg_host_api__major);
 DG_ASSERT(offsetof(dg_host_api, minor) == 6, dg_host_api__minor);
@@ -2089,6 +2127,9 @@ DG_ASSERT(offsetof(dg_host_api, blob_require) == 124, dg_host_api__blob_require)
 DG_ASSERT(offsetof(dg_host_api, fence_signal) == 128, dg_host_api__fence_signal);
 DG_ASSERT(offsetof(dg_host_api, blob_keep_state) == 132, dg_host_api__blob_keep_state);
 DG_ASSERT(offsetof(dg_host_api, call_set_error_graph) == 136, dg_host_api__call_set_error_graph);
+DG_ASSERT(offsetof(dg_host_api, reserved) == 140, dg_host_api__reserved);
+DG_ASSERT(offsetof(dg_host_api, blob_retain) == 144, dg_host_api__blob_retain);
+DG_ASSERT(offsetof(dg_host_api, blob_release) == 148, dg_host_api__blob_release);
 DG_ASSERT(sizeof(dg_delegate_api) == 120, dg_delegate_api);
 DG_ASSERT(offsetof(dg_delegate_api, struct_size) == 0, dg_delegate_api__struct_size);
 DG_ASSERT(offsetof(dg_delegate_api, major) == 4, dg_delegate_api__major);

@@ -263,7 +263,9 @@ private:
 /* A blob that is to be loaded. The host has checked its hashes, not its meaning. */
 class blob {
 public:
-    explicit blob(const dg_blob &raw) noexcept : raw_(&raw) {}
+    explicit blob(const dg_blob &raw, const dg_host_api *host = nullptr) noexcept : raw_(&raw), host_(host) {}
+    const dg_blob &raw() const noexcept { return *raw_; }
+    const dg_host_api *host() const noexcept { return host_; }
     blob_meta meta() const noexcept { return blob_meta(*raw_->meta); }
     std::size_t section_count() const noexcept { return static_cast<std::size_t>(raw_->section_count); }
     /* The content of a section. */
@@ -277,6 +279,30 @@ public:
 
 private:
     const dg_blob *raw_;
+    const dg_host_api *host_;
+};
+
+/* The bytes of a blob's sections, kept beyond `load` where they lie: what `blob::section` gave there stays valid as long as this lives. Destroyed on any
+ * thread, before the delegate is. DG_E_UNSUPPORTED, and on every host before 1.1: copy what is needed instead. */
+class kept_blob {
+public:
+    explicit kept_blob(const blob &from) : host_(from.host()), owner_(nullptr) {
+        const dg_blob &raw = from.raw();
+        const bool can = host_ && DG_HAS(dg_host_api, host_, blob_retain) && DG_HAS(dg_host_api, host_, blob_release) &&
+                         DG_HAS(dg_blob, &raw, owner) && raw.owner;
+        if (!can) throw error(DG_E_UNSUPPORTED, "the host does not keep the bytes of this blob");
+        check(host_->blob_retain(raw.owner), "blob_retain");
+        owner_ = raw.owner;
+    }
+    ~kept_blob() {
+        if (owner_) host_->blob_release(owner_);
+    }
+    kept_blob(kept_blob &&other) noexcept : host_(other.host_), owner_(std::exchange(other.owner_, nullptr)) {}
+    kept_blob &operator=(kept_blob &&) = delete;
+
+private:
+    const dg_host_api *host_;
+    const dg_blob_owner *owner_;
 };
 
 /* A tensor that a session reads: contiguous, row-major. */
@@ -484,7 +510,7 @@ public:
                                                   std::to_string(self.format_version)};
         return {DG_BLOB_OPTIMAL, {}};
     }
-    /* Makes a session. The blob's bytes are valid for the call; weights longer by `kept_weights`. */
+    /* Makes a session. The blob's bytes are valid for the call, longer by `kept_blob`; weights longer by `kept_weights`. */
     virtual std::unique_ptr<session> load(const blob &from, const weights &source, const call &context) = 0;
 };
 
@@ -641,7 +667,7 @@ template <class D> struct table {
             for (std::uint64_t i = 0; i < raw_blob->section_count; i++)
                 sized(raw_blob->sections[i], DG_DETAIL_SIZE_TO(dg_section, size), "dg_section");
             auto held = std::make_unique<held_session>();
-            held->self = of(self).self->load(blob(*raw_blob), weights(raw->host, raw_blob->weights), call(raw));
+            held->self = of(self).self->load(blob(*raw_blob, raw->host), weights(raw->host, raw_blob->weights), call(raw));
             if (!held->self) throw error::internal("`load` gave no session");
             *out = reinterpret_cast<dg_session *>(held.release());
         });

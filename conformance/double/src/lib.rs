@@ -7,6 +7,7 @@
 //! - states that sessions keep, in the way of the fault delegate
 //! - two targets, `double-1` and `double-2`, and no others
 //! - graphs that are compiled together, with all their weights in one section that each blob has
+//! - a blob that is kept as long as its session, with a section that each run reads where it lies
 //! - the host's functions in each run: it looks at cancellation and deadline, logs, and borrows the host's threads
 //!
 //! Option `alignment`: its blobs require that tensors lie at such a multiple, with room for a multiple of so many bytes, and a run whose
@@ -16,8 +17,8 @@ use delegraph_reference::Reference;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, DType, Delegate, Device, Error, HostMemory, Import, Info,
-    LogLevel, OptionValue, Options, Partition, Requirement, Run, Section, Session, SetError, Status, SubmittedRun,
-    TensorOut, TensorPlace, TensorView, Weights,
+    KeptBlob, LogLevel, OptionValue, Options, Partition, Requirement, Run, Section, Session, SetError, Status,
+    SubmittedRun, TensorOut, TensorPlace, TensorView, Weights,
 };
 #[cfg(unix)]
 use delegraph_sdk::{Exported, External, ExternalMemory, HandleType, Handles, Mapped, Origin};
@@ -143,6 +144,11 @@ impl Compile for Double {
         if alignment > 0 {
             compiled.requirements = inputs.chain(outputs).map(requirement).collect();
         }
+        compiled.sections.push(Section {
+            name: PACKED.to_string(),
+            align: PACKED_ALIGN,
+            bytes: packed(graph),
+        });
         Ok(compiled)
     }
 
@@ -187,6 +193,52 @@ impl Compile for Double {
     }
 }
 
+/// The section that stands for packed weights: its last eight bytes are the sum of those before. Vectors are loaded from there, so it asks for
+/// their alignment.
+const PACKED: &str = "packed";
+const PACKED_ALIGN: u32 = 64;
+
+fn packed(graph: &ImageView<'_>) -> Vec<u8> {
+    let mut bytes = graph.bytes().to_vec();
+    bytes.extend(sum(graph.bytes()).to_le_bytes());
+    bytes
+}
+
+/// The packed section as a session has it.
+enum Packed {
+    /// Where it lies in the blob.
+    Kept(KeptBlob),
+    /// Of a host that does not keep blobs.
+    Copied(Vec<u8>),
+}
+
+impl Packed {
+    fn of(blob: &Blob<'_>) -> Result<Packed, Error> {
+        let bytes = blob.section(PACKED)?;
+        if !bytes.as_ptr().addr().is_multiple_of(PACKED_ALIGN as usize) {
+            return Err(Error::invalid("the section `packed` does not lie as it asks for"));
+        }
+        let packed = match blob.keep() {
+            Ok(kept) => Packed::Kept(kept),
+            Err(_) => Packed::Copied(bytes.to_vec()),
+        };
+        packed.check()?;
+        Ok(packed)
+    }
+
+    /// Whether it is what was written.
+    fn check(&self) -> Result<(), Error> {
+        let bytes = match self {
+            Packed::Kept(kept) => kept.section(PACKED)?,
+            Packed::Copied(bytes) => bytes,
+        };
+        match bytes.split_last_chunk::<8>() {
+            Some((bytes, wanted)) if sum(bytes).to_le_bytes() == *wanted => Ok(()),
+            _ => Err(Error::corrupt("the section `packed` is not what was written")),
+        }
+    }
+}
+
 /// The section with the weights of a set, and the one with the sum of its bytes.
 const POOL: &str = "pool";
 const POOL_SUM: &str = "pool-sum";
@@ -224,6 +276,7 @@ impl Run for Double {
         {
             return Err(Error::corrupt("the weights of the set are not those that were written"));
         }
+        let packed = Packed::of(blob)?;
         let inner = self.inner.load(blob, weights, context)?;
         let inner = match blob.section(keep::SECTION) {
             Ok(section) => Box::new(keep::Keeping::new(inner, section)?),
@@ -232,6 +285,7 @@ impl Run for Double {
         Ok(Box::new(DoubleSession {
             core: Arc::new(Mutex::new(Core {
                 inner,
+                packed,
                 alignment: self.alignment.max(1) as usize,
             })),
             jobs: locked(&self.jobs).clone(),
@@ -319,6 +373,7 @@ impl External for Double {
 /// What runs of a session work on.
 struct Core {
     inner: Box<dyn Session>,
+    packed: Packed,
     alignment: usize,
 }
 
@@ -375,6 +430,7 @@ impl Core {
             context.log(LogLevel::Trace, "the double runs");
         }
         self.places(inputs, outputs)?;
+        self.packed.check()?;
         let inner = &mut *self.inner;
         let run = |inputs: &[TensorView<'_>], outputs: &mut [TensorOut<'_>]| {
             let (inputs, mut rooms) = elements_of(inputs, outputs);

@@ -140,6 +140,10 @@ pub const DEFECTS: &[Defect] = &[
     code("keeps-pointer", "an input is read again in the next run", "memory/tensors-move", FAIL_OR_CRASH),
     code("skips-last-element", "the last element of an output is not written", "memory/outputs-written", FAIL),
     code("keeps-section", "a section of the blob is read after the load", "memory/sections-are-gone-after-load", CRASH),
+    code("reads-released-blob", "a blob that was retained is read after it was released", "memory/blob-kept", CRASH),
+    code("releases-blob-twice", "a blob that was retained once is released twice", "memory/blob-kept", FAIL),
+    code("never-releases-blob", "a blob that was retained is not released", "memory/blob-kept", FAIL),
+    code("needs-kept-blob", "a host that cannot keep a blob is refused", "memory/blob-not-kept", FAIL),
     code("weights-not-retained", "weights are read after the load, and were not retained", "memory/weights-lifetime", FAIL_OR_CRASH),
     // Blobs.
     code("accepts-damaged-blob", "a blob that is none loads, and runs to nothing", "blob/garbage", FAIL),

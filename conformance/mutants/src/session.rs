@@ -4,7 +4,9 @@ use crate::evaluate::Evaluator;
 use crate::sys::memory::{self, Remembered};
 use crate::{CHECK, IMAGE, Mutant, active, checksum, count, external, is, keep};
 use delegraph_sdk::image::{ImageView, verify};
-use delegraph_sdk::{Blob, Context, DType, Error, Session, Status, SubmittedRun, TensorOut, TensorView, Weights};
+use delegraph_sdk::{
+    Blob, Context, DType, Error, KeptBlob, Session, Status, SubmittedRun, TensorOut, TensorView, Weights,
+};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +59,13 @@ pub fn load(
         previous_input: None,
         remembered: None,
         section: is("keeps-section").then(|| Remembered::new(image)),
+        kept: match is("keeps-section") {
+            true => None,
+            false if is("needs-kept-blob") => Some(blob.keep()?),
+            // A host that cannot keep it gives none.
+            false => blob.keep().ok(),
+        },
+        released: None,
         last: Vec::new(),
     };
     Ok(Box::new(MutantSession {
@@ -118,6 +127,10 @@ struct Core {
     remembered: Option<Remembered>,
     /// Where the image of the blob lay when it was loaded.
     section: Option<Remembered>,
+    /// The blob, whose image each run reads where it lies.
+    kept: Option<KeptBlob>,
+    /// Where the image of a blob lay that was given back.
+    released: Option<Remembered>,
     /// The last element of each output before the run.
     last: Vec<Vec<u8>>,
 }
@@ -136,6 +149,9 @@ impl Drop for MutantSession {
     fn drop(&mut self) {
         for run in self.pending.drain(..) {
             let _ = run.join();
+        }
+        if is("never-releases-blob") {
+            std::mem::forget(locked(&self.core).kept.take());
         }
     }
 }
@@ -233,6 +249,11 @@ impl Core {
         static DRIVER: Mutex<()> = Mutex::new(());
         let _held = is("holds-lock").then(|| locked(&DRIVER));
         self.end_early(context)?;
+        if let Some(kept) = &self.kept
+            && kept.section(CHECK)? != checksum(kept.section(IMAGE)?).to_le_bytes()
+        {
+            return Err(Error::corrupt("the blob that it kept has changed"));
+        }
         let bounds: Vec<Vec<i64>> = outputs.iter().map(|out| out.sizes.to_vec()).collect();
         self.before(inputs, outputs, context)?;
         match self.inner.execute(inputs, outputs, context) {
@@ -299,6 +320,14 @@ impl Core {
                     std::hint::black_box(remembered.read());
                 }
                 self.remembered = given.map(Remembered::new);
+            }
+            "reads-released-blob" => {
+                if let Some(released) = &self.released {
+                    std::hint::black_box(released.read());
+                }
+                if let Some(kept) = self.kept.take() {
+                    self.released = Some(Remembered::new(kept.section(IMAGE)?));
+                }
             }
             "keeps-section" => {
                 if let Some(section) = &self.section {

@@ -36,11 +36,11 @@ use core::ptr;
 /// Major version of the ABI; part of the entry's name.
 pub const ABI_MAJOR: u16 = 1;
 /// Minor version of the ABI.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0x2b218b2ef1ef242e;
+pub const LAYOUT_HASH: u64 = 0x446606faa1972144;
 /// Every version, oldest first: major, minor, [`LAYOUT_HASH`].
-pub const LAYOUT_HASHES: [(u16, u16, u64); 4] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e)];
+pub const LAYOUT_HASHES: [(u16, u16, u64); 5] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e), (1, 1, 0x446606faa1972144)];
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -999,6 +999,14 @@ pub struct Weights {
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
+/// What holds the bytes of a blob's sections. Valid for the `session_load` that it is given to, or until `blob_release` after a `blob_retain`. Since 1.1.
+#[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
+#[repr(C)]
+pub struct BlobOwner {
+    _opaque: [u8; 0],
+    _marker: PhantomData<(*mut u8, PhantomPinned)>,
+}
+
 /// Takes the answers of one `partition` call; valid until it returns.
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
@@ -1652,7 +1660,7 @@ impl Default for Section {
     }
 }
 
-/// A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns.
+/// A blob that is to be loaded. The host has checked its hashes. It is valid until `session_load` returns; the bytes of its sections longer, if they are retained.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout-check", derive(abi_stable::StableAbi))]
 #[repr(C)]
@@ -1679,6 +1687,12 @@ pub struct Blob {
     pub device: u32,
     /// 0 Since 0.1.
     pub reserved2: u32,
+    /// 0 Since 1.1.
+    pub reserved3: u32,
+    /// 0 Since 1.1.
+    pub reserved4: u32,
+    /// Holds the bytes of all sections: for `blob_retain`. NULL: they cannot be kept. Since 1.1.
+    pub owner: *mut BlobOwner,
 }
 
 impl Blob {
@@ -1688,7 +1702,7 @@ impl Blob {
     pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 48 } else if cfg!(all(target_arch = "x86", not(windows))) { 32 } else { 40 };
 
     /// Bytes at 1.0, the first version of this major.
-    pub const MAJOR_SIZE: usize = size_of::<Self>();
+    pub const MAJOR_SIZE: usize = if cfg!(target_pointer_width = "64") { 64 } else if cfg!(all(target_arch = "x86", not(windows))) { 48 } else { 56 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1704,6 +1718,9 @@ impl Blob {
             device_chosen: 0,
             device: 0,
             reserved2: 0,
+            reserved3: 0,
+            reserved4: 0,
+            owner: ptr::null_mut(),
         }
     }
 }
@@ -2463,6 +2480,15 @@ pub struct HostApi {
     pub blob_keep_state: Option<unsafe extern "C" fn(sink: *mut BlobSink, state: u32) -> Status>,
     /// Says which of the graphs of a `compile_set` the error of `call_set_error` is about, by its position; the error's node is one of that graph. Since 0.2.
     pub call_set_error_graph: Option<unsafe extern "C" fn(call: *const Call, graph: u64)>,
+    /// NULL, and never called. It lies where tables of 1.0 end in padding on 32-bit machines. Since 1.1.
+    pub reserved: Option<unsafe extern "C" fn(call: *const Call)>,
+    /// Keeps the bytes of a blob's sections beyond `session_load`, until one `blob_release` more: they stay where `dg_section.data` says, aligned as they
+    /// are, and are only read. That is so for `data` alone, not for the structs, names and hashes of the blob. Granted in `session_load`.
+    /// DG_E_UNSUPPORTED: this host, or this blob of it, cannot be kept, and the delegate copies what it needs. DG_E_INVALID_ARGUMENT: `owner` is NULL. Since 1.1.
+    pub blob_retain: Option<unsafe extern "C" fn(owner: *const BlobOwner) -> Status>,
+    /// Gives back what one `blob_retain` took; the bytes are not read any more. From any thread, after `session_unload` too, but before `shutdown` returns;
+    /// a `session_load` that fails has released what it retained. Since 1.1.
+    pub blob_release: Option<unsafe extern "C" fn(owner: *const BlobOwner)>,
 }
 
 impl HostApi {
@@ -2470,7 +2496,7 @@ impl HostApi {
     pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 136 } else { 80 };
 
     /// Bytes at 1.0, the first version of this major.
-    pub const MAJOR_SIZE: usize = size_of::<Self>();
+    pub const MAJOR_SIZE: usize = if cfg!(target_pointer_width = "64") { 256 } else if cfg!(all(target_arch = "x86", not(windows))) { 140 } else { 144 };
 
     /// A table with no functions.
     pub const fn new() -> Self {
@@ -2508,6 +2534,9 @@ impl HostApi {
             fence_signal: None,
             blob_keep_state: None,
             call_set_error_graph: None,
+            reserved: None,
+            blob_retain: None,
+            blob_release: None,
         }
     }
 }
@@ -2548,7 +2577,7 @@ pub struct DelegateApi {
     pub compile: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, graph: *const Graph, target: *const Target, sink: *mut BlobSink) -> Status>,
     /// Judges a blob by its metadata, through `blob_set_verdict`, without loading it.
     pub blob_check: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, meta: *const BlobMeta, sink: *mut CheckSink) -> Status>,
-    /// Makes a session of a blob. The blob's bytes are valid until it returns; its weights longer, if they are retained.
+    /// Makes a session of a blob. The blob is valid until it returns; the bytes of its sections and its weights longer, if they are retained.
     pub session_load: Option<unsafe extern "C" fn(delegate: *mut Delegate, call: *const Call, blob: *const Blob, out_session: *mut *mut Session) -> Status>,
     /// Ends a session; it does not run.
     pub session_unload: Option<unsafe extern "C" fn(session: *mut Session, call: *const Call)>,
@@ -2824,7 +2853,7 @@ const _: () = {
     assert!(offset_of!(Section, data) == 32);
     assert!(offset_of!(Section, size) == 40);
     assert!(offset_of!(Section, share_hash) == 48);
-    assert!(size_of::<Blob>() == 64);
+    assert!(size_of::<Blob>() == 80);
     assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
@@ -2837,6 +2866,9 @@ const _: () = {
     assert!(offset_of!(Blob, device_chosen) == 52);
     assert!(offset_of!(Blob, device) == 56);
     assert!(offset_of!(Blob, reserved2) == 60);
+    assert!(offset_of!(Blob, reserved3) == 64);
+    assert!(offset_of!(Blob, reserved4) == 68);
+    assert!(offset_of!(Blob, owner) == 72);
     assert!(size_of::<Tensor>() == 64);
     assert!(align_of::<Tensor>() == 8);
     assert!(offset_of!(Tensor, struct_size) == 0);
@@ -2965,7 +2997,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 256);
+    assert!(size_of::<HostApi>() == 280);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3000,6 +3032,9 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 232);
     assert!(offset_of!(HostApi, blob_keep_state) == 240);
     assert!(offset_of!(HostApi, call_set_error_graph) == 248);
+    assert!(offset_of!(HostApi, reserved) == 256);
+    assert!(offset_of!(HostApi, blob_retain) == 264);
+    assert!(offset_of!(HostApi, blob_release) == 272);
     assert!(size_of::<DelegateApi>() == 216);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
@@ -3162,7 +3197,7 @@ const _: () = {
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 28);
     assert!(offset_of!(Section, share_hash) == 36);
-    assert!(size_of::<Blob>() == 48);
+    assert!(size_of::<Blob>() == 60);
     assert!(align_of::<Blob>() == 4);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
@@ -3175,6 +3210,9 @@ const _: () = {
     assert!(offset_of!(Blob, device_chosen) == 36);
     assert!(offset_of!(Blob, device) == 40);
     assert!(offset_of!(Blob, reserved2) == 44);
+    assert!(offset_of!(Blob, reserved3) == 48);
+    assert!(offset_of!(Blob, reserved4) == 52);
+    assert!(offset_of!(Blob, owner) == 56);
     assert!(size_of::<Tensor>() == 48);
     assert!(align_of::<Tensor>() == 4);
     assert!(offset_of!(Tensor, struct_size) == 0);
@@ -3303,7 +3341,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 140);
+    assert!(size_of::<HostApi>() == 152);
     assert!(align_of::<HostApi>() == 4);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3338,6 +3376,9 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
     assert!(offset_of!(HostApi, call_set_error_graph) == 136);
+    assert!(offset_of!(HostApi, reserved) == 140);
+    assert!(offset_of!(HostApi, blob_retain) == 144);
+    assert!(offset_of!(HostApi, blob_release) == 148);
     assert!(size_of::<DelegateApi>() == 120);
     assert!(align_of::<DelegateApi>() == 4);
     assert!(offset_of!(DelegateApi, struct_size) == 0);
@@ -3500,7 +3541,7 @@ const _: () = {
     assert!(offset_of!(Section, data) == 24);
     assert!(offset_of!(Section, size) == 32);
     assert!(offset_of!(Section, share_hash) == 40);
-    assert!(size_of::<Blob>() == 56);
+    assert!(size_of::<Blob>() == 64);
     assert!(align_of::<Blob>() == 8);
     assert!(offset_of!(Blob, struct_size) == 0);
     assert!(offset_of!(Blob, struct_id) == 4);
@@ -3513,6 +3554,9 @@ const _: () = {
     assert!(offset_of!(Blob, device_chosen) == 40);
     assert!(offset_of!(Blob, device) == 44);
     assert!(offset_of!(Blob, reserved2) == 48);
+    assert!(offset_of!(Blob, reserved3) == 52);
+    assert!(offset_of!(Blob, reserved4) == 56);
+    assert!(offset_of!(Blob, owner) == 60);
     assert!(size_of::<Tensor>() == 56);
     assert!(align_of::<Tensor>() == 8);
     assert!(offset_of!(Tensor, struct_size) == 0);
@@ -3641,7 +3685,7 @@ const _: () = {
     assert!(offset_of!(ImageState, output) == 12);
     assert!(offset_of!(ImageState, growth_axis) == 16);
     assert!(offset_of!(ImageState, reserved) == 20);
-    assert!(size_of::<HostApi>() == 144);
+    assert!(size_of::<HostApi>() == 152);
     assert!(align_of::<HostApi>() == 8);
     assert!(offset_of!(HostApi, struct_size) == 0);
     assert!(offset_of!(HostApi, major) == 4);
@@ -3676,6 +3720,9 @@ const _: () = {
     assert!(offset_of!(HostApi, fence_signal) == 128);
     assert!(offset_of!(HostApi, blob_keep_state) == 132);
     assert!(offset_of!(HostApi, call_set_error_graph) == 136);
+    assert!(offset_of!(HostApi, reserved) == 140);
+    assert!(offset_of!(HostApi, blob_retain) == 144);
+    assert!(offset_of!(HostApi, blob_release) == 148);
     assert!(size_of::<DelegateApi>() == 120);
     assert!(align_of::<DelegateApi>() == 8);
     assert!(offset_of!(DelegateApi, struct_size) == 0);

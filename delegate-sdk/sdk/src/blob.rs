@@ -1,6 +1,8 @@
 //! Compiled blobs, as they come back.
 
 use crate::Error;
+use crate::sys::{KeptBytes, RawOwner};
+use std::fmt;
 
 /// What the envelope says of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub struct Blob<'a> {
     /// The device that the user chose, an index of [`crate::Delegate::devices`]; `None`: the delegate chooses. A host may name one
     /// that there is not: refuse it with `NOT_FOUND`.
     pub device: Option<u32>,
+    pub(crate) owner: RawOwner,
 }
 
 impl<'a> Blob<'a> {
@@ -55,7 +58,7 @@ impl<'a> Blob<'a> {
             .iter()
             .find(|(n, _)| *n == name)
             .map(|(_, bytes)| *bytes)
-            .ok_or_else(|| Error::corrupt(format!("the blob has no section `{name}`")))
+            .ok_or_else(|| missing(name))
     }
 
     /// The SHA-256 of a section that several blobs of the program have: sessions of equal hashes may keep one copy of what they make of
@@ -64,4 +67,69 @@ impl<'a> Blob<'a> {
         let mut found = self.shared.iter().filter(|(n, _)| *n == name);
         found.next().map(|(_, hash)| *hash)
     }
+
+    /// Keeps the bytes of all sections beyond [`crate::Run::load`], where they lie, until the result is dropped: in the mapped file, where the
+    /// host has it mapped. A session that reads what was packed for it in place has it in memory once, and copies nothing when it is loaded.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`: this host does not keep them, as one that is older than ABI 1.1. Copy what is needed, then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use delegraph_sdk::{Blob, Error, KeptBlob};
+    ///
+    /// enum Packed {
+    ///     InPlace(KeptBlob),
+    ///     Copied(Vec<u8>),
+    /// }
+    ///
+    /// impl Packed {
+    ///     fn of(blob: &Blob<'_>) -> Result<Packed, Error> {
+    ///         match blob.keep() {
+    ///             Ok(kept) => Ok(Packed::InPlace(kept)),
+    ///             Err(_) => Ok(Packed::Copied(blob.section("packed")?.to_vec())),
+    ///         }
+    ///     }
+    ///
+    ///     fn bytes(&self) -> Result<&[u8], Error> {
+    ///         match self {
+    ///             Packed::InPlace(kept) => kept.section("packed"),
+    ///             Packed::Copied(bytes) => Ok(bytes),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn keep(&self) -> Result<KeptBlob, Error> {
+        let sections = self.sections.iter().map(|(name, bytes)| (*name, *bytes));
+        Ok(KeptBlob {
+            bytes: self.owner.keep(sections)?,
+        })
+    }
+}
+
+/// The bytes of a blob's sections, kept beyond the load. They are given back when it is dropped, which may be on any thread, and after the
+/// session is gone, but not after the delegate is. Share one among sessions in an `Arc`.
+pub struct KeptBlob {
+    bytes: KeptBytes,
+}
+
+impl KeptBlob {
+    /// The content of a section, at the place and the alignment that it had in [`Blob::section`].
+    ///
+    /// # Errors
+    /// There is no such section.
+    pub fn section(&self, name: &str) -> Result<&[u8], Error> {
+        self.bytes.section(name).ok_or_else(|| missing(name))
+    }
+}
+
+impl fmt::Debug for KeptBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptBlob").finish_non_exhaustive()
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::corrupt(format!("the blob has no section `{name}`"))
 }

@@ -104,8 +104,8 @@ pub trait Run: Delegate {
         BlobVerdict::by_format(&Self::INFO, meta)
     }
 
-    /// Makes a session of a blob. Its bytes are borrowed for the call; copy what is needed later.
-    /// [`Weights::keep`] keeps the weights for as long as the session wants them.
+    /// Makes a session of a blob. Its bytes are borrowed for the call: copy what is needed later, or keep them where they lie with
+    /// [`Blob::keep`]. [`Weights::keep`] keeps the weights for as long as the session wants them.
     ///
     /// # Errors
     /// The blob is damaged or not fit, or the device failed.

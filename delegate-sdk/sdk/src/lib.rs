@@ -146,6 +146,8 @@
 //!
 //! - Older and newer hosts: every function of the host that came after the first minor of the ABI is asked for. Where the host is
 //!   older, [`Context`]'s methods answer plainly, and a [`Requirement`] that could not be met is an error of `compile`.
+//! - What was packed when it was compiled, read where it lies: [`Blob::keep`] in `load`, with a section that asks for the alignment that it
+//!   needs ([`Section`]).
 //! - A device that works on its own: export with `submit` and override [`Session::submit`]. It gets a [`SubmittedRun`], a value that
 //!   moves to the thread that waits for the device and ends exactly once.
 //! - A device that reads the host's memory in place: implement [`Import`], export with `import`.
@@ -181,7 +183,7 @@ mod tensor;
 mod weights;
 
 pub use answer::{BlobVerdict, Compiled, Partition, Requirement, Section, TensorPlace, Verdict};
-pub use blob::{Blob, BlobMeta};
+pub use blob::{Blob, BlobMeta, KeptBlob};
 pub use call::{Context, LogLevel, ProfileEvent};
 pub use delegate::{Compile, Delegate, Device, DeviceKind, Import, Info, Run, Session};
 pub use delegraph_abi::{DType, MemoryFormat, Reason, Status, c, image};

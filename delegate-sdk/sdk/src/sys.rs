@@ -1,11 +1,13 @@
 //! The C side: raw calls to the host, and reading what it hands over. All `unsafe` of the SDK is here and in `table`.
 
+mod blob;
 mod call;
 pub mod environment;
 mod host;
 mod run;
 mod weights;
 
+pub(crate) use blob::{KeptBytes, RawOwner};
 pub(crate) use call::RawCall;
 pub(crate) use host::{HostTable, host_function};
 pub use run::{HostMemory, Mapped};

@@ -61,8 +61,11 @@ impl<'a> Blobs<'a> {
         for (((key, blob), envelope), mut apart) in self.items.into_iter().zip(parsed).zip(hashes) {
             apart.retain(|(_, hash)| times[hash] > 1);
             apart.truncate(MOST_SHARED);
+            let align = envelope
+                .as_ref()
+                .map_or(BLOB_ALIGN, |envelope| blob_align(envelope, &apart));
             let Some(envelope) = envelope.filter(|envelope| !apart.is_empty() && envelope.apart.is_empty()) else {
-                written.push((key, BLOB_ALIGN, Cow::Borrowed(blob)));
+                written.push((key, align, Cow::Borrowed(blob)));
                 continue;
             };
             for (at, hash) in &apart {
@@ -76,15 +79,23 @@ impl<'a> Blobs<'a> {
             let sha256 = |bytes: &[u8]| Sha256::digest(bytes).into();
             let blob = envelope::write_apart(&envelope.meta, &envelope.sections, &apart, sha256);
             let blob = blob.map_err(|error| EmitError::Write(format!("the blob `{key}`: {error}")))?;
-            written.push((key, BLOB_ALIGN, Cow::Owned(blob)));
+            written.push((key, align, Cow::Owned(blob)));
         }
         written.extend(shared);
         Ok(written)
     }
 }
 
-/// What blobs and their shared sections lie at.
+/// What blobs and their shared sections lie at, at least.
 const BLOB_ALIGN: u32 = 64;
+
+/// What a blob lies at in the file, so that each of its own sections, which lie aligned in the blob, lies aligned in the file too: a map of the
+/// file is read in place. `apart` are those that are written elsewhere.
+fn blob_align(envelope: &Envelope<'_>, apart: &[(usize, [u8; 32])]) -> u32 {
+    let sections = envelope.sections.iter().enumerate();
+    let own = sections.filter(|(at, _)| !apart.iter().any(|(other, _)| other == at));
+    own.fold(BLOB_ALIGN, |align, (_, section)| align.max(section.align))
+}
 
 #[cfg(test)]
 mod tests {
@@ -92,13 +103,18 @@ mod tests {
     use delegraph_abi::envelope::{Meta, Section};
 
     fn blob(name: &str, sections: &[(&str, &[u8])]) -> Vec<u8> {
+        let aligned: Vec<(&str, u32, &[u8])> = sections.iter().map(|(name, bytes)| (*name, 16, *bytes)).collect();
+        blob_of(name, &aligned)
+    }
+
+    fn blob_of(name: &str, sections: &[(&str, u32, &[u8])]) -> Vec<u8> {
         let meta = Meta {
             delegate: name.to_string(),
             ..Meta::default()
         };
         let sections: Vec<Section<'_>> = sections
             .iter()
-            .map(|(name, bytes)| Section { name, align: 16, bytes })
+            .map(|&(name, align, bytes)| Section { name, align, bytes })
             .collect();
         envelope::write(&meta, &sections, |bytes| Sha256::digest(bytes).into()).unwrap()
     }
@@ -141,5 +157,59 @@ mod tests {
         let written = blobs.finish().unwrap();
         let bytes: Vec<&[u8]> = written.iter().map(|(.., bytes)| &**bytes).collect();
         assert_eq!(bytes, [&first[..], &second, b"no envelope"]);
+    }
+
+    #[test]
+    fn sections_lie_aligned_in_the_file() {
+        let (packed, page, shared) = (vec![1; 100], vec![2; 5000], vec![3; 4096]);
+        let first = blob_of(
+            "a",
+            &[("code", 1, &[9; 3]), ("packed", 64, &packed), ("shared", 256, &shared)],
+        );
+        let second = blob_of(
+            "b",
+            &[("page", 4096, &page), ("code", 1, &[8; 5]), ("shared", 512, &shared)],
+        );
+        let third = blob_of("c", &[("packed", 32, &packed)]);
+        let mut blobs = Blobs::default();
+        for blob in [&first, &second, &third] {
+            blobs.add(blob);
+        }
+        let written = blobs.finish().unwrap();
+        let aligns: Vec<u32> = written.iter().map(|(_, align, _)| *align).collect();
+        assert_eq!(
+            aligns,
+            [64, 4096, 64, 512],
+            "three blobs, and the section that two of them have"
+        );
+        let named: Vec<(String, u32, &[u8])> = written
+            .iter()
+            .map(|(key, align, b)| (key.clone(), *align, &**b))
+            .collect();
+        let parts = delegraph_pte::ProgramParts {
+            plans: &[],
+            constants: &[],
+            mutable_states: &[],
+            named: &named,
+        };
+        let mut file = Vec::new();
+        delegraph_pte::write(&parts, &mut file).unwrap();
+        let offset = |bytes: &[u8]| {
+            let found = file.windows(bytes.len()).position(|window| window == bytes);
+            found.expect("it is in the file")
+        };
+        for (key, align, bytes) in &written {
+            let start = offset(bytes);
+            assert!(start.is_multiple_of(*align as usize), "{key} lies at {start}");
+            let Ok(envelope) = envelope::parse(bytes) else { continue };
+            for section in envelope.sections.iter().filter(|section| !section.bytes.is_empty()) {
+                let at = start + (section.bytes.as_ptr().addr() - bytes.as_ptr().addr());
+                assert!(
+                    at.is_multiple_of(section.align as usize),
+                    "{key}, `{}` at {at}",
+                    section.name
+                );
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::self_check::RegionCheck;
 use crate::trace::Callee;
 use delegraph_config::{Config, Fallback};
 use delegraph_executor::{BoundRegion, Executor, KeptState};
-use delegraph_host::{BlobVerdict, CallOptions, Delegate, Host, StateInfo, Weights};
+use delegraph_host::{BlobSource, BlobVerdict, CallOptions, Delegate, Host, StateInfo, Weights};
 use delegraph_ir::Bytes;
 use delegraph_pte::Verified;
 use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
@@ -350,9 +350,21 @@ impl Binder<'_> {
             BlobVerdict::NotMine(reason) => return Err(format!("its blob is another's: {reason}")),
             BlobVerdict::Corrupt(reason) => return Err(format!("its blob is damaged: {reason}")),
         }
+        let mut apart = Vec::new();
         if let Ok(envelope) = delegraph_abi::envelope::parse(blob) {
             self.check.declare(region.start, &envelope.meta.precision);
+            apart = envelope.apart;
         }
+        let source = Arc::new(FileBlob {
+            blob: self
+                .window(&candidate.blob)
+                .ok_or_else(|| format!("the segment `{}` does not lie in the file", candidate.blob))?,
+            // One that is missing is told when it is looked for.
+            sections: apart
+                .iter()
+                .filter_map(|apart| Some((apart.hash, self.window(&section_key(&apart.hash))?)))
+                .collect(),
+        });
         let outputs = match bucketed {
             None => region
                 .outputs
@@ -366,9 +378,8 @@ impl Binder<'_> {
             ranges: self.weight_ranges(candidate)?,
         });
         let device = self.device(&candidate.backend, &delegate)?;
-        let find = |hash: &[u8; 32]| self.program.named(self.file.as_slice(), &section_key(hash));
         let session = delegate
-            .load_apart(blob, &find, weights, device, &CallOptions::default())
+            .load_from(source, weights, device, &CallOptions::default())
             .map_err(|error| error.to_string())?;
         let kept = self.kept(region, session.states())?;
         let mut session = session.on(self.parallel);
@@ -386,6 +397,14 @@ impl Binder<'_> {
             shown: Shown::default(),
         };
         Ok((lane, kept))
+    }
+
+    /// The bytes of something with a name in the file, which stay as long as somebody has them.
+    fn window(&self, key: &str) -> Option<Bytes> {
+        let range = self.program.named_range(key)?;
+        let length = range.end.checked_sub(range.start)?;
+        self.file
+            .slice(usize::try_from(range.start).ok()?, usize::try_from(length).ok()?)
     }
 
     /// The largest sizes of each output in a bucket: what the overlay says, where the plan has that room or makes it at run time.
@@ -518,6 +537,23 @@ pub(crate) fn in_one_line(message: &str) -> String {
     match message.split_once("\n  hint: ") {
         None => message.to_string(),
         Some((what, hint)) => format!("{what} ({hint})"),
+    }
+}
+
+/// A blob in place, in the mapped file.
+struct FileBlob {
+    blob: Bytes,
+    /// The sections of it that lie elsewhere in the file, by hash.
+    sections: BTreeMap<[u8; 32], Bytes>,
+}
+
+impl BlobSource for FileBlob {
+    fn blob(&self) -> &[u8] {
+        self.blob.as_slice()
+    }
+
+    fn section(&self, hash: &[u8; 32]) -> Option<&[u8]> {
+        self.sections.get(hash).map(Bytes::as_slice)
     }
 }
 

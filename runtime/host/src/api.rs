@@ -1,5 +1,6 @@
 //! The host's table: what a delegate can call. Everything is checked; nothing panics.
 
+use crate::blob::{blob_release, blob_retain};
 use crate::call::{Details, HostCall, MAX_EVENTS, ProfileEvent, Progress, now_ns};
 use crate::raw::{read, text};
 use crate::sinks::{
@@ -45,9 +46,11 @@ pub(crate) fn log_level() -> c::LogLevel {
 
 /// The table that a delegate of a major of the ABI is given, valid as long as the process; `None`: this host does not know the major.
 pub(crate) fn host_api(major: u16) -> Option<&'static c::HostApi> {
-    // As long as the functions are the same, so are the tables, but for the version that they state: SDKs of major 0 look at it.
+    // The functions of major 0 are those of 1.0, so that its table is the same as far as it goes. It states its own version: SDKs of
+    // major 0 look at it.
     static NEWEST: c::HostApi = TABLE;
     static MAJOR_0: c::HostApi = c::HostApi {
+        struct_size: c::HostApi::MAJOR_SIZE as u32,
         major: 0,
         minor: match newest_minor(0) {
             Some(minor) => minor,
@@ -92,6 +95,8 @@ const TABLE: c::HostApi = c::HostApi {
     fence_signal: Some(fence_signal),
     blob_keep_state: Some(blob_keep_state),
     call_set_error_graph: Some(call_set_error_graph),
+    blob_retain: Some(blob_retain),
+    blob_release: Some(blob_release),
     ..c::HostApi::new()
 };
 

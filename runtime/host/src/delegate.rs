@@ -2,6 +2,7 @@
 //!
 //! Behind it are one library that has both roles or two that have one each, and each is loaded in this process or in a worker's.
 
+use crate::blob::BlobSource;
 use crate::call::{CallOptions, lock};
 use crate::local::{Local, sha256};
 use crate::session::Backing;
@@ -157,7 +158,7 @@ pub trait Weights: Send + Sync {
 }
 
 /// Finds the sections of blobs that lie elsewhere in the file, by their SHA-256.
-pub type FindSection<'f, 'b> = &'f dyn Fn(&[u8; 32]) -> Option<&'b [u8]>;
+type FindSection<'f, 'b> = &'f dyn Fn(&[u8; 32]) -> Option<&'b [u8]>;
 
 /// A delegate. Shared between threads; ended when the last session and the last user are gone.
 pub struct Delegate {
@@ -519,7 +520,8 @@ impl Delegate {
         }
     }
 
-    /// Loads a blob. Its bytes are needed for the call only; `weights` for the life of the session.
+    /// Loads a blob. Its bytes are needed for the call only, so that the delegate copies what it needs of them; `weights` for the life of the
+    /// session.
     ///
     /// # Errors
     /// The blob is damaged or not fit, or the delegate failed.
@@ -538,17 +540,31 @@ impl Delegate {
         device: Option<u32>,
         options: &CallOptions<'_>,
     ) -> Result<Session, DelegateError> {
-        self.load_apart(blob, &|_| None, weights, device, options)
+        self.load_parts(blob, &|_| None, None, weights, device, options)
     }
 
-    /// [`Delegate::load_with`] of a blob some of whose sections may lie elsewhere, where `find` finds them. Their hashes are compared.
+    /// [`Delegate::load_with`] of a blob with what holds its bytes, so that the delegate can keep them and use them in place, for as long as it
+    /// has use for them. Some of its sections may lie elsewhere, where `source` finds them. Their hashes are compared.
     ///
     /// # Errors
     /// As there; or a section is not found.
-    pub fn load_apart<'b>(
+    pub fn load_from(
+        &self,
+        source: Arc<dyn BlobSource>,
+        weights: Arc<dyn Weights>,
+        device: Option<u32>,
+        options: &CallOptions<'_>,
+    ) -> Result<Session, DelegateError> {
+        let find = |hash: &[u8; 32]| source.section(hash);
+        self.load_parts(source.blob(), &find, Some(&source), weights, device, options)
+    }
+
+    /// `source`, if there is one, holds the bytes of the blob and all that `find` finds.
+    fn load_parts<'b>(
         &self,
         blob: &'b [u8],
         find: FindSection<'_, 'b>,
+        source: Option<&Arc<dyn BlobSource>>,
         weights: Arc<dyn Weights>,
         device: Option<u32>,
         options: &CallOptions<'_>,
@@ -571,7 +587,9 @@ impl Delegate {
             }
         }
         let backing = match runner {
-            Instance::Local(local) => Backing::Local(local.load(&envelope, weights, device, options)?),
+            Instance::Local(local) => {
+                Backing::Local(local.load(&envelope, source.cloned(), weights, device, options)?)
+            }
             #[cfg(target_os = "linux")]
             Instance::Remote(remote) => Backing::Remote(remote.load(blob, &envelope, weights, device, options)?),
         };

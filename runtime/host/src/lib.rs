@@ -5,6 +5,7 @@
 //! bytes of its image, weights by id, tensors as bytes with a dtype and sizes.
 
 mod api;
+mod blob;
 mod call;
 pub mod claims;
 mod delegate;
@@ -33,9 +34,10 @@ mod weights;
 pub mod worker;
 
 pub use api::{Logger, set_logger};
+pub use blob::BlobSource;
 pub use call::{CallOptions, ProfileEvent, Progress, now_ns};
 pub use claims::{Claims, Unclaimed};
-pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, FindSection, Info, NodeVerdict, Partition, Weights};
+pub use delegate::{BlobVerdict, Delegate, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 pub use delegraph_abi::c::LogLevel;
 pub use delegraph_abi::{StaticEntry, Status};
 pub use discover::Candidate;

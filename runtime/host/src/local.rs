@@ -4,6 +4,8 @@ mod buffers;
 
 pub(crate) use buffers::ImportedBuffer;
 
+use crate::api::log;
+use crate::blob::{Aligned, BlobSource, Placed};
 use crate::call::{CallOptions, HostCall};
 use crate::delegate::{BlobVerdict, Device, DeviceKind, Info, NodeVerdict, Partition, Weights};
 use crate::loader::Handshake;
@@ -334,10 +336,12 @@ impl Local {
         }
     }
 
-    /// Loads a parsed blob whose payload has been compared with its hash.
+    /// Loads a parsed blob whose payload has been compared with its hash. `source`, if there is one, holds the bytes of all its sections; the
+    /// delegate can keep them then.
     pub fn load(
         self: &Arc<Self>,
         envelope: &Envelope<'_>,
+        source: Option<Arc<dyn BlobSource>>,
         weights: Arc<dyn Weights>,
         device: Option<u32>,
         options: &CallOptions<'_>,
@@ -352,11 +356,12 @@ impl Local {
             return Err(self.error(Status::BLOB_INCOMPATIBLE, problem));
         }
         // Sections lie aligned within the blob; where the blob itself lies otherwise, they are moved.
-        let placed: Vec<Aligned<'_>> = envelope
-            .sections
-            .iter()
-            .map(|s| Aligned::new(s.bytes, s.align))
-            .collect();
+        let placed = Placed::new(envelope, source);
+        for (position, size) in &placed.moved {
+            let Section { name, align, .. } = envelope.sections[*position];
+            let line = format!("section `{name}` of {size} bytes was copied: it did not lie at a multiple of {align}");
+            log(&self.backend, c::LogLevel::DEBUG, &line);
+        }
         let mut share_hashes: Vec<Option<&[u8; 32]>> = vec![None; envelope.sections.len()];
         for apart in &envelope.apart {
             share_hashes[apart.section] = Some(&apart.hash);
@@ -364,12 +369,12 @@ impl Local {
         let sections: Vec<c::Section> = envelope
             .sections
             .iter()
-            .zip(&placed)
+            .zip(&placed.data)
             .zip(share_hashes)
-            .map(|((section, placed), hash)| c::Section {
+            .map(|((section, data), hash)| c::Section {
                 name: section.name.as_ptr(),
                 name_size: section.name.len() as u64,
-                data: placed.bytes().as_ptr(),
+                data: *data,
                 size: section.bytes.len() as u64,
                 share_hash: hash.map_or(std::ptr::null(), |hash| hash.as_ptr()),
                 ..c::Section::new()
@@ -385,10 +390,11 @@ impl Local {
             weights: handle.as_ptr(),
             device_chosen: u32::from(device.is_some()),
             device: device.unwrap_or(0),
+            owner: placed.owner(),
             ..c::Blob::new()
         };
         let mut session = std::ptr::null_mut();
-        // SAFETY: everything handed over lives until the call returns; the weights longer, by what the session keeps.
+        // SAFETY: everything handed over lives until the call returns; weights and sections longer, by what the session keeps.
         self.call(options, |api, call| unsafe {
             api.session_load.map(|f| f(self.handle, call, &blob, &mut session))
         })?;
@@ -400,6 +406,7 @@ impl Local {
             session,
             device: device.unwrap_or(c::NONE),
             imports: Vec::new(),
+            moved_bytes: placed.moved.iter().map(|(_, size)| *size as u64).sum(),
         })
     }
 
@@ -480,6 +487,8 @@ pub(crate) struct LocalSession {
     /// The device that it is on, or `DG_NONE`.
     device: u32,
     imports: Vec<Arc<Import>>,
+    /// Bytes of sections that were copied, because they did not lie aligned.
+    pub moved_bytes: u64,
 }
 
 // SAFETY: the contract lets the functions of a session be called on any thread, one at a time.
@@ -792,31 +801,3 @@ fn target_of(target: &str) -> c::Target {
 
 /// Alignment of a graph image, as the contract gives it.
 const IMAGE_ALIGN: u32 = 8;
-
-/// Bytes at an alignment: as they lie, or copied where they lie otherwise.
-enum Aligned<'a> {
-    InPlace(&'a [u8]),
-    Copied { room: Vec<u8>, start: usize },
-}
-
-impl<'a> Aligned<'a> {
-    fn new(bytes: &'a [u8], align: u32) -> Aligned<'a> {
-        let align = align as usize;
-        if bytes.as_ptr().align_offset(align) == 0 {
-            return Aligned::InPlace(bytes);
-        }
-        let mut room: Vec<u8> = Vec::with_capacity(bytes.len() + align);
-        // Filled within its capacity, so that it does not move and the start stays aligned.
-        let start = room.as_ptr().align_offset(align).min(align);
-        room.resize(start, 0);
-        room.extend_from_slice(bytes);
-        Aligned::Copied { room, start }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Aligned::InPlace(bytes) => bytes,
-            Aligned::Copied { room, start } => &room[*start..],
-        }
-    }
-}

@@ -120,6 +120,16 @@ impl Session {
         }
     }
 
+    /// Bytes of the blob's sections that were copied when it was loaded, because they did not lie at their alignment. 0 in a worker, where
+    /// they lie in pages of their own.
+    pub fn moved_bytes(&self) -> u64 {
+        match &self.backing {
+            Backing::Local(local) => local.moved_bytes,
+            #[cfg(target_os = "linux")]
+            Backing::Remote(_) => 0,
+        }
+    }
+
     /// What copies runs have cost so far.
     pub fn copies(&self) -> Copies {
         self.copies

@@ -47,8 +47,13 @@ impl Verified {
 
     /// Bytes of the named blob; `None` if there is none of this name, or `file` is not the file that was parsed.
     pub fn named<'a>(&self, file: &'a [u8], key: &str) -> Option<&'a [u8]> {
+        slice(file, self.named_range(key)?)
+    }
+
+    /// Where the named blob lies in the file; `None` if there is none of this name.
+    pub fn named_range(&self, key: &str) -> Option<&Range<u64>> {
         let named = self.program.named_data.iter().find(|named| named.key == key)?;
-        slice(file, self.program.segments.get(named.segment as usize)?)
+        self.program.segments.get(named.segment as usize)
     }
 }
 

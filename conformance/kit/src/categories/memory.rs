@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Failure, Outcome, Trial, case};
 use crate::categories::{external, import};
-use crate::driver::{Extra, Place, Script, Tensor, UNWRITTEN};
+use crate::driver::{Extra, Fail, Place, Script, Tensor, UNWRITTEN};
 use crate::workload::{Bench, Kind};
 
 /// The cases of the category; those of imported memory are in [`import`], those of memory by handle in [`external`].
@@ -61,6 +61,21 @@ pub const CASES: &[Case] = &[
         "memory/sections-are-gone-after-load",
         "dg_blob: sections are valid until `session_load` returns, and not read after it",
         sections_gone,
+    ),
+    case(
+        "memory/blob-kept",
+        "blob_retain, blob_release: a blob that is retained is read where it lies after `session_load`, and released once, by the end of `shutdown`",
+        blob_kept,
+    ),
+    case(
+        "memory/blob-kept-by-two",
+        "blob_retain: two sessions of one blob keep theirs, and what one gives back the other still has",
+        blob_kept_by_two,
+    ),
+    case(
+        "memory/blob-not-kept",
+        "dg_blob.owner, blob_retain: where a blob cannot be kept, `session_load` copies what it needs: its result is right",
+        blob_not_kept,
     ),
     case(
         "memory/outputs-written",
@@ -379,6 +394,80 @@ fn sections_gone(trial: &mut Trial<'_>) -> Outcome {
         let mut session = bench.load()?;
         run_at(bench, &mut session, seed, Place::End)?;
         run_at(bench, &mut session, seed + 1, Place::End)
+    })
+}
+
+fn blob_kept(trial: &mut Trial<'_>) -> Outcome {
+    let seed = trial.seed;
+    let mut kept = 0;
+    Bench::each(trial, [3, 5], usize::MAX, |bench| {
+        let mut session = bench.load()?;
+        kept += usize::from(session.keeps_blob());
+        // Sections are read-only, and gone as soon as they are released: who reads them then faults.
+        for run in 0..3 {
+            run_at(bench, &mut session, seed + run, Place::End)?;
+        }
+        session.unload();
+        // The delegate goes on without it; that it has given it back is looked at when it is shut down.
+        let mut session = bench.load()?;
+        run_at(bench, &mut session, seed + 3, Place::End)
+    })?;
+    trial.measure("blobs_kept", kept as f64);
+    match kept {
+        0 => Err(Failure::skip("it keeps no blob: it copies what it needs")),
+        _ => Ok(()),
+    }
+}
+
+fn blob_kept_by_two(trial: &mut Trial<'_>) -> Outcome {
+    let seed = trial.seed;
+    let mut kept = 0;
+    Bench::each(trial, [3, 5], usize::MAX, |bench| {
+        // Each load has sections of its own.
+        let (first, mut second) = (bench.load()?, bench.load()?);
+        kept += usize::from(first.keeps_blob() && second.keeps_blob());
+        first.unload();
+        run_at(bench, &mut second, seed, Place::End).map_err(|failure| Failure {
+            reason: format!(
+                "after another session of the same blob was unloaded: {}",
+                failure.reason
+            ),
+            ..failure
+        })
+    })?;
+    match kept {
+        0 => Err(Failure::skip("it keeps no blob: it copies what it needs")),
+        _ => Ok(()),
+    }
+}
+
+fn blob_not_kept(trial: &mut Trial<'_>) -> Outcome {
+    let seed = trial.seed;
+    let refused = |blob_retain, no_owner| Fail {
+        blob_retain,
+        no_owner,
+        ..Fail::default()
+    };
+    let hosts = [
+        ("with a blob without an owner", refused(None, true)),
+        ("with `blob_retain` refused", refused(Some(0), false)),
+        ("with the second `blob_retain` refused", refused(Some(1), false)),
+    ];
+    Bench::each(trial, [3, 5], usize::MAX, |bench| {
+        for (so, fail) in hosts {
+            let told = |failure: Failure| Failure {
+                reason: format!("{so}: {}", failure.reason),
+                ..failure
+            };
+            let mut session = bench.load_as(&Script::default().failing(fail)).map_err(told)?;
+            if session.keeps_blob() && !so.contains("second") {
+                return Err(Failure::fail(format!("{so}, it is retained all the same")));
+            }
+            for run in 0..2 {
+                run_at(bench, &mut session, seed + run, Place::End).map_err(told)?;
+            }
+        }
+        Ok(())
     })
 }
 

@@ -73,6 +73,10 @@ pub struct Fail {
     pub weight_map: Option<u64>,
     /// `weight_retain` gives UNSUPPORTED.
     pub weight_retain: Option<u64>,
+    /// `blob_retain` gives UNSUPPORTED.
+    pub blob_retain: Option<u64>,
+    /// Blobs come without an owner.
+    pub no_owner: bool,
     /// `blob_begin_section` gives INVALID_ARGUMENT.
     pub blob_begin_section: Option<u64>,
     /// `blob_write` gives OUT_OF_MEMORY.

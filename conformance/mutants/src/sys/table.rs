@@ -30,14 +30,14 @@ pub fn changed(plain: &'static c::DelegateApi) -> &'static c::DelegateApi {
                 api.partition = Some(partition);
             }
             "ignores-blob-sink" | "reads-behind-host" => api.compile = Some(compile),
-            "unloads-in-order" | "frees-twice" | "aborts-on-error" | "reads-behind-structs" => {
+            "unloads-in-order" | "frees-twice" | "aborts-on-error" | "reads-behind-structs" | "releases-blob-twice" => {
                 api.session_load = Some(session_load);
             }
             "fence-twice" | "fence-and-error" => api.session_submit = Some(session_submit),
             _ => {}
         }
         match active() {
-            "unloads-in-order" | "leaks-session" => api.session_unload = Some(session_unload),
+            "unloads-in-order" | "leaks-session" | "releases-blob-twice" => api.session_unload = Some(session_unload),
             "aborts-on-error" => api.session_execute = Some(session_execute),
             _ => {}
         }
@@ -190,22 +190,51 @@ unsafe extern "C" fn session_load(
             let session = unsafe { out_session.read() }.addr();
             LOADED.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         }
+        "releases-blob-twice" if status == Status::OK => {
+            // SAFETY: on OK the SDK has written the session; a blob that reaches so far has an owner or NULL.
+            let (session, owner) = unsafe {
+                let reaches = (*blob).struct_size as usize >= size_of::<c::Blob>();
+                (
+                    out_session.read().addr(),
+                    if reaches { (*blob).owner } else { std::ptr::null_mut() },
+                )
+            };
+            // SAFETY: the call runs; only a host that reaches so far gives an owner.
+            let release = (!owner.is_null()).then(|| unsafe { (*(*call).host).blob_release });
+            if let Some(release) = release.flatten() {
+                let kept = (session, owner.expose_provenance(), release);
+                OWNERS.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+            }
+        }
         _ => {}
     }
     status
 }
 
+/// Sessions whose blobs are kept, with what is to be released once more when they are gone.
+static OWNERS: Mutex<Vec<(usize, usize, Release)>> = Mutex::new(Vec::new());
+
+type Release = unsafe extern "C" fn(*const c::BlobOwner);
+
 unsafe extern "C" fn session_unload(session: *mut c::Session, call: *const c::Call) {
     if is("leaks-session") {
         return;
     }
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if loaded.pop() != Some(session.addr()) && !session.is_null() {
-        memory::fault();
+    if is("unloads-in-order") {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.pop() != Some(session.addr()) && !session.is_null() {
+            memory::fault();
+        }
     }
     if let Some(unload) = PLAIN.get().and_then(|api| api.session_unload) {
         // SAFETY: the arguments are the host's.
         unsafe { unload(session, call) };
+    }
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(at) = owners.iter().position(|(loaded, ..)| *loaded == session.addr()) {
+        let (_, owner, release) = owners.swap_remove(at);
+        // SAFETY: there is none; the session has released it already.
+        unsafe { release(std::ptr::with_exposed_provenance(owner)) };
     }
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// The files of each earlier version, in order, and their SHA-256. A row is added when its version is closed and the next begins; a row never
 /// changes. `golden/vM.N.json` is what the generator wrote last, `frozen/vM.N/delegraph.h` a copy of the header.
-const KEPT: [[(&str, &str); 2]; 3] = [
+const KEPT: [[(&str, &str); 2]; 4] = [
     [
         (
             "delegate-sdk/abi/golden/v0.0.json",
@@ -36,6 +36,16 @@ const KEPT: [[(&str, &str); 2]; 3] = [
         (
             "delegate-sdk/abi/frozen/v0.2/delegraph.h",
             "eb4f2656952533f48668ea81b9b45b8d8328c473bc2cd2ef5f5e810025573698",
+        ),
+    ],
+    [
+        (
+            "delegate-sdk/abi/golden/v1.0.json",
+            "1730535601ae341866ce429760fa1dca52c937bb4caadaf4aa6b9ab6b792a86d",
+        ),
+        (
+            "delegate-sdk/abi/frozen/v1.0/delegraph.h",
+            "67bbc432cfa32a46d3476fc39f8c7c83437fadeedfbfbf60225e7459116e49df",
         ),
     ],
 ];

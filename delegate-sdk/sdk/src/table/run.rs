@@ -1,7 +1,7 @@
 //! Functions of the role [`crate::Run`].
 
 use super::{bad_struct, guard, instance, sink_status};
-use crate::sys::{RawWeights, bytes, host_function, pointers, room_of, sized, text, view_of};
+use crate::sys::{RawOwner, RawWeights, bytes, host_function, pointers, room_of, sized, text, view_of};
 use crate::{Blob, BlobMeta, BlobVerdict, Context, Error, Run, Session, Status, TensorOut, TensorView, Weights};
 use delegraph_abi::c;
 
@@ -85,6 +85,8 @@ pub(super) unsafe extern "C" fn session_load<D: Run>(
                 sections,
                 shared,
                 device: (blob.device_chosen != 0).then_some(blob.device),
+                // An older host's struct ends before it.
+                owner: RawOwner::new(blob.owner, call),
             };
             let session = instance::<D>(delegate)?
                 .delegate

@@ -1,6 +1,6 @@
 //! The host's functions.
 
-use super::{Call, Fence, Minor, Weights};
+use super::{Call, Fence, Minor, Owner, Weights};
 use delegraph_abi::{Status, c};
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
@@ -80,6 +80,24 @@ unsafe extern "C" fn weight_retain(weights: *const c::Weights) -> Status {
 unsafe extern "C" fn weight_release(weights: *const c::Weights) {
     // SAFETY: see `call_set_error`.
     unsafe { &*weights.cast::<Weights>() }
+        .retained
+        .fetch_sub(1, Ordering::SeqCst);
+}
+
+unsafe extern "C" fn blob_retain(owner: *const c::BlobOwner) -> Status {
+    // SAFETY: see `call_set_error`.
+    let owner = unsafe { &*owner.cast::<Owner>() };
+    owner.asked.fetch_add(1, Ordering::SeqCst);
+    if owner.refuses {
+        return Status::UNSUPPORTED;
+    }
+    owner.retained.fetch_add(1, Ordering::SeqCst);
+    Status::OK
+}
+
+unsafe extern "C" fn blob_release(owner: *const c::BlobOwner) {
+    // SAFETY: see `call_set_error`.
+    unsafe { &*owner.cast::<Owner>() }
         .retained
         .fetch_sub(1, Ordering::SeqCst);
 }
@@ -291,6 +309,8 @@ pub fn host_table(minor: Minor) -> *const c::HostApi {
         blob_set_driver_range: Some(blob_set_driver_range),
         blob_require: Some(blob_require),
         fence_signal: Some(fence_signal),
+        blob_retain: Some(blob_retain),
+        blob_release: Some(blob_release),
         ..c::HostApi::new()
     };
     #[repr(C)]
@@ -300,6 +320,7 @@ pub fn host_table(minor: Minor) -> *const c::HostApi {
     }
     match minor {
         Minor::Zero => (api.struct_size, api.minor) = (c::HostApi::FIRST_SIZE as u32, 0),
+        Minor::First => (api.struct_size, api.minor) = (c::HostApi::MAJOR_SIZE as u32, 0),
         Minor::One => {}
         Minor::Later => (api.struct_size, api.minor) = (size_of::<Larger>() as u32, 9),
     }

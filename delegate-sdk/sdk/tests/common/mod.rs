@@ -17,6 +17,8 @@ use std::time::Duration;
 pub enum Minor {
     /// Its table ends with the first minor. Behind the end lie the later functions all the same: who reads too far gets answers.
     Zero,
+    /// Its table ends with the first minor of this major, 1.0, and so do its blobs.
+    First,
     /// The table of this SDK.
     One,
     /// A larger table, with functions that nobody knows yet.
@@ -94,6 +96,22 @@ impl Weights {
     }
 
     pub fn as_ptr(&self) -> *mut c::Weights {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+/// What holds a blob's bytes.
+#[derive(Default)]
+pub struct Owner {
+    /// It cannot be kept.
+    pub refuses: bool,
+    /// Calls of `blob_retain`, and of those that succeeded less those of `blob_release`.
+    pub asked: AtomicI64,
+    pub retained: AtomicI64,
+}
+
+impl Owner {
+    pub fn as_ptr(&self) -> *mut c::BlobOwner {
         std::ptr::from_ref(self).cast_mut().cast()
     }
 }

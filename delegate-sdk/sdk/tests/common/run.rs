@@ -46,16 +46,28 @@ pub fn load(
     weights: &Weights,
     minor: Minor,
 ) -> Result<*mut c::Session, Status> {
-    let meta = meta(minor);
     let blob = c::Blob {
-        meta: &raw const meta,
         weights: weights.as_ptr(),
         device_chosen: 1,
         device: 3,
         ..c::Blob::new()
     };
+    load_blob(api, delegate, call, blob, minor)
+}
+
+/// Loads a blob, with the metadata of the tests.
+pub fn load_blob(
+    api: &c::DelegateApi,
+    delegate: *mut c::Delegate,
+    call: &Call,
+    mut blob: c::Blob,
+    minor: Minor,
+) -> Result<*mut c::Session, Status> {
+    let meta = meta(minor);
+    blob.meta = &raw const meta;
     let blob = match minor {
         Minor::Zero => shortened(blob, c::Blob::FIRST_SIZE),
+        Minor::First => shortened(blob, c::Blob::MAJOR_SIZE),
         _ => blob,
     };
     let mut session = std::ptr::null_mut();

@@ -2,6 +2,7 @@
 
 use super::protocol::{Failure, Limits, Reply, Request, Shared, Start, VERSION, WeightPlace, control};
 use super::sys::{self, Map, Page};
+use crate::blob::BlobSource;
 use crate::call::{CallOptions, Progress, lock};
 use crate::delegate::Weights;
 use crate::external::Handle;
@@ -251,15 +252,17 @@ impl Worker {
                     .into_iter()
                     .map(|hash| Ok((hash, Map::sealed(&next()?)?)))
                     .collect::<Result<_, Failure>>()?;
-                let envelope = envelope::parse(blob.bytes());
+                let source: Arc<dyn BlobSource> = Arc::new(MappedBlob { blob, sections });
+                let envelope = envelope::parse(source.blob());
                 let mut envelope = envelope.map_err(|e| failure(Status::BLOB_CORRUPT, e.to_string()))?;
                 // The host has compared the hashes.
                 envelope
-                    .resolve(&|hash| sections.get(hash).map(Map::bytes))
+                    .resolve(&|hash| source.section(hash))
                     .map_err(|e| failure(Status::BLOB_CORRUPT, e.to_string()))?;
                 let weights = Arc::new(MappedWeights::new(&weights, files)?);
                 let loaded = self.limited(limits, |options| {
-                    self.local.load(&envelope, weights.clone(), device, options)
+                    let kept = Some(source.clone());
+                    self.local.load(&envelope, kept, weights.clone(), device, options)
                 })?;
                 let outputs = envelope.meta.outputs.len();
                 let shared = super::serve_session::Shared::new(page, asked, answered, tensors as usize, outputs)?;
@@ -321,6 +324,23 @@ impl Worker {
 fn part(bytes: &[u8], (offset, size): (u64, u64)) -> Option<&[u8]> {
     let bytes = bytes.get(usize::try_from(offset).ok()?..)?;
     bytes.get(..usize::try_from(size).ok()?)
+}
+
+/// A blob in sealed files: mapped as long as the delegate keeps it.
+struct MappedBlob {
+    blob: Map,
+    /// The sections that lie elsewhere, by hash.
+    sections: BTreeMap<[u8; 32], Map>,
+}
+
+impl BlobSource for MappedBlob {
+    fn blob(&self) -> &[u8] {
+        self.blob.bytes()
+    }
+
+    fn section(&self, hash: &[u8; 32]) -> Option<&[u8]> {
+        self.sections.get(hash).map(Map::bytes)
+    }
 }
 
 /// Weights in sealed files.

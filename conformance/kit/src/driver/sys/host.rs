@@ -2,6 +2,7 @@
 
 use crate::driver::call::{Event, Script, Structs};
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
+use crate::driver::sys::memory::Guarded;
 use crate::driver::weights::HostWeights;
 use crate::driver::{fence, lock, violation};
 use delegraph_abi::{Status, c};
@@ -82,6 +83,36 @@ impl WeightsHandle {
 
     fn weights(&self) -> Option<Arc<HostWeights>> {
         lock(&self.weights).clone()
+    }
+}
+
+/// What holds the sections of a blob that is loaded, as a delegate sees it.
+pub(crate) struct BlobHandle {
+    /// `None`: nobody may read them any more.
+    pub sections: Mutex<Option<Arc<Vec<Guarded>>>>,
+    /// `session_load` has returned.
+    pub ended: AtomicBool,
+    pub retained: AtomicI64,
+    pub script: Script,
+}
+
+impl BlobHandle {
+    /// Whether the delegate may read the sections after the load.
+    pub fn is_retained(&self) -> bool {
+        self.retained.load(Ordering::SeqCst) > 0
+    }
+
+    /// Makes the sections untouchable, where nobody retains them: who reads them now faults.
+    pub fn close(&self) -> Result<(), String> {
+        match &*lock(&self.sections) {
+            Some(sections) if !self.is_retained() => sections.iter().try_for_each(Guarded::close_shared),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is kept of it from here on is the handle alone.
+    pub fn let_go(&self) {
+        *lock(&self.sections) = None;
     }
 }
 
@@ -269,6 +300,51 @@ unsafe extern "C" fn weight_release(weights: *const c::Weights) {
     }
     if handle.retained.fetch_sub(1, Ordering::SeqCst) <= 0 {
         violation("`weight_release` was called more often than `weight_retain`");
+    }
+}
+
+unsafe fn owner_of<'a>(function: &'static str, owner: *const c::BlobOwner) -> Option<&'a BlobHandle> {
+    if owner.is_null() {
+        violation(format!("`{function}` was called with no owner"));
+        return None;
+    }
+    // SAFETY: the delegate passes the owner that it was given; those that are over stay in memory for a while.
+    let handle = unsafe { &*owner.cast::<BlobHandle>() };
+    if handle.ended.load(Ordering::SeqCst) && !handle.is_retained() {
+        violation(format!(
+            "`{function}` was called with the owner of a blob that is over and is not retained"
+        ));
+        return None;
+    }
+    handle.script.entered(function);
+    Some(handle)
+}
+
+unsafe extern "C" fn blob_retain(owner: *const c::BlobOwner) -> Status {
+    // SAFETY: as the function says.
+    let Some(handle) = (unsafe { owner_of("blob_retain", owner) }) else {
+        return Status::INVALID_ARGUMENT;
+    };
+    let before = handle.script.heard.count("blob_retain") - 1;
+    if handle.script.fail.blob_retain.is_some_and(|after| before >= after) {
+        return Status::UNSUPPORTED;
+    }
+    handle.retained.fetch_add(1, Ordering::SeqCst);
+    Status::OK
+}
+
+unsafe extern "C" fn blob_release(owner: *const c::BlobOwner) {
+    // SAFETY: as the function says.
+    let Some(handle) = (unsafe { owner_of("blob_release", owner) }) else {
+        return;
+    };
+    if handle.retained.fetch_sub(1, Ordering::SeqCst) <= 0 {
+        violation("`blob_release` was called more often than `blob_retain`");
+    }
+    if handle.ended.load(Ordering::SeqCst)
+        && let Err(problem) = handle.close()
+    {
+        violation(format!("the kit: {problem}"));
     }
 }
 
@@ -695,5 +771,7 @@ pub(crate) const HOST_API: c::HostApi = c::HostApi {
     fence_signal: Some(fence_signal),
     blob_keep_state: Some(blob_keep_state),
     call_set_error_graph: Some(call_set_error_graph),
+    blob_retain: Some(blob_retain),
+    blob_release: Some(blob_release),
     ..c::HostApi::new()
 };

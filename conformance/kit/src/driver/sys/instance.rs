@@ -1,10 +1,11 @@
 //! An initialized delegate, and memory that it has taken notice of.
 
 use crate::driver::call::{Refused, Script};
+use crate::driver::lock;
 use crate::driver::sinks::{BlobParts, NodeAnswer, PartAnswers, Sink, Verdicts};
 use crate::driver::sys::external::Seen;
 use crate::driver::sys::hand::{Handed, list, pointers};
-use crate::driver::sys::host::{WeightsHandle, keep_over};
+use crate::driver::sys::host::{BlobHandle, WeightsHandle, keep_over};
 use crate::driver::sys::library::{InfoText, Library, broken};
 use crate::driver::sys::memory::{Guarded, Place};
 use crate::driver::sys::raw::{read, text};
@@ -101,6 +102,8 @@ pub struct Instance {
     pub library: Arc<Library>,
     /// The handle that `initialize` gave.
     pub handle: *mut c::Delegate,
+    /// Blobs that sessions of it retained.
+    kept: Mutex<Vec<Arc<BlobHandle>>>,
     ended: bool,
 }
 
@@ -122,7 +125,13 @@ fn image_memory(image: &[u8]) -> Result<Guarded, Refused> {
 impl Instance {
     pub(crate) fn new(library: Arc<Library>, handle: *mut c::Delegate) -> Instance {
         let ended = false;
-        Instance { library, handle, ended }
+        let kept = Mutex::default();
+        Instance {
+            library,
+            handle,
+            kept,
+            ended,
+        }
     }
 
     /// The devices, by the two calls of the contract.
@@ -386,7 +395,18 @@ impl Instance {
         let size = blob.sections.iter().map(|(.., bytes)| bytes.len() as u64).sum();
         let meta = Handed::new(meta_struct(&blob.meta, size), script.structs)?;
         let handle = weights_handle(weights, true, script);
+        let placed = Arc::new(placed);
+        let owner = Arc::new(BlobHandle {
+            sections: Mutex::new(Some(placed.clone())),
+            ended: AtomicBool::new(false),
+            retained: AtomicI64::new(0),
+            script: script.clone(),
+        });
         let raw = c::Blob {
+            owner: match script.fail.no_owner {
+                true => std::ptr::null_mut(),
+                false => Arc::as_ptr(&owner).cast_mut().cast(),
+            },
             meta: meta.as_ptr(),
             sections: list(&pointers, script.structs),
             section_count: pointers.len() as u64,
@@ -397,18 +417,24 @@ impl Instance {
         };
         let raw = Handed::new(raw, script.structs)?;
         let mut session = std::ptr::null_mut();
-        // SAFETY: everything handed over lives until the call returns; the weights longer, by what is kept.
+        // SAFETY: everything handed over lives until the call returns; weights and sections longer, by what is kept.
         let called = self.library.call("session_load", script, |api, call| unsafe {
             api.session_load
                 .map(|f| f(self.handle, call, raw.as_ptr(), &mut session))
         });
         handle.ended.store(true, Ordering::SeqCst);
-        // The sections are gone from here on: a session that kept a pointer to one faults. Their addresses are kept, so that nothing else
-        // comes to lie there. The weights stay while they are retained.
-        for memory in &mut placed {
-            memory.close().map_err(|problem| broken("the kit", &problem))?;
+        owner.ended.store(true, Ordering::SeqCst);
+        if called.is_err() && owner.is_retained() {
+            crate::driver::violation("a load that failed did not release its blob");
+            owner.retained.store(0, Ordering::SeqCst);
         }
+        // The sections are gone from here on, unless they are retained: a session that kept a pointer to one faults. Their addresses are
+        // kept, so that nothing else comes to lie there. The weights stay while they are retained.
+        owner.close().map_err(|problem| broken("the kit", &problem))?;
+        self.keep(&owner);
         if let Err(refused) = called {
+            owner.let_go();
+            keep_over(Box::new(owner));
             if handle.retained.load(Ordering::SeqCst) > 0 {
                 crate::driver::violation("a load that failed did not release its weights");
             }
@@ -424,10 +450,20 @@ impl Instance {
             session,
             kept: blob.states.clone(),
             weights: Some(handle),
+            blob: Some(owner),
             _sections: placed,
             flying: None,
             ended: false,
         })
+    }
+
+    /// Notes a blob that is retained, until it is not any more or the delegate is gone.
+    fn keep(&self, owner: &Arc<BlobHandle>) {
+        let mut kept = lock(&self.kept);
+        kept.retain(|owner| owner.is_retained());
+        if owner.is_retained() {
+            kept.push(owner.clone());
+        }
     }
 
     /// `buffer_import`: `memory` begins at a multiple of 4096, and has a multiple of so many bytes.
@@ -504,6 +540,13 @@ impl Instance {
                     Status::OK
                 })
             });
+            for owner in std::mem::take(&mut *lock(&self.kept)) {
+                if owner.is_retained() {
+                    crate::driver::violation("a delegate that was shut down did not release a blob that it kept");
+                }
+                owner.let_go();
+                keep_over(Box::new(owner));
+            }
         }
     }
 }

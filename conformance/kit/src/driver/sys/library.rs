@@ -66,7 +66,13 @@ fn host_table(major: u16, shape: HostShape) -> Result<*const c::HostApi, String>
             Some(minor) => minor,
             None => 0,
         };
+        // The functions of major 0 are those of 1.0.
+        let size = match major {
+            0 => c::HostApi::MAJOR_SIZE,
+            _ => size_of::<c::HostApi>(),
+        };
         c::HostApi {
+            struct_size: size as u32,
             major,
             minor,
             ..HOST_API

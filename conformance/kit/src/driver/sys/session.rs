@@ -3,7 +3,7 @@
 use crate::driver::call::{Refused, Script, Structs};
 use crate::driver::fence::{FenceEnd, Submitted, new_fence};
 use crate::driver::sys::hand::{Handed, list, pointers};
-use crate::driver::sys::host::{HostCall, WeightsHandle, keep_over};
+use crate::driver::sys::host::{BlobHandle, HostCall, WeightsHandle, keep_over};
 use crate::driver::sys::instance::Imported;
 use crate::driver::sys::library::{Library, broken, outcome};
 use crate::driver::sys::memory::{Guarded, Place};
@@ -22,8 +22,9 @@ pub struct Loaded {
     /// States that it keeps.
     pub kept: Vec<u32>,
     pub(super) weights: Option<Box<WeightsHandle>>,
+    pub(super) blob: Option<Arc<BlobHandle>>,
     /// Where the blob's sections were during the load.
-    pub(super) _sections: Vec<Guarded>,
+    pub(super) _sections: Arc<Vec<Guarded>>,
     /// The last run that was submitted.
     pub(super) flying: Option<Submitted>,
     pub(super) ended: bool,
@@ -370,6 +371,11 @@ impl Loaded {
         })
     }
 
+    /// Whether its blob is retained: its sections are read in place.
+    pub fn keeps_blob(&self) -> bool {
+        self.blob.as_ref().is_some_and(|blob| blob.is_retained())
+    }
+
     /// Ends the session.
     pub fn unload(mut self) {
         self.end();
@@ -382,7 +388,7 @@ impl Loaded {
         // A session that still runs must not be ended.
         if self.flying.take().is_some_and(|run| run.wait(LAST_WAIT).is_none()) {
             STUCK.store(true, Ordering::SeqCst);
-            std::mem::forget(self.weights.take());
+            std::mem::forget((self.weights.take(), self.blob.take()));
             return;
         }
         // SAFETY: the handle is of this library, and not used again.
@@ -400,6 +406,13 @@ impl Loaded {
             }
             handle.let_go();
             keep_over(handle);
+        }
+        // Who still retains it has time until `shutdown`: the instance looks then.
+        if let Some(blob) = self.blob.take() {
+            if !blob.is_retained() {
+                blob.let_go();
+            }
+            keep_over(Box::new(blob));
         }
     }
 }
