@@ -38,7 +38,7 @@ def arguments():
     parser.add_argument("--ours", action="append", help="NAME=@BACKENDS, or NAME=COMMAND with {delegraph} {model} {pt2} {inputs} {threads} {secs}; again for more")
     parser.add_argument("--only", default="", help="these peers alone")
     parser.add_argument("--skip", default="", help="MODEL:ENGINE,... that are not started")
-    parser.add_argument("--torch", action="store_true", help="PyTorch as an engine too")
+    parser.add_argument("--undelegated", action="store_true", help="ExecuTorch without a delegate too, which takes seconds to minutes a run")
     parser.add_argument("--peers", help="a Python with the peers")
     parser.add_argument("--runner", help="`et_runner`, built")
     parser.add_argument("--limits", help="`limits`, built")

@@ -153,13 +153,13 @@ def engines(args):
         name, _, text = variant.partition("=")
         ours.append(Delegraph(name, backend=text[1:]) if text.startswith("@") else Delegraph(name, text))
     peers = [
-        ExecuTorch("executorch", ".pte", "ExecuTorch, no delegate"), ExecuTorch("xnnpack", ".xnnpack.pte", "ExecuTorch, XNNPACK"),
+        ExecuTorch("xnnpack", ".xnnpack.pte", "ExecuTorch, XNNPACK"),
         Peer("onnxruntime", args.peers, [".onnx"], "ONNX Runtime"), Peer("openvino", args.peers, [".onnx"], "OpenVINO"),
         Peer("litert", args.peers, [".tflite"], "LiteRT"), Peer("ncnn", args.peers, [".ncnn.param", ".ncnn.bin"]),
         Peer("tract", args.peers, [".onnx"]),
     ]
-    if args.torch:
-        peers.append(Peer("torch", args.peers, [".pt2"], "PyTorch, eager"))
+    if args.undelegated:
+        peers.append(ExecuTorch("executorch", ".pte", "ExecuTorch, no delegate"))
     wanted = args.only.split(",") if args.only else None
     ours = [engine for engine in ours if args.delegraph]
     return ours, [engine for engine in peers if not wanted or engine.name in wanted]

@@ -58,7 +58,7 @@ def describe(module, inputs, work, name):
     }))
 
 
-def export(work, zoo, names, formats, quantized=()):
+def export(work, zoo, names, formats, quantized=(), skipped=()):
     """Makes what is not there; what could not be made, with the reason."""
     record = work / "export.json"
     failures = json.loads(record.read_text()) if record.exists() else {}
@@ -66,7 +66,7 @@ def export(work, zoo, names, formats, quantized=()):
         for form in formats:
             suffix, make = FORMATS[form]
             path = work / (name + suffix)
-            if path.exists() or (form.endswith("_i8") and name not in quantized):
+            if path.exists() or (name, form) in skipped or (form.endswith("_i8") and name not in quantized):
                 continue
             begun = time.monotonic()
             try:
@@ -84,7 +84,7 @@ def export(work, zoo, names, formats, quantized=()):
     return failures
 
 
-def main(zoo=ZOO, quantized=QUANTIZED, formats="pt2"):
+def main(zoo=ZOO, quantized=QUANTIZED, formats="pt2", skipped=()):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--formats", default=formats, help="of " + ", ".join(FORMATS))
@@ -95,7 +95,7 @@ def main(zoo=ZOO, quantized=QUANTIZED, formats="pt2"):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     args.work.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
-    export(args.work, zoo, names, wanted, quantized)
+    export(args.work, zoo, names, wanted, quantized, skipped)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     PYTHON conformance/bench/cpu/peer.py ENGINE WORK STEM --threads N --secs S
 
-ENGINE is `onnxruntime`, `openvino`, `litert`, `ncnn`, `tract` or `torch`. Inputs are given again in each run where the engine's own use does so.
+ENGINE is `onnxruntime`, `openvino`, `litert`, `ncnn` or `tract`. Inputs are given again in each run where the engine's own use does so.
 `load_ms` is from the file to an engine that can run, without importing it; `rss_base_mb` is before, with everything imported.
 """
 
@@ -147,28 +147,7 @@ class Tract:
         return lambda: runnable.run(list(inputs))[0]
 
 
-class Torch:
-    files = [".pt2"]
-
-    def __init__(self):
-        import torch
-
-        self.module, self.version = torch, torch.__version__
-
-    def load(self, stem, inputs, threads):
-        self.module.set_num_threads(threads)
-        model = self.module.export.load(stem + ".pt2").module()
-        tensors = [self.module.from_numpy(x) for x in inputs]
-
-        def run():
-            with self.module.no_grad():
-                y = model(*tensors)
-            return y[0] if isinstance(y, (tuple, list)) else y
-
-        return run
-
-
-ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "litert": LiteRt, "ncnn": Ncnn, "tract": Tract, "torch": Torch}
+ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "litert": LiteRt, "ncnn": Ncnn, "tract": Tract}
 
 
 def main():

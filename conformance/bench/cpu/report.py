@@ -36,12 +36,13 @@ def head(report):
     loads = [load for cell in report["cells"] for row in cell["rows"] for load in row["load_average"]]
     versions = [f"{name} {text}" if name in ("executorch", "commit") else text for name, text in build.items() if text]
     versions += sorted({f"{row['engine']} {row['version']}" for cell in report["cells"] for row in cell["rows"] if row.get("version")})
+    how = f"{report['secs']:g} s each after 5 runs that warm up" if report["secs"] else "a repeat each after one that warms up"
     prefix = f", under `{report['prefix']}`" if report["prefix"] else ""
     return [
         f"Machine: {machine['cpu']} (family {machine['family']}, model {machine['model']}), {machine['cores']} cores"
         f"{', virtual' if machine['virtual'] else ''}, {' '.join(machine['isa'])}; last cache {machine['cache_bytes'] >> 20} MB, memory {machine['memory_mb'] / 1024:.0f} GB.",
         f"Build: {'; '.join(versions)}.",
-        f"Runs: {report['begun']}; {report['rounds']} rounds in turns, {report['secs']:g} s each after 5 runs that warm up{prefix}."
+        f"Runs: {report['begun']}; {report['rounds']} rounds in turns, {how}{prefix}."
         + (f" Load average {min(loads):.1f} to {max(loads):.1f}." if loads else ""),
     ]
 

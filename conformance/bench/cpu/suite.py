@@ -65,7 +65,6 @@ SUITE = {name: (vision(name), IMAGE) for name in VISION} | {
     # 12,000 steps, which ExecuTorch's export would unroll; its suite skips the model for the time that it takes.
     "wavernn": (wavernn, floats((1, 1, 60 * 200), (1, 1, 128, 64))),
 }
-SLOW = ["wavernn"]
 
 if __name__ == "__main__":
-    main({name: model for name, model in SUITE.items()}, formats="pt2,xnnpack")
+    main(SUITE, formats="pt2,xnnpack", skipped={("wavernn", "xnnpack")})
