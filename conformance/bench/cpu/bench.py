@@ -34,7 +34,7 @@ def arguments():
     parser.add_argument("--timeout", type=float, default=300, help="seconds that a start may take")
     parser.add_argument("--prefix", default="", help="put before what is timed, such as `chrt -f 10` on a machine that others use")
     parser.add_argument("--delegraph", help="the binary; absent: peers alone")
-    parser.add_argument("--backend", default="", help="of ours, as `delegraph compile --backend` has it; absent: portable kernels")
+    parser.add_argument("--backend", default="cpu", help="of ours, as `delegraph compile --backend` has it; empty: portable kernels")
     parser.add_argument("--ours", action="append", help="NAME=@BACKENDS, or NAME=COMMAND with {delegraph} {model} {pt2} {inputs} {threads} {secs}; again for more")
     parser.add_argument("--only", default="", help="these peers alone")
     parser.add_argument("--skip", default="", help="MODEL:ENGINE,... that are not started")
@@ -127,6 +127,11 @@ def main():
     report = {
         "machine": machine(), "build": build(args), "begun": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "rounds": args.rounds, "secs": args.secs, "prefix": args.prefix, "tolerance": TOLERANCE["f32"], "cells": [],
+    }
+    record = args.work / "export.json"
+    report["not_exported"] = {
+        path: why for path, why in json.loads(record.read_text() if record.exists() else "{}").items()
+        if any(path.startswith(stem.removesuffix(".i8") + ".") for stem in args.models.split(","))
     }
     for stem in args.models.split(","):
         if not (args.work / f"{stem.removesuffix('.i8')}.json").exists():

@@ -98,4 +98,6 @@ def show(report):
         lines += ["| engine | median ms | p95 ms | spread | by best peer | of limit | load ms | first ms | RSS peak MB | file MB | error |",
                   "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *cell_rows(cell)]
         lines += [f"\n{name} failed: {why}" for name, why in cell["failures"].items()]
+    if report["not_exported"]:
+        lines += ["", "Not exported:", "", *(f"- `{path}`: {why.splitlines()[0]}" for path, why in report["not_exported"].items())]
     return "\n".join(lines)
