@@ -2,7 +2,9 @@
 //
 //   et_runner MODEL.pte --inputs a.bin,b.bin --threads N [--warmup N] [--secs S] [--outputs PREFIX]
 //
-// Prints one JSON object: what it linked, threads, times_ms. With --outputs it runs once and writes PREFIX0.bin, PREFIX1.bin, ...
+// Prints one JSON object: what it linked, threads, load_ms (file to a method that can run), first_ms, times_ms, and the resident memory of the
+// process before loading and at most (rss_base_mb, rss_peak_mb; 0 where there is no /proc). With --outputs it runs once and writes PREFIX0.bin,
+// PREFIX1.bin, ...
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor_ptr.h>
 #include <executorch/extension/tensor/tensor_ptr_maker.h>
@@ -39,6 +41,15 @@ static double now() {
   return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
 }
 
+// In MB, of this process.
+static double memory(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind(key, 0) == 0) return atof(line.c_str() + key.size()) / 1024;
+  }
+  return 0;
+}
+
 [[noreturn]] static void fail(const std::string& what) {
   fprintf(stderr, "et_runner: %s\n", what.c_str());
   exit(3);
@@ -71,8 +82,10 @@ int main(int argc, char** argv) {
   pool->_unsafe_reset_threadpool(threads);
   if (static_cast<int>(pool->get_thread_count()) != threads) fail("the thread pool has another size");
 
+  double base = memory("VmRSS:"), opened = now();
   Module module(argv[1], Module::LoadMode::Mmap);
   if (module.load_method("forward") != runtime::Error::Ok) fail("`forward` cannot be loaded");
+  double load = now() - opened;
   auto meta = module.method_meta("forward");
   std::vector<std::string> files;
   std::stringstream list(inputs);
@@ -93,7 +106,9 @@ int main(int argc, char** argv) {
     return result;
   };
 
+  double started = now();
   auto first = run();
+  double first_ms = now() - started;
   if (!outputs.empty()) {
     for (size_t i = 0; i < first->size(); i++) {
       auto tensor = (*first)[i].toTensor();
@@ -116,7 +131,9 @@ int main(int argc, char** argv) {
     for (int i = 0; i < batch; i++) run();
     times.push_back((now() - start) / batch);
   }
-  printf("{\"threads\": %d, \"kernels\": %zu, \"batch\": %d, \"times_ms\": [", threads, runtime::get_registered_kernels().size(), batch);
+  printf("{\"threads\": %d, \"kernels\": %zu, \"batch\": %d, \"load_ms\": %.4f, \"first_ms\": %.4f, \"rss_base_mb\": %.1f, \"rss_peak_mb\": %.1f, ", threads,
+         runtime::get_registered_kernels().size(), batch, load, first_ms, base, memory("VmHWM:"));
+  printf("\"times_ms\": [");
   for (size_t i = 0; i < times.size(); i++) printf("%s%.6f", i ? ", " : "", times[i]);
   printf("]}\n");
 }
