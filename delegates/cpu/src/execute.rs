@@ -2,8 +2,8 @@
 
 use crate::compile::{PROGRAM, WEIGHTS, table};
 use crate::program::{Packed, Program, Store};
-use crate::sys::Memory;
-use delegraph_sdk::{Blob, Context, Error, Session, TensorOut, TensorView, Weights};
+use crate::sys::{ALIGN, Memory};
+use delegraph_sdk::{Blob, Context, Error, KeptBlob, Session, TensorOut, TensorView, Weights};
 use std::ops::Range;
 
 /// Packed weights in memory of the session's own.
@@ -20,22 +20,48 @@ impl Packed for Copied {
     }
 }
 
+/// Packed weights where the host has them: in its map of the file.
+struct InPlace {
+    blob: KeptBlob,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Packed for InPlace {
+    fn bytes(&self, index: u32) -> Result<&[u8], Error> {
+        let range = self.ranges.get(index as usize).cloned();
+        let range = range.ok_or_else(|| Error::corrupt(format!("the blob has no packed weight {index}")))?;
+        Ok(&self.blob.section(WEIGHTS)?[range])
+    }
+}
+
+/// The packed weights of a blob, which are copied only where the host does not keep them, or keeps them at an odd place.
+fn packed(blob: &Blob<'_>) -> Result<Box<dyn Packed>, Error> {
+    if !blob.sections.iter().any(|(name, _)| *name == WEIGHTS) {
+        return Ok(Box::new(Copied {
+            section: Memory::of(&[])?,
+            ranges: Vec::new(),
+        }));
+    }
+    let section = blob.section(WEIGHTS)?;
+    let ranges = table(section)?;
+    let is_aligned = section.as_ptr().addr().is_multiple_of(ALIGN);
+    if is_aligned && let Ok(kept) = blob.keep() {
+        return Ok(Box::new(InPlace { blob: kept, ranges }));
+    }
+    Ok(Box::new(Copied {
+        ranges,
+        section: Memory::of(section)?,
+    }))
+}
+
 /// Makes a session of a blob.
 ///
 /// # Errors
 /// The blob is damaged, or a weight is missing.
 pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
-    let section = match blob.sections.iter().any(|(name, _)| *name == WEIGHTS) {
-        true => blob.section(WEIGHTS)?,
-        false => &[0; 8],
-    };
-    let packed = Copied {
-        ranges: table(section)?,
-        section: Memory::of(section)?,
-    };
     let store = Store {
         host: weights.keep().ok(),
-        packed: Box::new(packed),
+        packed: packed(blob)?,
     };
     let program = Program::new(blob.section(PROGRAM)?, store, context.threads())?;
     let border = program.border()?;
