@@ -1,6 +1,7 @@
-//! Project tasks: test, check, sanitize, layouts, mutants, shaders, vulkan, hexagon, ethos-u, gen, dist, provision.
+//! Project tasks: test, check, cross, sanitize, layouts, mutants, shaders, vulkan, hexagon, ethos-u, gen, dist, provision.
 
 mod check;
+mod cross;
 mod dist;
 mod ethos_u;
 mod r#gen;
@@ -26,6 +27,7 @@ const USAGE: &str = "usage:
   cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
                                `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
                                last, NAMES are these alone
+  cargo xtask cross aarch64    runs the tests of the CPU delegate's kernels as aarch64 machines would, under qemu-user
   cargo xtask shaders          runs spirv-val on every shader of the Vulkan delegate
   cargo xtask vulkan           runs the conformance kit on the Vulkan delegate, on both provisioned drivers and with validation;
                                `--driver system` on the machine's GPU, or `lavapipe` or `swiftshader` alone, `--list NAME` in place
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
         ["sanitize"] => sanitize::run(&root()),
         ["sanitize", "threads"] => sanitize::threads(&root()),
         ["dist", rest @ ..] => dist::run(&root(), rest),
+        ["cross", rest @ ..] => cross::run(&root(), rest),
         ["layouts"] => layouts::run(&root()),
         ["mutants", rest @ ..] => mutants::run(
             &root(),
