@@ -2,7 +2,8 @@
 //!
 //! [`gemm`] takes weights that were packed ahead of time ([`pack`]), in `f32`, `f16` or `bf16`; [`matmul`] takes two activations, and packs the
 //! right one in the caller's scratch. Each sum goes from the first term to the last in one chain of fused products, so that its bits depend
-//! on neither the number of rows, nor of threads, nor on the width of panels, nor on AVX2 or AVX-512.
+//! on neither the number of rows, nor of threads, nor the width of panels. Two exceptions: the scalar form rounds product and sum one after the
+//! other, and [`matmul`] sums up to four rows by a transposed matrix lane by lane.
 
 pub(crate) mod drive;
 mod matmul;
