@@ -2,7 +2,7 @@
 //!
 //! Each line is a case and a way to multiply: medians, beside the machine's own peak of FMA and its reading speed in the same run.
 
-use delegraph_cpu_kernels::quant::dynamic::Formula;
+use delegraph_cpu_kernels::quant::dynamic::{Formula, RowShape, quantize_rows};
 use delegraph_cpu_kernels::quant::static8::{self, Conv};
 use delegraph_cpu_kernels::quant::{Dot, q4, weight_only};
 use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
@@ -161,6 +161,33 @@ fn limits() {
     );
 }
 
+/// Floats that become bytes.
+fn rounding() {
+    let shape = RowShape {
+        rows: 64,
+        inputs: 2048,
+        group: 32,
+    };
+    let x: Vec<f32> = (0..64 * 2048).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+    let mut scratch = vec![0.0; shape.scratch_len()];
+    for isa in Isa::all() {
+        for formula in [
+            Formula::AffineAsymmetric { eps: 1e-7 },
+            Formula::TokenAsymmetric { wide: true },
+        ] {
+            let (median, best) = seconds(21, |_| {
+                black_box(quantize_rows(isa, &Serial, formula, &x, shape, -8, &mut scratch));
+            });
+            let giga = x.len() as f64 / 1e9;
+            println!(
+                "rows {isa} {formula:?}: {:.2} G/s (best {:.2})",
+                giga / median,
+                giga / best
+            );
+        }
+    }
+}
+
 fn four_bits(pools: &[&dyn Pool]) {
     // Where products bind, and not memory, fewer outputs show the same and are interrupted less.
     let cases: [(usize, usize, &[usize]); 4] = [
@@ -171,7 +198,7 @@ fn four_bits(pools: &[&dyn Pool]) {
     ];
     for (inputs, outputs, counts) in cases {
         let mut ways: Vec<_> = Dot::all().into_iter().map(|dot| (dot, q4::Width::best(dot))).collect();
-        ways.push((Dot::of(Isa::Avx2), q4::Width::Eight));
+        ways.push((Dot::of(Isa::Avx2), q4::Width::Sixteen));
         for (dot, width) in ways {
             let shape = q4::Shape {
                 inputs,
@@ -373,6 +400,9 @@ fn main() {
     let two = Spinning::new(2);
     let pools: [&dyn Pool; 2] = [&Serial, &two];
     limits();
+    if on("rows") {
+        rounding();
+    }
     if on("q4") {
         four_bits(&pools);
     }
