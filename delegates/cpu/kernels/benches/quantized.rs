@@ -252,12 +252,13 @@ fn four_bits(pools: &[&dyn Pool]) {
 
 /// Weights of 8, 4 and 2 bits with floats.
 fn floats(pools: &[&dyn Pool]) {
-    let (inputs, outputs, copies) = (2048usize, 4096usize, 12);
+    let (inputs, copies) = (2048usize, 12);
     let precision = q4::Precision::F16;
-    for (bits, isa) in [8, 4, 2]
+    let ways = [8, 4, 2]
         .into_iter()
-        .flat_map(|bits| Isa::all().into_iter().map(move |isa| (bits, isa)))
-    {
+        .flat_map(|bits| Isa::all().into_iter().map(move |isa| (bits, isa)));
+    let cases: [(usize, &[usize]); 2] = [(4096, &[1, 4]), (512, &[64])];
+    for ((bits, isa), (outputs, counts)) in ways.flat_map(|way| cases.map(|case| (way, case))) {
         let width = if isa == Isa::Avx512 {
             q4::Width::Sixteen
         } else {
@@ -286,7 +287,7 @@ fn floats(pools: &[&dyn Pool]) {
         };
         let len = if bits == 4 { four.packed_len() } else { own.packed_len() };
         let all: Vec<Vec<u8>> = vec![(0..len).map(|i| (i * 37 % 251) as u8 & 0x3b).collect(); copies];
-        for rows in [1usize, 4, 64] {
+        for &rows in counts {
             if isa == Isa::Scalar && rows > 1 {
                 continue;
             }
