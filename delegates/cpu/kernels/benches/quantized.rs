@@ -2,7 +2,7 @@
 //!
 //! Each line is a case and a way to multiply: medians, beside the machine's own peak of FMA and its reading speed in the same run.
 
-use delegraph_cpu_kernels::quant::dynamic::Formula;
+use delegraph_cpu_kernels::quant::dynamic::{Formula, RowShape, quantize_rows};
 use delegraph_cpu_kernels::quant::static8::{self, Conv};
 use delegraph_cpu_kernels::quant::{Dot, q4, weight_only};
 use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
@@ -161,6 +161,33 @@ fn limits() {
     );
 }
 
+/// Floats that become bytes.
+fn rounding() {
+    let shape = RowShape {
+        rows: 64,
+        inputs: 2048,
+        group: 32,
+    };
+    let x: Vec<f32> = (0..64 * 2048).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+    let mut scratch = vec![0.0; shape.scratch_len()];
+    for isa in Isa::all() {
+        for formula in [
+            Formula::AffineAsymmetric { eps: 1e-7 },
+            Formula::TokenAsymmetric { wide: true },
+        ] {
+            let (median, best) = seconds(21, |_| {
+                black_box(quantize_rows(isa, &Serial, formula, &x, shape, -8, &mut scratch));
+            });
+            let giga = x.len() as f64 / 1e9;
+            println!(
+                "rows {isa} {formula:?}: {:.2} G/s (best {:.2})",
+                giga / median,
+                giga / best
+            );
+        }
+    }
+}
+
 fn four_bits(pools: &[&dyn Pool]) {
     // Where products bind, and not memory, fewer outputs show the same and are interrupted less.
     let cases: [(usize, usize, &[usize]); 4] = [
@@ -171,7 +198,7 @@ fn four_bits(pools: &[&dyn Pool]) {
     ];
     for (inputs, outputs, counts) in cases {
         let mut ways: Vec<_> = Dot::all().into_iter().map(|dot| (dot, q4::Width::best(dot))).collect();
-        ways.push((Dot::of(Isa::Avx2), q4::Width::Eight));
+        ways.push((Dot::of(Isa::Avx2), q4::Width::Sixteen));
         for (dot, width) in ways {
             let shape = q4::Shape {
                 inputs,
@@ -225,12 +252,13 @@ fn four_bits(pools: &[&dyn Pool]) {
 
 /// Weights of 8, 4 and 2 bits with floats.
 fn floats(pools: &[&dyn Pool]) {
-    let (inputs, outputs, copies) = (2048usize, 4096usize, 12);
+    let (inputs, copies) = (2048usize, 12);
     let precision = q4::Precision::F16;
-    for (bits, isa) in [8, 4, 2]
+    let ways = [8, 4, 2]
         .into_iter()
-        .flat_map(|bits| Isa::all().into_iter().map(move |isa| (bits, isa)))
-    {
+        .flat_map(|bits| Isa::all().into_iter().map(move |isa| (bits, isa)));
+    let cases: [(usize, &[usize]); 2] = [(4096, &[1, 4]), (512, &[64])];
+    for ((bits, isa), (outputs, counts)) in ways.flat_map(|way| cases.map(|case| (way, case))) {
         let width = if isa == Isa::Avx512 {
             q4::Width::Sixteen
         } else {
@@ -259,7 +287,7 @@ fn floats(pools: &[&dyn Pool]) {
         };
         let len = if bits == 4 { four.packed_len() } else { own.packed_len() };
         let all: Vec<Vec<u8>> = vec![(0..len).map(|i| (i * 37 % 251) as u8 & 0x3b).collect(); copies];
-        for rows in [1usize, 4, 64] {
+        for &rows in counts {
             if isa == Isa::Scalar && rows > 1 {
                 continue;
             }
@@ -373,6 +401,9 @@ fn main() {
     let two = Spinning::new(2);
     let pools: [&dyn Pool; 2] = [&Serial, &two];
     limits();
+    if on("rows") {
+        rounding();
+    }
     if on("q4") {
         four_bits(&pools);
     }

@@ -240,33 +240,35 @@ impl Op for Extremes<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f32, f32) {
         let x = self.0;
-        let mut bounds = [(s.splat(0.0), s.splat(0.0), s.splat(0.0)); 2];
-        let mut take = |which: usize, v: S::F| {
-            let (low, high, odd) = bounds[which];
-            bounds[which] = (s.min(low, v), s.max(high, v), s.select(s.eq(v, v), odd, v));
-        };
+        let zero = (s.splat(0.0), s.splat(0.0), s.splat(0.0));
+        let (mut a, mut b) = (zero, zero);
         let mut at = 0;
         while at + 2 * S::LANES <= x.len() {
             // SAFETY: two vectors are left.
             unsafe {
-                take(0, s.load(x.as_ptr().add(at)));
-                take(1, s.load(x.as_ptr().add(at + S::LANES)));
+                a = wider(s, a, s.load(x.as_ptr().add(at)));
+                b = wider(s, b, s.load(x.as_ptr().add(at + S::LANES)));
             }
             at += 2 * S::LANES;
         }
         while at < x.len() {
             let n = S::LANES.min(x.len() - at);
             // SAFETY: as many are left. Zeros beside them change nothing: the bounds contain 0.
-            take(0, unsafe { s.load_part(x.as_ptr().add(at), n) });
+            a = wider(s, a, unsafe { s.load_part(x.as_ptr().add(at), n) });
             at += n;
         }
-        let [a, b] = bounds;
-        if !s.sum(s.add(s.abs(a.2), s.abs(b.2))).is_nan() {
-            let (low, high) = (s.min(a.0, b.0), s.max(a.1, b.1));
-            return (-s.largest(s.sub(s.splat(0.0), low)), s.largest(high));
+        if s.sum(s.add(s.abs(a.2), s.abs(b.2))).is_nan() {
+            return (f32::NAN, f32::NAN);
         }
-        (f32::NAN, f32::NAN)
+        let (low, high) = (s.min(a.0, b.0), s.max(a.1, b.1));
+        (-s.largest(s.sub(s.splat(0.0), low)), s.largest(high))
     }
+}
+
+/// Bounds with another vector in them, and any NaN there was. No closure: it would not be compiled for the instruction set.
+#[inline(always)]
+fn wider<S: Simd>(s: S, (low, high, odd): (S::F, S::F, S::F), x: S::F) -> (S::F, S::F, S::F) {
+    (s.min(low, x), s.max(high, x), s.select(s.eq(x, x), odd, x))
 }
 
 struct Round<'a>(&'a [f32], &'a mut [i8], Parameters, Formula);
@@ -280,25 +282,23 @@ impl Op for Round<'_> {
         let shift_first = matches!(formula, Formula::TokenAsymmetric { .. } | Formula::TokenSymmetric);
         let (inverse, zero) = (s.splat(1.0 / made.scale), s.splat(made.zero as f32));
         let (low, high) = (s.splat(formula.low()), s.splat(127.0));
-        let one = |x: S::F| {
-            let scaled = s.mul(x, inverse);
-            let shifted = if shift_first {
-                s.round(s.add(scaled, zero))
-            } else {
-                s.add(s.round(scaled), zero)
-            };
-            s.to_i(s.min(s.max(shifted, low), high))
-        };
+        let all = (inverse, zero, low, high);
         let mut at = 0;
         while at < x.len() {
             let n = S::LANES.min(x.len() - at);
             // SAFETY: whole vectors are left, or a part goes through a list of the most lanes.
             unsafe {
                 if n == S::LANES {
-                    s.store_u8(to.as_mut_ptr().add(at).cast(), one(s.load(x.as_ptr().add(at))));
+                    s.store_u8(
+                        to.as_mut_ptr().add(at).cast(),
+                        rounded(s, s.load(x.as_ptr().add(at)), all, shift_first),
+                    );
                 } else {
                     let mut bytes = [0u8; 16];
-                    s.store_u8(bytes.as_mut_ptr(), one(s.load_part(x.as_ptr().add(at), n)));
+                    s.store_u8(
+                        bytes.as_mut_ptr(),
+                        rounded(s, s.load_part(x.as_ptr().add(at), n), all, shift_first),
+                    );
                     to[at..at + n]
                         .iter_mut()
                         .zip(bytes)
@@ -308,6 +308,16 @@ impl Op for Round<'_> {
             at += n;
         }
     }
+}
+
+#[inline(always)]
+fn rounded<S: Simd>(s: S, x: S::F, (inverse, zero, low, high): (S::F, S::F, S::F, S::F), shift_first: bool) -> S::I {
+    let scaled = s.mul(x, inverse);
+    let shifted = match shift_first {
+        true => s.round(s.add(scaled, zero)),
+        false => s.add(s.round(scaled), zero),
+    };
+    s.to_i(s.min(s.max(shifted, low), high))
 }
 
 struct RoundWide<'a>(&'a [f32], &'a mut [i8], Parameters);

@@ -148,7 +148,7 @@ impl Row<'_> {
     #[inline(always)]
     fn each<const N: usize>(self, number: impl Fn(u8, usize) -> i32) {
         let parameters = |group: usize| (self.scales[group], self.zeros.map_or(0.0, |zeros| zeros[group]));
-        if self.group % N != 0 {
+        if !self.group.is_multiple_of(N) {
             for (i, out) in self.out.iter_mut().enumerate() {
                 let (scale, zero) = parameters(i / self.group);
                 *out = (number(self.bytes[i / N], i % N) as f32 - zero) * scale;

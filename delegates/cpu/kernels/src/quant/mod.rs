@@ -10,6 +10,11 @@
 //!
 //! Sums of products are exact integers on every machine; only their order in floats is left, and it is the same everywhere.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "rows, lanes and steps index several lists at once"
+)]
+
 pub mod dynamic;
 pub mod embedding;
 pub mod q4;

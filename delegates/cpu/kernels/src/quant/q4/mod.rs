@@ -38,9 +38,9 @@ use crate::simd::dispatch;
 /// Rows of weights (outputs) that lie beside each other. A machine reads either; one is the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Width {
-    /// For vectors of 128 bits.
+    /// For vectors of 128 and 256 bits.
     Eight,
-    /// For vectors of 256 and 512 bits.
+    /// For vectors of 512 bits.
     Sixteen,
 }
 
@@ -56,7 +56,7 @@ impl Width {
     /// The better one for a way to multiply.
     pub fn best(dot: Dot) -> Width {
         match dot {
-            Dot::Avx2 | Dot::Avx512 | Dot::Vnni => Width::Sixteen,
+            Dot::Avx512 | Dot::Vnni => Width::Sixteen,
             _ => Width::Eight,
         }
     }

@@ -177,8 +177,10 @@ unsafe fn inner<S: Simd, const SIGNED: bool, const K: usize, const STEP: usize, 
             let mut sums = [start; PIXELS];
             for i in 0..K {
                 let from = job.x.pointer().add(from + i * row + c);
-                let x: [S::F; X] =
-                    std::array::from_fn(|x| s.to_f(bytes::<S, SIGNED, true>(s, from.add(x * pixel), S::LANES)));
+                let mut x = [s.splat(0.0); X];
+                for (place, x) in x.iter_mut().enumerate() {
+                    *x = s.to_f(bytes::<S, SIGNED, true>(s, from.add(place * pixel), S::LANES));
+                }
                 for j in 0..K {
                     let w = s.load(weights.add((i * K + j) * channels));
                     for (p, sum) in sums.iter_mut().enumerate() {
@@ -231,11 +233,13 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
         let n = if FULL { S::LANES } else { channels - c };
         // SAFETY: pixels that are inside are in the image, weights have all channels, and only `n` of them are read.
         unsafe {
-            let weight = |at: usize| {
-                let from = job.weights.add(at * channels + c);
-                if FULL { s.load(from) } else { s.load_part(from, n) }
-            };
-            let start = s.mul(weight(tall * wide), s.splat(-zero as f32));
+            macro_rules! weight {
+                ($at:expr) => {{
+                    let from = job.weights.add($at * channels + c);
+                    if FULL { s.load(from) } else { s.load_part(from, n) }
+                }};
+            }
+            let start = s.mul(weight!((tall * wide)), s.splat(-zero as f32));
             let mut floats = [start; P];
             let mut ints = [s.to_i(start); P];
             macro_rules! meet {
@@ -251,7 +255,7 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
                 let within = rows.0 <= i && i < rows.1;
                 let (first, behind) = if within { columns } else { (wide, wide) };
                 for j in (0..first).chain(behind..wide) {
-                    let w = weight(i * wide + j);
+                    let w = weight!((i * wide + j));
                     for p in 0..P {
                         meet!(p, s.splat_i(zero), w);
                     }
@@ -263,7 +267,7 @@ unsafe fn pixels<S: Simd, const SIGNED: bool, const FLOATS: bool, const P: usize
                 let from = (y * conv.size[1] + conv.pixel(1, right, first)) * channels + c;
                 let mut from = job.x.pointer().add(from);
                 for j in first..behind {
-                    let w = weight(i * wide + j);
+                    let w = weight!((i * wide + j));
                     for p in 0..P {
                         meet!(p, bytes::<S, SIGNED, FULL>(s, from.add(p * step), n), w);
                     }

@@ -82,16 +82,12 @@ impl Stage<'_> {
     pub(super) unsafe fn lanes<S: Simd>(&self, s: S, c: usize, n: usize) -> Lanes<S> {
         // SAFETY: as the caller says; integers of 32 bits are loaded as floats are.
         unsafe {
-            let load = |from: *const f32| match n == S::LANES {
-                true => s.load(from.add(c)),
-                false => s.load_part(from.add(c), n),
-            };
             Lanes {
-                multiplier: load(self.multiplier.as_ptr()),
+                multiplier: load(s, self.multiplier.as_ptr().add(c), n),
                 bias: match self.bias {
                     Bias::None => s.splat(0.0),
-                    Bias::Integers(bias) => load(bias.as_ptr().cast()),
-                    Bias::Floats(bias) => load(bias.as_ptr()),
+                    Bias::Integers(bias) => load(s, bias.as_ptr().cast::<f32>().add(c), n),
+                    Bias::Floats(bias) => load(s, bias.as_ptr().add(c), n),
                 },
             }
         }
@@ -106,19 +102,35 @@ impl Stage<'_> {
         acc: S::I,
         scale: Option<f32>,
     ) -> S::F {
-        let scaled = |x: S::F| match scale {
-            Some(scale) => s.mul(s.mul(x, s.splat(scale)), lanes.multiplier),
-            None => s.mul(x, lanes.multiplier),
+        let acc = match self.bias {
+            Bias::Integers(_) => s.add_i(acc, s.bits(lanes.bias)),
+            _ => acc,
         };
-        let real = match self.bias {
-            Bias::None => scaled(s.to_f(acc)),
-            Bias::Integers(_) => scaled(s.to_f(s.add_i(acc, s.bits(lanes.bias)))),
-            Bias::Floats(_) => s.add(scaled(s.to_f(acc)), lanes.bias),
-        };
+        let mut real = s.to_f(acc);
+        if let Some(scale) = scale {
+            real = s.mul(real, s.splat(scale));
+        }
+        real = s.mul(real, lanes.multiplier);
+        if let Bias::Floats(_) = self.bias {
+            real = s.add(real, lanes.bias);
+        }
         match self.activation {
             _ if QUICK => real,
             Activation::None => real,
             function => function.apply(s, real),
+        }
+    }
+}
+
+/// # Safety
+/// There are `n` numbers.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, from: *const f32, n: usize) -> S::F {
+    // SAFETY: as the caller says.
+    unsafe {
+        match n == S::LANES {
+            true => s.load(from),
+            false => s.load_part(from, n),
         }
     }
 }

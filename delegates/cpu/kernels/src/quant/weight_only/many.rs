@@ -98,11 +98,14 @@ unsafe fn tile<S: Simd, const V: usize, const R: usize>(
     // SAFETY: as the caller says.
     unsafe {
         for k in 0..len {
-            let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(k * COLUMNS + v * S::LANES)));
+            let mut all = [s.splat(0.0); V];
+            for (v, all) in all.iter_mut().enumerate() {
+                *all = s.load(b.add(k * COLUMNS + v * S::LANES));
+            }
             for (r, own) in own.iter_mut().enumerate() {
                 let a = s.splat(*a.add(k * R + r));
                 for v in 0..V {
-                    own[v] = s.fma(a, b[v], own[v]);
+                    own[v] = s.fma(a, all[v], own[v]);
                 }
             }
         }
@@ -143,17 +146,23 @@ unsafe fn dequantize<S: Simd>(s: S, panel: &Panel, start: usize, len: usize, to:
                     true => panel.parameter(s, header, 1, lane),
                     false => s.splat(panel.zero),
                 };
-                let put = |k: usize, bits: S::I| {
-                    let x = s.mul(s.sub(s.to_f(bits), zero), scale);
-                    s.store(to.add(k * COLUMNS + lane), x);
-                };
+                macro_rules! put {
+                    ($k:expr, $bits:expr) => {{
+                        let x = s.mul(s.sub(s.to_f($bits), zero), scale);
+                        s.store(to.add(($k) * COLUMNS + lane), x);
+                    }};
+                }
                 match panel.code {
-                    Code::Eight => (0..16).for_each(|k| put(k, s.load_i8(at.add(k * COLUMNS + lane).cast()))),
+                    Code::Eight => {
+                        for k in 0..16 {
+                            put!(k, s.load_i8(at.add(k * COLUMNS + lane).cast()));
+                        }
+                    }
                     Code::Two => {
                         let word = s.load_i(at.cast::<i32>().add(lane));
                         macro_rules! step {
                             ($($j:literal)*) => { $(
-                                put($j, s.and_i(s.shr_i::<{ 2 * $j }>(word), s.splat_i(3)));
+                                put!($j, s.and_i(s.shr_i::<{ 2 * $j }>(word), s.splat_i(3)));
                             )* };
                         }
                         step!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
@@ -163,7 +172,7 @@ unsafe fn dequantize<S: Simd>(s: S, panel: &Panel, start: usize, len: usize, to:
                             let word = s.load_i(at.cast::<i32>().add(four * panel.width + lane));
                             macro_rules! step {
                                 ($($j:literal)*) => { $(
-                                    put(4 * four + $j / 2 + $j % 2 * 16, s.and_i(s.shr_i::<{ 4 * $j }>(word), s.splat_i(15)));
+                                    put!(4 * four + $j / 2 + $j % 2 * 16, s.and_i(s.shr_i::<{ 4 * $j }>(word), s.splat_i(15)));
                                 )* };
                             }
                             step!(0 1 2 3 4 5 6 7);
