@@ -12,6 +12,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod isa;
 mod lanes;
+pub mod layout;
 pub mod math;
 pub mod norm;
 pub mod pool;
