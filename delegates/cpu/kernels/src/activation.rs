@@ -53,7 +53,7 @@ impl Activation {
             }
             Activation::GeluTanh => {
                 // sqrt(2 / pi), and 0.044715 times it.
-                let inner = s.fma(s.mul(x, x), s.splat(0.035_677_408), s.splat(0.797_884_56));
+                let inner = s.fma(s.mul(x, x), s.splat(0.035_677_408), s.splat(0.797_884_6));
                 let half = s.mul(x, s.splat(0.5));
                 s.mul(half, s.add(s.splat(1.0), math::tanh(s, s.mul(x, inner))))
             }

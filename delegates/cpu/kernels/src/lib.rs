@@ -18,6 +18,7 @@ pub mod norm;
 pub mod pool;
 pub mod pooling;
 pub mod recurrent;
+pub mod resize;
 pub mod rope;
 pub mod simd;
 pub mod softmax;

@@ -12,6 +12,9 @@ const fn vectors(registers: usize) -> usize {
     if registers >= 32 { 3 } else { 2 }
 }
 
+/// With more keys than this, rows that are apart are brought together.
+const MANY_KEYS: usize = 384;
+
 pub(super) fn run<T: Element>(isa: Isa, pool: &dyn Pool, call: Call<T>, scratch: &mut [f32]) {
     let a = call.attention;
     let units = a.batch * a.heads * a.blocks();
@@ -110,7 +113,9 @@ unsafe fn tile<S: Simd, T: Element, const N: usize>(
                 .cast::<f32>(),
             stride: call.v.strides.row,
         };
-        if !T::FLOAT {
+        // Rows that are far apart push each other out of the caches. Where there are many, it is less to bring a block together first.
+        let apart = k.stride != depth || v.stride != values;
+        if !T::FLOAT || (apart && keys > MANY_KEYS) {
             let (wide_k, wide_v) = wide.split_at_mut(KEYS * depth);
             for j in 0..count {
                 let k = &call.k.values[call.k.strides.at(batch, kv_head, start + j)..][..depth];
@@ -156,10 +161,10 @@ unsafe fn tile<S: Simd, T: Element, const N: usize>(
         start += count;
     }
     let none = s.splat(if a.keys == 0 || a.zero_unseen { 0.0 } else { f32::NAN });
-    for n in 0..N {
+    for (n, total) in totals.into_iter().enumerate() {
         // Without a seen key the total is 0; a NaN among the scores shows in it.
-        let factor = s.div(s.splat(1.0), totals[n]);
-        let factor = s.select(s.eq(totals[n], s.splat(0.0)), none, factor);
+        let factor = s.div(s.splat(1.0), total);
+        let factor = s.select(s.eq(total, s.splat(0.0)), none, factor);
         let rows = len.saturating_sub(n * S::LANES).min(S::LANES);
         // SAFETY: sums are there; rows are in the output, and of this unit alone.
         unsafe {
