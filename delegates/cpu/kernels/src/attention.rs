@@ -265,7 +265,7 @@ impl Attention<'_> {
             return;
         }
         assert!(
-            self.kv_heads > 0 && self.heads % self.kv_heads == 0,
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "query heads share heads of keys evenly"
         );
         let (b, h, n) = (self.batch, self.heads, self.queries);

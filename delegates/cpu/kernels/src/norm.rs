@@ -230,7 +230,7 @@ impl GroupNorm<'_> {
             "one weight a channel"
         );
         assert!(
-            self.groups > 0 && self.channels % self.groups == 0,
+            self.groups > 0 && self.channels.is_multiple_of(self.groups),
             "channels are a multiple of the groups"
         );
         n > 0

@@ -437,6 +437,7 @@ impl Steps<'_> {
                 }
                 for (r, sums) in sums.iter().enumerate() {
                     let gates = self.gates[((self.row + first + r) * blocks + block) * width..][..width].as_ptr();
+                    #[allow(clippy::needless_range_loop, reason = "the vector of every gate is meant")]
                     for v in 0..V {
                         let unit = lane + v * S::LANES;
                         if unit >= valid {

@@ -6,8 +6,14 @@ use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use crate::{Isa, math};
 
-/// Vectors of queries in a tile.
-const VECTORS: usize = 3;
+/// Vectors of queries in a tile of an instruction set with as many registers: with as many rows as [`product`] is called with, and a number, they are
+/// all in registers.
+const fn vectors(registers: usize) -> usize {
+    if registers >= 32 { 3 } else { 2 }
+}
+
+/// With more keys than this, rows that are apart are brought together.
+const MANY_KEYS: usize = 384;
 
 pub(super) fn run<T: Element>(isa: Isa, pool: &dyn Pool, call: Call<T>, scratch: &mut [f32]) {
     let a = call.attention;
@@ -47,14 +53,14 @@ impl<T: Element> Op for Blocks<'_, T> {
             let mut first = block * QUERIES;
             // Narrower vectors take the block in pieces.
             while first < end {
-                let len = (end - first).min(VECTORS * S::LANES);
+                let len = (end - first).min(vectors(S::REGISTERS) * S::LANES);
                 let (batch, head) = (head / a.heads, head % a.heads);
                 // SAFETY: the checks of `Attention::run`, and units are of one part each.
                 unsafe {
                     match len.div_ceil(S::LANES) {
                         1 => tile::<S, T, 1>(s, &self.call, batch, head, first, len, self.scratch),
                         2 => tile::<S, T, 2>(s, &self.call, batch, head, first, len, self.scratch),
-                        _ => tile::<S, T, VECTORS>(s, &self.call, batch, head, first, len, self.scratch),
+                        _ => tile::<S, T, 3>(s, &self.call, batch, head, first, len, self.scratch),
                     }
                 }
                 first += len;
@@ -84,13 +90,8 @@ unsafe fn tile<S: Simd, T: Element, const N: usize>(
     let (sums, rest) = rest.split_at_mut(QUERIES * values);
     let (scores, wide) = rest.split_at_mut(QUERIES * KEYS);
     // Queries, scaled, with the query as the dense direction.
-    for i in 0..width {
-        let row = first + i.min(len - 1);
-        let from = &call.q.values[call.q.strides.at(batch, head, row)..][..depth];
-        for (d, x) in from.iter().enumerate() {
-            q[d * width + i] = x * a.scale;
-        }
-    }
+    // SAFETY: rows of queries are there, and the scratch is as long as its parts.
+    unsafe { turn_queries::<S, T, N>(s, call, batch, head, first, len, q.as_mut_ptr()) };
     sums[..values * width].fill(0.0);
     let mut tops = [s.splat(f32::NEG_INFINITY); N];
     let mut totals = [s.splat(0.0); N];
@@ -112,7 +113,9 @@ unsafe fn tile<S: Simd, T: Element, const N: usize>(
                 .cast::<f32>(),
             stride: call.v.strides.row,
         };
-        if !T::FLOAT {
+        // Rows that are far apart push each other out of the caches. Where there are many, it is less to bring a block together first.
+        let apart = k.stride != depth || v.stride != values;
+        if !T::FLOAT || (apart && keys > MANY_KEYS) {
             let (wide_k, wide_v) = wide.split_at_mut(KEYS * depth);
             for j in 0..count {
                 let k = &call.k.values[call.k.strides.at(batch, kv_head, start + j)..][..depth];
@@ -137,111 +140,95 @@ unsafe fn tile<S: Simd, T: Element, const N: usize>(
         // SAFETY: rows of keys and values are there; scratch is as long as its parts.
         unsafe {
             // Scores: a row a key.
-            let mut j = 0;
-            if S::REGISTERS >= 32 {
-                while j + 8 <= count {
-                    product::<S, 8, N>(
-                        s,
-                        k.from.add(j * k.stride),
-                        k.stride,
-                        1,
-                        q.as_ptr(),
-                        depth,
-                        scores.as_mut_ptr().add(j * width),
-                        None,
-                    );
-                    j += 8;
-                }
-            }
-            while j + 4 <= count {
-                product::<S, 4, N>(
-                    s,
-                    k.from.add(j * k.stride),
-                    k.stride,
-                    1,
-                    q.as_ptr(),
-                    depth,
-                    scores.as_mut_ptr().add(j * width),
-                    None,
-                );
-                j += 4;
-            }
-            while j < count {
-                product::<S, 1, N>(
-                    s,
-                    k.from.add(j * k.stride),
-                    k.stride,
-                    1,
-                    q.as_ptr(),
-                    depth,
-                    scores.as_mut_ptr().add(j * width),
-                    None,
-                );
-                j += 1;
-            }
+            let to = scores.as_mut_ptr();
+            products::<S, N>(s, count, k.from, k.stride, 1, q.as_ptr(), depth, to, None);
             mask(s, call, base, first, len, width, start, count, scores);
             let corrections = soften::<S, N>(s, count, scores.as_mut_ptr(), &mut tops, &mut totals);
             // Sums of values: a row a number of the value.
-            let mut c = 0;
-            if S::REGISTERS >= 32 {
-                while c + 8 <= values {
-                    product::<S, 8, N>(
-                        s,
-                        v.from.add(c),
-                        1,
-                        v.stride,
-                        scores.as_ptr(),
-                        count,
-                        sums.as_mut_ptr().add(c * width),
-                        Some(corrections),
-                    );
-                    c += 8;
-                }
-            }
-            while c + 4 <= values {
-                product::<S, 4, N>(
-                    s,
-                    v.from.add(c),
-                    1,
-                    v.stride,
-                    scores.as_ptr(),
-                    count,
-                    sums.as_mut_ptr().add(c * width),
-                    Some(corrections),
-                );
-                c += 4;
-            }
-            while c < values {
-                product::<S, 1, N>(
-                    s,
-                    v.from.add(c),
-                    1,
-                    v.stride,
-                    scores.as_ptr(),
-                    count,
-                    sums.as_mut_ptr().add(c * width),
-                    Some(corrections),
-                );
-                c += 1;
-            }
+            let to = sums.as_mut_ptr();
+            products::<S, N>(
+                s,
+                values,
+                v.from,
+                1,
+                v.stride,
+                scores.as_ptr(),
+                count,
+                to,
+                Some(corrections),
+            );
         }
         start += count;
     }
-    let mut factors = [0.0f32; QUERIES];
-    for n in 0..N {
-        let unseen = a.keys == 0 || a.zero_unseen;
-        let factor = s.div(s.splat(1.0), totals[n]);
-        let none = s.splat(if unseen { 0.0 } else { f32::NAN });
-        let factor = s.select(s.eq(totals[n], s.splat(0.0)), none, factor);
-        // SAFETY: there are as many queries at most.
-        unsafe { s.store(factors.as_mut_ptr().add(n * S::LANES), factor) };
-    }
-    for (i, factor) in factors.iter().enumerate().take(len) {
-        // SAFETY: the row is in the output, and of this unit alone.
+    let none = s.splat(if a.keys == 0 || a.zero_unseen { 0.0 } else { f32::NAN });
+    for (n, total) in totals.into_iter().enumerate() {
+        // Without a seen key the total is 0; a NaN among the scores shows in it.
+        let factor = s.div(s.splat(1.0), total);
+        let factor = s.select(s.eq(total, s.splat(0.0)), none, factor);
+        let rows = len.saturating_sub(n * S::LANES).min(S::LANES);
+        // SAFETY: sums are there; rows are in the output, and of this unit alone.
         unsafe {
-            let to = call.out.at(call.out_strides.at(batch, head, first + i));
+            let sums = sums.as_mut_ptr().add(n * S::LANES);
             for c in 0..values {
-                *to.add(c) = sums[c * width + i] * factor;
+                s.store(sums.add(c * width), s.mul(s.load(sums.add(c * width)), factor));
+            }
+            let to = call
+                .out
+                .at(call.out_strides.at(batch, head, first + (n * S::LANES).min(len - 1)));
+            let stride = call.out_strides.row;
+            let whole = if rows == S::LANES {
+                values / S::LANES * S::LANES
+            } else {
+                0
+            };
+            for c in (0..whole).step_by(S::LANES) {
+                s.transpose(sums.add(c * width), width, to.add(c), stride);
+            }
+            for i in 0..rows {
+                for c in whole..values {
+                    *to.add(i * stride + c) = *sums.add(c * width + i);
+                }
+            }
+        }
+    }
+}
+
+/// Scaled queries with the query as the dense direction; places behind the last repeat it.
+///
+/// # Safety
+/// Rows are there, and `q` has `depth` rows of `N` vectors.
+#[inline(always)]
+unsafe fn turn_queries<S: Simd, T: Element, const N: usize>(
+    s: S,
+    call: &Call<T>,
+    batch: usize,
+    head: usize,
+    first: usize,
+    len: usize,
+    q: *mut f32,
+) {
+    let (depth, width, scale) = (call.attention.depth, N * S::LANES, s.splat(call.attention.scale));
+    for n in 0..N {
+        let whole = if len >= (n + 1) * S::LANES {
+            depth / S::LANES * S::LANES
+        } else {
+            0
+        };
+        let row = |i: usize| call.q.strides.at(batch, head, first + (n * S::LANES + i).min(len - 1));
+        // SAFETY: as the caller says.
+        unsafe {
+            let q = q.add(n * S::LANES);
+            let from = call.q.values.as_ptr();
+            for d in (0..whole).step_by(S::LANES) {
+                s.transpose(from.add(row(0) + d), call.q.strides.row, q.add(d * width), width);
+            }
+            for i in 0..S::LANES {
+                for d in whole..depth {
+                    *q.add(d * width + i) = *from.add(row(i) + d);
+                }
+            }
+            for d in 0..depth {
+                s.store(q.add(d * width), s.mul(s.load(q.add(d * width)), scale));
             }
         }
     }
@@ -269,7 +256,39 @@ unsafe fn widen<S: Simd, T: Element>(s: S, from: &[T], to: *mut f32) {
     }
 }
 
+/// [`product`] of any number of rows.
+///
+/// # Safety
+/// All of it is there.
+#[inline(always)]
+unsafe fn products<S: Simd, const N: usize>(
+    s: S,
+    rows: usize,
+    left: *const f32,
+    row: usize,
+    step: usize,
+    right: *const f32,
+    count: usize,
+    to: *mut f32,
+    corrections: Option<[S::F; N]>,
+) {
+    let mut m = 0;
+    while m < rows {
+        // SAFETY: as the caller says.
+        unsafe {
+            let (left, to) = (left.add(m * row), to.add(m * N * S::LANES));
+            m += match rows - m {
+                8.. if S::REGISTERS >= 32 => product::<S, 8, N>(s, left, row, step, right, count, to, corrections),
+                6.. if S::REGISTERS < 32 => product::<S, 6, N>(s, left, row, step, right, count, to, corrections),
+                4.. => product::<S, 4, N>(s, left, row, step, right, count, to, corrections),
+                _ => product::<S, 1, N>(s, left, row, step, right, count, to, corrections),
+            };
+        }
+    }
+}
+
 /// `to[m][..] = to[m][..] * corrections + sum over d of left[m * row + d * step] * right[d][..]`, `N` vectors wide; without corrections, `to` is not read.
+/// It gives `M`.
 ///
 /// # Safety
 /// All of it is there.
@@ -283,7 +302,7 @@ unsafe fn product<S: Simd, const M: usize, const N: usize>(
     count: usize,
     to: *mut f32,
     corrections: Option<[S::F; N]>,
-) {
+) -> usize {
     let width = N * S::LANES;
     let mut sums = [[s.splat(0.0); N]; M];
     // SAFETY: as the caller says.
@@ -313,6 +332,7 @@ unsafe fn product<S: Simd, const M: usize, const N: usize>(
             }
         }
     }
+    M
 }
 
 /// Adds the mask to scores, and takes those away that are not seen.

@@ -15,6 +15,41 @@ unsafe fn part(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// Turns a square of eight by eight around.
+///
+/// # Safety
+/// The machine has AVX2, and the squares are there.
+#[inline(always)]
+pub(super) unsafe fn transpose_8(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: as the caller says.
+    unsafe {
+        // Halves of rows `i` and `i + 4` side by side, so that nothing crosses the middle behind this.
+        let pair = |row: usize, half: usize| {
+            let low = _mm_loadu_ps(from.add(row * from_stride + 4 * half));
+            _mm256_insertf128_ps::<1>(
+                _mm256_castps128_ps256(low),
+                _mm_loadu_ps(from.add((row + 4) * from_stride + 4 * half)),
+            )
+        };
+        for half in 0..2 {
+            let (a, b, c, d) = (pair(0, half), pair(1, half), pair(2, half), pair(3, half));
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let to = to.add(4 * half * to_stride);
+            _mm256_storeu_ps(to, _mm256_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low));
+            _mm256_storeu_ps(to.add(to_stride), _mm256_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low));
+            _mm256_storeu_ps(
+                to.add(2 * to_stride),
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+            );
+            _mm256_storeu_ps(
+                to.add(3 * to_stride),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+            );
+        }
+    }
+}
+
 /// Proof that this machine has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(());
@@ -146,6 +181,12 @@ impl Simd for Avx2 {
     unsafe fn store_i(self, to: *mut i32, x: Self::I) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_si256(to.cast(), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: see above.
+        unsafe { transpose_8(from, from_stride, to, to_stride) }
     }
 
     #[inline(always)]

@@ -139,6 +139,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                let (from, to) = (from.add(row * from_stride + column), to.add(column * to_stride + row));
+                super::avx2::transpose_8(from, from_stride, to, to_stride);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm512_add_ps(a, b) }

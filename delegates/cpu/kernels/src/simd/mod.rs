@@ -64,6 +64,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_i(self, from: *const i32) -> Self::I;
     unsafe fn store_i(self, to: *mut i32, x: Self::I);
 
+    /// Turns a square of `LANES` by `LANES` around: rows of it are `from_stride` elements apart, and of the turned one `to_stride`.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: as the caller says.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

@@ -173,6 +173,23 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let row = |row: usize| vld1q_f32(from.add(row * from_stride));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let wide = |x: float32x4_t| vreinterpretq_f64_f32(x);
+            let (ab_even, ab_odd) = (wide(vtrn1q_f32(a, b)), wide(vtrn2q_f32(a, b)));
+            let (cd_even, cd_odd) = (wide(vtrn1q_f32(c, d)), wide(vtrn2q_f32(c, d)));
+            let put = |at: usize, x: float64x2_t| vst1q_f32(to.add(at * to_stride), vreinterpretq_f32_f64(x));
+            put(0, vtrn1q_f64(ab_even, cd_even));
+            put(1, vtrn1q_f64(ab_odd, cd_odd));
+            put(2, vtrn2q_f64(ab_even, cd_even));
+            put(3, vtrn2q_f64(ab_odd, cd_odd));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: see above.
         unsafe { vaddq_f32(a, b) }
