@@ -3,7 +3,7 @@
 use crate::plan::Plan;
 use crate::sys::Slot;
 use delegraph_sdk::image::{ImageView, Sizes, Source, verify};
-use delegraph_sdk::{Error, KeptWeights};
+use delegraph_sdk::{Error, KeptWeights, Status};
 
 /// Plans that are kept: a program meets few sizes over and over, as a prompt and then single tokens.
 const MOST_PLANS: usize = 8;
@@ -81,7 +81,12 @@ impl Program {
             .map(|input| view.value(input).const_dims())
             .collect::<Option<Vec<_>>>();
         if let Some(fixed) = fixed {
-            let plan = program.planned(fixed.iter().map(Vec::as_slice), threads)?;
+            // What does not fit together now was written so, or damaged since.
+            let plan = program.planned(fixed.iter().map(Vec::as_slice), threads);
+            let plan = plan.map_err(|error| match error.code {
+                Status::INTERNAL => Error::corrupt(error.message),
+                _ => error,
+            })?;
             program.plans.push(plan);
         }
         Ok(program)
