@@ -1,7 +1,7 @@
 //! A region becomes a program: passes rewrite the graph, weights are packed, and both are written into the blob.
 
 use crate::caps::{self, Known};
-use crate::graph::Graph;
+use crate::graph::{Graph, State};
 use crate::passes;
 use crate::settings::Settings;
 use delegraph_sdk::image::{ImageView, NodeIndex};
@@ -34,9 +34,17 @@ pub fn compile(
         }
     }
     context.progress(0, 1, "packing weights");
+    // States of fixed sizes stay with the session, where the host knows that.
+    let states =
+        context.takes_states() && !graph.states.is_empty() && graph.states.iter().all(|state| is_fixed(&graph, state));
+    if !states {
+        graph.states.clear();
+    }
+    let kept_states = (0..graph.states.len() as u32).collect();
     let target = passes::Target {
         weights,
         isa: settings.isa,
+        states,
         winograd: settings.winograd,
     };
     let integers = passes::run(&mut graph, &target)?;
@@ -56,8 +64,21 @@ pub fn compile(
     Ok(Compiled {
         precision: if integers { "int8".to_string() } else { String::new() },
         sections,
+        kept_states,
         ..Compiled::default()
     })
+}
+
+/// Whether the sizes of a state are constants, the same before and behind a run, and its places its own.
+fn is_fixed(graph: &Graph, state: &State) -> bool {
+    let (Some(before), Some(after)) = (
+        graph.inputs.get(state.input as usize),
+        graph.outputs.get(state.output as usize),
+    ) else {
+        return false;
+    };
+    let (a, b) = (&graph.values[*before], &graph.values[*after]);
+    graph.sizes(*before).is_some() && a.dims == b.dims && a.dtype == b.dtype
 }
 
 /// The section of packed weights.

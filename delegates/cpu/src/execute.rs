@@ -2,8 +2,10 @@
 
 use crate::compile::{PROGRAM, WEIGHTS, table};
 use crate::program::{Packed, Program, Store};
-use crate::sys::{ALIGN, Memory};
+use crate::states::Kept;
+use crate::sys::{ALIGN, Memory, Slot};
 use delegraph_sdk::{Blob, Context, Error, KeptBlob, Session, TensorOut, TensorView, Weights};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Packed weights in memory of the session's own.
@@ -64,13 +66,25 @@ pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Re
         packed: packed(blob)?,
     };
     let program = Program::new(blob.section(PROGRAM)?, store, context.threads())?;
-    let border = program.border()?;
-    Ok(Box::new(Loaded { program, border }))
+    Ok(Box::new(Loaded {
+        border: program.border()?,
+        kept: program.states()?,
+        program,
+    }))
 }
 
 struct Loaded {
     program: Program,
     border: (usize, usize),
+    kept: Vec<Kept>,
+}
+
+impl Loaded {
+    fn state(&mut self, state: u32) -> Result<&mut Kept, Error> {
+        let count = self.kept.len();
+        let found = self.kept.get_mut(state as usize);
+        found.ok_or_else(|| Error::invalid(format!("there is no state {state}; the session keeps {count}")))
+    }
 }
 
 impl Session for Loaded {
@@ -87,6 +101,60 @@ impl Session for Loaded {
         let plan = self
             .program
             .plan(inputs.iter().map(|input| input.sizes), context.threads())?;
-        plan.run(inputs, outputs, context)
+        let mut from: SmallVec<[Slot; 16]> = inputs.iter().map(|input| Slot::read(input.bytes)).collect();
+        let mut to: SmallVec<[Slot; 16]> = SmallVec::new();
+        for (at, output) in outputs.iter_mut().enumerate() {
+            if !self.kept.iter().any(|state| state.output == at) {
+                output.set_sizes(plan.output_sizes(at))?;
+            }
+            to.push(Slot::write(output.bytes));
+        }
+        for state in &mut self.kept {
+            from[state.input] = state.before();
+            to[state.output] = state.after();
+        }
+        let done = plan.run(&from, &to, context);
+        if done.is_err() {
+            plan.undo();
+        }
+        done
+    }
+
+    fn state_commit(&mut self, accept: bool, _: &Context<'_>) -> Result<(), Error> {
+        match (self.program.last(), accept) {
+            (Some(plan), true) => plan.accept(),
+            (Some(plan), false) => plan.undo(),
+            (None, _) => {}
+        }
+        if accept {
+            self.kept.iter_mut().for_each(Kept::accept);
+        }
+        Ok(())
+    }
+
+    fn state_reset(&mut self, state: u32, _: &Context<'_>) -> Result<(), Error> {
+        self.state(state)?.reset();
+        Ok(())
+    }
+
+    fn state_truncate(&mut self, state: u32, length: u64, _: &Context<'_>) -> Result<(), Error> {
+        self.state(state)?.truncate(length)
+    }
+
+    fn state_snapshot(&mut self, state: u32, out: &mut [u8], _: &Context<'_>) -> Result<(), Error> {
+        let bytes = self.state(state)?.bytes();
+        if out.len() != bytes.len() {
+            return Err(Error::invalid(format!(
+                "room of {} bytes, and the state has {}",
+                out.len(),
+                bytes.len()
+            )));
+        }
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn state_restore(&mut self, state: u32, bytes: &[u8], _: &Context<'_>) -> Result<(), Error> {
+        self.state(state)?.restore(bytes)
     }
 }

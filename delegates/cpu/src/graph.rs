@@ -68,6 +68,21 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// Bytes of weights that the blob will hold.
     pub packed: Vec<Vec<u8>>,
+    /// What inputs are in one run, outputs were in the run before.
+    pub states: Vec<State>,
+}
+
+/// A state of a graph.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Its name in the program.
+    pub name: String,
+    /// Position among the inputs.
+    pub input: u32,
+    /// Position among the outputs.
+    pub output: u32,
+    /// Dimension along which it grows.
+    pub growth_axis: Option<u32>,
 }
 
 impl Graph {
@@ -81,6 +96,7 @@ impl Graph {
             inputs: Vec::new(),
             outputs: Vec::new(),
             packed: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -120,6 +136,15 @@ impl Graph {
             inputs: image.inputs().iter().map(|v| v.0 as usize).collect(),
             outputs: image.outputs().iter().map(|v| v.0 as usize).collect(),
             packed: Vec::new(),
+            states: image
+                .states()
+                .map(|state| State {
+                    name: state.name.to_string(),
+                    input: state.input,
+                    output: state.output,
+                    growth_axis: state.growth_axis,
+                })
+                .collect(),
         };
         for value in image.values() {
             let Kind::Tensor(dtype) = value.kind() else {
@@ -366,6 +391,10 @@ impl Graph {
             let made = map.get(output).copied();
             self.builder
                 .output(made.ok_or_else(|| Error::internal("an output was not made"))?);
+        }
+        for state in &self.states {
+            self.builder
+                .state(&state.name, state.input, state.output, state.growth_axis);
         }
         let image = self
             .builder

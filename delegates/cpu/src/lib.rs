@@ -19,6 +19,7 @@ pub mod passes;
 pub mod plan;
 pub mod program;
 pub mod settings;
+pub mod states;
 pub mod steps;
 pub mod sys;
 pub mod threads;

@@ -9,7 +9,7 @@ use crate::threads::Threads;
 use crate::view;
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::image::{ImageView, NodeIndex, Sizes, Source, ValueIndex};
-use delegraph_sdk::{Context, DType, Error, ProfileEvent, TensorOut, TensorView};
+use delegraph_sdk::{Context, DType, Error, ProfileEvent};
 use std::collections::BTreeMap;
 
 /// Sizes of all values of a program.
@@ -112,7 +112,6 @@ pub struct Plan {
     /// Outputs that are copied at the end: value and position.
     copied: Vec<(u32, u32)>,
     output_sizes: Vec<Vec<i64>>,
-    output_bytes: Vec<usize>,
     scratch: Slot,
     kernels: delegraph_kernels::Scratch,
     /// What the slots lie in.
@@ -139,6 +138,20 @@ impl Plan {
         for node in view.nodes() {
             let arguments = Arguments::new(node, sizes);
             let source = node.name().parse().map_or(node.index(), NodeIndex);
+            // What is written in place is what it writes to.
+            if node.op() == steps::state::NAME {
+                let state = arguments.value(0)?;
+                let (root, offset) = whole[state.0 as usize];
+                let output = arguments.output(0)?;
+                let is_state = view.states().any(|kept| {
+                    let input = view.inputs().get(kept.input as usize);
+                    input == Some(ValueIndex(root)) && view.outputs().get(kept.output as usize) == Some(output)
+                });
+                if !is_state || offset != 0 {
+                    return Err(Error::corrupt("what is written in place is no state"));
+                }
+                whole[output.0 as usize] = (root, 0);
+            }
             if let Some(views) = view::parts(&arguments, &shapes) {
                 for part in views {
                     let (root, offset) = whole[part.of.0 as usize];
@@ -232,7 +245,6 @@ impl Plan {
             borrowed,
             copied,
             output_sizes: view.outputs().iter().map(numbers).collect(),
-            output_bytes: view.outputs().iter().map(|output| shapes.bytes(output)).collect(),
             scratch: memory.slot(scratch_at, scratch),
             kernels: delegraph_kernels::Scratch::default(),
             _memory: memory,
@@ -244,39 +256,41 @@ impl Plan {
         self.threads >= threads && self.inputs.iter().map(Vec::as_slice).eq(inputs)
     }
 
-    /// Runs it.
+    /// The sizes of an output.
+    pub fn output_sizes(&self, at: usize) -> &[i64] {
+        &self.output_sizes[at]
+    }
+
+    /// The last run counts.
+    pub fn accept(&self) {
+        self.steps.iter().for_each(|ready| ready.step.accept());
+    }
+
+    /// The last run does not count: states that were written in place are as they were before it. They lie where they lay in that run.
+    pub fn undo(&mut self) {
+        for ready in self.steps.iter().rev() {
+            if ready.name == steps::state::NAME {
+                // SAFETY: as in a run.
+                let mut io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
+                ready.step.undo(io.output_bytes(0));
+            }
+        }
+    }
+
+    /// Runs it on the tensors of the caller, in order.
     ///
     /// # Errors
     /// Tensors that are too short, or a value that an operator does not allow.
-    pub fn run(
-        &mut self,
-        inputs: &[TensorView<'_>],
-        outputs: &mut [TensorOut<'_>],
-        context: &Context<'_>,
-    ) -> Result<(), Error> {
-        let short = |what: &str| Error::invalid(format!("{what} has fewer bytes than its sizes say"));
-        let mut given: [Slot; 64] = [Slot::NONE; 64];
-        let mut many = Vec::new();
-        let outs: &mut [Slot] = match outputs.len() <= given.len() {
-            true => &mut given[..outputs.len()],
-            false => {
-                many.resize(outputs.len(), Slot::NONE);
-                &mut many
-            }
-        };
-        for (at, out) in outputs.iter_mut().enumerate() {
-            out.set_sizes(&self.output_sizes[at])?;
-            outs[at] = Slot::write(out.bytes)
-                .part(0, self.output_bytes[at])
-                .ok_or_else(|| short("an output"))?;
-        }
+    pub fn run(&mut self, inputs: &[Slot], outputs: &[Slot], context: &Context<'_>) -> Result<(), Error> {
+        let short = || Error::invalid("a tensor has fewer bytes than its sizes say");
         for (value, root, offset, bytes) in &self.borrowed {
             let whole = match root {
-                Root::Input(at) => Slot::read(inputs[*at as usize].bytes),
-                Root::Output(at) => outs[*at as usize],
+                Root::Input(at) => inputs.get(*at as usize),
+                Root::Output(at) => outputs.get(*at as usize),
                 _ => continue,
             };
-            self.slots[*value as usize] = whole.part(*offset, *bytes).ok_or_else(|| short("a tensor"))?;
+            let part = whole.and_then(|whole| whole.part(*offset, *bytes));
+            self.slots[*value as usize] = part.ok_or_else(short)?;
         }
         let pool = Threads::new(context);
         let profile = context.profiling();
@@ -302,8 +316,11 @@ impl Plan {
             }
         }
         for (value, position) in &self.copied {
-            // SAFETY: both are alive; an output is the caller's own.
-            unsafe { copy(self.slots[*value as usize], outs[*position as usize]) };
+            let to = outputs.get(*position as usize).copied().ok_or_else(short)?;
+            let from = self.slots[*value as usize];
+            let to = to.part(0, from.len()).ok_or_else(short)?;
+            // SAFETY: both are alive; an output is the caller's own, or the state that it is.
+            unsafe { copy(from, to) };
         }
         if profile {
             context.profile(&events);

@@ -1,6 +1,7 @@
 //! A blob that is loaded: the program's image, its weights, and a plan for each set of sizes that it met.
 
 use crate::plan::Plan;
+use crate::states::Kept;
 use crate::sys::Slot;
 use delegraph_sdk::image::{ImageView, Sizes, Source, verify};
 use delegraph_sdk::{Error, KeptWeights, Status};
@@ -90,6 +91,19 @@ impl Program {
             program.plans.push(plan);
         }
         Ok(program)
+    }
+
+    /// The states that sessions keep, each 0.
+    ///
+    /// # Errors
+    /// The program is damaged, or no memory.
+    pub fn states(&self) -> Result<Vec<Kept>, Error> {
+        crate::states::all(&verified(&self.image)?)
+    }
+
+    /// The plan of the last run.
+    pub fn last(&mut self) -> Option<&mut Plan> {
+        self.plans.first_mut()
     }
 
     /// How many inputs and outputs it has.

@@ -60,6 +60,12 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 
+    /// The bytes, to write to.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nobody else has them while this is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.bytes
@@ -180,7 +186,7 @@ impl<'a> Io<'a> {
     ///
     /// # Safety
     /// The slots' memory lives as long as `'a`, nobody else uses it meanwhile, and no slot of `outputs` or the scratch shares a byte with another
-    /// one of the step.
+    /// one of the step that it takes.
     pub unsafe fn new(inputs: &'a [u32], outputs: &'a [u32], slots: &'a [Slot], scratch: Slot) -> Io<'a> {
         Io {
             inputs,
@@ -254,6 +260,9 @@ impl<'a> Io<'a> {
 /// # Safety
 /// As [`Io::new`] says of both.
 pub unsafe fn copy(from: Slot, to: Slot) {
+    if std::ptr::eq(from.start, to.start) {
+        return;
+    }
     // SAFETY: as the caller says; `copy` allows an overlap.
     unsafe { std::ptr::copy(from.start, to.start, from.bytes.min(to.bytes)) };
 }

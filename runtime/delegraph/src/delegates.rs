@@ -28,12 +28,16 @@ pub fn discover(config: &Config, no_load: bool) -> Host {
 /// Offers the CPU delegate that is linked in, unless the configuration names a library of it.
 #[cfg(feature = "cpu")]
 fn register_cpu(host: &Host, config: &Config) {
-    use delegraph_sdk::static_entry;
+    use delegraph_sdk::{roles, static_entry_as};
     let pinned = config.backend.get(CPU).is_some_and(|backend| backend.library.is_some());
     if !pinned {
         // A host that was made a line ago has none yet.
         let passes = vec![delegraph_host::Pass::FoldBatchNorm];
-        let _ = host.register_static_with(CPU, static_entry::<delegraph_cpu::Cpu>(), passes);
+        let _ = host.register_static_with(
+            CPU,
+            static_entry_as::<delegraph_cpu::Cpu, (roles::Compile, roles::Run, roles::State)>(),
+            passes,
+        );
     }
 }
 

@@ -1,3 +1,3 @@
 //! The CPU delegate as a shared library: it exports the entry and has nothing else.
 
-delegraph_sdk::export_delegate!(delegraph_cpu::Cpu);
+delegraph_sdk::export_delegate!(delegraph_cpu::Cpu: compile, run, state);

@@ -13,6 +13,7 @@ pub mod linear;
 pub mod norm;
 pub mod quantized;
 pub mod recurrent;
+pub mod states;
 
 use crate::graph::{From, Graph, Node, ValueId};
 use delegraph_cpu_kernels::Isa;
@@ -26,6 +27,8 @@ pub struct Target<'a> {
     pub weights: &'a Weights<'a>,
     /// The instruction set that weights are packed for. Every other reads them too.
     pub isa: Isa,
+    /// Sessions keep states.
+    pub states: bool,
     /// Convolutions of 3 by 3 may be computed by fewer products, with a larger error.
     pub winograd: bool,
 }
@@ -47,6 +50,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     norm::run(graph, target)?;
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;
+    states::run(graph, target)?;
     graph.sweep();
     Ok(integers)
 }

@@ -11,6 +11,7 @@ pub mod norm;
 pub mod pooling;
 pub mod quantized;
 pub mod recurrent;
+pub mod state;
 
 use crate::plan::Shapes;
 use crate::sys::{Io, Slot};
@@ -30,6 +31,12 @@ pub trait Step: Send {
     /// # Errors
     /// A value that the operator does not allow.
     fn run(&self, io: Io<'_>, pool: &dyn Pool, kernels: &mut delegraph_kernels::Scratch) -> Result<(), Error>;
+
+    /// The last run counts: what it wrote over is forgotten.
+    fn accept(&self) {}
+
+    /// The last run does not count: what it wrote over in the output is put back.
+    fn undo(&self, _output: &mut [u8]) {}
 }
 
 /// Makes the step of a node. `slots` has the weights.
@@ -43,6 +50,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         bytes::LINEAR => bytes::linear(node, shapes),
         attention::NAME => attention::make(node, shapes),
         recurrent::NAME => recurrent::make(node, shapes),
+        state::NAME => state::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
         quantized::LINEAR => quantized::linear(node, shapes),
