@@ -11,6 +11,11 @@ use delegraph_ir::{Arg, Def, Graph, Module, Node, ValueId};
 /// What quantization is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
+    /// The weight of a layer becomes integers.
+    Rounding {
+        /// The layer.
+        node: &'a str,
+    },
     /// The float model runs on a sample.
     Observing {
         /// The sample.

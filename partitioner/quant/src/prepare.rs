@@ -69,7 +69,7 @@ fn products(graph: &mut Graph, constants: &mut Constants, scheme: &Scheme) {
 }
 
 /// Input, matrix and bias of a product that a linear layer could compute.
-fn product(graph: &Graph, node: &Node) -> Option<(ValueId, ValueId, Option<ValueId>)> {
+pub(crate) fn product(graph: &Graph, node: &Node) -> Option<(ValueId, ValueId, Option<ValueId>)> {
     let value = |at: usize| node.args.get(at)?.as_value();
     let (input, weight, bias) = match node.op.name() {
         "aten::mm" | "aten::matmul" => (value(0)?, value(1)?, None),
@@ -98,17 +98,24 @@ fn transposed(graph: &mut Graph, constants: &mut Constants, value: ValueId) -> O
     let Def::Constant(id) = graph.value(value).def else {
         return None;
     };
-    let constant = constants.find(id)?;
-    let swap = |dims: &Dims| Dims::new(&[dims[1], dims[0]]).ok();
-    let turned = Constant {
-        sizes: swap(&constant.sizes)?,
-        strides: swap(&constant.strides)?,
-        ..constant.clone()
-    };
+    let turned = turned(constants.find(id)?)?;
     let ty = TensorType::fixed(turned.dtype, turned.sizes.as_slice());
     let name = format!("{}_turned", graph.value(value).name);
     let id = constants.push(turned);
     Some(graph.add_constant(name, ty, id))
+}
+
+/// A matrix with its dimensions swapped.
+pub(crate) fn turned(matrix: &Constant) -> Option<Constant> {
+    let swap = |dims: &Dims| match dims.as_slice() {
+        [a, b] => Dims::new(&[*b, *a]).ok(),
+        _ => None,
+    };
+    Some(Constant {
+        sizes: swap(&matrix.sizes)?,
+        strides: swap(&matrix.strides)?,
+        ..matrix.clone()
+    })
 }
 
 /// `weight * (x * rsqrt(mean(x ** 2) + eps))` over the last dimension becomes `rms_norm`. In parts, the square of what is

@@ -2,8 +2,9 @@
 
 use crate::annotate::{Part, Plan, activations};
 use crate::evaluate::{Machine, floats};
+use crate::range::Affine;
 use crate::{Progress, QuantError, Sample, Scheme};
-use delegraph_ir::{Def, Graph, Module, Output, ValueId};
+use delegraph_ir::{ConstantId, Def, Graph, Module, Node, Output, ValueId};
 use delegraph_types::DType;
 use rustc_hash::FxHashSet;
 use serde::{Serialize, Serializer};
@@ -16,15 +17,16 @@ const COMPARED: usize = 32;
 pub struct Report {
     /// The scheme, as text.
     pub scheme: String,
-    /// Samples that ranges were chosen by.
+    /// Samples that ranges were chosen by, or that layers were measured on.
     pub samples: usize,
     /// Samples that both models were compared on.
     pub compared: usize,
-    /// Nodes of the float model that became integer operators.
+    /// Nodes of the float model that became integer operators, or layers and tables whose weights became integers.
     pub quantized_nodes: usize,
-    /// Nodes that stayed float, though they compute with f32.
+    /// Nodes that stayed float, though they compute with f32; of the schemes that are not static, though they have weights.
     pub float_nodes: usize,
-    /// Nodes on integers, booleans and other types, which nobody quantizes.
+    /// Nodes on integers, booleans and other types, which nobody quantizes; of the schemes that are not static, all without
+    /// weights.
     pub other_nodes: usize,
     /// Bytes of constants that the float model reads.
     pub float_bytes: u64,
@@ -32,8 +34,11 @@ pub struct Report {
     pub quantized_bytes: u64,
     /// By position, tensors of f32 only.
     pub outputs: Vec<OutputQuality>,
-    /// Quantized nodes, the worst first.
+    /// Quantized nodes, the worst first, of a static scheme.
     pub nodes: Vec<NodeQuality>,
+    /// Layers and tables, the worst first, of the schemes that are not static.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerQuality>,
     /// Nodes that stayed float, by operator and reason, the most frequent first.
     pub float: Vec<FloatNodes>,
     /// The node whose keeping in float helps most, of the few that lose most of what they are given; tried on the first samples.
@@ -85,6 +90,31 @@ pub struct NodeQuality {
     pub zero_point: i64,
 }
 
+/// A layer, or a table, whose weight was quantized by itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerQuality {
+    /// The method that it is in.
+    pub method: String,
+    /// Its name: what `keep=` takes.
+    pub node: String,
+    /// Its operator in the float model.
+    pub op: &'static str,
+    /// Name of its weight: `keep=` takes it too.
+    pub weight: String,
+    /// Bits of its weight.
+    pub bits: u8,
+    /// Elements of a row of its weight that share a scale.
+    pub group: i64,
+    /// Its weight against the float one.
+    pub weight_snr_db: Decibel,
+    /// Its result in the quantized model against the float model, where samples were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snr_db: Option<Decibel>,
+    /// How much worse its result is than what it reads, where samples were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_db: Option<f64>,
+}
+
 /// Nodes that stayed float.
 #[derive(Debug, Clone, Serialize)]
 pub struct FloatNodes {
@@ -118,6 +148,8 @@ pub enum WhyFloat {
     Counted,
     /// It moves what nobody quantized computes with.
     OnlyMoves,
+    /// The group does not divide the weight's input channels.
+    Groups,
 }
 
 /// A ratio of powers, 10 log10; infinite where nothing differs, which JSON has as null.
@@ -135,13 +167,19 @@ impl Serialize for Decibel {
 
 /// Signal and noise, summed up.
 #[derive(Debug, Clone, Copy, Default)]
-struct Noise {
-    signal: f64,
-    noise: f64,
-    largest: f64,
+pub(crate) struct Noise {
+    pub signal: f64,
+    pub noise: f64,
+    pub largest: f64,
 }
 
 impl Noise {
+    pub fn merge(&mut self, other: Noise) {
+        self.signal += other.signal;
+        self.noise += other.noise;
+        self.largest = self.largest.max(other.largest);
+    }
+
     fn add(&mut self, want: f32, got: f32) {
         let difference = f64::from(want) - f64::from(got);
         // A mask's -inf is the same in both.
@@ -154,7 +192,7 @@ impl Noise {
         self.largest = self.largest.max(difference.abs());
     }
 
-    fn decibel(&self) -> Decibel {
+    pub fn decibel(&self) -> Decibel {
         Decibel(match (self.signal, self.noise) {
             (_, 0.0) => f64::INFINITY,
             (signal, noise) => 10.0 * (signal.max(f64::MIN_POSITIVE) / noise).log10(),
@@ -162,13 +200,37 @@ impl Noise {
     }
 }
 
-/// Both models on the samples: of each value that is quantized, and of each output.
-struct Comparison {
+/// What is compared: a float model, some of its values, and how they are rounded where they are.
+pub(crate) struct Subject<'a> {
+    pub float: &'a Module,
+    /// By value of the first method: whether a node makes it and it is compared.
+    pub compared: Vec<bool>,
+    /// By value, where it becomes integers.
+    pub affine: &'a [Option<Affine>],
+    pub scheme: &'a Scheme,
+}
+
+/// Both models on the samples: of each value that is compared, and of each output.
+pub(crate) struct Comparison {
     /// Against the float model.
-    whole: Vec<Noise>,
+    pub whole: Vec<Noise>,
     /// What rounding alone costs.
     own: Vec<Noise>,
     outputs: Vec<Noise>,
+}
+
+impl Comparison {
+    /// Of the outputs of f32.
+    pub fn outputs(&self, graph: &Graph) -> Vec<OutputQuality> {
+        output_quality(graph, &self.outputs)
+    }
+
+    /// Signal to noise of the worst output.
+    pub fn worst_output(&self, graph: &Graph) -> f64 {
+        let outputs = self.outputs(graph);
+        let ratios = outputs.iter().map(|output| output.snr_db.0);
+        ratios.fold(f64::INFINITY, f64::min)
+    }
 }
 
 /// A float model, and what was decided about it.
@@ -191,9 +253,8 @@ pub(crate) fn report(
 ) -> Result<Report, QuantError> {
     let Decided { float, scheme, plan } = decided;
     let graph = method(float)?;
-    // States follow each other, and so the first samples are compared.
-    let some = &samples[..samples.len().min(COMPARED)];
-    let compared = compare(decided, graph, quantized, some, progress)?;
+    let some = first(samples);
+    let compared = compare(&decided.subject(graph), quantized, some, progress)?;
     let other = plan
         .nodes
         .iter()
@@ -209,9 +270,18 @@ pub(crate) fn report(
         other_nodes: other,
         float_bytes: constant_bytes(float),
         quantized_bytes: constant_bytes(quantized),
-        outputs: output_quality(graph, &compared.outputs),
+        outputs: compared.outputs(graph),
         nodes: nodes(graph, plan, &compared),
-        float: stayed_float(graph, plan),
+        layers: Vec::new(),
+        float: stayed_float(
+            plan.nodes
+                .iter()
+                .zip(&graph.nodes)
+                .filter_map(|(part, node)| match part {
+                    Part::Float(why) => Some((node, *why)),
+                    _ => None,
+                }),
+        ),
         hint: None,
     })
 }
@@ -222,36 +292,57 @@ pub(crate) fn report(
 /// A model cannot be run.
 pub(crate) fn worst_output(decided: Decided<'_>, quantized: &Module, samples: &[Sample]) -> Result<f64, QuantError> {
     let graph = method(decided.float)?;
-    let compared = compare(decided, graph, quantized, samples, &mut |_| {})?;
-    let outputs = output_quality(graph, &compared.outputs);
-    Ok(outputs
-        .iter()
-        .map(|output| output.snr_db.0)
-        .fold(f64::INFINITY, f64::min))
+    let compared = compare(&decided.subject(graph), quantized, samples, &mut |_| {})?;
+    Ok(compared.worst_output(graph))
 }
 
-fn method(module: &Module) -> Result<&Graph, QuantError> {
+/// The samples that are compared: states follow each other, and so it is the first ones.
+pub(crate) fn first(samples: &[Sample]) -> &[Sample] {
+    &samples[..samples.len().min(COMPARED)]
+}
+
+impl<'a> Decided<'a> {
+    fn subject(self, graph: &Graph) -> Subject<'a> {
+        let mut compared = vec![false; graph.values.len()];
+        for (node, part) in graph.nodes.iter().zip(&self.plan.nodes) {
+            if part.gives_integers() {
+                compared[node.outputs[0].index()] = true;
+            }
+        }
+        Subject {
+            float: self.float,
+            compared,
+            affine: &self.plan.affine,
+            scheme: self.scheme,
+        }
+    }
+}
+
+pub(crate) fn method(module: &Module) -> Result<&Graph, QuantError> {
     let graph = module.graphs.first();
     graph.ok_or_else(|| QuantError::Bug("a module without a method".to_string()))
 }
 
-fn compare(
-    decided: Decided<'_>,
-    graph: &Graph,
+/// Runs both models side by side.
+///
+/// # Errors
+/// A model cannot be run.
+pub(crate) fn compare(
+    subject: &Subject<'_>,
     quantized: &Module,
     samples: &[Sample],
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Comparison, QuantError> {
-    let Decided { float, scheme, plan } = decided;
+    let Subject {
+        float,
+        compared,
+        affine,
+        scheme,
+    } = subject;
+    let graph = method(float)?;
     let none = || vec![Noise::default(); graph.values.len()];
     let (mut whole, mut own) = (none(), none());
     let mut outputs = vec![Noise::default(); graph.outputs.len()];
-    let mut compared = vec![false; graph.values.len()];
-    for (node, part) in graph.nodes.iter().zip(&plan.nodes) {
-        if part.gives_integers() {
-            compared[node.outputs[0].index()] = true;
-        }
-    }
     let (mut left, mut right) = (Machine::new(float)?, Machine::new(quantized)?);
     for (i, sample) in samples.iter().enumerate() {
         progress(Progress::Comparing {
@@ -260,7 +351,7 @@ fn compare(
             count: samples.len(),
         });
         let (mut exact, mut rounded) = (left.start(sample)?, right.start(sample)?);
-        for (value, affine) in plan.affine.iter().enumerate() {
+        for (value, affine) in affine.iter().enumerate() {
             let id = ValueId::from(value);
             if let (Some(affine), Def::Input | Def::State(_)) = (affine, graph.value(id).def)
                 && let Some(numbers) = exact.value(id).as_ref().and_then(|datum| floats(datum.tensor()?))
@@ -280,12 +371,12 @@ fn compare(
                 while rounded.value(value).is_none() && rounded.step()?.is_some() {}
                 let numbers = |datum: Option<crate::evaluate::Datum>| datum.as_ref().and_then(|d| floats(d.tensor()?));
                 let (want, got) = (numbers(exact.value(value)), numbers(rounded.value(value)));
-                if let (Some(want), Some(got), Some(affine)) = (want, got, plan.affine[at])
+                if let (Some(want), Some(got)) = (want, got)
                     && want.len() == got.len()
                 {
-                    for (want, got) in want.iter().zip(&got) {
-                        whole[at].add(*want, *got);
-                        own[at].add(*want, through(affine, scheme, *want));
+                    want.iter().zip(&got).for_each(|(want, got)| whole[at].add(*want, *got));
+                    if let Some(affine) = affine.get(at).copied().flatten() {
+                        want.iter().for_each(|n| own[at].add(*n, through(affine, scheme, *n)));
                     }
                 }
             }
@@ -306,7 +397,7 @@ fn compare(
 }
 
 /// A number quantized and dequantized.
-fn through(affine: crate::range::Affine, scheme: &Scheme, number: f32) -> f32 {
+fn through(affine: Affine, scheme: &Scheme, number: f32) -> f32 {
     let (least, most) = scheme.limits();
     let steps = (number * (1.0 / f64::from(affine.scale)) as f32).round_ties_even() + affine.zero_point as f32;
     (steps.clamp(least as f32, most as f32) - affine.zero_point as f32) * affine.scale
@@ -341,21 +432,24 @@ fn nodes(graph: &Graph, plan: &Plan, compared: &Comparison) -> Vec<NodeQuality> 
             .map(read)
             .fold(f64::INFINITY, f64::min);
         let snr = whole[at].decibel();
-        // Of what is exact, anything is lost: against what 16 bits could say.
-        let lost = worst.min(96.0) - snr.0.min(96.0);
         nodes.push(NodeQuality {
             node: main.name.clone(),
             op: main.op.name(),
             value: graph.value(node.outputs[0]).name.clone(),
             snr_db: snr,
             own_snr_db: own[at].decibel(),
-            lost_db: (lost * 100.0).round() / 100.0,
+            lost_db: lost(worst, snr.0),
             scale: affine.scale,
             zero_point: affine.zero_point,
         });
     }
     nodes.sort_by(|a, b| a.snr_db.0.total_cmp(&b.snr_db.0));
     nodes
+}
+
+/// How much worse what is made is than what was read. Of what is exact, anything is lost: against what 16 bits could say.
+pub(crate) fn lost(read: f64, made: f64) -> f64 {
+    ((read.min(96.0) - made.min(96.0)) * 100.0).round() / 100.0
 }
 
 /// Decibels that a node has to lose to be tried: a bit's worth.
@@ -366,9 +460,14 @@ const TRIED: usize = 3;
 impl Report {
     /// The nodes that lose most of what they are given, the worst first.
     pub(crate) fn suspects(&self) -> Vec<String> {
-        let mut suspects: Vec<&NodeQuality> = self.nodes.iter().filter(|node| node.lost_db >= MUCH).collect();
-        suspects.sort_by(|a, b| b.lost_db.total_cmp(&a.lost_db));
-        suspects.iter().take(TRIED).map(|node| node.node.clone()).collect()
+        let nodes = self.nodes.iter().map(|node| (&node.node, node.lost_db));
+        let layers = self
+            .layers
+            .iter()
+            .filter_map(|layer| Some((&layer.node, layer.lost_db?)));
+        let mut suspects: Vec<(&String, f64)> = nodes.chain(layers).filter(|(_, lost)| *lost >= MUCH).collect();
+        suspects.sort_by(|a, b| b.1.total_cmp(&a.1));
+        suspects.iter().take(TRIED).map(|(node, _)| (*node).clone()).collect()
     }
 }
 
@@ -387,20 +486,17 @@ fn output_quality(graph: &Graph, outputs: &[Noise]) -> Vec<OutputQuality> {
         .collect()
 }
 
-fn stayed_float(graph: &Graph, plan: &Plan) -> Vec<FloatNodes> {
+/// Nodes that stayed float by operator and reason. What computes with no f32 is not among them.
+pub(crate) fn stayed_float<'g>(nodes: impl Iterator<Item = (&'g Node, WhyFloat)>) -> Vec<FloatNodes> {
     let mut found: Vec<FloatNodes> = Vec::new();
     let mut at: rustc_hash::FxHashMap<(&str, WhyFloat), usize> = rustc_hash::FxHashMap::default();
-    for (node, part) in graph.nodes.iter().zip(&plan.nodes) {
-        let Part::Float(why) = part else { continue };
-        if *why == WhyFloat::NotFloat {
-            continue;
-        }
-        let place = *at.entry((node.op.name(), *why)).or_insert(found.len());
+    for (node, why) in nodes.filter(|(_, why)| *why != WhyFloat::NotFloat) {
+        let place = *at.entry((node.op.name(), why)).or_insert(found.len());
         match found.get_mut(place) {
             Some(known) => known.count += 1,
             None => found.push(FloatNodes {
                 op: node.op.name(),
-                why: *why,
+                why,
                 count: 1,
                 example: node.name.clone(),
             }),
@@ -410,21 +506,20 @@ fn stayed_float(graph: &Graph, plan: &Plan) -> Vec<FloatNodes> {
     found
 }
 
-/// Bytes of the constants that the first method reads, each once.
-fn constant_bytes(module: &Module) -> u64 {
-    let Some(graph) = module.graphs.first() else { return 0 };
-    let values = graph
-        .nodes
-        .iter()
-        .flat_map(delegraph_ir::Node::inputs)
-        .chain(graph.results());
-    let mut seen = FxHashSet::default();
-    let bytes = values.filter_map(|value| match graph.value(value).def {
-        Def::Constant(id) if seen.insert(id) => {
-            let constant = module.constants.find(id)?;
-            Some(constant.sizes.numel()? as u64 * constant.dtype.size() as u64)
-        }
-        _ => None,
+/// Bytes of the constants that methods read, each once.
+pub(crate) fn constant_bytes(module: &Module) -> u64 {
+    let read = |graph: &Graph| -> Vec<ConstantId> {
+        let values = graph.nodes.iter().flat_map(Node::inputs).chain(graph.results());
+        let constants = values.filter_map(|value| match graph.value(value).def {
+            Def::Constant(id) => Some(id),
+            _ => None,
+        });
+        constants.collect()
+    };
+    let read: FxHashSet<ConstantId> = module.graphs.iter().flat_map(read).collect();
+    let bytes = read.into_iter().filter_map(|id| {
+        let constant = module.constants.find(id)?;
+        Some(constant.sizes.numel()? as u64 * constant.dtype.size() as u64)
     });
     bytes.sum()
 }

@@ -1,7 +1,7 @@
 //! What is asked for: `SCHEME[:key=value]...[;key=value]...`.
 //!
-//! Keys behind a colon belong to the scheme (`group`, `observer`, `percentile`), those behind a semicolon are about the whole
-//! model (`embedding`, `keep`). The grammar has more schemes than are done here: the others are refused by name.
+//! Keys behind a colon belong to the scheme (`group`, `observer`, `percentile`, `clip`), those behind a semicolon are about the
+//! whole model (`embedding`, `keep`).
 
 use delegraph_config::glob_match;
 use delegraph_ir::Node;
@@ -61,12 +61,25 @@ impl Observer {
     }
 }
 
-/// A static scheme.
+/// What becomes of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Integers by scales that samples tell.
+    Static,
+    /// Integers by scales that are computed as they come, one a token.
+    Dynamic,
+    /// They stay float.
+    WeightOnly,
+}
+
+/// A scheme.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scheme {
     /// The name, without keys.
     pub name: &'static str,
-    /// Of activations: `i8`, or `u16`.
+    /// What becomes of activations.
+    pub form: Form,
+    /// Of activations: `i8`, `u16`, or `f32` where they stay float.
     pub activation: DType,
     /// Of layers.
     pub weight: WeightBits,
@@ -74,23 +87,30 @@ pub struct Scheme {
     pub group: Option<u32>,
     /// Of tables.
     pub embedding: WeightBits,
-    /// How ranges of activations are chosen; with [`Observer::Mse`], those of weights too.
+    /// How ranges of activations are chosen; with [`Observer::Mse`], those of weights too. Of the schemes that are not static it
+    /// is how weights are cut off (`clip`): [`Observer::Mse`] or [`Observer::MinMax`].
     pub observer: Observer,
-    /// Globs on nodes' names or operators (`aten.softmax*`) that stay in float.
+    /// Globs on nodes' names or operators (`aten.softmax*`) that stay in float; of the schemes that are not static, on names of
+    /// weights too.
     pub keep: Vec<String>,
 }
 
-/// Static schemes: name, activations, weights.
-const STATIC: [(&str, DType, WeightBits); 3] = [
-    ("w8a8-static", DType::I8, WeightBits::Eight),
-    ("w8a16-static", DType::U16, WeightBits::Eight),
-    ("w4a16-static", DType::U16, WeightBits::Four),
+/// Schemes: name, form, activations, weights.
+const SCHEMES: [(&str, Form, DType, WeightBits); 7] = [
+    ("w8a8-static", Form::Static, DType::I8, WeightBits::Eight),
+    ("w8a16-static", Form::Static, DType::U16, WeightBits::Eight),
+    ("w4a16-static", Form::Static, DType::U16, WeightBits::Four),
+    ("w8a8-dynamic", Form::Dynamic, DType::I8, WeightBits::Eight),
+    ("8da4w", Form::Dynamic, DType::I8, WeightBits::Four),
+    ("w8", Form::WeightOnly, DType::F32, WeightBits::Eight),
+    ("w4", Form::WeightOnly, DType::F32, WeightBits::Four),
 ];
-/// Schemes of the grammar that are not done yet.
-const LATER: [&str; 4] = ["w8a8-dynamic", "8da4w", "w8", "w4"];
 /// What 99.99 % of the values lie in.
 const PERCENTILE: f64 = 99.99;
 const OBSERVERS: [&str; 3] = ["minmax", "percentile", "mse"];
+const CLIPS: [&str; 2] = ["mse", "minmax"];
+/// Groups of the schemes that are not static: what torchao's users and kernels for CPUs have. The first is the default.
+pub(crate) const GROUPS: [u32; 4] = [32, 64, 128, 256];
 
 impl FromStr for Scheme {
     type Err = SchemeError;
@@ -104,26 +124,28 @@ impl FromStr for Scheme {
         let mut parts = text.split(';');
         let mut head = parts.next().unwrap_or_default().split(':');
         let name = head.next().unwrap_or_default();
-        let Some(&(name, activation, weight)) = STATIC.iter().find(|row| row.0 == name) else {
-            let done = STATIC.map(|row| row.0).join(", ");
-            if LATER.contains(&name) {
-                return Err(wrong(
-                    name,
-                    format!("the scheme is known and not done yet\n  hint: these are: {done}"),
-                ));
-            }
-            let known = STATIC.iter().map(|row| row.0).chain(LATER);
-            let hint = nearest(name, known).map_or(format!("these are: {done}"), |n| format!("did you mean `{n}`?"));
+        let Some(&(name, form, activation, weight)) = SCHEMES.iter().find(|row| row.0 == name) else {
+            let names = SCHEMES.map(|row| row.0);
+            let hint = nearest(name, names).map_or(format!("these are: {}", names.join(", ")), |n| {
+                format!("did you mean `{n}`?")
+            });
             return Err(wrong(name, format!("there is no such scheme\n  hint: {hint}")));
         };
+        let is_static = form == Form::Static;
         let mut scheme = Scheme {
             name,
+            form,
             activation,
             weight,
-            group: None,
+            group: (!is_static && weight == WeightBits::Four).then_some(GROUPS[0]),
             embedding: WeightBits::Eight,
-            observer: Observer::MinMax,
+            observer: if is_static { Observer::MinMax } else { Observer::Mse },
             keep: Vec::new(),
+        };
+        let known: &[&str] = match (form, weight) {
+            (Form::Static, _) => &["group", "observer", "percentile"],
+            (_, WeightBits::Four) => &["group", "clip"],
+            (_, WeightBits::Eight) => &["clip"],
         };
         let mut percentile = None;
         let mut seen: Vec<&str> = Vec::new();
@@ -138,9 +160,25 @@ impl FromStr for Scheme {
                     if weight != WeightBits::Four {
                         return Err(wrong(part, "groups are for weights of 4 bits".to_string()));
                     }
-                    let group = value.parse().ok().filter(|g: &u32| (2..=1 << 20).contains(g));
-                    let problem = || "a group is a whole number from 2 on\n  hint: `group=32`".to_string();
-                    scheme.group = Some(group.ok_or_else(|| wrong(part, problem()))?);
+                    scheme.group = Some(group(value, form).map_err(|problem| wrong(part, problem))?);
+                }
+                "clip" if !is_static => {
+                    scheme.observer = match value {
+                        "minmax" => Observer::MinMax,
+                        "mse" => Observer::Mse,
+                        _ => return Err(wrong(part, unknown("clip", value, &CLIPS))),
+                    };
+                }
+                "clip" => {
+                    let problem = "static schemes cut weights and activations alike\n  hint: `observer=mse`";
+                    return Err(wrong(part, problem.to_string()));
+                }
+                "observer" | "percentile" if !is_static => {
+                    let problem = format!(
+                        "`{name}` observes nothing: its activations have no range beforehand\n  hint: `clip=mse` or \
+                         `clip=minmax` says how weights are cut"
+                    );
+                    return Err(wrong(part, problem));
                 }
                 "observer" => {
                     scheme.observer = match value {
@@ -162,7 +200,7 @@ impl FromStr for Scheme {
                         format!("`{key}` is about the whole model\n  hint: `;{part}`"),
                     ));
                 }
-                _ => return Err(wrong(part, unknown("key", key, &["group", "observer", "percentile"]))),
+                _ => return Err(wrong(part, unknown("key", key, known))),
             }
         }
         if let Some((part, number)) = percentile {
@@ -187,7 +225,7 @@ impl FromStr for Scheme {
                     };
                 }
                 "keep" => scheme.keep.push(value.to_string()),
-                "group" | "observer" | "percentile" => {
+                "group" | "observer" | "percentile" | "clip" => {
                     return Err(wrong(
                         part,
                         format!("`{key}` belongs to the scheme\n  hint: `{name}:{part}`"),
@@ -197,6 +235,19 @@ impl FromStr for Scheme {
             }
         }
         Ok(scheme)
+    }
+}
+
+fn group(value: &str, form: Form) -> Result<u32, String> {
+    let number: Option<u32> = value.parse().ok();
+    match form {
+        Form::Static => number
+            .filter(|g| (2..=1 << 20).contains(g))
+            .ok_or_else(|| "a group is a whole number from 2 on\n  hint: `group=32`".to_string()),
+        Form::Dynamic | Form::WeightOnly => number.filter(|g| GROUPS.contains(g)).ok_or_else(|| {
+            let groups = GROUPS.map(|g| g.to_string()).join(", ");
+            format!("there is no group `{value}`\n  hint: these are: {groups}")
+        }),
     }
 }
 
@@ -222,10 +273,12 @@ impl fmt::Display for Scheme {
         if let Some(group) = self.group {
             write!(f, ":group={group}")?;
         }
-        match self.observer {
-            Observer::MinMax => {}
-            Observer::Percentile(number) => write!(f, ":percentile={number}")?,
-            Observer::Mse => f.write_str(":observer=mse")?,
+        match (self.form, self.observer) {
+            (Form::Static, Observer::MinMax) => {}
+            (_, Observer::Percentile(number)) => write!(f, ":percentile={number}")?,
+            (Form::Static, Observer::Mse) => f.write_str(":observer=mse")?,
+            (_, Observer::Mse) => {}
+            (_, Observer::MinMax) => f.write_str(":clip=minmax")?,
         }
         if self.embedding == WeightBits::Four {
             f.write_str(";embedding=4")?;
@@ -248,6 +301,11 @@ impl Scheme {
         let op = node.op.name().replace("::", ".");
         let mut globs = self.keep.iter();
         globs.any(|glob| glob_match(glob, &node.name) || glob_match(&glob.replace("::", "."), &op))
+    }
+
+    /// Whether the user wants the weight of this name in float.
+    pub(crate) fn keeps_weight(&self, name: &str) -> bool {
+        self.keep.iter().any(|glob| glob_match(glob, name))
     }
 }
 
@@ -279,13 +337,65 @@ mod tests {
     }
 
     #[test]
+    fn schemes_without_samples_have_groups_and_clips() {
+        for (text, group, observer, written) in [
+            ("8da4w", Some(32), Observer::Mse, "8da4w:group=32"),
+            (
+                "8da4w:clip=minmax:group=128;keep=*.lm_head.*",
+                Some(128),
+                Observer::MinMax,
+                "8da4w:group=128:clip=minmax;keep=*.lm_head.*",
+            ),
+            (
+                "w4:group=256;embedding=4",
+                Some(256),
+                Observer::Mse,
+                "w4:group=256;embedding=4",
+            ),
+            ("w8", None, Observer::Mse, "w8"),
+            (
+                "w8a8-dynamic:clip=minmax;embedding=8",
+                None,
+                Observer::MinMax,
+                "w8a8-dynamic:clip=minmax",
+            ),
+        ] {
+            let scheme: Scheme = text.parse().unwrap();
+            assert_eq!((scheme.group, scheme.observer), (group, observer), "{text}");
+            assert_eq!(scheme.to_string(), written);
+            assert_eq!(written.parse::<Scheme>().unwrap(), scheme);
+        }
+        let forms = ["w8a8-dynamic", "8da4w", "w8", "w4"].map(|name| name.parse::<Scheme>().unwrap().form);
+        assert_eq!(
+            forms,
+            [Form::Dynamic, Form::Dynamic, Form::WeightOnly, Form::WeightOnly]
+        );
+    }
+
+    #[test]
     fn every_mistake_names_its_place_and_what_was_meant() {
         assert!(
             problem("w8a8-statik")
                 .contains("at `w8a8-statik`: there is no such scheme\n  hint: did you mean `w8a8-static`?")
         );
-        assert!(problem("8da4w:group=32").contains("known and not done yet"));
+        assert!(problem("8da4").contains("did you mean `8da4w`?"));
         assert!(problem("").contains("there is no such scheme"));
+        assert!(problem("").contains("w8a8-dynamic, 8da4w, w8, w4"));
+        assert!(
+            problem("8da4w:group=48")
+                .contains("at `group=48`: there is no group `48`\n  hint: these are: 32, 64, 128, 256")
+        );
+        assert!(problem("w4:group=1024").contains("`group=1024`"));
+        assert!(problem("w8:group=32").contains("4 bits"));
+        assert!(problem("w8a8-dynamic:group=32").contains("4 bits"));
+        assert!(problem("8da4w:clip=ms").contains("did you mean `mse`?"));
+        assert!(problem("8da4w:clp=mse").contains("did you mean `clip`?"));
+        assert!(problem("w8:observer=mse").contains("`clip=mse`"));
+        assert!(problem("w4:percentile=99").contains("observes nothing"));
+        assert!(problem("w8a8-static:clip=mse").contains("`observer=mse`"));
+        assert!(problem("w4;clip=mse").contains("`w4:clip=mse`"));
+        assert!(problem("w4:embedding=4").contains("`;embedding=4`"));
+        assert!(problem("w4;embedding=2").contains("8 or 4"));
         assert!(problem("w8a8-static:group=32").contains("4 bits"));
         assert!(problem("w4a16-static:group=1").contains("from 2 on"));
         assert!(problem("w4a16-static:group=-3").contains("`group=-3`"));

@@ -50,7 +50,7 @@ pub(crate) fn write(module: &mut Module, scheme: &Scheme, plan: &Plan) -> Result
 }
 
 /// Float weights that nobody reads any more are no part of the file. Ids stay: what was dropped is a constant without elements.
-fn drop_unread(module: &mut Module) {
+pub(crate) fn drop_unread(module: &mut Module) {
     fn mark(graph: &Graph, read: &mut [bool]) {
         for value in graph.nodes.iter().flat_map(Node::inputs).chain(graph.results()) {
             if let Def::Constant(id) = graph.value(value).def

@@ -121,10 +121,11 @@ pub struct CompileArgs {
     /// given is one set of them, and other sizes run portably
     #[arg(long, value_name = "SIZES")]
     pub shapes: Vec<String>,
-    /// Quantize first: w8a8-static, w8a16-static or w4a16-static, with keys as SCHEME:group=32:observer=mse;embedding=4;keep=GLOB
+    /// Quantize first. Without samples: 8da4w, w4, w8a8-dynamic or w8, as 8da4w:group=32:clip=mse;embedding=8;keep=GLOB. With
+    /// --calibrate: w8a8-static, w8a16-static or w4a16-static, as w4a16-static:group=32:observer=mse;embedding=4;keep=GLOB
     #[arg(long, value_name = "SCHEME")]
     pub quantize: Option<String>,
-    /// Samples to choose ranges by (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
+    /// Samples to choose ranges by, or to measure layers on (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
     #[arg(long, value_name = "FILE")]
     pub calibrate: Vec<PathBuf>,
     /// Explain every decision

@@ -2,7 +2,7 @@
 
 use crate::args::CompileArgs;
 use crate::output::{Output, bytes};
-use delegraph::quantize::{Decibel, Progress, Report, Sample, Scheme};
+use delegraph::quantize::{Decibel, Progress, Report, Sample, Scheme, WhyFloat};
 use delegraph_ir::{Constant, Module};
 use delegraph_runner::Leaf;
 use delegraph_runner::fixture::Tensors;
@@ -31,6 +31,7 @@ pub fn quantize(args: &CompileArgs, module: &mut Module, output: &Output) -> any
     }
     let report = delegraph::quantize(module, &scheme, &samples, &mut |step| {
         let line = match step {
+            Progress::Rounding { node } => format!("rounding the weight of {node}"),
             Progress::Observing { sample, number, count } => format!("observing {number} of {count}: {sample}"),
             Progress::Comparing { sample, number, count } => format!("comparing {number} of {count}: {sample}"),
         };
@@ -72,12 +73,37 @@ fn read(file: &Path, module: &Module) -> anyhow::Result<Vec<Sample>> {
 /// Nodes of the table.
 const SHOWN: usize = 10;
 
-/// The report as a table.
-fn say(report: &Report, output: &Output) {
-    let decibel = |snr: Decibel| match snr.0.is_finite() {
+/// Layers of a scheme that is not static, the worst first.
+fn say_layers(report: &Report, output: &Output) {
+    if report.layers.is_empty() {
+        return;
+    }
+    output.talk("  weight     result     lost     bits group node");
+    for layer in report.layers.iter().take(SHOWN) {
+        let unknown = || "-".to_string();
+        output.talk(format!(
+            "  {:<10} {:<10} {:<8} {:<4} {:<5} {} ({}, {})",
+            decibel(layer.weight_snr_db),
+            layer.snr_db.map_or_else(unknown, decibel),
+            layer.lost_db.map_or_else(unknown, |lost| format!("{lost:.1} dB")),
+            layer.bits,
+            layer.group,
+            layer.node,
+            layer.op,
+            layer.weight,
+        ));
+    }
+}
+
+fn decibel(snr: Decibel) -> String {
+    match snr.0.is_finite() {
         true => format!("{:.1} dB", snr.0),
         false => "exact".to_string(),
-    };
+    }
+}
+
+/// The report as a table.
+fn say(report: &Report, output: &Output) {
     output.talk(format!(
         "quantized as {}: {} nodes, {} stay float; weights {} -> {}; {} samples",
         report.scheme,
@@ -111,6 +137,7 @@ fn say(report: &Report, output: &Output) {
             node.op
         ));
     }
+    say_layers(report, output);
     for nodes in &report.float {
         let why = serde_json::to_value(nodes.why).ok();
         let why = why
@@ -118,10 +145,15 @@ fn say(report: &Report, output: &Output) {
             .and_then(|why| why.as_str())
             .unwrap_or_default()
             .to_string();
-        output.detail(format!(
+        let line = format!(
             "  float: {} of {} ({why}), as `{}`",
             nodes.count, nodes.op, nodes.example
-        ));
+        );
+        // That a layer is as large as before is what nobody expects.
+        match nodes.why {
+            WhyFloat::Groups => output.talk(line),
+            _ => output.detail(line),
+        }
     }
     if let Some(hint) = &report.hint {
         output.talk(format!(

@@ -4,8 +4,8 @@ use crate::Error;
 use delegraph_ir::{Constant, Module};
 
 pub use delegraph_quant::{
-    Decibel, FloatNodes, Hint, Item, NodeQuality, Observer, OutputQuality, Progress, QuantError, Report, Sample,
-    Scheme, SchemeError, WhyFloat,
+    Decibel, FloatNodes, Form, Hint, Item, LayerQuality, NodeQuality, Observer, OutputQuality, Progress, QuantError,
+    Report, Sample, Scheme, SchemeError, WhyFloat,
 };
 
 /// The samples in the tensors of a file, for the first method of a module. A tensor is named `INPUT`, `INPUT.N` for sample N, or
@@ -23,11 +23,12 @@ pub fn calibration_samples(
     Ok(delegraph_quant::samples_of(graph, file, tensors)?)
 }
 
-/// Quantizes the first method of a module that [`crate::import`] made, by what its values are on samples. What the report says was
-/// measured on the first of them.
+/// Quantizes a module that [`crate::import`] made: by a static scheme its first method, by what its values are on samples; by any
+/// other scheme every method, without samples or with some that only the report needs. What it says was measured on the first of
+/// them.
 ///
 /// # Errors
-/// A sample does not fit, the float model cannot be run, or it computes what is not finite. The module is then as it was.
+/// A static scheme has no samples; a sample does not fit, the float model cannot be run, or it computes what is not finite. The module is then as it was.
 pub fn quantize(
     module: &mut Module,
     scheme: &Scheme,

@@ -10,6 +10,7 @@ use delegraph_host::{Host, HostOptions, Pass};
 use delegraph_ir::{Constant, Module};
 use delegraph_reference::Reference;
 use delegraph_runner::Leaf;
+use delegraph_runner::fixture::Tensors;
 use delegraph_sdk::static_entry;
 use delegraph_types::Dims;
 use std::sync::Arc;
@@ -108,6 +109,59 @@ fn kernels_and_delegates_give_the_same() {
                 }
             }
         }
+    }
+}
+
+/// What PyTorch computes with torchao's tensors of the same integers and scales (`conformance/quantize/make_layers.py`). An
+/// activation at a boundary may go to the other integer, which moves a sum by a step of it.
+#[test]
+fn schemes_without_samples_compute_what_torchao_does() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/quantize/layers");
+    let inputs = Tensors::read(&folder.join("inputs.safetensors")).unwrap();
+    let (_, ids) = inputs.iter().next().unwrap();
+    for scheme in [
+        "8da4w:clip=minmax",
+        "8da4w;embedding=4",
+        "w8a8-dynamic",
+        "w8:clip=minmax",
+        "w4:group=64",
+    ] {
+        let mut module = delegraph::import(&Source::open(&folder.join("model.pt2")).unwrap()).unwrap();
+        delegraph::quantize(&mut module, &scheme.parse().unwrap(), &[], &mut |_| {}).unwrap();
+        let compiled = delegraph::compile(module, &order(&[]), &nobody(), &mut |_| {}).unwrap();
+        let program = Source::from_bytes(compiled.bytes, "quantized.pte");
+        let mut session = open(&program, &order(&[]), &nobody()).unwrap();
+        session.run(&[value(ids)]).unwrap();
+        let delegraph::Value::Tensor(output) = session.output(0).unwrap() else {
+            panic!("no tensor")
+        };
+        let bytes = output.to_contiguous().into_owned();
+        let name = scheme.replace([':', ';', '='], "-");
+        let recorded = Tensors::read(&folder.join(format!("{name}.safetensors"))).unwrap();
+        let (_, want) = recorded.iter().find(|(name, _)| *name == "output").unwrap();
+        let Leaf::Tensor { bytes: want, .. } = want else {
+            panic!("no tensor")
+        };
+        let numbers = |bytes: &[u8]| -> Vec<f64> {
+            bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f64::from(f32::from_le_bytes(*b)))
+                .collect()
+        };
+        let (have, want) = (numbers(&bytes), numbers(want));
+        assert_eq!(have.len(), want.len());
+        let differs = |(a, b): (&f64, &f64)| (a - b).abs();
+        let largest = have.iter().zip(&want).map(differs).fold(0.0, f64::max);
+        let range = want.iter().fold(0.0, |most: f64, n| most.max(n.abs()));
+        println!("{scheme}: largest difference {largest:.2e} of {range:.2e}");
+        let allowed = if scheme.contains("da") || scheme.contains("dynamic") {
+            1e-3
+        } else {
+            1e-5
+        };
+        assert!(largest <= allowed * range, "{scheme}: {largest} of {range}");
     }
 }
 
