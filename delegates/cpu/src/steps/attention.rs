@@ -14,8 +14,8 @@ pub const NAME: &str = "cpu::attention";
 struct Attend {
     plain: Attention<'static>,
     strides: [Strides; 4],
-    /// Element type and strides of the mask.
-    mask: Option<(DType, [usize; 4])>,
+    /// Element type and strides of the mask, and its elements if they are rows of keys; else none.
+    mask: Option<(DType, [usize; 4], usize)>,
 }
 
 /// Sizes as batch, heads, time and depth, and where rows lie.
@@ -74,7 +74,12 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
                 }
                 step *= size;
             }
-            Some((shapes.dtype(mask), strides))
+            let rows = if strides[3] == 1 || keys == 1 {
+                shapes.count(mask)
+            } else {
+                0
+            };
+            Some((shapes.dtype(mask), strides, rows))
         }
     };
     let scale = match node.optional_scalar(5)? {
@@ -100,6 +105,20 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     }))
 }
 
+/// Keys up to the last that any row of a mask shows: of a cache, those behind it are not filled yet. All, where the mask has no rows of keys.
+fn seen(mask: &[u8], keys: usize) -> usize {
+    if mask.is_empty() || keys == 0 {
+        return keys;
+    }
+    let mut most = 0;
+    for row in mask.chunks_exact(keys) {
+        if let Some(last) = row[most..].iter().rposition(|byte| *byte != 0) {
+            most += last + 1;
+        }
+    }
+    most
+}
+
 impl Step for Attend {
     fn scratch(&self, threads: usize) -> usize {
         self.plain.scratch_len(threads) * size_of::<f32>()
@@ -107,7 +126,7 @@ impl Step for Attend {
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
-        let mask = self.mask.map(|(dtype, [batch, head, query, key])| Mask {
+        let mask = self.mask.map(|(dtype, [batch, head, query, key], _)| Mask {
             values: match dtype {
                 DType::F32 => MaskValues::Float(io.input(3)),
                 _ => MaskValues::Bool(io.bytes(3)),
@@ -117,7 +136,15 @@ impl Step for Attend {
             query,
             key,
         });
-        let attention = Attention { mask, ..self.plain };
+        let keys = match self.mask {
+            Some((DType::BOOL, _, count)) => seen(&io.bytes(3)[..count], self.plain.keys),
+            _ => self.plain.keys,
+        };
+        let attention = Attention {
+            mask,
+            keys,
+            ..self.plain
+        };
         let rows = |at: usize| Rows {
             values: io.input::<f32>(at),
             strides: self.strides[at],
@@ -125,5 +152,19 @@ impl Step for Attend {
         let (q, k, v) = (rows(0), rows(1), rows(2));
         attention.run(Isa::best(), pool, q, k, v, io.output(0), self.strides[3], io.scratch());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_behind_the_last_that_is_shown_are_left_out() {
+        assert_eq!(seen(&[1, 1, 0, 0, 1, 1, 1, 0], 4), 3);
+        assert_eq!(seen(&[1, 1, 1, 0, 1, 0, 0, 0], 4), 3);
+        assert_eq!(seen(&[0, 0, 0, 0], 4), 0);
+        assert_eq!(seen(&[0, 1], 2), 2);
+        assert_eq!(seen(&[], 4), 4);
     }
 }
