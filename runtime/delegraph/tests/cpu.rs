@@ -1,0 +1,89 @@
+//! The CPU delegate gives the same bits on any number of threads, and from a file as from the model.
+#![cfg(feature = "cpu")]
+
+use delegraph::{InputKind, LoadOptions, Session, Source, Value};
+use delegraph_config::Config;
+use delegraph_types::DType;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../conformance/fixtures")
+        .join(name)
+        .join("model.pt2")
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.select.order = vec!["cpu".to_string()];
+    config
+}
+
+/// Small numbers for every input; indices are 0 and 1.
+fn numbers(dtype: DType, count: usize) -> Vec<u8> {
+    let number = |i: usize| ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5;
+    match dtype {
+        DType::F32 => (0..count).flat_map(|i| number(i).to_le_bytes()).collect(),
+        other => (0..count)
+            .flat_map(|i| (((i % 2) as u64).to_le_bytes()[..other.size()]).to_vec())
+            .collect(),
+    }
+}
+
+/// The bytes of all outputs of a run on so many threads.
+fn outputs(source: &Source, threads: usize) -> Vec<Vec<u8>> {
+    let config = config();
+    let host = Arc::new(delegraph::discover(&config, true));
+    let options = LoadOptions {
+        threads: Some(threads),
+        ..LoadOptions::default()
+    };
+    let mut session = Session::open(source, &config, &host, options).unwrap();
+    let infos = session.inputs();
+    let mut given = Vec::new();
+    for info in &infos {
+        let InputKind::Tensor { dtype, sizes, .. } = &info.kind else {
+            panic!("{info:?}")
+        };
+        given.push((*dtype, *sizes, numbers(*dtype, sizes.numel().unwrap())));
+    }
+    let values: Vec<Value<'_>> = given
+        .iter()
+        .map(|(dtype, sizes, bytes)| Value::tensor(*dtype, *sizes, bytes))
+        .collect();
+    session.run(&values).unwrap();
+    assert_eq!(
+        session.report().portable_nodes,
+        0,
+        "{:?}",
+        session.report().why_portable()
+    );
+    let count = session.outputs().len();
+    let bytes = |at: usize| match session.output(at).unwrap() {
+        Value::Tensor(tensor) => tensor.bytes.to_vec(),
+        other => panic!("{other:?}"),
+    };
+    (0..count).map(bytes).collect()
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for name in [
+        "mtcnn-pnet",
+        "arch-int8-convnet",
+        "arch-lstm",
+        "quant-torchao-8da4w",
+        "minilm-l6-int8",
+    ] {
+        let source = Source::open(&fixture(name)).unwrap();
+        let alone = outputs(&source, 1);
+        assert!(
+            alone.iter().any(|bytes| bytes.iter().any(|byte| *byte != 0)),
+            "{name} gives nothing but 0"
+        );
+        for threads in [2, 3] {
+            assert!(outputs(&source, threads) == alone, "{name} on {threads} threads");
+        }
+    }
+}
