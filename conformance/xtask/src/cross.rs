@@ -16,7 +16,7 @@ const PROCESSORS: [&str; 2] = ["max", "cortex-a53"];
 /// # Errors
 /// Wrong use, something that is not here, or a test that fails.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
-    let [] | ["aarch64"] = arguments else {
+    let ([] | ["aarch64"]) = arguments else {
         bail!("`cross {}`: there is `cross aarch64`", arguments.join(" "));
     };
     let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_string());
@@ -24,7 +24,10 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let qemu = variable("DELEGRAPH_AARCH64_QEMU", "qemu-aarch64");
     let libraries = variable("DELEGRAPH_AARCH64_ROOT", "/usr/aarch64-linux-gnu");
     for (tool, package) in [(&linker, "gcc-aarch64-linux-gnu"), (&qemu, "qemu-user")] {
-        let here = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+        let here = Command::new(tool)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
         if !here {
             bail!("`{tool}` is not here\n  hint: Debian's package `{package}` has it");
         }
@@ -33,10 +36,21 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         println!("the CPU delegate's kernels on aarch64, {processor}, emulated");
         let runner = format!("{qemu} -cpu {processor} -L {libraries}");
         let environment = [
-            ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER".to_string(), linker.clone()),
+            (
+                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER".to_string(),
+                linker.clone(),
+            ),
             ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER".to_string(), runner),
         ];
-        let words = ["test", "--package", "delegraph-cpu-kernels", "--target", TRIPLE, "--lib", "--quiet"];
+        let words = [
+            "test",
+            "--package",
+            "delegraph-cpu-kernels",
+            "--target",
+            TRIPLE,
+            "--lib",
+            "--quiet",
+        ];
         cargo_with(root, &words, &environment)?;
     }
     Ok(())

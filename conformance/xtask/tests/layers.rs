@@ -100,7 +100,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             &[
                 &row[..],
                 // The CPU delegate is linked in by default.
-                &["delegraph-cpu", "delegraph-executor", "delegraph-sdk", "delegraph-threads"],
+                &[
+                    "delegraph-cpu",
+                    "delegraph-executor",
+                    "delegraph-sdk",
+                    "delegraph-threads",
+                ],
             ]
             .concat(),
         ),

@@ -318,7 +318,7 @@ impl Plan {
         for (value, position) in &self.copied {
             let to = outputs.get(*position as usize).copied().ok_or_else(short)?;
             let from = self.slots[*value as usize];
-            let to = to.part(0, from.len()).ok_or_else(short)?;
+            let to = to.part(0, from.size()).ok_or_else(short)?;
             // SAFETY: both are alive; an output is the caller's own, or the state that it is.
             unsafe { copy(from, to) };
         }

@@ -66,13 +66,13 @@ pub fn all(image: &ImageView<'_>) -> Result<Vec<Kept>, Error> {
 impl Kept {
     /// Where a run reads it.
     pub fn before(&mut self) -> Slot {
-        let bytes = self.now.len();
+        let bytes = self.now.size();
         self.now.slot(0, bytes)
     }
 
     /// Where a run makes it.
     pub fn after(&mut self) -> Slot {
-        let bytes = self.now.len();
+        let bytes = self.now.size();
         self.next.as_mut().unwrap_or(&mut self.now).slot(0, bytes)
     }
 
@@ -114,11 +114,11 @@ impl Kept {
     /// # Errors
     /// They are more or fewer.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if bytes.len() != self.now.len() {
+        if bytes.len() != self.now.size() {
             return Err(Error::invalid(format!(
                 "{} bytes, and the state has {}",
                 bytes.len(),
-                self.now.len()
+                self.now.size()
             )));
         }
         self.now.bytes_mut().copy_from_slice(bytes);

@@ -67,7 +67,7 @@ impl Memory {
     }
 
     /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes
     }
 
@@ -153,7 +153,7 @@ impl Slot {
     }
 
     /// How many bytes it has.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         self.bytes
     }
 
@@ -244,8 +244,8 @@ impl<'a> Io<'a> {
     pub fn scratch<T: Plain>(&mut self) -> &'a mut [T] {
         assert!(self.taken & (1 << 63) == 0, "the scratch is taken twice");
         self.taken |= 1 << 63;
-        // SAFETY: as above; the scratch is aligned for everything.
         let scratch = self.scratch.aligned();
+        // SAFETY: as above; the scratch is aligned for everything.
         unsafe { std::slice::from_raw_parts_mut(scratch.start.cast(), scratch.bytes / size_of::<T>()) }
     }
 

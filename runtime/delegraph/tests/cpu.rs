@@ -76,7 +76,7 @@ fn threads_change_no_bit() {
         "quant-torchao-8da4w",
         "minilm-l6-int8",
     ] {
-        let source = Source::open(&fixture(name)).unwrap();
+        let source = Source::open(fixture(name)).unwrap();
         let alone = outputs(&source, 1);
         assert!(
             alone.iter().any(|bytes| bytes.iter().any(|byte| *byte != 0)),

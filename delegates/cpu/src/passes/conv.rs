@@ -130,8 +130,8 @@ fn rewrite(
         && shape.padding.iter().flatten().all(|p| *p < 1 << 12)
         && shape.groups > 0
         && shape.channels > 0
-        && shape.channels % shape.groups == 0
-        && shape.out_channels % shape.groups == 0
+        && shape.channels.is_multiple_of(shape.groups)
+        && shape.out_channels.is_multiple_of(shape.groups)
         && weight_sizes[1] as usize == shape.channels / shape.groups;
     if !limits {
         return None;
