@@ -31,8 +31,8 @@ def call(command, args, timed=True):
     except OSError as error:
         raise Failed(str(error)) from error
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["nothing"]
-        raise Failed(f"ended with {done.returncode} and said: {said[-1][:200]}")
+        said = " ".join((done.stderr.strip() or done.stdout.strip() or "nothing").split())
+        raise Failed(f"ended with {done.returncode} and said: {said[-300:]}")
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     return json.loads(lines[-1]) if lines else None
 

@@ -175,6 +175,7 @@ def main():
     result = run()
     first = time.perf_counter() - begin
     got = numpy.array(result.to_numpy() if args.engine == "tract" else result, "float64").reshape(-1)
+    del result  # LiteRT refuses to run while a view of its memory is held
 
     begin, warm = time.perf_counter(), 0
     while warm < args.warmup and (warm == 0 or time.perf_counter() - begin < args.secs):
