@@ -126,7 +126,7 @@ fn schemes_without_samples_compute_what_torchao_does() {
         "w8:clip=minmax",
         "w4:group=64",
     ] {
-        let mut module = delegraph::import(&Source::open(&folder.join("model.pt2")).unwrap()).unwrap();
+        let mut module = delegraph::import(&Source::open(folder.join("model.pt2")).unwrap()).unwrap();
         delegraph::quantize(&mut module, &scheme.parse().unwrap(), &[], &mut |_| {}).unwrap();
         let compiled = delegraph::compile(module, &order(&[]), &nobody(), &mut |_| {}).unwrap();
         let program = Source::from_bytes(compiled.bytes, "quantized.pte");
