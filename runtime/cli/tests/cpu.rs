@@ -20,7 +20,7 @@ const MODELS: &[(&str, &[&str], &[&str])] = &[
     (
         "arch-tiny-llama",
         &["cpu::attention", "cpu::norm", "cpu::linear"],
-        &["aten::_softmax", "aten::rsqrt", "aten::bmm"],
+        &["aten::_softmax", "aten::rsqrt"],
     ),
     (
         "quant-torchao-8da4w",

@@ -16,20 +16,26 @@ pub const LAST: [i64; 4] = [0, 2, 3, 1];
 pub const FIRST: [i64; 4] = [0, 3, 1, 2];
 
 /// Operators of one tensor, element by element.
-const UNARY: [&str; 29] = [
+const UNARY: [&str; 35] = [
     "aten::abs",
     "aten::clamp",
     "aten::clone",
     "aten::cos",
     "aten::elu",
+    "aten::eq.Scalar",
     "aten::exp",
+    "aten::ge.Scalar",
     "aten::gelu",
+    "aten::gt.Scalar",
     "aten::hardsigmoid",
     "aten::hardswish",
     "aten::hardtanh",
+    "aten::le.Scalar",
     "aten::leaky_relu",
     "aten::log",
+    "aten::lt.Scalar",
     "aten::mish",
+    "aten::ne.Scalar",
     "aten::neg",
     "aten::pow.Tensor_Scalar",
     "aten::reciprocal",
@@ -188,7 +194,8 @@ impl Pass<'_, '_> {
         if UNARY.contains(&node.op.as_str()) && reads.len() == 1 && node.outputs.len() == 1 {
             return self.replaced(node, &reads, node.args.clone(), 4);
         }
-        if BINARY.contains(&node.op.as_str()) && reads.len() == 2 {
+        let several = BINARY.contains(&node.op.as_str()) && reads.len() == 2 || node.op == "aten::where.self";
+        if several {
             return self.replaced(node, &reads, node.args.clone(), 4);
         }
         let axis = |dim: i64| {
