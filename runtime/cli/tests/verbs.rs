@@ -310,7 +310,7 @@ fn devices_lists_manifests_and_probes_on_request_only() {
         .iter()
         .filter_map(|d| d["state"].as_str())
         .collect();
-    assert_eq!(states, ["found, not loaded"; 5], "{listed}");
+    assert_eq!(states, ["found, not loaded"; 6], "{listed}");
     let probed = json(&["devices", "--probe", "--json"]);
     let reference = probed["delegates"]
         .as_array()

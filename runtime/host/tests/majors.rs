@@ -227,7 +227,7 @@ static void stop(dg_delegate *d, const dg_call *c) { (void)d; (void)c; }
     static dg_status info_##MAJOR(const dg_call *call, const dg_delegate_info **out) {                                       \
         static const dg_delegate_info info = {.struct_size = sizeof info, .struct_id = DG_STRUCT_DELEGATE_INFO,              \
             .name = "two", .name_size = 3, .vendor = "v", .vendor_size = 1, .version = "1.0.0", .version_size = 5,           \
-            .abi_minor = MINOR, .layout_hash = DG_LAYOUT_HASH};                                                              \
+            .abi_minor = MINOR, .layout_hash = MAJOR ? DG_LAYOUT_HASH : 0};                                                           \
         *out = &info;                                                                                                        \
         return call->host->major == MAJOR ? DG_OK : DG_E_BAD_STRUCT;                                                         \
     }                                                                                                                        \
