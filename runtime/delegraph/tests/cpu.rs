@@ -34,7 +34,7 @@ fn numbers(dtype: DType, count: usize) -> Vec<u8> {
 /// The bytes of all outputs of a run on so many threads.
 fn outputs(source: &Source, threads: usize) -> Vec<Vec<u8>> {
     let config = config();
-    let host = Arc::new(delegraph::discover(&config, true));
+    let host = Arc::new(delegraph::discover(&config, false));
     let options = LoadOptions {
         threads: Some(threads),
         ..LoadOptions::default()
