@@ -9,8 +9,9 @@ use std::process::Command;
 /// # Errors
 /// A test fails.
 pub fn run(root: &Path) -> Result<()> {
-    // The delegates are loaded as real shared libraries by the tests of what is above them, so they are built first.
-    cargo(root, &["build", "--workspace", "--bins", "--lib"])?;
+    // The delegates are loaded as real shared libraries by the tests of what is above them, so they are built first; with `--tests`, since
+    // tests ask more of shared crates, and would build nearly all of them a second time.
+    cargo(root, &["build", "--workspace", "--bins", "--lib", "--tests"])?;
     let mut vulkan = super::provision::vulkan_environment(root);
     if let Some(environment) = &mut vulkan {
         // The layers come with the drivers. What they say fails a test.
