@@ -30,7 +30,9 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         let Some(made) = evaluate(graph, target, at) else {
             continue;
         };
-        let read: usize = graph.nodes[at].reads().map(|v| size(graph, v)).sum();
+        let read = graph.nodes[at]
+            .reads()
+            .fold(0usize, |sum, v| sum.saturating_add(size(graph, v)));
         let total: usize = made.iter().map(Vec::len).sum();
         if total > LARGE && total > read {
             continue;
@@ -47,8 +49,11 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
 }
 
 fn size(graph: &Graph, value: ValueId) -> usize {
-    let count: i64 = graph.sizes(value).map_or(0, |sizes| sizes.iter().product());
-    count as usize * graph.values[value].dtype.size().unwrap_or(1)
+    let sizes = graph.sizes(value).unwrap_or_default();
+    let width = graph.values[value].dtype.size().unwrap_or(1);
+    sizes.iter().fold(width, |bytes, size| {
+        bytes.saturating_mul(usize::try_from(*size).unwrap_or(0))
+    })
 }
 
 fn makes_little(graph: &Graph, node: &Node) -> bool {

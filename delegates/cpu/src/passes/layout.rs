@@ -176,9 +176,9 @@ impl Pass<'_, '_> {
 
     /// How many elements, where that is known.
     fn count(&self, value: ValueId) -> i64 {
-        self.graph
-            .sizes(value)
-            .map_or(i64::MAX / 4, |sizes| sizes.iter().product())
+        self.graph.sizes(value).map_or(i64::MAX / 4, |sizes| {
+            sizes.iter().fold(1, |count: i64, size| count.saturating_mul(*size))
+        })
     }
 
     fn rank(&self, value: ValueId) -> usize {
@@ -365,7 +365,7 @@ impl Pass<'_, '_> {
             .iter()
             .filter(|v| self.last.contains_key(v))
             .map(|v| self.count(*v))
-            .sum();
+            .fold(0, i64::saturating_add);
         let mut others: i64 = 0;
         for value in reads {
             if self.last.contains_key(value) || is_constant(self.graph, *value) && self.graph.sizes(*value).is_some() {

@@ -130,7 +130,10 @@ fn step(graph: &Graph, node: &Node) -> Option<(&'static str, Vec<Arg>)> {
     let rank = graph.values[x].dims.len();
     let given = |at: usize| node.args.get(at).cloned().unwrap_or(Arg::None);
     let rows = |weight: usize, bias: Option<usize>, squares: bool, epsilon: f64| {
-        let columns: i64 = graph.int_list(node.args.get(1))?.iter().product();
+        let columns = graph
+            .int_list(node.args.get(1))?
+            .iter()
+            .try_fold(1i64, |count, size| count.checked_mul(*size))?;
         // Weights have the sizes of a row.
         let args = vec![
             given(0),
