@@ -12,8 +12,6 @@ in float32 its export takes 12 GB of memory.
 import argparse
 import pathlib
 
-import numpy
-
 SHAPES = {  # width, hidden, layers, heads, heads of keys and values, vocabulary, shared embedding
     "tiny": (64, 172, 2, 4, 2, 160, False),
     "110m": (768, 2048, 12, 12, 4, 32000, False),
@@ -50,6 +48,7 @@ def export(path, shape, dtype, cache):
 
 def write_gguf(path, shape, kind):
     import gguf
+    import numpy
 
     width, hidden, layers, heads, key_heads, vocabulary, shared = SHAPES[shape]
     size = width // heads

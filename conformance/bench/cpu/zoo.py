@@ -149,7 +149,10 @@ def build(name, work, zoo=ZOO):
     if module.state_dict():
         path = work / "weights" / f"{name}.safetensors"
         if path.exists():
-            module.load_state_dict(load_file(path))
+            # Into a state of the module's own, which knows the versions of its parts; MNASNet asks for them.
+            state = module.state_dict()
+            state.update(load_file(path))
+            module.load_state_dict(state)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             with torch.no_grad():
