@@ -12,7 +12,8 @@ pub enum QuantError {
     Scheme(#[from] SchemeError),
     /// A static scheme without anything to observe.
     #[error(
-        "`{0}` chooses ranges by what the model computes on samples\n  hint: give some by `--calibrate inputs.safetensors`"
+        "`{0}` chooses ranges by what the model computes on samples\n  hint: give some by `--calibrate inputs.safetensors`, or take a \
+         scheme that needs none: `w8a8-dynamic`, `8da4w`, `w8`, `w4`"
     )]
     NoSamples(String),
     /// A sample does not fit the method.

@@ -489,3 +489,62 @@ fn find(op: &str) -> Result<Op, QuantError> {
 const CHOOSE: &str = "torchao::choose_qparams_affine";
 const QUANTIZE: &str = "torchao::quantize_affine";
 const DEQUANTIZE: &str = "torchao::dequantize_affine";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Item;
+    use crate::evaluate::{Machine, floats};
+    use delegraph_runner::Leaf;
+    use delegraph_runner::fixture::Tensors;
+    use delegraph_types::Dims;
+    use std::path::Path;
+
+    fn tensor(tensors: &Tensors, name: &str) -> Constant {
+        let (_, leaf) = tensors.iter().find(|(have, _)| *have == name).unwrap();
+        let Leaf::Tensor { dtype, shape, bytes } = leaf else {
+            panic!("`{name}` is no tensor")
+        };
+        Constant::contiguous(name, *dtype, Dims::new(shape).unwrap(), bytes.clone().into())
+    }
+
+    /// What PyTorch computes with torchao's tensors of the same integers and scales (`conformance/quantize/make_layers.py`). An
+    /// activation at a boundary may go to the other integer, which moves a sum by a step of it.
+    #[test]
+    fn the_portable_kernels_compute_what_torchao_does() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/quantize/layers");
+        let inputs = Tensors::read(&folder.join("inputs.safetensors")).unwrap();
+        let sample = Sample {
+            name: "ids".to_string(),
+            inputs: vec![Item::Tensor(tensor(&inputs, "ids"))],
+            fresh: true,
+        };
+        for (scheme, allowed) in [
+            ("8da4w:clip=minmax", 1e-3),
+            ("8da4w;embedding=4", 1e-3),
+            ("w8a8-dynamic", 1e-3),
+            ("w8:clip=minmax", 1e-5),
+            ("w4:group=64", 1e-5),
+        ] {
+            let bytes = std::fs::read(folder.join("model.pt2")).unwrap();
+            let mut module = delegraph_import::import_bytes(bytes.into(), &Default::default()).unwrap();
+            delegraph_passes::simplify(&mut module).unwrap();
+            quantize(&mut module, &scheme.parse().unwrap(), &[], &mut |_| {}).unwrap();
+            let mut machine = Machine::new(&module).unwrap();
+            let mut run = machine.start(&sample).unwrap();
+            while run.step().unwrap().is_some() {}
+            let have = floats(run.outputs()[0].as_ref().unwrap()).unwrap();
+            let name = scheme.replace([':', ';', '='], "-");
+            let recorded = Tensors::read(&folder.join(format!("{name}.safetensors"))).unwrap();
+            let want = floats(&tensor(&recorded, "output")).unwrap();
+            assert_eq!(have.len(), want.len());
+            let differs = have.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs()));
+            let (largest, range) = (
+                differs.fold(0.0, f64::max),
+                want.iter().fold(0.0f64, |most, n| most.max(f64::from(n.abs()))),
+            );
+            println!("{scheme}: largest difference {largest:.2e} of {range:.2e}");
+            assert!(largest <= allowed * range, "{scheme}: {largest} of {range}");
+        }
+    }
+}

@@ -215,7 +215,10 @@ impl Window<'_> {
         let (down, right) = (reach(*rows, *row), reach(*columns, *column));
         let first = i128::try_from(constant.offset).ok()?;
         let (low, high) = (first + down.min(0) + right.min(0), first + down.max(0) + right.max(0));
-        (low >= 0 && (high + 1) * constant.dtype.size() as i128 <= bytes.len() as i128).then_some(())?;
+        let (size, length) = (constant.dtype.size() as i128, bytes.len() as i128);
+        (low >= 0 && (high + 1) * size <= length).then_some(())?;
+        // A window that repeats its bytes may claim any number of rows.
+        (i128::from(*rows) * i128::from(*columns) * size <= length).then_some(())?;
         Some(Window {
             bytes,
             dtype: constant.dtype,
@@ -385,6 +388,15 @@ mod tests {
         let bad = Constant { offset: 1, ..turned };
         assert_eq!(
             quantize(&bad, rounding(4, None, true)).unwrap_err(),
+            WhyFloat::Arguments
+        );
+        let repeated = Constant {
+            sizes: Dims::new(&[1 << 40, 32]).unwrap(),
+            strides: Dims::new(&[0, 1]).unwrap(),
+            ..matrix(1, 32, &numbers[..32])
+        };
+        assert_eq!(
+            quantize(&repeated, rounding(4, None, true)).unwrap_err(),
             WhyFloat::Arguments
         );
         // Numbers that half floats have: their integers are those of f32.

@@ -331,6 +331,25 @@ fn half_floats_keep_their_dtype() {
 }
 
 #[test]
+fn a_layer_on_a_line_has_one_token() {
+    let mut module = product("aten::linear", DType::F32, 64, 8);
+    let graph = &mut module.graphs[0];
+    let (x, y) = (graph.nodes[0].args[0].as_value().unwrap(), graph.nodes[0].outputs[0]);
+    graph.values[x.index()].ty = TensorType::fixed(DType::F32, &[64]).into();
+    graph.values[y.index()].ty = TensorType::fixed(DType::F32, &[8]).into();
+    let bytes: Vec<u8> = (0..64).flat_map(|i| (i as f32 * 0.37).sin().to_le_bytes()).collect();
+    let line = Constant::contiguous("x", DType::F32, Dims::new(&[64]).unwrap(), bytes.into());
+    let sample = delegraph_quant::Sample {
+        name: "line".to_string(),
+        inputs: vec![delegraph_quant::Item::Tensor(line)],
+        fresh: true,
+    };
+    let report = quantize(&mut module, &"w8a8-dynamic".parse().unwrap(), &[sample], &mut |_| {}).unwrap();
+    verify(&module).unwrap();
+    assert!(report.outputs[0].snr_db.0 > 30.0, "{:?}", report.outputs);
+}
+
+#[test]
 fn what_is_not_finite_stays_float() {
     let mut module = product("aten::linear", DType::F32, 32, 2);
     let mut numbers = vec![0u8; 64 * 4];
