@@ -41,13 +41,19 @@ impl Place {
     }
 
     fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-        Command::new(self.path("delegraph"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap()
+        let mut command = Command::new(self.path("delegraph"));
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
+        command.envs(variables.iter().copied());
+        // Another test's process may have been forked while this one's binary was written, and hold it open for a moment.
+        for _ in 0..100 {
+            match command.output() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                output => return output.unwrap(),
+            }
+        }
+        panic!("the binary stays busy");
     }
 
     fn json(&self, code: i32, arguments: &[&str]) -> Value {
