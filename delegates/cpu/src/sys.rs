@@ -156,12 +156,6 @@ impl Slot {
     pub fn size(self) -> usize {
         self.bytes
     }
-
-    /// Whether two share a byte.
-    pub fn overlaps(self, other: Slot) -> bool {
-        let (a, b) = (self.start as usize, other.start as usize);
-        self.bytes > 0 && other.bytes > 0 && a < b + other.bytes && b < a + self.bytes
-    }
 }
 
 /// A number that any bytes are one of.

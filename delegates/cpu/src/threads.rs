@@ -36,6 +36,19 @@ impl Pool for Threads<'_> {
     }
 }
 
+/// So many threads, asked for scratch and never run on: what is given is done by the calling one.
+pub struct Count(pub usize);
+
+impl Pool for Count {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        (0..parts).for_each(body);
+    }
+}
+
 thread_local! {
     /// The pool of the call that runs on this thread, for portable kernels, which ask for one that lives for ever.
     static LENT: Cell<Option<&'static dyn Pool>> = const { Cell::new(None) };

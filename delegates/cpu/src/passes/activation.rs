@@ -1,6 +1,6 @@
 //! Functions of one number, as operators of the table name them.
 
-use crate::graph::{Graph, Node, float};
+use crate::graph::{Node, float};
 use delegraph_sdk::image::Arg;
 
 /// A function as steps name it: a word and two numbers.
@@ -30,7 +30,7 @@ impl Function {
 }
 
 /// The function that a node is of its first argument; `None`: it is none that steps have.
-pub fn of(graph: &Graph, node: &Node) -> Option<Function> {
+pub fn of(node: &Node) -> Option<Function> {
     let plain = |word| {
         Some(Function {
             word,
@@ -46,7 +46,6 @@ pub fn of(graph: &Graph, node: &Node) -> Option<Function> {
         let numbers = [low?, high?];
         (numbers[0] <= numbers[1]).then_some(Function { word: "clamp", numbers })
     };
-    let _ = graph;
     match node.op.as_str() {
         "aten::relu" => plain("relu"),
         "aten::relu6" => clamp(Some(0.0), Some(6.0)),

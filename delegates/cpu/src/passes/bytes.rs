@@ -140,7 +140,7 @@ fn layer(graph: &mut Graph, target: &Target<'_>, at: usize) -> Option<Vec<Node>>
     let mut output = node.outputs[0];
     let mut last = next(output);
     if let Some(reader) = last
-        && let Some(found) = bound(graph, reader)
+        && let Some(found) = bound(reader)
     {
         bounds = found;
         output = reader.outputs[0];
@@ -158,7 +158,7 @@ fn layer(graph: &mut Graph, target: &Target<'_>, at: usize) -> Option<Vec<Node>>
         // Integers that are made floats, bounded, and made the same integers again.
         if let Some(back) = next(output).filter(|node| node.op == DEQUANTIZE && scale_of(node) == Some(scale))
             && let Some(inner) = next(back.outputs[0])
-            && let Some(found) = bound(graph, inner)
+            && let Some(found) = bound(inner)
             && let Some(again) =
                 next(inner.outputs[0]).filter(|node| node.op == QUANTIZE && scale_of(node) == Some(scale))
         {
@@ -235,8 +235,8 @@ fn readers(graph: &Graph) -> std::collections::HashMap<ValueId, usize> {
     each.collect()
 }
 
-fn bound(graph: &Graph, node: &Node) -> Option<[f64; 2]> {
-    let function = activation::of(graph, node)?;
+fn bound(node: &Node) -> Option<[f64; 2]> {
+    let function = activation::of(node)?;
     match function.word {
         "relu" => Some([0.0, f64::INFINITY]),
         "clamp" => Some(function.numbers),

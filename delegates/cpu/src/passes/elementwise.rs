@@ -239,7 +239,7 @@ fn steps_of(graph: &Graph, node: &Node) -> Option<Vec<(Code, [Option<From>; 2], 
     let one = |code: Code, a: From| Some(vec![(code, [Some(a), None], [0.0; 2])]);
     let unary = |unary: Unary| one(Code::Unary(unary), operand(0)?);
     let binary = |binary: Binary, a: From, b: From| Some(vec![(Code::Binary(binary), [Some(a), Some(b)], [0.0; 2])]);
-    if let Some(function) = activation::of(graph, node) {
+    if let Some(function) = activation::of(node) {
         return Some(vec![(
             Code::Activation(function.word, 0),
             [operand(0), None],

@@ -78,7 +78,7 @@ fn join(graph: &Graph, maker: usize, value: ValueId, at: usize) -> Option<Node> 
         source: node.source,
         ..step.clone()
     };
-    if let Some(found) = activation::of(graph, node) {
+    if let Some(found) = activation::of(node) {
         let last = joined.args[function + 3] == Arg::Bool(true);
         if !bare || last {
             return None;

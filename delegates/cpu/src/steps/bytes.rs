@@ -3,6 +3,7 @@
 use super::Step;
 use crate::plan::Shapes;
 use crate::sys::Io;
+use crate::threads::Count;
 use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::static8::{
     self, Bias, Bytes, Conv, Grid, Stage, Target, Weights, conv2d, conv2d_scratch_len, depthwise_packed_len,
@@ -31,18 +32,6 @@ struct OnBytes {
     bias: bool,
     out: DType,
     grid: Grid,
-}
-
-struct Threads(usize);
-
-impl Pool for Threads {
-    fn threads(&self) -> usize {
-        self.0
-    }
-
-    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
-        (0..parts).for_each(body);
-    }
 }
 
 /// What both kinds have: from the zero point's argument on, and the number of channels.
@@ -167,7 +156,7 @@ pub fn conv(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 
 impl Step for OnBytes {
     fn scratch(&self, threads: usize) -> usize {
-        let pool = Threads(threads);
+        let pool = Count(threads);
         let floats = match &self.work {
             Work::Linear { shape, .. } => static8::linear_scratch_len(shape.inputs, &pool),
             Work::Conv(conv) => conv2d_scratch_len(conv, &pool),

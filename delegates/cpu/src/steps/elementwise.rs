@@ -4,7 +4,7 @@ use super::Step;
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::elementwise::{self, Binary, Input, Operand, Program, Unary};
-use delegraph_cpu_kernels::{Activation, Isa, Pool};
+use delegraph_cpu_kernels::{Isa, Pool};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 use smallvec::SmallVec;
@@ -32,7 +32,7 @@ pub const STEP: i64 = 1 << 16;
 /// Operands from here on are numbers of the node.
 pub const NUMBER: i64 = 1 << 17;
 
-/// Functions of one number by their code, behind those of [`activation_of`].
+/// Functions of one number by their code, behind those of [`super::function`].
 const UNARY: [Unary; 12] = [
     Unary::Sqrt,
     Unary::Rsqrt,
@@ -93,22 +93,6 @@ impl Code {
     }
 }
 
-fn activation_of(word: &str, a: f32, b: f32) -> Activation {
-    match word {
-        "relu" => Activation::Relu,
-        "clamp" => Activation::Clamp(a, b),
-        "leaky_relu" => Activation::LeakyRelu(a),
-        "hardsigmoid" => Activation::HardSigmoid,
-        "hardswish" => Activation::HardSwish,
-        "sigmoid" => Activation::Sigmoid,
-        "silu" => Activation::Silu,
-        "tanh" => Activation::Tanh,
-        "gelu" => Activation::Gelu,
-        "gelu_tanh" => Activation::GeluTanh,
-        _ => Activation::None,
-    }
-}
-
 struct Elementwise {
     program: Program,
     kinds: Vec<Kind>,
@@ -147,7 +131,8 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
                         .copied()
                         .unwrap_or(0.0) as f32
                 };
-                let activation = activation_of(word, number(place), number(place.saturating_add(1)));
+                let activation = super::function(word, number(place), number(place.saturating_add(1)));
+                let activation = activation.ok_or_else(wrong)?;
                 elementwise::Step::Unary(Unary::Activation(activation), a)
             }
             100..200 => elementwise::Step::Unary(*UNARY.get(code as usize - 100).ok_or_else(wrong)?, a),

@@ -70,8 +70,13 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
 /// # Errors
 /// A word that is not known.
 pub fn activation(node: &Arguments<'_>, at: usize) -> Result<Activation, Error> {
-    let (a, b) = (node.float(at + 1)? as f32, node.float(at + 2)? as f32);
-    Ok(match node.str(at)? {
+    let (word, a, b) = (node.str(at)?, node.float(at + 1)? as f32, node.float(at + 2)? as f32);
+    function(word, a, b).ok_or_else(|| Error::corrupt(format!("`{word}` is no function")))
+}
+
+/// The function of a word and its numbers.
+pub fn function(word: &str, a: f32, b: f32) -> Option<Activation> {
+    Some(match word {
         "none" => Activation::None,
         "relu" => Activation::Relu,
         "clamp" => Activation::Clamp(a, b),
@@ -83,6 +88,6 @@ pub fn activation(node: &Arguments<'_>, at: usize) -> Result<Activation, Error> 
         "tanh" => Activation::Tanh,
         "gelu" => Activation::Gelu,
         "gelu_tanh" => Activation::GeluTanh,
-        other => return Err(Error::corrupt(format!("`{other}` is no function"))),
+        _ => return None,
     })
 }

@@ -4,6 +4,7 @@ use super::Step;
 use super::linear::Ends;
 use crate::plan::Shapes;
 use crate::sys::Io;
+use crate::threads::Count;
 use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::dynamic::Formula;
 use delegraph_cpu_kernels::quant::embedding::{self, Code, Table};
@@ -100,19 +101,6 @@ struct Linear {
     rows: usize,
     layout: Layout,
     ends: Ends,
-}
-
-/// So many threads that do nothing.
-struct Count(usize);
-
-impl Pool for Count {
-    fn threads(&self) -> usize {
-        self.0
-    }
-
-    fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
-        (0..parts).for_each(body);
-    }
 }
 
 /// Makes the step of [`LINEAR`].
