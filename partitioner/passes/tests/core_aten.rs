@@ -24,23 +24,3 @@ fn every_core_operator_has_a_kernel_or_a_decomposition_and_a_type_rule() {
     let functional = core.iter().filter(|op| !op.schema().is_in_place());
     assert!(names(functional.filter(|op| !can_infer(**op)).collect()).is_empty());
 }
-
-#[test]
-#[ignore = "prints the list that a person reads"]
-fn list() {
-    for op in Op::all().filter(|op| op.is_core() || op.in_executorch()) {
-        let yes = |has: bool| if has { "yes" } else { "-" };
-        let tags = (
-            if op.is_core() { "core" } else { "-" },
-            if op.in_executorch() { "executorch" } else { "-" },
-        );
-        println!(
-            "{op}\t{}\t{}\tkernel {}\tdecomposition {}\ttype {}",
-            tags.0,
-            tags.1,
-            yes(has_kernel(op)),
-            yes(has_rule(op)),
-            yes(can_infer(op))
-        );
-    }
-}
