@@ -220,6 +220,7 @@ fn overlay() -> Vec<u8> {
                 offset: 1,
             }],
         }],
+        left_out: vec!["encoder.weight".to_string()],
     };
     serde_json::to_vec(&overlay).expect("plain data can be written")
 }

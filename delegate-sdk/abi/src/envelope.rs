@@ -24,6 +24,8 @@
 //! 224  2 x (u32 offset, u32 size)   oldest driver, newest driver: text
 //! 240  (u32 offset, u32 count)   states that sessions keep themselves: u32 state, u32 input, u32 output, u32 growth axis (all
 //!                                ones: none), u32 name offset, u32 name size, u64 bytes, u64 size along the growth axis
+//!      since minor 2, where the header reaches so far:
+//! 248  [u8; 32] header hash      SHA-256 of everything before the payload, with zeros in this place
 //! ```
 //!
 //! Offsets count from the first byte of the envelope. Sections lie in the payload, each at a multiple of its alignment.
@@ -42,12 +44,16 @@ const MAJOR: u16 = 0;
 const MAJOR_APART: u16 = 1;
 /// In the last word of a section: it lies elsewhere.
 const APART: u32 = 1;
-const MINOR: u16 = 1;
+const MINOR: u16 = 2;
 /// Bytes of the header of minor 0.
 const FIRST_HEADER_SIZE: usize = 160;
 /// Bytes of the header as far as the drivers.
 const DRIVERS_END: usize = 240;
-const HEADER_SIZE: usize = 248;
+/// Bytes of the header as far as the states.
+const STATES_END: usize = 248;
+const HEADER_SIZE: usize = 280;
+/// Where the header's own hash lies.
+const HEADER_HASH: usize = 248;
 const SECTION_SIZE: usize = 32;
 const TENSOR_SIZE: usize = 16;
 const STATE_SIZE: usize = 40;
@@ -196,6 +202,10 @@ pub struct Envelope<'a> {
     pub sections: Vec<Section<'a>>,
     /// The sections that lie elsewhere, in order.
     pub apart: Vec<Apart>,
+    /// Everything before the payload.
+    pub header: &'a [u8],
+    /// The header has a hash of its own.
+    pub has_header_hash: bool,
     /// Everything that the payload hash covers.
     pub payload: &'a [u8],
     /// SHA-256 that the payload must have; the caller compares.
@@ -203,6 +213,23 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// Whether the header is as it was written; true of one before minor 2, which has no hash. `sha256` is the hash function.
+    pub fn header_is_whole(&self, sha256: impl Fn(&[u8]) -> [u8; 32]) -> bool {
+        if !self.has_header_hash {
+            return true;
+        }
+        let mut header = self.header.to_vec();
+        match header.get_mut(HEADER_HASH..HEADER_SIZE) {
+            Some(own) => {
+                let mut stated = [0; 32];
+                stated.copy_from_slice(own);
+                own.fill(0);
+                sha256(&header) == stated
+            }
+            None => false,
+        }
+    }
+
     /// Gives the sections that lie elsewhere their bytes, which `find` finds by their hash. That the bytes have that hash is left to the
     /// caller.
     ///
@@ -373,6 +400,7 @@ pub fn write_apart(
     }
     put32(&mut out, states_at as u32);
     put32(&mut out, meta.states.len() as u32);
+    out.extend_from_slice(&[0; 32]);
     for (i, ((section, name), offset)) in sections.iter().zip(&names).zip(&offsets).enumerate() {
         put32(&mut out, name.0);
         put32(&mut out, name.1);
@@ -412,6 +440,8 @@ pub fn write_apart(
     out.resize(end, 0);
     let hash = sha256(&out[payload..]);
     out[64..96].copy_from_slice(&hash);
+    let hash = sha256(&out[..payload]);
+    out[HEADER_HASH..HEADER_SIZE].copy_from_slice(&hash);
     Ok(out)
 }
 
@@ -571,7 +601,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
             _ => return Err(EnvelopeError::Corrupt("a tensor goes neither in nor out")),
         }
     }
-    if header_size >= HEADER_SIZE {
+    if header_size >= STATES_END {
         for at in reader.records(240, STATE_SIZE)? {
             if meta.states.len() >= meta.inputs.len() {
                 return Err(EnvelopeError::Corrupt("it keeps more states than there are inputs"));
@@ -592,6 +622,8 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         meta,
         sections,
         apart,
+        header: &bytes[..bytes.len() - payload.len()],
+        has_header_hash: header_size >= HEADER_SIZE,
         payload,
         payload_hash: reader.array(64)?,
     })

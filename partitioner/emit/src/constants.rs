@@ -1,6 +1,7 @@
 //! Constant buffers and initial states of the file, each distinct content once.
 
 use crate::EmitError;
+use crate::left_out::LeftOut;
 use delegraph_ir::{Bytes, Constant, ConstantId, Module};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
@@ -8,6 +9,7 @@ use std::hash::{Hash, Hasher};
 /// The file's constant buffers. Index 0 is reserved by the format.
 pub(crate) struct ConstantTable<'a> {
     module: &'a Module,
+    left_out: &'a LeftOut,
     by_id: Vec<Option<u32>>,
     by_content: FxHashMap<u64, Vec<u32>>,
     by_address: FxHashMap<(usize, usize), u32>,
@@ -15,9 +17,10 @@ pub(crate) struct ConstantTable<'a> {
 }
 
 impl<'a> ConstantTable<'a> {
-    pub(crate) fn new(module: &'a Module) -> ConstantTable<'a> {
+    pub(crate) fn new(module: &'a Module, left_out: &'a LeftOut) -> ConstantTable<'a> {
         ConstantTable {
             module,
+            left_out,
             by_id: vec![None; module.constants.len()],
             by_content: FxHashMap::default(),
             by_address: FxHashMap::default(),
@@ -28,6 +31,11 @@ impl<'a> ConstantTable<'a> {
     /// The module's constant of this id.
     pub(crate) fn constant(&self, id: ConstantId) -> Option<&'a Constant> {
         self.module.constants.find(id)
+    }
+
+    /// The name of a constant that the file is written without.
+    pub(crate) fn left_out(&self, id: ConstantId) -> Option<&'a str> {
+        self.left_out.name(id)
     }
 
     /// The buffer index of a constant of the module, added on first use.

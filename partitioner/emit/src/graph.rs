@@ -238,7 +238,11 @@ impl Builder<'_, '_> {
             Def::Constant(id) => match self.constant_values.get(&id.0) {
                 Some(&index) => index,
                 None => {
-                    let buffer = self.constants.index(id)?;
+                    let left_out = self.constants.left_out(id);
+                    let storage = match left_out {
+                        Some(_) => Storage::External,
+                        None => Storage::Constant(self.constants.index(id)?),
+                    };
                     let constant = self
                         .constants
                         .constant(id)
@@ -248,8 +252,8 @@ impl Builder<'_, '_> {
                         sizes: constant.sizes,
                         dim_order: (0..constant.sizes.rank() as u8).collect(),
                         dynamism: delegraph_pte::model::Dynamism::Static,
-                        storage: Storage::Constant(buffer),
-                        name: None,
+                        storage,
+                        name: left_out.map(str::to_string),
                     }));
                     self.constant_values.insert(id.0, index);
                     index

@@ -14,6 +14,7 @@ mod constants;
 mod control;
 mod error;
 mod graph;
+mod left_out;
 mod memory;
 mod origins;
 mod size;
@@ -25,6 +26,7 @@ use blobs::Blobs;
 use bucket::Buckets;
 use constants::ConstantTable;
 use delegraph_ir::Module;
+use left_out::LeftOut;
 use delegraph_lower::CompiledRegion;
 use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{BucketedCandidate, Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
@@ -56,6 +58,8 @@ pub struct Purposes {
     pub overlay: u64,
     /// The portable program itself, and padding.
     pub program: u64,
+    /// Weights that are not in the file, since delegates have them in their blobs ([`CompiledRegion::leaves_weights`]).
+    pub left_out: u64,
 }
 
 /// A written file.
@@ -67,12 +71,13 @@ pub struct Emitted {
     pub purposes: Purposes,
 }
 
-/// Writes a `.pte`.
+/// Writes a `.pte`. Where weights are left out, our IR is too: it could not be read without them.
 ///
 /// # Errors
 /// A node that the portable dialect does not have, a size that no input binds, a region that is not contiguous.
 pub fn emit(input: Input) -> Result<Emitted, EmitError> {
-    let mut constants = ConstantTable::new(input.module);
+    let left_out = LeftOut::of(input.module, input.regions);
+    let mut constants = ConstantTable::new(input.module, &left_out);
     let mut states = constants::StateTable::default();
     let mut origins = origins::OriginTable::default();
     let mut plans = Vec::new();
@@ -133,11 +138,13 @@ pub fn emit(input: Input) -> Result<Emitted, EmitError> {
     }
     let mut named: Vec<(String, u32, Vec<u8>)> = Vec::new();
     let ir = match input.source {
-        Some(source) => serialize_source(source, &mut constants)?,
-        None => Vec::new(),
+        Some(source) if left_out.is_empty() => serialize_source(source, &mut constants)?,
+        _ => Vec::new(),
     };
+    overlay.left_out = left_out.names();
     let mut purposes = Purposes {
         ir: ir.len() as u64,
+        left_out: left_out.bytes(input.module),
         ..Purposes::default()
     };
     if !ir.is_empty() {

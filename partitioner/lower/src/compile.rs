@@ -611,6 +611,7 @@ fn compiled_region(region: &TaggedRegion, images: &[Image]) -> CompiledRegion {
         image: image.bytes.clone(),
         more_images: images[1..].iter().map(|image| image.bytes.clone()).collect(),
         candidates: Vec::new(),
+        leaves_weights: false,
     }
 }
 

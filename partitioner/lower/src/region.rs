@@ -31,6 +31,9 @@ pub struct CompiledRegion {
     pub more_images: Vec<Vec<u8>>,
     /// In order of preference; of one backend, in the order of the buckets.
     pub candidates: Vec<CompiledCandidate>,
+    /// The file may be written without the weights that it reads, but for those that its candidates take from the host: its delegates can
+    /// do it then, and the portable kernels cannot.
+    pub leaves_weights: bool,
 }
 
 /// A blob for a region.

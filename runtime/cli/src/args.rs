@@ -33,6 +33,9 @@ pub struct Global {
     /// Load no delegate library
     #[arg(long, global = true)]
     pub no_load: bool,
+    /// Compare the payloads of blobs with their hashes when they are loaded, too
+    #[arg(long, global = true)]
+    pub verify: bool,
     /// Say more (twice: much more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -128,9 +131,24 @@ pub struct CompileArgs {
     /// Samples to choose ranges by, or to measure layers on (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
     #[arg(long, value_name = "FILE")]
     pub calibrate: Vec<PathBuf>,
+    /// The instruction set that the CPU delegate packs weights for: `host`, `scalar`, `neon`, `avx2` or `avx512`. Every machine reads every
+    /// packing; the one of its own is the fastest
+    #[arg(long, value_name = "SET")]
+    pub isa: Option<String>,
+    /// Whether the file has the weights of delegated regions for the portable kernels, too: `keep` or `drop`, for all backends
+    #[arg(long, value_name = "keep|drop")]
+    pub fallback_weights: Option<FallbackWeights>,
     /// Explain every decision
     #[arg(long)]
     pub explain: bool,
+}
+
+/// `compile --fallback-weights`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum FallbackWeights {
+    Keep,
+    Drop,
 }
 
 /// `partition`

@@ -2,7 +2,7 @@
 
 use crate::args::{ConfigCommand, Global};
 use crate::output::{Output, Tint, write_atomically};
-use delegraph_config::{Config, ConfigError, Environment, Layers, Origin, standard_layers};
+use delegraph_config::{Config, ConfigError, Environment, Layers, Origin, Verify, standard_layers};
 
 /// The layers of this call: the standard ones, then the flags.
 ///
@@ -34,6 +34,9 @@ pub fn resolve(global: &Global, backends: &[String], targets: &[String]) -> anyh
     let mut config = layers.resolve(profile(global).as_deref())?;
     for warning in layers.warnings() {
         eprintln!("warning: {warning}");
+    }
+    if global.verify {
+        config.delegates.verify = Verify::Payloads;
     }
     for target in targets {
         let Some((backend, target)) = target.split_once(':') else {

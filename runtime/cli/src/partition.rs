@@ -1,6 +1,6 @@
 //! `delegraph partition` and `delegraph compile`
 
-use crate::args::{CompileArgs, Global, PartitionArgs, PartitionFormat};
+use crate::args::{CompileArgs, FallbackWeights, Global, PartitionArgs, PartitionFormat};
 use crate::output::{Output, Tint, bytes, duration, write_atomically};
 use anyhow::Context;
 use delegraph::{Compiled, Source};
@@ -65,7 +65,8 @@ fn by_claims(module: &mut Module, config: &Config, host: &Host, output: &Output)
 /// As [`partition`]; or the file cannot be written.
 pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
-    let config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
+    let mut config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
+    override_backends(&mut config, args);
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
     let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
@@ -86,11 +87,19 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
         compiled.bytes.len(),
         args.output.display()
     ));
+    if purposes.left_out > 0 {
+        output.talk(format!(
+            "{} of weights are not in the file: the delegates have them packed, and the portable kernels cannot run these regions \
+             (`--fallback-weights keep` writes them)",
+            bytes(purposes.left_out)
+        ));
+    }
     let mut object = json(report);
     object["output"] = args.output.display().to_string().into();
     object["bytes"] = serde_json::json!({
         "total": compiled.bytes.len(), "constants": purposes.constants, "states": purposes.states,
         "blobs": purposes.blobs, "ir": purposes.ir, "overlay": purposes.overlay, "program": purposes.program,
+        "left_out": purposes.left_out,
     });
     if let Some(quantized) = &quantized {
         object["quantize"] = serde_json::to_value(quantized)?;
@@ -110,6 +119,22 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
         &format!("delegraph run {}", args.output.display()),
     );
     Ok(0)
+}
+
+/// What the command line says of backends, over the configuration.
+fn override_backends(config: &mut Config, args: &CompileArgs) {
+    if let Some(isa) = &args.isa {
+        let cpu = config.backend.entry("cpu".to_string()).or_default();
+        cpu.options.insert("isa".to_string(), isa.clone().into());
+    }
+    if let Some(choice) = args.fallback_weights {
+        for name in config.select.order.clone() {
+            config.backend.entry(name).or_default().fallback_weights = Some(match choice {
+                FallbackWeights::Keep => delegraph_config::FallbackWeights::Keep,
+                FallbackWeights::Drop => delegraph_config::FallbackWeights::Drop,
+            });
+        }
+    }
 }
 
 /// Bytes by purpose, in the order of the file.

@@ -107,6 +107,19 @@ pub struct Delegates {
     /// The lists of conformance cases that a delegate must have a certificate of, signed by one of `keys`: `core-0.9`, `core` for
     /// any version, several, or `{ list = "core-0.9", unsigned = true }`. Once a layer says it and `trust` is `require`, later layers do not change it.
     pub require_conformance: Option<RequireConformance>,
+    /// What of a blob is compared with its hash when it is loaded.
+    pub verify: Verify,
+}
+
+/// `delegates.verify`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Headers; payloads too where the delegate is in a worker.
+    #[default]
+    Headers,
+    /// All of it, which is read for that.
+    Payloads,
 }
 
 /// `delegates.trust`
@@ -163,6 +176,10 @@ pub struct Backend {
     pub compile_limit_ms: Option<u64>,
     /// Whether an isolated delegate is closed in by a sandbox; absent: `on`.
     pub sandbox: Option<SandboxMode>,
+    /// Whether a compiled file has the weights of this backend's regions for the portable kernels, too; absent: `keep`, and `drop` for
+    /// regions of `cpu` with more than 64 MiB of weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_weights: Option<FallbackWeights>,
     /// The delegate's own options, checked against its own schema.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub options: toml::Table,
@@ -184,6 +201,16 @@ pub enum Isolation {
 pub enum SandboxMode {
     On,
     Off,
+}
+
+/// `backend.NAME.fallback_weights`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackWeights {
+    /// They are in the file: any region can run portably.
+    Keep,
+    /// The file is written without what only this backend's regions read and their blobs do not ask for. They cannot run portably then.
+    Drop,
 }
 
 /// `backend.NAME.threads`

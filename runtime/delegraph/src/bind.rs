@@ -201,8 +201,18 @@ impl Binder<'_> {
                 }
             }
             let chosen_portable = self.config.select.order.iter().any(|name| name == PORTABLE);
-            if state.backend.is_none() && self.config.select.fallback == Fallback::Deny && !chosen_portable {
-                return Err(self.denied(overlay, i, &state, absent));
+            if state.backend.is_none() {
+                let denied = self.config.select.fallback == Fallback::Deny && !chosen_portable;
+                let hint = match self.executor.left_out_of(region.start, region.end) {
+                    Some(weight) => Some(format!(
+                        "the file was written without the weights that they need, `{weight}` among them; compile the model with \
+                         `fallback_weights = \"keep\"`, or give a data file that has them"
+                    )),
+                    None => denied.then(|| "fallback = \"deny\" is set".to_string()),
+                };
+                if let Some(hint) = hint {
+                    return Err(self.denied(overlay, i, &state, absent, hint));
+                }
             }
             states.push(state);
         }
@@ -501,7 +511,14 @@ impl Binder<'_> {
         Ok(ranges)
     }
 
-    fn denied(&self, overlay: &MethodOverlay, region: usize, state: &RegionState, absent: bool) -> Error {
+    fn denied(
+        &self,
+        overlay: &MethodOverlay,
+        region: usize,
+        state: &RegionState,
+        absent: bool,
+        hint: String,
+    ) -> Error {
         let operators: Vec<String> = state.operators.iter().map(|(op, n)| format!("{n} x {op}")).collect();
         let reasons: Vec<String> = state
             .refusals
@@ -518,6 +535,7 @@ impl Binder<'_> {
                 reasons.join("; ")
             },
             absent,
+            hint,
         }
     }
 }

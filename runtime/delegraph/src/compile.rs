@@ -4,6 +4,7 @@ use crate::Error;
 use crate::cache::{Caching, LoadCache};
 use crate::delegates::{check_config, wanted};
 use crate::device_rules::DeviceRules;
+use crate::leave_weights;
 use crate::shapes::buckets;
 use crate::source::{Format, Source};
 use delegraph_config::{Config, Fallback};
@@ -12,7 +13,7 @@ use delegraph_host::{Host, Manifest};
 use delegraph_ir::{Bytes, Module};
 use delegraph_lower::{Backend, ClaimsBackend, LowerOptions, Lowered, Progress, Slot};
 use delegraph_pte::Verified;
-use delegraph_pte::overlay::IR_KEY;
+use delegraph_pte::overlay::{IR_KEY, OVERLAY_KEY, Overlay};
 use delegraph_tag::{Policy, Rule};
 use delegraph_types::DType;
 use std::cell::RefCell;
@@ -68,6 +69,12 @@ fn import_program(source: &Source) -> Result<Module, Error> {
         problem,
     };
     let Some(ir) = program.named(file.as_slice(), IR_KEY) else {
+        if let Some(weight) = left_out(&program, file).first() {
+            return Err(segment(format!(
+                "the file was written without weights, `{weight}` among them, since its delegates have them packed; compile the model that it was \
+                 made of again, or with `fallback_weights = \"keep\"`"
+            )));
+        }
         return delegraph_import::lift_program(&program, file, None).map_err(|error| Error::Import {
             name: source.name().to_string(),
             source: error,
@@ -93,6 +100,13 @@ fn import_program(source: &Source) -> Result<Module, Error> {
         )
     };
     delegraph_ir::deserialize(ir, buffer).map_err(|error| segment(error.to_string()))
+}
+
+/// The weights that the file was written without.
+fn left_out(program: &Verified, file: &Bytes) -> Vec<String> {
+    let overlay = program.named(file.as_slice(), OVERLAY_KEY);
+    let overlay = overlay.and_then(|text| serde_json::from_slice::<Overlay>(text).ok());
+    overlay.map_or_else(Vec::new, |overlay| overlay.left_out)
 }
 
 /// What the configuration asks of lowering.
@@ -262,12 +276,24 @@ pub(crate) fn compile_over(
     check_coverage(&report, config)?;
     delegraph_passes::to_portable(&mut module)?;
     delegraph_ir::verify(&module).map_err(|error| Error::Bug(format!("after the portable passes: {error}")))?;
-    let regions: Vec<_> = report.graphs.iter().map(|graph| graph.regions.clone()).collect();
+    let mut report = report;
+    let mut regions: Vec<_> = report
+        .graphs
+        .iter_mut()
+        .map(|graph| std::mem::take(&mut graph.regions))
+        .collect();
+    // A model that is compiled where it runs lies in memory with its weights.
+    if at_load.is_none() {
+        leave_weights::mark(&mut regions, &module, config, host);
+    }
     let Emitted { bytes, purposes } = delegraph_emit::emit(Input {
         module: &module,
         regions: &regions,
         source: Some(&source),
     })?;
+    for (graph, regions) in report.graphs.iter_mut().zip(regions) {
+        graph.regions = regions;
+    }
     Ok(Compiled {
         bytes,
         purposes,

@@ -1,9 +1,9 @@
 //! The configuration's delegates: what the host is told to find.
 
 use crate::Error;
-use delegraph_config::{Backend, Config, Environment, SandboxMode, Threads, Trust};
+use delegraph_config::{Backend, Config, Environment, SandboxMode, Threads, Trust, Verify};
 use delegraph_host::trust::{Demand, ListName, TrustOptions};
-use delegraph_host::{Host, HostOptions, WorkerOptions};
+use delegraph_host::{Host, HostOptions, Payloads, WorkerOptions};
 use delegraph_types::Parallel;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -106,6 +106,10 @@ fn host_options(config: &Config, no_load: bool, environment: &Environment<'_>) -
         workers: workers.collect(),
         worker_binary,
         no_load,
+        payloads: match config.delegates.verify {
+            Verify::Headers => Payloads::Trusted,
+            Verify::Payloads => Payloads::Compared,
+        },
     }
 }
 

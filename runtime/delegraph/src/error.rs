@@ -66,7 +66,7 @@ pub enum Error {
     Absent(#[from] HostError),
     /// A region would have to run portably and `fallback = "deny"`.
     #[error(
-        "`{method}`, region {region} ({operators}) would run on the portable kernels: {reason}\n  hint: fallback = \"deny\" is set"
+        "`{method}`, region {region} ({operators}) would run on the portable kernels: {reason}\n  hint: {hint}"
     )]
     Denied {
         /// Method.
@@ -79,6 +79,8 @@ pub enum Error {
         reason: String,
         /// Every delegate that has a blob for it is absent: none was found, or none could be loaded.
         absent: bool,
+        /// Why the portable kernels do not run it.
+        hint: String,
     },
     /// Less was delegated than the configuration asks for.
     #[error("{got:.1} % of the multiply-accumulates are delegated, `require_coverage` asks for {want:.1} %{}", hint_line(.hint))]

@@ -31,6 +31,7 @@ mod delegates;
 mod device_rules;
 mod dump;
 mod error;
+mod leave_weights;
 mod memory;
 pub mod quantize;
 pub mod reduce;

@@ -108,6 +108,8 @@ impl fmt::Display for InputKind<'_> {
 struct FileData {
     file: Bytes,
     external: Option<(DataFile, Bytes)>,
+    /// Sorted.
+    left_out: Vec<String>,
 }
 
 impl ProgramData for FileData {
@@ -118,6 +120,10 @@ impl ProgramData for FileData {
     fn external(&self, name: &str) -> Option<&[u8]> {
         let (data, bytes) = self.external.as_ref()?;
         data.bytes(bytes.as_slice(), name)
+    }
+
+    fn is_left_out(&self, name: &str) -> bool {
+        self.left_out.binary_search_by(|left_out| left_out.as_str().cmp(name)).is_ok()
     }
 }
 
@@ -271,6 +277,12 @@ impl Session {
         let data = Arc::new(FileData {
             file: file.clone(),
             external,
+            left_out: {
+                // A file says whatever it likes.
+                let mut names = overlay.left_out.clone();
+                names.sort_unstable();
+                names
+            },
         });
         let mut executor_options = options.executor;
         executor_options.parallel = parallel;
@@ -334,6 +346,15 @@ impl Session {
                     region.refusals.extend(lost);
                 }
             }
+        }
+        if let Some((instruction, weight)) = executor.left_out() {
+            return Err(Error::Segment {
+                name: name.to_string(),
+                key: OVERLAY_KEY.to_string(),
+                problem: format!(
+                    "instruction {instruction} reads `{weight}`, which the file was written without, and no delegate does it in its stead"
+                ),
+            });
         }
         let outside = executor
             .plan()

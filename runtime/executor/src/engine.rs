@@ -154,6 +154,7 @@ impl Engine {
                 Source::Empty => Some(no_bytes()),
                 Source::Constant(range) => context.file.get(range.clone()),
                 Source::External(index) => context.external.get(*index as usize).copied(),
+                Source::LeftOut(_) => None,
                 Source::Copy(index) => copies.get(*index).map(Growable::bytes),
                 Source::Piece { index, range } => match carved.get(*index) {
                     Some(Carved::Read(bytes)) => bytes.get(range.start..range.end.min(bytes.len())),

@@ -137,8 +137,8 @@ pub enum RunError {
         /// What is wrong.
         problem: String,
     },
-    /// A delegate failed and falling back is not allowed.
-    #[error("`{backend}` failed at instructions {start} to {end} ({operators}) and fallback is denied: {source}")]
+    /// A delegate failed and falling back is not allowed, or not possible.
+    #[error("`{backend}` failed at instructions {start} to {end} ({operators}) and {why}: {source}")]
     Region {
         /// The backend.
         backend: String,
@@ -148,6 +148,8 @@ pub enum RunError {
         end: u32,
         /// Operators with their counts.
         operators: String,
+        /// Why the instructions do not run in its stead.
+        why: String,
         /// What the delegate says.
         source: RegionError,
     },

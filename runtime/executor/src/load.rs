@@ -3,13 +3,14 @@
 use crate::LoadError;
 use crate::engine::Number;
 use crate::region::RegionCall;
-use crate::step::{Condition, Io, KernelStep, Operand, Step};
+use crate::step::{Condition, Io, KernelStep, Operand, Source, Step};
 use crate::tensors::{Place, SlotId, Tensors};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use delegraph_kernels::Kernel;
 use delegraph_opset::{BaseType, Op, Param, Schema};
 use delegraph_pte::Verified;
@@ -24,6 +25,12 @@ pub trait ProgramData: Send + Sync {
     fn external(&self, name: &str) -> Option<&[u8]> {
         let _ = name;
         None
+    }
+    /// Whether the file's writer left out a tensor without data on purpose, because delegates have what they need of it. The method loads
+    /// then, and an instruction that reads the tensor fails.
+    fn is_left_out(&self, name: &str) -> bool {
+        let _ = name;
+        false
     }
 }
 
@@ -120,6 +127,20 @@ impl Loaded {
 
     pub fn plan(&self) -> &Plan {
         &self.program.plans[self.plan]
+    }
+
+    /// The name of a tensor that one of these instructions reads and the file was written without.
+    pub fn left_out(&self, instructions: Range<usize>) -> Option<&str> {
+        let steps = self.steps.get(instructions)?;
+        let mut reads = steps.iter().filter_map(Step::io).flat_map(|io| &io.reads);
+        let value = reads.find_map(|read| match read.source {
+            Source::LeftOut(value) => Some(value),
+            _ => None,
+        })?;
+        match &self.plan().values[value as usize] {
+            EValue::Tensor(tensor) => tensor.name.as_deref(),
+            _ => None,
+        }
     }
 
     /// Operator or kind of an instruction.

@@ -66,6 +66,7 @@ pub(crate) fn tensor<'a>(
         }
         Place::Own(memory) | Place::Copied(memory) => Some(engine.memories[memory.0 as usize].bytes()),
         Place::Constant(range) => data.bytes().get(range.clone()),
+        Place::LeftOut(_) => None,
         Place::External(index) => {
             let value = loaded.tensors.externals[*index as usize];
             match &loaded.plan().values[value as usize] {

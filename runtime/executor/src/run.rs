@@ -186,7 +186,7 @@ impl Executor {
             trace: None,
             external: Vec::new(),
         };
-        executor.initialise();
+        executor.initial_states();
         Ok(executor)
     }
 
@@ -246,6 +246,28 @@ impl Executor {
     /// The method's plan.
     pub fn plan(&self) -> &Plan {
         self.loaded.plan()
+    }
+
+    /// The name of a weight that an instruction reads which no bound region does, and which the file was written without
+    /// ([`ProgramData::is_left_out`]), with that instruction: the method cannot run.
+    pub fn left_out(&self) -> Option<(u32, &str)> {
+        let mut at = 0;
+        while at < self.loaded.steps.len() {
+            if let Some(region) = self.region_at[at] {
+                at = self.regions[region as usize].bound.end as usize;
+                continue;
+            }
+            if let Some(name) = self.loaded.left_out(at..at + 1) {
+                return Some((at as u32, name));
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// Whether a weight that these instructions read is not in the file ([`ProgramData::is_left_out`]); its name.
+    pub fn left_out_of(&self, start: u32, end: u32) -> Option<&str> {
+        self.loaded.left_out(start as usize..end as usize)
     }
 
     /// Runs the method. Outputs stay as they are until the next run.
@@ -455,6 +477,12 @@ impl Executor {
                     self.open = true;
                 }
                 if self.options.self_check.is_some() && region.report.checked == Checked::Not {
+                    if let Some(name) = &region.left_out {
+                        region.report.checked =
+                            Checked::Impossible(format!("the file was written without the weight `{name}`"));
+                        region.report.delegated += 1;
+                        return Ok(Done::Delegated);
+                    }
                     if let Some(held) = region.states.iter().find(|held| !held.here()) {
                         let problem = format!("the delegate alone has the state `{}`", held.state.name);
                         region.report.checked = Checked::Impossible(problem);

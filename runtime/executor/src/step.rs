@@ -129,6 +129,8 @@ pub(crate) enum Source {
     },
     Constant(Range<usize>),
     External(u32),
+    /// This value of the plan has no data.
+    LeftOut(u32),
     /// Index into [`Io::copies`].
     Copy(usize),
     Empty,
@@ -185,7 +187,7 @@ impl Io {
                     part: Part::Write(start..end(at, id, start)),
                 }),
                 Place::Arena { .. } => None,
-                Place::Constant(_) | Place::Copied(_) | Place::External(_) => {
+                Place::Constant(_) | Place::Copied(_) | Place::External(_) | Place::LeftOut(_) => {
                     return Err(format!("writes value {}, which is a constant", slot(id).value));
                 }
             };
@@ -209,6 +211,10 @@ impl Io {
                 }
                 Place::External(index) => {
                     wanted.push((Source::External(*index), None));
+                    continue;
+                }
+                Place::LeftOut(value) => {
+                    wanted.push((Source::LeftOut(*value), None));
                     continue;
                 }
                 Place::Own(memory) | Place::Copied(memory) => Some(Piece {

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 use delegraph_pte::Verified;
-use delegraph_pte::model::{Allocation, Dynamism, EValue, Plan, Storage};
+use delegraph_pte::model::{Allocation, Dynamism, EValue, Plan, Storage, Tensor};
 use delegraph_types::{DType, Dims};
 
 /// Index of a tensor of the method.
@@ -46,6 +46,8 @@ pub(crate) enum Place {
     Copied(MemoryId),
     /// In a data file: index into [`Tensors::externals`].
     External(u32),
+    /// Nowhere: the file was written without this value of the plan.
+    LeftOut(u32),
 }
 
 impl Slot {
@@ -155,28 +157,7 @@ impl Tensors {
                     }
                     place
                 }
-                Storage::External => {
-                    let name = tensor.name.as_deref().unwrap_or_default();
-                    let Some(bytes) = data.external(name) else {
-                        return Err(LoadError::Data(format!("no external data for `{name}`")));
-                    };
-                    if bytes.len() < capacity {
-                        return Err(LoadError::Data(format!(
-                            "external data for `{name}` has {} bytes, {} {} needs {capacity}",
-                            bytes.len(),
-                            tensor.dtype,
-                            tensor.sizes
-                        )));
-                    }
-                    if !(bytes.as_ptr() as usize).is_multiple_of(item) {
-                        return Err(LoadError::Data(format!(
-                            "external data for `{name}` is not aligned for {}",
-                            tensor.dtype
-                        )));
-                    }
-                    tensors.externals.push(value as u32);
-                    Place::External(tensors.externals.len() as u32 - 1)
-                }
+                Storage::External => tensors.external(data, tensor, value as u32, capacity)?,
                 Storage::Unplanned => Place::Own(tensors.own_memory()),
             };
             let mut dim_order = tensor.sizes;
@@ -246,6 +227,39 @@ impl Tensors {
     fn own_memory(&mut self) -> MemoryId {
         self.memory_lens.push(0);
         MemoryId(self.memory_lens.len() as u32 - 1)
+    }
+
+    /// A tensor of a data file.
+    fn external(
+        &mut self,
+        data: &dyn ProgramData,
+        tensor: &Tensor,
+        value: u32,
+        capacity: usize,
+    ) -> Result<Place, LoadError> {
+        let name = tensor.name.as_deref().unwrap_or_default();
+        let Some(bytes) = data.external(name) else {
+            return match data.is_left_out(name) {
+                true => Ok(Place::LeftOut(value)),
+                false => Err(LoadError::Data(format!("no external data for `{name}`"))),
+            };
+        };
+        if bytes.len() < capacity {
+            return Err(LoadError::Data(format!(
+                "external data for `{name}` has {} bytes, {} {} needs {capacity}",
+                bytes.len(),
+                tensor.dtype,
+                tensor.sizes
+            )));
+        }
+        if !(bytes.as_ptr() as usize).is_multiple_of(tensor.dtype.align()) {
+            return Err(LoadError::Data(format!(
+                "external data for `{name}` is not aligned for {}",
+                tensor.dtype
+            )));
+        }
+        self.externals.push(value);
+        Ok(Place::External(self.externals.len() as u32 - 1))
     }
 
     /// An arena grows to the last byte that a tensor may use, whatever the file says its size is.

@@ -124,7 +124,7 @@ impl Host {
             return handshake
                 .and_then(|h| start(backend, h, options))
                 .and_then(|first| Delegate::new(first, None, passes.clone()))
-                .map(|delegate| Arc::new(delegate.made_of(Vec::new(), options_hash)))
+                .map(|delegate| Arc::new(delegate.made_of(Vec::new(), options_hash, options.payloads)))
                 .map_err(|reason| refused(None, reason));
         }
         let mut reasons = Vec::new();
@@ -152,7 +152,7 @@ impl Host {
                         libraries.extend(file);
                         let delegate = Delegate::divided(runner, passes, compiler)
                             .map_err(|reason| refused(candidate.manifest_path.clone(), reason))?;
-                        return Ok(Arc::new(delegate.made_of(libraries, options_hash)));
+                        return Ok(Arc::new(delegate.made_of(libraries, options_hash, options.payloads)));
                     }
                     Ok(used) => {
                         let (instance, passes) = match used.lacking(half.as_ref().map(|(first, _)| first)) {
@@ -173,7 +173,9 @@ impl Host {
                             continue;
                         }
                         match Delegate::new(first.clone(), second, passes.clone()) {
-                            Ok(delegate) => return Ok(Arc::new(delegate.made_of(libraries, options_hash))),
+                            Ok(delegate) => {
+                                return Ok(Arc::new(delegate.made_of(libraries, options_hash, options.payloads)));
+                            }
                             Err(reason) => {
                                 candidate.refusal = Some(reason);
                                 libraries.pop();
@@ -189,7 +191,7 @@ impl Host {
         }
         if let Some((first, passes)) = half {
             let delegate = Delegate::new(first, None, passes).map_err(|reason| refused(manifest, reason))?;
-            return Ok(Arc::new(delegate.made_of(libraries, options_hash)));
+            return Ok(Arc::new(delegate.made_of(libraries, options_hash, options.payloads)));
         }
         if reasons.is_empty() {
             return Err(self.unknown(backend, state));

@@ -49,6 +49,6 @@ pub use host::Host;
 pub use look::{Look, look};
 pub use manifest::{Manifest, Numeric, Pass, ProgramWish, SandboxWishes, host_triple};
 pub use memory::{Arena, Memory, PAGE, Window};
-pub use options::{HostOptions, Isolation, WorkerOptions};
+pub use options::{HostOptions, Isolation, Payloads, WorkerOptions};
 pub use session::{Copies, Input, Output, Pending, Session};
 pub use states::StateInfo;

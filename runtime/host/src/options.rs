@@ -36,6 +36,18 @@ pub struct HostOptions {
     pub worker_binary: Option<PathBuf>,
     /// Finds and reads manifests only; nothing of a vendor's runs.
     pub no_load: bool,
+    /// What of a blob is compared with its hash when it is loaded. Its header always is.
+    pub payloads: Payloads,
+}
+
+/// Whether a blob's payload is compared with its hash when it is loaded, which reads all of it. For a delegate in a worker it always is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Payloads {
+    /// What was damaged is refused.
+    #[default]
+    Compared,
+    /// They are taken as they are: the app vouches for its files. A delegate is told of no hash of bytes that were not compared.
+    Trusted,
 }
 
 /// Where a delegate's library runs.

@@ -201,6 +201,11 @@ impl Growable {
                 self.words = Words::Own(lent.words().to_vec());
             }
             if let Words::Own(own) = &mut self.words {
+                if own.is_empty() {
+                    // Zeros of the system, which cost nothing until they are touched.
+                    let zeros = bytemuck::allocation::try_zeroed_slice_box::<u128>(words);
+                    *own = zeros.map_err(|()| KernelError::OutOfMemory(len))?.into_vec();
+                }
                 own.try_reserve_exact(words - own.len())
                     .map_err(|_| KernelError::OutOfMemory(len))?;
                 own.resize(words, 0);

@@ -27,6 +27,10 @@ pub fn section_key(hash: &[u8; 32]) -> String {
 pub struct Overlay {
     /// One entry a method that has regions.
     pub methods: Vec<MethodOverlay>,
+    /// Names of the tensors without data (`EXTERNAL`) that the file was written without on purpose: only instructions of regions read them,
+    /// whose delegates have what they need of them. Sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// The regions of one method.

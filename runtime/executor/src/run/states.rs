@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use delegraph_kernels::Tensor;
 
+/// Bytes of initial states that are looked at together.
+const PAGE: usize = 4096;
+
 impl Executor {
     /// Whether the call of a region of these instructions, inputs and outputs may keep a state: nobody else reads or writes the buffer,
     /// but for one copy of what the region makes of it.
@@ -107,6 +110,12 @@ impl Executor {
         for memory in self.engine.memories.iter_mut().take(arenas) {
             memory.bytes_mut().fill(0);
         }
+        self.initial_states();
+    }
+
+    /// Gives buffers their initial states, in memory that is zero. What is zero in the file is not written, so that memory which no run
+    /// reads is never touched.
+    pub(super) fn initial_states(&mut self) {
         for (slot, sizes) in self.loaded.tensors.slots.iter().zip(&mut self.engine.sizes) {
             *sizes = slot.sizes;
         }
@@ -114,7 +123,11 @@ impl Executor {
             let from = self.data.bytes().get(range.clone());
             let to = self.engine.memories[memory.0 as usize].bytes_mut();
             if let (Some(from), Some(to)) = (from, to.get_mut(*start..*start + range.len())) {
-                to.copy_from_slice(from);
+                for (from, to) in from.chunks(PAGE).zip(to.chunks_mut(PAGE)) {
+                    if from.iter().any(|byte| *byte != 0) {
+                        to.copy_from_slice(from);
+                    }
+                }
             }
         }
     }
