@@ -18,7 +18,10 @@ impl LeftOut {
             return LeftOut::default();
         }
         let candidates = compiled().flat_map(|region| &region.candidates);
-        let mut needed: FxHashSet<ConstantId> = candidates.flat_map(|candidate| &candidate.weights).map(|w| w.1).collect();
+        let mut needed: FxHashSet<ConstantId> = candidates
+            .flat_map(|candidate| &candidate.weights)
+            .map(|w| w.1)
+            .collect();
         let mut read: FxHashSet<ConstantId> = FxHashSet::default();
         for (at, graph) in module.graphs.iter().enumerate() {
             let compiled = regions.get(at).map_or(&[][..], Vec::as_slice);
@@ -60,7 +63,12 @@ impl LeftOut {
         let constants = self.names.keys().filter_map(|id| module.constants.find(*id));
         let mut seen = FxHashSet::default();
         let own = constants.filter(|constant| {
-            let window = (constant.storage.address(), constant.offset, constant.sizes.to_vec(), constant.strides.to_vec());
+            let window = (
+                constant.storage.address(),
+                constant.offset,
+                constant.sizes.to_vec(),
+                constant.strides.to_vec(),
+            );
             seen.insert(window)
         });
         own.map(|constant| (constant.sizes.numel().unwrap_or(0) * constant.dtype.size()) as u64)

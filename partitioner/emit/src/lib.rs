@@ -26,11 +26,11 @@ use blobs::Blobs;
 use bucket::Buckets;
 use constants::ConstantTable;
 use delegraph_ir::Module;
-use left_out::LeftOut;
 use delegraph_lower::CompiledRegion;
 use delegraph_pte::origins::DEBUG_KEY;
 use delegraph_pte::overlay::{BucketedCandidate, Candidate, IR_KEY, MethodOverlay, OVERLAY_KEY, Overlay, Region};
 use delegraph_pte::{ProgramParts, write};
+use left_out::LeftOut;
 
 /// What goes into the file.
 #[derive(Debug, Clone, Copy)]

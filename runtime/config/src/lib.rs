@@ -30,8 +30,8 @@ pub use error::ConfigError;
 pub use glob::glob_match;
 pub use layer::{Layers, Origin};
 pub use model::{
-    Backend, Cache, Config, Delegates, DeviceMatch, DeviceRule, Fallback, FallbackWeights, Isolation, Profile, Rule, RuleMatch,
-    SandboxMode, Select, SelfCheck, Threads, Trust, Verify,
+    Backend, Cache, Config, Delegates, DeviceMatch, DeviceRule, Fallback, FallbackWeights, Isolation, Profile, Rule,
+    RuleMatch, SandboxMode, Select, SelfCheck, Threads, Trust, Verify,
 };
 pub use place::{Environment, is_elevated, standard_layers, standard_layers_in};
 

@@ -511,14 +511,7 @@ impl Binder<'_> {
         Ok(ranges)
     }
 
-    fn denied(
-        &self,
-        overlay: &MethodOverlay,
-        region: usize,
-        state: &RegionState,
-        absent: bool,
-        hint: String,
-    ) -> Error {
+    fn denied(&self, overlay: &MethodOverlay, region: usize, state: &RegionState, absent: bool, hint: String) -> Error {
         let operators: Vec<String> = state.operators.iter().map(|(op, n)| format!("{n} x {op}")).collect();
         let reasons: Vec<String> = state
             .refusals

@@ -65,9 +65,7 @@ pub enum Error {
     #[error(transparent)]
     Absent(#[from] HostError),
     /// A region would have to run portably and `fallback = "deny"`.
-    #[error(
-        "`{method}`, region {region} ({operators}) would run on the portable kernels: {reason}\n  hint: {hint}"
-    )]
+    #[error("`{method}`, region {region} ({operators}) would run on the portable kernels: {reason}\n  hint: {hint}")]
     Denied {
         /// Method.
         method: String,

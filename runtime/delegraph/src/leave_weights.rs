@@ -40,7 +40,13 @@ fn leaves(candidate: &CompiledCandidate, module: &Module, config: &Config) -> bo
 fn bytes_of(candidate: &CompiledCandidate, module: &Module) -> u64 {
     let constants: BTreeSet<ConstantId> = candidate.weights.iter().map(|(_, id)| *id).collect();
     let constants = constants.iter().filter_map(|id| module.constants.find(*id));
-    let bytes = |constant: &Constant| constant.sizes.numel().unwrap_or(0).saturating_mul(constant.dtype.size());
+    let bytes = |constant: &Constant| {
+        constant
+            .sizes
+            .numel()
+            .unwrap_or(0)
+            .saturating_mul(constant.dtype.size())
+    };
     constants.map(|constant| bytes(constant) as u64).sum()
 }
 

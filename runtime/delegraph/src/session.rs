@@ -123,7 +123,9 @@ impl ProgramData for FileData {
     }
 
     fn is_left_out(&self, name: &str) -> bool {
-        self.left_out.binary_search_by(|left_out| left_out.as_str().cmp(name)).is_ok()
+        self.left_out
+            .binary_search_by(|left_out| left_out.as_str().cmp(name))
+            .is_ok()
     }
 }
 
