@@ -84,10 +84,11 @@ impl<'a> ConstantTable<'a> {
     }
 }
 
-/// Initial values of mutable buffers. Index 0 is reserved by the format.
+/// Initial values of mutable buffers, each distinct one once. Index 0 is reserved by the format.
 #[derive(Default)]
 pub(crate) struct StateTable {
     buffers: Vec<Bytes>,
+    by_content: FxHashMap<u64, Vec<u32>>,
     by_state: FxHashMap<u32, u32>,
 }
 
@@ -103,8 +104,16 @@ impl StateTable {
         if self.buffers.is_empty() {
             self.buffers.push(Bytes::from(Vec::new()));
         }
-        self.buffers.push(bytes);
-        let index = self.buffers.len() as u32 - 1;
+        // Caches begin alike, as zeros.
+        let mut hasher = FxHasher::default();
+        bytes.as_slice().hash(&mut hasher);
+        let same = self.by_content.entry(hasher.finish()).or_default();
+        let equal = |at: &u32| self.buffers[*at as usize].as_slice() == bytes.as_slice();
+        let index = same.iter().copied().find(equal).unwrap_or(self.buffers.len() as u32);
+        if index as usize == self.buffers.len() {
+            same.push(index);
+            self.buffers.push(bytes);
+        }
         self.by_state.insert(state, index);
         Ok(index)
     }

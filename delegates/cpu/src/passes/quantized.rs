@@ -3,7 +3,7 @@
 use super::activation::Function;
 use super::{Target, bytes, floats, is_constant, to_bytes};
 use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::quantized::{EMBEDDING, LINEAR};
+use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING};
 use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::q4::{self, Scales, Width};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits};
@@ -27,22 +27,31 @@ struct Matrix {
     range: [i64; 2],
 }
 
+/// Matrices that are packed, by their integers, scales and form: the value, and the arguments that say how.
+type Packed = HashMap<(ValueId, ValueId, &'static str), (ValueId, Vec<Arg>)>;
+
 /// Rewrites products and tables.
 ///
 /// # Errors
 /// None.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     let makers = graph.makers();
-    let mut packed: HashMap<(ValueId, &str), (ValueId, Vec<Arg>)> = HashMap::new();
-    for at in 0..graph.nodes.len() {
-        let made = match graph.nodes[at].op.as_str() {
-            "aten::linear" => linear(graph, target, &makers, at, &mut packed),
-            "aten::embedding" => embedding(graph, target, &makers, at),
-            _ => None,
-        };
-        if let Some((op, args)) = made {
-            let node = &mut graph.nodes[at];
-            (node.op, node.args) = (op.to_string(), args);
+    let mut packed = Packed::new();
+    // Tables come last: one that a product has packed is not packed again.
+    for tables in [false, true] {
+        for at in 0..graph.nodes.len() {
+            let made = match graph.nodes[at].op.as_str() {
+                "aten::linear" if !tables => linear(graph, target, &makers, at, &mut packed),
+                "aten::embedding" if tables => {
+                    let tied = packed_embedding(graph, target, &makers, at, &packed);
+                    tied.or_else(|| embedding(graph, target, &makers, at))
+                }
+                _ => None,
+            };
+            if let Some((op, args)) = made {
+                let node = &mut graph.nodes[at];
+                (node.op, node.args) = (op.to_string(), args);
+            }
         }
     }
     graph.sweep();
@@ -219,16 +228,17 @@ fn linear(
     target: &Target<'_>,
     makers: &[Option<usize>],
     at: usize,
-    packed: &mut HashMap<(ValueId, &'static str), (ValueId, Vec<Arg>)>,
+    packed: &mut Packed,
 ) -> Option<(&'static str, Vec<Arg>)> {
     let Product { kind, x, eps, matrix } = product(graph, makers, &graph.nodes[at])?;
     let bias = graph.nodes[at].value(2);
     let form = if kind == "w8" { "w8" } else { "four" };
-    let (value, layout) = match packed.get(&(matrix.values, form)) {
+    let key = (matrix.values, matrix.scales, form);
+    let (value, layout) = match packed.get(&key) {
         Some(known) => known.clone(),
         None => {
             let made = pack(graph, target, &matrix, form)?;
-            packed.insert((matrix.values, form), made.clone());
+            packed.insert(key, made.clone());
             made
         }
     };
@@ -295,6 +305,31 @@ fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> 
     let mut layout = numbers.to_vec();
     layout.extend([Arg::Bool(halves), Arg::Bool(has_zeros)]);
     Some((value, layout))
+}
+
+/// A table whose rows are those of a product's matrix: language models tie them.
+fn packed_embedding(
+    graph: &Graph,
+    target: &Target<'_>,
+    makers: &[Option<usize>],
+    at: usize,
+    packed: &Packed,
+) -> Option<(&'static str, Vec<Arg>)> {
+    let (matrix, indices) = table(graph, makers, &graph.nodes[at])?;
+    let sizes = [matrix.columns, matrix.rows, matrix.group].map(|n| Arg::Int(n as i64));
+    let none = |zeros: Option<Vec<f32>>| zeros.is_none();
+    if !zero_points(graph, target, &matrix).is_some_and(none) {
+        return None;
+    }
+    let same = |a: ValueId, b: ValueId| a == b || bytes(graph, target, a).is_some() && bytes(graph, target, a) == bytes(graph, target, b);
+    let found = packed.iter().find(|((values, scales, form), (_, layout))| {
+        let fits = *form == "four" && layout[..3] == sizes && layout.last() == Some(&Arg::Bool(false));
+        fits && same(*scales, matrix.scales) && same(*values, matrix.values)
+    });
+    let (_, (table, layout)) = found?;
+    let mut args = vec![arg(indices), arg(*table)];
+    args.extend(layout.iter().cloned());
+    Some((PACKED_EMBEDDING, args))
 }
 
 fn embedding(

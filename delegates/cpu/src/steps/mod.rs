@@ -55,6 +55,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         elementwise::NAME => elementwise::make(node, shapes),
         quantized::LINEAR => quantized::linear(node, shapes),
         quantized::EMBEDDING => quantized::embedding(node, shapes),
+        quantized::PACKED_EMBEDDING => quantized::packed_embedding(node, shapes),
         pooling::NAME => pooling::make(node, shapes),
         norm::NORM => norm::norm(node, shapes),
         norm::GROUP_NORM => norm::group_norm(node, shapes),

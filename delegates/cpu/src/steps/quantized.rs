@@ -19,6 +19,8 @@ use delegraph_sdk::arguments::Arguments;
 pub const LINEAR: &str = "cpu::linear_quantized";
 /// `cpu::embedding(indices, bytes, scales, zeros?, code, group)`
 pub const EMBEDDING: &str = "cpu::embedding";
+/// `cpu::embedding_packed(indices, packed, columns, rows, group, width, halves, zeros)`: rows of a matrix that is packed for [`LINEAR`].
+pub const PACKED_EMBEDDING: &str = "cpu::embedding_packed";
 /// The argument of the bias of [`LINEAR`]; the residual follows.
 pub const BIAS: usize = 2;
 /// The argument of the function's word of [`LINEAR`].
@@ -42,14 +44,15 @@ pub struct Layout {
 }
 
 impl Layout {
-    fn read(node: &Arguments<'_>) -> Result<Layout, Error> {
+    /// Of the arguments from `at` on.
+    fn read(node: &Arguments<'_>, at: usize) -> Result<Layout, Error> {
         let layout = Layout {
-            inputs: node.natural(5)?,
-            outputs: node.natural(6)?,
-            group: node.natural(7)?,
-            width: node.natural(8)?,
-            halves: node.bool(9)?,
-            zeros: node.bool(10)?,
+            inputs: node.natural(at)?,
+            outputs: node.natural(at + 1)?,
+            group: node.natural(at + 2)?,
+            width: node.natural(at + 3)?,
+            halves: node.bool(at + 4)?,
+            zeros: node.bool(at + 5)?,
         };
         // Products of these have to fit a size.
         let small = [layout.inputs, layout.outputs, layout.group]
@@ -108,7 +111,7 @@ struct Linear {
 /// # Errors
 /// Arguments that do not fit.
 pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
-    let layout = Layout::read(node)?;
+    let layout = Layout::read(node, 5)?;
     let kind = match (node.str(4)?, node.str(11)?) {
         ("q4", "asymmetric") => Kind::Dynamic(Formula::AffineAsymmetric {
             eps: node.float(12)? as f32,
@@ -251,5 +254,42 @@ impl Step for Lookup {
         let indices: &[i64] = io.input(0);
         embedding::lookup(Isa::best(), pool, &table, indices, io.output(0))
             .map_err(|place| Error::invalid(format!("index {} is not below {}", indices[place], self.rows)))
+    }
+}
+
+struct PackedLookup(Layout);
+
+/// Makes the step of [`PACKED_EMBEDDING`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn packed_embedding(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let layout = Layout::read(node, 2)?;
+    let fits = shapes.bytes(node.value(1)?) == layout.four().packed_len()
+        && layout.group.is_multiple_of(32)
+        && shapes.count(node.output(0)?) == shapes.count(node.value(0)?) * layout.inputs;
+    match fits {
+        true => Ok(Box::new(PackedLookup(layout))),
+        false => Err(Error::corrupt(format!("packed weights do not fit {layout:?}"))),
+    }
+}
+
+impl Step for PackedLookup {
+    fn run(&self, io: Io<'_>, _: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let PackedLookup(layout) = self;
+        let weights = q4::Weights::new(layout.four(), io.bytes(1));
+        let weights = weights.ok_or_else(|| Error::corrupt("packed weights are too few"))?;
+        let indices: &[i64] = io.input(0);
+        let row = |index: i64| usize::try_from(index).ok().filter(|row| *row < layout.outputs);
+        if let Some(index) = indices.iter().find(|index| row(**index).is_none()) {
+            return Err(Error::invalid(format!("index {index} is not below {}", layout.outputs)));
+        }
+        let out: &mut [f32] = io.output(0);
+        let rows = out.chunks_exact_mut(layout.inputs.max(1));
+        for (out, index) in rows.zip(indices.iter().filter_map(|index| row(*index))) {
+            weights.row(index, out);
+        }
+        Ok(())
     }
 }

@@ -161,6 +161,30 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Writes a row of weights as floats, `(bits - zero) * scale`: what a table of these weights has at that index. `out` has as many floats as
+    /// there are inputs.
+    ///
+    /// # Panics
+    /// There is no such output, or `out` is shorter.
+    pub fn row(&self, output: usize, out: &mut [f32]) {
+        let shape = &self.shape;
+        assert!(output < shape.outputs, "there is no such row");
+        let rows = shape.width.rows();
+        let (panel, lane) = (self.panel(output / rows), output % rows);
+        for (group, out) in out[..shape.inputs].chunks_mut(shape.group).enumerate() {
+            let (_, scale, zero) = self.at(output, group * shape.group);
+            let start = group * (shape.header() + shape.group / 32 * 16 * rows) + shape.header();
+            for (block, out) in out.chunks_mut(32).enumerate() {
+                let bytes = &panel[start + block * 16 * rows..][..16 * rows];
+                for (k, out) in out.iter_mut().enumerate() {
+                    let byte = bytes[k % 16 / 4 * 4 * rows + lane * 4 + k % 4];
+                    let bits = if k < 16 { byte & 15 } else { byte >> 4 };
+                    *out = (f32::from(bits) - zero) * scale;
+                }
+            }
+        }
+    }
+
     /// A weight's four bits, its scale and its zero point for these bits.
     pub fn at(&self, output: usize, input: usize) -> (u8, f32, f32) {
         let shape = &self.shape;
