@@ -12,6 +12,11 @@ pub const PROGRAM: &str = "program";
 /// The section with the packed weights: a table of where each begins and how long it is, two `u64` a weight behind their number, then the weights at
 /// multiples of 64.
 pub const WEIGHTS: &str = "weights";
+/// The section with those of fewer bytes than [`LARGE`], in the same form. What two programs of a model have apart, such as constants that one of them
+/// folded, is here, and the large ones are the same bytes, which a file stores once.
+pub const SMALL_WEIGHTS: &str = "small_weights";
+/// Bytes from which on a weight lies in [`WEIGHTS`].
+pub const LARGE: usize = 4096;
 /// Multiples that packed weights lie at.
 pub const ALIGN: usize = crate::sys::ALIGN;
 
@@ -54,12 +59,16 @@ pub fn compile(
         align: 8,
         bytes: program,
     }];
-    if !packed.is_empty() {
-        sections.push(Section {
-            name: WEIGHTS.to_string(),
-            align: ALIGN as u32,
-            bytes: joined(&packed),
-        });
+    // The largest come first.
+    let (large, small) = packed.split_at(packed.partition_point(|weight| weight.len() >= LARGE));
+    for (name, weights) in [(WEIGHTS, large), (SMALL_WEIGHTS, small)] {
+        if !weights.is_empty() {
+            sections.push(Section {
+                name: name.to_string(),
+                align: ALIGN as u32,
+                bytes: joined(weights),
+            });
+        }
     }
     Ok(Compiled {
         precision: if integers { "int8".to_string() } else { String::new() },

@@ -1,6 +1,6 @@
 //! Sessions: a program with its weights, run by plans.
 
-use crate::compile::{PROGRAM, WEIGHTS, table};
+use crate::compile::{PROGRAM, SMALL_WEIGHTS, WEIGHTS, table};
 use crate::program::{Packed, Program, Store};
 use crate::states::Kept;
 use crate::sys::{ALIGN, Memory, Slot};
@@ -8,52 +8,56 @@ use delegraph_sdk::{Blob, Context, Error, KeptBlob, Session, TensorOut, TensorVi
 use smallvec::SmallVec;
 use std::ops::Range;
 
-/// Packed weights in memory of the session's own.
-struct Copied {
-    section: Memory,
+/// A section of packed weights.
+struct Part {
+    name: &'static str,
     ranges: Vec<Range<usize>>,
+    /// A copy, where the host does not keep the blob, or keeps it at an odd place.
+    copied: Option<Memory>,
 }
 
-impl Packed for Copied {
+/// The packed weights of a blob, where the host has them: in its map of the file.
+struct Sections {
+    blob: Option<KeptBlob>,
+    parts: Vec<Part>,
+}
+
+impl Packed for Sections {
     fn bytes(&self, index: u32) -> Result<&[u8], Error> {
-        let range = self.ranges.get(index as usize).cloned();
-        let range = range.ok_or_else(|| Error::corrupt(format!("the blob has no packed weight {index}")))?;
-        Ok(&self.section.bytes()[range])
+        let missing = || Error::corrupt(format!("the blob has no packed weight {index}"));
+        let mut at = index as usize;
+        for part in &self.parts {
+            let Some(range) = part.ranges.get(at) else {
+                at -= part.ranges.len();
+                continue;
+            };
+            let section = match (&part.copied, &self.blob) {
+                (Some(memory), _) => memory.bytes(),
+                (None, Some(blob)) => blob.section(part.name)?,
+                (None, None) => return Err(missing()),
+            };
+            return section.get(range.clone()).ok_or_else(missing);
+        }
+        Err(missing())
     }
 }
 
-/// Packed weights where the host has them: in its map of the file.
-struct InPlace {
-    blob: KeptBlob,
-    ranges: Vec<Range<usize>>,
-}
-
-impl Packed for InPlace {
-    fn bytes(&self, index: u32) -> Result<&[u8], Error> {
-        let range = self.ranges.get(index as usize).cloned();
-        let range = range.ok_or_else(|| Error::corrupt(format!("the blob has no packed weight {index}")))?;
-        Ok(&self.blob.section(WEIGHTS)?[range])
-    }
-}
-
-/// The packed weights of a blob, which are copied only where the host does not keep them, or keeps them at an odd place.
 fn packed(blob: &Blob<'_>) -> Result<Box<dyn Packed>, Error> {
-    if !blob.sections.iter().any(|(name, _)| *name == WEIGHTS) {
-        return Ok(Box::new(Copied {
-            section: Memory::of(&[])?,
-            ranges: Vec::new(),
-        }));
+    let kept = blob.keep().ok();
+    let mut parts = Vec::new();
+    for name in [WEIGHTS, SMALL_WEIGHTS] {
+        if !blob.sections.iter().any(|(section, _)| *section == name) {
+            continue;
+        }
+        let section = blob.section(name)?;
+        let in_place = kept.is_some() && section.as_ptr().addr().is_multiple_of(ALIGN);
+        parts.push(Part {
+            name,
+            ranges: table(section)?,
+            copied: if in_place { None } else { Some(Memory::of(section)?) },
+        });
     }
-    let section = blob.section(WEIGHTS)?;
-    let ranges = table(section)?;
-    let is_aligned = section.as_ptr().addr().is_multiple_of(ALIGN);
-    if is_aligned && let Ok(kept) = blob.keep() {
-        return Ok(Box::new(InPlace { blob: kept, ranges }));
-    }
-    Ok(Box::new(Copied {
-        ranges,
-        section: Memory::of(section)?,
-    }))
+    Ok(Box::new(Sections { blob: kept, parts }))
 }
 
 /// Makes a session of a blob.

@@ -7,7 +7,10 @@ use delegraph_sdk::image::{
     Arg, ArgView, Expr, ExprIndex, ImageBuilder, ImageView, Kind, NodeIndex, Source, Type, ValueIndex,
 };
 use delegraph_sdk::{DType, Error};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 /// Index of a value of a [`Graph`].
 pub type ValueId = usize;
@@ -312,6 +315,25 @@ impl Graph {
         self.nodes.retain(|_| keep.next().unwrap_or(true));
     }
 
+    /// The values that are read, packed weights before the others and in the order of what they hold, the largest first: programs of the same weights
+    /// have them alike, so that a file stores them once.
+    fn packed_first(&self, read: Vec<ValueId>) -> Vec<ValueId> {
+        let mut seen = HashSet::new();
+        let mut own: Vec<(Reverse<usize>, u64, ValueId)> = Vec::new();
+        for id in &read {
+            if let From::Packed(at) = self.values[*id].from
+                && seen.insert(*id)
+            {
+                let bytes = &self.packed[at];
+                let mut hasher = DefaultHasher::new();
+                bytes.hash(&mut hasher);
+                own.push((Reverse(bytes.len()), hasher.finish(), *id));
+            }
+        }
+        own.sort_unstable();
+        own.into_iter().map(|(.., id)| id).chain(read).collect()
+    }
+
     /// The program's image. Only weights that are read are in it; `packed` of them are renumbered in the order of the result.
     ///
     /// # Errors
@@ -331,7 +353,7 @@ impl Graph {
             .flat_map(Node::reads)
             .chain(outputs.iter().copied())
             .collect();
-        for id in read {
+        for id in self.packed_first(read) {
             let value = &self.values[id];
             let weight = match value.from {
                 From::Host(weight) => weight,

@@ -25,6 +25,7 @@ mod expr;
 mod graph;
 mod id;
 mod infer;
+mod merge;
 mod module;
 mod serialize;
 mod text;
@@ -39,6 +40,7 @@ pub use graph::{
 };
 pub use id::{ConstantId, NodeId, RegionId, StateId, ValueId};
 pub use infer::{InferError, can_infer, infer};
+pub use merge::MergeError;
 pub use module::{Module, State};
 pub use serialize::{DeserializeError, deserialize, serialize};
 pub use ty::{Quant, TensorType, Type};

@@ -12,6 +12,7 @@ mod dce;
 pub mod decompose;
 mod error;
 mod fold;
+pub mod language_model;
 mod portable;
 pub mod quantize;
 pub mod raise;

@@ -128,6 +128,13 @@ pub struct CompileArgs {
     /// --calibrate: w8a8-static, w8a16-static or w4a16-static, as w4a16-static:group=32:observer=mse;embedding=4;keep=GLOB
     #[arg(long, value_name = "SCHEME")]
     pub quantize: Option<String>,
+    /// A language model: the file has the methods `prefill` and `decode`, which share weights and caches and give the logits of the last token
+    /// alone. Both are MODEL's `forward`, which takes any number of tokens, unless --decode names a model of single tokens
+    #[arg(long)]
+    pub llm: bool,
+    /// With --llm: the model that `decode` is, and MODEL is `prefill`
+    #[arg(long, value_name = "FILE", requires = "llm")]
+    pub decode: Option<PathBuf>,
     /// Samples to choose ranges by, or to measure layers on (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
     #[arg(long, value_name = "FILE")]
     pub calibrate: Vec<PathBuf>,

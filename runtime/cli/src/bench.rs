@@ -1,8 +1,10 @@
 //! `delegraph bench`: times a model. Load, first and steady runs apart, memory before and after.
 
 use crate::args::{BenchArgs, BenchFormat, Global};
+use crate::bench_llm::Model;
 use crate::inputs::{arguments, leaf, value};
 use crate::output::{Output, duration, write_atomically};
+use delegraph::language_model::{DECODE, PREFILL};
 use delegraph::{InputInfo, InputKind, LoadOptions, Session, Source};
 use delegraph_runner::Leaf;
 use delegraph_types::DType;
@@ -28,8 +30,8 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     }
     let host = Arc::new(crate::devices::discover(&config, global.no_load));
     let base = memory_mb("VmRSS:");
-    let options = LoadOptions {
-        method: args.method.clone(),
+    let options = |method: &str| LoadOptions {
+        method: method.to_string(),
         threads: args.threads.map(|threads| threads as usize),
         ..LoadOptions::default()
     };
@@ -37,11 +39,19 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
     let source = Source::open(&args.model)?;
     let shapes = made_up_shapes(args, &source).map_err(&named)?;
     let started = Instant::now();
-    let mut session = Session::open(&source, &config, &host, options).map_err(&named)?;
-    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let open = |method: &str| Session::open(&source, &config, &host, options(method)).map_err(&named);
     if args.llm {
-        return llm(&mut session, args, output, base, load_ms);
+        let split = args.method == "forward"
+            && delegraph::methods(&source).is_ok_and(|names| names.iter().any(|name| name == DECODE));
+        let mut model = match split {
+            true => Model::of(open(DECODE)?, || open(PREFILL))?,
+            false => Model::of(open(&args.method)?, || open(&args.method))?,
+        };
+        let load_ms = started.elapsed().as_secs_f64() * 1e3;
+        return llm(&mut model, args, output, base, load_ms);
     }
+    let mut session = open(&args.method)?;
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let inputs = match &args.inputs {
         Some(file) => arguments(&session, &[], Some(file))?,
         None => {
@@ -143,8 +153,8 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
 }
 
 /// Times a language model.
-fn llm(session: &mut Session, args: &BenchArgs, output: &Output, base: f64, load_ms: f64) -> anyhow::Result<u8> {
-    let measured = crate::bench_llm::measure(session, args, output)?;
+fn llm(model: &mut Model, args: &BenchArgs, output: &Output, base: f64, load_ms: f64) -> anyhow::Result<u8> {
+    let measured = crate::bench_llm::measure(model, args, output)?;
     let peak = memory_mb("VmHWM:");
     output.data(format!(
         "prefill    {:.1} tokens/s ({} tokens)",
@@ -157,12 +167,12 @@ fn llm(session: &mut Session, args: &BenchArgs, output: &Output, base: f64, load
     output.data(format!("load ms    {load_ms:.2}"));
     output.data(format!("rss MB     {peak:.1} (+{:.1})", peak - base));
     if let Some(path) = &args.trace {
-        session.start_trace();
-        crate::bench_llm::once(session, args)?;
-        write_atomically(path, session.chrome_trace().as_bytes())?;
+        model.behind().start_trace();
+        crate::bench_llm::once(model, args)?;
+        write_atomically(path, model.behind().chrome_trace().as_bytes())?;
         output.talk(format!("trace in {}", path.display()));
     }
-    let report = session.report();
+    let report = model.behind().report();
     output.json(&serde_json::json!({
         "schema": "delegraph.bench/1", "tool": crate::tool(), "exit_code": 0, "times_ms": measured.times_ms, "load_ms": load_ms,
         "rss_base_mb": base, "rss_peak_mb": peak, "prefill_tok_s": measured.prefill, "decode_tok_s": measured.decode,

@@ -19,6 +19,14 @@ pub struct Measured {
     pub prefill_ms: f64,
 }
 
+/// A model's sessions: one that takes any number of tokens, or one for the prompt and one for what follows.
+pub struct Model {
+    /// Takes the prompt.
+    pub prefill: Session,
+    /// Takes the tokens behind it; `None`: the same session.
+    pub decode: Option<Session>,
+}
+
 /// The inputs that tokens and positions are, and how many tokens there may be.
 struct Border {
     tokens: usize,
@@ -26,19 +34,43 @@ struct Border {
     most: usize,
 }
 
+impl Model {
+    /// Of the session that decodes, and, where it takes but one token, another for the prompt.
+    ///
+    /// # Errors
+    /// The other cannot be had.
+    pub fn of(decode: Session, prefill: impl FnOnce() -> anyhow::Result<Session>) -> anyhow::Result<Model> {
+        if border(&decode)?.most > 1 {
+            return Ok(Model {
+                prefill: decode,
+                decode: None,
+            });
+        }
+        Ok(Model {
+            prefill: prefill()?,
+            decode: Some(decode),
+        })
+    }
+
+    /// The session that takes the tokens behind the prompt.
+    pub fn behind(&mut self) -> &mut Session {
+        self.decode.as_mut().unwrap_or(&mut self.prefill)
+    }
+}
+
 /// Finds tokens, `i64[1, n]`, and their positions, `i64[n]`, among the inputs.
 fn border(session: &Session) -> anyhow::Result<Border> {
     let infos = session.inputs();
     let find = |rank: usize| {
         let fits = |kind: &InputKind<'_>| match kind {
-            InputKind::Tensor { dtype, sizes, dynamic } => *dtype == DType::I64 && sizes.rank() == rank && *dynamic,
+            InputKind::Tensor { dtype, sizes, .. } => *dtype == DType::I64 && sizes.rank() == rank,
             _ => false,
         };
         infos.iter().position(|info| fits(&info.kind))
     };
     let Some(tokens) = find(2) else {
         return Err(crate::usage(
-            "`--llm` needs a method that takes tokens as `i64[1, n]`, with a dynamic `n`, and keeps its cache in states".to_string(),
+            "`--llm` needs a method that takes tokens as `i64[1, n]` and keeps its cache in states".to_string(),
         ));
     };
     let most = match &infos[tokens].kind {
@@ -95,8 +127,8 @@ fn step(session: &mut Session, border: &Border, tokens: &[i64], start: usize) ->
 ///
 /// # Errors
 /// A method of another form, or a prompt that is too long.
-pub fn measure(session: &mut Session, args: &BenchArgs, output: &Output) -> anyhow::Result<Measured> {
-    let border = border(session)?;
+pub fn measure(model: &mut Model, args: &BenchArgs, output: &Output) -> anyhow::Result<Measured> {
+    let border = border(&model.prefill)?;
     let (prompt, generate) = (args.prompt.max(1) as usize, args.generate.max(1) as usize);
     if prompt + generate > border.most {
         return Err(crate::usage(format!(
@@ -109,12 +141,15 @@ pub fn measure(session: &mut Session, args: &BenchArgs, output: &Output) -> anyh
     for round in 0..=rounds {
         let tokens: Vec<i64> = (0..prompt).map(|at| (at * 37 + 11) as i64 % 97).collect();
         let started = Instant::now();
-        let mut token = step(session, &border, &tokens, 0)?;
+        let mut token = step(&mut model.prefill, &border, &tokens, 0)?;
+        if let Some(decode) = &mut model.decode {
+            decode.adopt_state(&mut model.prefill)?;
+        }
         let prefill = started.elapsed().as_secs_f64();
         let mut each = Vec::with_capacity(generate);
         for at in 0..generate {
             let started = Instant::now();
-            token = step(session, &border, &[token], prompt + at)?;
+            token = step(model.behind(), &border, &[token], prompt + at)?;
             each.push(started.elapsed().as_secs_f64() * 1e3);
         }
         // The first round meets fresh memory and plans.
@@ -146,8 +181,8 @@ pub fn measure(session: &mut Session, args: &BenchArgs, output: &Output) -> anyh
 ///
 /// # Errors
 /// As [`measure`].
-pub fn once(session: &mut Session, args: &BenchArgs) -> anyhow::Result<()> {
-    let border = border(session)?;
-    step(session, &border, &[1], args.prompt as usize)?;
+pub fn once(model: &mut Model, args: &BenchArgs) -> anyhow::Result<()> {
+    let border = border(&model.prefill)?;
+    step(model.behind(), &border, &[1], args.prompt as usize)?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::args::{CompileArgs, FallbackWeights, Global, PartitionArgs, PartitionFormat};
 use crate::output::{Output, Tint, bytes, duration, write_atomically};
 use anyhow::Context;
-use delegraph::{Compiled, Source};
+use delegraph::{Compiled, Source, language_model};
 use delegraph_config::Config;
 use delegraph_host::{Host, Manifest};
 use delegraph_ir::Module;
@@ -69,8 +69,24 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
     override_backends(&mut config, args);
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
-    let mut module = delegraph::import(&Source::open(&args.model)?).map_err(&named)?;
-    let quantized = crate::quantize::quantize(args, &mut module, output)?;
+    let read = |path: &std::path::Path, quantized: &mut Option<_>| -> anyhow::Result<Module> {
+        let mut module = delegraph::import(&Source::open(path)?).map_err(crate::of_model(path))?;
+        if args.llm {
+            language_model::last_logits(&mut module).map_err(|error| not_one(path, &error))?;
+        }
+        *quantized = crate::quantize::quantize(args, &mut module, output)?;
+        Ok(module)
+    };
+    let mut quantized = None;
+    let single = args
+        .decode
+        .as_deref()
+        .map(|path| read(path, &mut quantized))
+        .transpose()?;
+    let mut module = read(&args.model, &mut quantized)?;
+    if args.llm {
+        module = language_model::methods(module, single).map_err(|error| not_one(&args.model, &error))?;
+    }
     let compiled = delegraph::compile(module, &config, &host, &mut |step| progress(output, &step)).map_err(&named)?;
     output.progress_done();
     write_atomically(&args.output, &compiled.bytes)?;
@@ -119,6 +135,11 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
         &format!("delegraph run {}", args.output.display()),
     );
     Ok(0)
+}
+
+/// The file is no language model.
+fn not_one(path: &std::path::Path, error: &language_model::LanguageModelError) -> anyhow::Error {
+    crate::bad_input(format!("{}: {error}", path.display()))
 }
 
 /// What the command line says of backends, over the configuration.

@@ -13,7 +13,7 @@ use delegraph_executor::{BoundRegion, Executor, KeptState};
 use delegraph_host::{BlobSource, BlobVerdict, CallOptions, Delegate, Host, StateInfo, Weights};
 use delegraph_ir::Bytes;
 use delegraph_pte::Verified;
-use delegraph_pte::model::{Dynamism, EValue, Plan, Storage};
+use delegraph_pte::model::{Dynamism, EValue, Storage};
 use delegraph_pte::overlay::{BucketedCandidate, Candidate, MethodOverlay, Region, section_key};
 use delegraph_types::{Dims, Parallel};
 use std::collections::BTreeMap;
@@ -440,8 +440,7 @@ impl Binder<'_> {
         region.outputs.iter().zip(&bucketed.outputs).map(sizes).collect()
     }
 
-    /// The states that a session keeps, where it may: each is a buffer that the region alone reads and whose new value it alone makes,
-    /// in all methods.
+    /// The states that a session keeps, where it may: each is a buffer that the region alone reads and whose new value it alone makes.
     fn kept(&self, region: &Region, states: &[StateInfo]) -> Result<Vec<KeptState>, String> {
         let kept = |state: &StateInfo| {
             let fail = |problem: &str| {
@@ -471,14 +470,11 @@ impl Binder<'_> {
             let Some(name) = &buffer.name else {
                 return fail("the file gives the buffer no name");
             };
-            let mut others = self.program.plans.iter().filter(|other| other.name != plan.name);
-            match others.find(|other| names_state(other, name)) {
-                Some(other) => fail(&format!("the method `{}` uses the buffer, too", other.name)),
-                None => Ok(KeptState {
-                    name: name.clone(),
-                    ..kept
-                }),
-            }
+            // Another method's session has a buffer of its own, and adopts this one's where it is told to.
+            Ok(KeptState {
+                name: name.clone(),
+                ..kept
+            })
         };
         states.iter().map(kept).collect()
     }
@@ -531,16 +527,6 @@ impl Binder<'_> {
             hint,
         }
     }
-}
-
-/// Whether a method has a mutable buffer of this name. Its inputs have names of their own.
-fn names_state(plan: &Plan, name: &str) -> bool {
-    (0..).zip(&plan.values).any(|(value, evalue)| {
-        matches!(evalue, EValue::Tensor(tensor)
-            if tensor.name.as_deref() == Some(name)
-                && matches!(tensor.storage, Storage::Arena(_) | Storage::MutableWithState(..))
-                && !plan.inputs.contains(&value))
-    })
 }
 
 /// A message with its hint in brackets: reports give one line a region.

@@ -64,6 +64,7 @@ pub use delegraph_host::Memory;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use delegraph_host::{Handle, HandleType, Handles, Origin};
 pub use delegraph_ir::Bytes;
+pub use delegraph_passes::language_model;
 pub use delegraph_types::{DType, Dims, MAX_RANK};
 
 use delegraph_config::Layers;

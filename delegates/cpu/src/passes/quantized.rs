@@ -321,7 +321,9 @@ fn packed_embedding(
     if !zero_points(graph, target, &matrix).is_some_and(none) {
         return None;
     }
-    let same = |a: ValueId, b: ValueId| a == b || bytes(graph, target, a).is_some() && bytes(graph, target, a) == bytes(graph, target, b);
+    let same = |a: ValueId, b: ValueId| {
+        a == b || bytes(graph, target, a).is_some() && bytes(graph, target, a) == bytes(graph, target, b)
+    };
     let found = packed.iter().find(|((values, scales, form), (_, layout))| {
         let fits = *form == "four" && layout[..3] == sizes && layout.last() == Some(&Arg::Bool(false));
         fits && same(*scales, matrix.scales) && same(*values, matrix.values)

@@ -263,6 +263,12 @@ fn weights_are_read_as_they_were_packed() {
                     let want = ((case.values[output * 100 + k] + 8) as u8, case.scales[index], zero);
                     assert_eq!(weights.at(output, k), want);
                 }
+                let mut row = [f32::NAN; 100];
+                weights.row(output, &mut row);
+                for (k, got) in row.iter().enumerate() {
+                    let (bits, scale, zero) = weights.at(output, k);
+                    assert_eq!(*got, (f32::from(bits) - zero) * scale);
+                }
             }
         }
     }
