@@ -203,10 +203,9 @@ impl Binder<'_> {
             let chosen_portable = self.config.select.order.iter().any(|name| name == PORTABLE);
             if state.backend.is_none() {
                 let denied = self.config.select.fallback == Fallback::Deny && !chosen_portable;
-                let hint = match self.executor.left_out_of(region.start, region.end) {
-                    Some(weight) => Some(format!(
-                        "the file was written without the weights that they need, `{weight}` among them; compile the model with \
-                         `fallback_weights = \"keep\"`, or give a data file that has them"
+                let hint = match self.executor.cannot_run_range(region.start, region.end) {
+                    Some(reason) => Some(format!(
+                        "they cannot: {reason}. A model that is compiled with `fallback_weights = \"keep\"` has its weights for them"
                     )),
                     None => denied.then(|| "fallback = \"deny\" is set".to_string()),
                 };

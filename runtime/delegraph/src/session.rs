@@ -303,6 +303,7 @@ impl Session {
         let method = overlay.methods.iter().find(|m| m.method == options.method);
         if method.is_some_and(|method| !method.regions.is_empty()) {
             executor_options.arenas = Some(arenas.clone());
+            executor_options.delegates_follow = true;
         }
         let buckets = method.map(Buckets::new).transpose();
         let buckets = buckets.map_err(|problem| Error::Segment {
@@ -349,14 +350,8 @@ impl Session {
                 }
             }
         }
-        if let Some((instruction, weight)) = executor.left_out() {
-            return Err(Error::Segment {
-                name: name.to_string(),
-                key: OVERLAY_KEY.to_string(),
-                problem: format!(
-                    "instruction {instruction} reads `{weight}`, which the file was written without, and no delegate does it in its stead"
-                ),
-            });
+        if let Some(error) = executor.cannot_run() {
+            return Err(load(error));
         }
         let outside = executor
             .plan()

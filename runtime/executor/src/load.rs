@@ -67,6 +67,8 @@ pub(crate) struct Loaded {
     pub volatile: Vec<u32>,
     /// Values that an instruction or an output reads.
     pub used: Vec<bool>,
+    /// Operators without a kernel, each with the first instruction that calls it.
+    pub missing: Vec<(u32, String)>,
 }
 
 impl Loaded {
@@ -89,7 +91,7 @@ impl Loaded {
         let plan = &program.plans[index];
         let inputs = resolve_delegates(&program, plan, data.bytes(), delegates, resolver)?;
         let operators: Vec<String> = plan.operators.iter().map(full_name).collect();
-        let resolved = resolve_operators(plan, &operators)?;
+        let (resolved, missing) = resolve_operators(plan, &operators);
         let tensors = Tensors::new(&program, plan, data)?;
         let mut loader = Loader {
             plan,
@@ -121,6 +123,7 @@ impl Loaded {
             numbers,
             volatile,
             used,
+            missing,
             program,
         })
     }
@@ -129,9 +132,21 @@ impl Loaded {
         &self.program.plans[self.plan]
     }
 
-    /// The name of a tensor that one of these instructions reads and the file was written without.
-    pub fn left_out(&self, instructions: Range<usize>) -> Option<&str> {
-        let steps = self.steps.get(instructions)?;
+    /// Why these instructions cannot run, if they cannot: there is no kernel for one, or the file was written without what it reads.
+    pub fn cannot_run(&self, instructions: Range<usize>) -> Option<String> {
+        let steps = self.steps.get(instructions.clone())?;
+        if let Some(at) = steps.iter().position(|step| matches!(step, Step::NoKernel)) {
+            return Some(format!(
+                "there is no kernel for `{}`",
+                self.name_of(instructions.start + at)
+            ));
+        }
+        let name = self.left_out(steps)?;
+        Some(format!("the file was written without `{name}`"))
+    }
+
+    /// The name of a tensor that one of these steps reads and the file was written without.
+    fn left_out(&self, steps: &[Step]) -> Option<&str> {
         let mut reads = steps.iter().filter_map(Step::io).flat_map(|io| &io.reads);
         let value = reads.find_map(|read| match read.source {
             Source::LeftOut(value) => Some(value),
@@ -176,8 +191,8 @@ struct Resolved {
     schema: Schema,
 }
 
-/// Every operator that an instruction calls; those without a kernel are all named at once.
-fn resolve_operators(plan: &Plan, names: &[String]) -> Result<Vec<Option<Resolved>>, LoadError> {
+/// Every operator that an instruction calls, and those without a kernel.
+fn resolve_operators(plan: &Plan, names: &[String]) -> (Vec<Option<Resolved>>, Vec<(u32, String)>) {
     let mut resolved: Vec<Option<Resolved>> = names.iter().map(|_| None).collect();
     let mut asked = alloc::vec![false; names.len()];
     let mut missing = Vec::new();
@@ -197,10 +212,7 @@ fn resolve_operators(plan: &Plan, names: &[String]) -> Result<Vec<Option<Resolve
             _ => missing.push((at as u32, names[op].clone())),
         }
     }
-    match missing.is_empty() {
-        true => Ok(resolved),
-        false => Err(LoadError::MissingOperators(missing)),
-    }
+    (resolved, missing)
 }
 
 /// Makes every delegate of the plan that an instruction calls; returns how many inputs each has.
@@ -260,7 +272,7 @@ impl Loader<'_> {
         match instruction {
             Instruction::Kernel { op, args } => match resolved.get(*op as usize) {
                 Some(Some(operator)) => self.kernel(operator, args),
-                _ => Err("no kernel".into()),
+                _ => Ok(Step::NoKernel),
             },
             Instruction::Delegate { delegate, args } => {
                 let slots = args.iter().map(|&arg| self.slot(arg)).collect::<Result<Vec<_>, _>>()?;

@@ -55,6 +55,9 @@ pub struct Options {
     /// Copies the states that delegates keep after every run, so that a delegate that loses them costs no state: its regions go on
     /// portably. Each run then moves them once. Off: they are fetched when they are needed, and one that is lost is an error.
     pub copy_states: bool,
+    /// Regions are bound before the first run: an operator without a kernel is no error of the load, since a delegate may do it
+    /// ([`crate::Executor::cannot_run`] tells after [`crate::Executor::bind`]).
+    pub delegates_follow: bool,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             arenas: None,
             self_check: None,
             copy_states: false,
+            delegates_follow: false,
         }
     }
 }

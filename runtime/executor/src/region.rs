@@ -136,8 +136,8 @@ pub(crate) struct Region {
     pub phase: Phase,
     /// The self-check has to look at the states when the run counts.
     pub proof: bool,
-    /// A weight that its instructions read and the file was written without: the delegate alone can do the region.
-    pub left_out: Option<String>,
+    /// Why its instructions cannot run: the delegate alone can do the region.
+    pub alone: Option<String>,
 }
 
 /// Calls in a row that may not end in time.
@@ -221,7 +221,7 @@ impl Region {
             states,
             phase: Phase::Idle,
             proof: false,
-            left_out: loaded.left_out(start..end).map(String::from),
+            alone: loaded.cannot_run(start..end),
         })
     }
 
@@ -248,8 +248,8 @@ impl Region {
             }
         };
         // It can do nothing but ask again.
-        self.report.quarantined |= lasting && self.left_out.is_none();
-        policy != Fallback::Deny && self.left_out.is_none()
+        self.report.quarantined |= lasting && self.alone.is_none();
+        policy != Fallback::Deny && self.alone.is_none()
     }
 
     /// The error of a run that may not fall back.
@@ -259,9 +259,9 @@ impl Region {
             start: self.bound.start,
             end: self.bound.end,
             operators: self.operators(),
-            why: match &self.left_out {
+            why: match &self.alone {
                 None => "fallback is denied".into(),
-                Some(name) => format!("the portable kernels cannot do it: the file was written without `{name}`"),
+                Some(reason) => format!("the portable kernels cannot do it: {reason}"),
             },
             source,
         }

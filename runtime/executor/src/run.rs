@@ -126,6 +126,9 @@ impl Executor {
     ) -> Result<Executor, LoadError> {
         let mut delegates = Vec::new();
         let loaded = Loaded::new(program, method, &*data, &mut delegates, resolver)?;
+        if !options.delegates_follow && !loaded.missing.is_empty() {
+            return Err(LoadError::MissingOperators(loaded.missing));
+        }
         let limit = options
             .memory_limit
             .unwrap_or_else(|| (2u64 << 30).saturating_add(loaded.program.file_len().saturating_mul(16)));
@@ -248,26 +251,30 @@ impl Executor {
         self.loaded.plan()
     }
 
-    /// The name of a weight that an instruction reads which no bound region does, and which the file was written without
-    /// ([`ProgramData::is_left_out`]), with that instruction: the method cannot run.
-    pub fn left_out(&self) -> Option<(u32, &str)> {
+    /// The first instruction that no bound region does and that cannot run, with the reason: there is no kernel for it, or the file was written
+    /// without what it reads ([`ProgramData::is_left_out`]). The method cannot run then.
+    pub fn cannot_run(&self) -> Option<LoadError> {
         let mut at = 0;
         while at < self.loaded.steps.len() {
             if let Some(region) = self.region_at[at] {
                 at = self.regions[region as usize].bound.end as usize;
                 continue;
             }
-            if let Some(name) = self.loaded.left_out(at..at + 1) {
-                return Some((at as u32, name));
+            if let Some(reason) = self.loaded.cannot_run(at..at + 1) {
+                return Some(LoadError::Call {
+                    instruction: at as u32,
+                    operator: self.loaded.name_of(at).to_string(),
+                    problem: format!("{reason}, and no delegate does it"),
+                });
             }
             at += 1;
         }
         None
     }
 
-    /// Whether a weight that these instructions read is not in the file ([`ProgramData::is_left_out`]); its name.
-    pub fn left_out_of(&self, start: u32, end: u32) -> Option<&str> {
-        self.loaded.left_out(start as usize..end as usize)
+    /// Why these instructions cannot run, if they cannot.
+    pub fn cannot_run_range(&self, start: u32, end: u32) -> Option<String> {
+        self.loaded.cannot_run(start as usize..end as usize)
     }
 
     /// Runs the method. Outputs stay as they are until the next run.
@@ -477,9 +484,8 @@ impl Executor {
                     self.open = true;
                 }
                 if self.options.self_check.is_some() && region.report.checked == Checked::Not {
-                    if let Some(name) = &region.left_out {
-                        region.report.checked =
-                            Checked::Impossible(format!("the file was written without the weight `{name}`"));
+                    if let Some(reason) = &region.alone {
+                        region.report.checked = Checked::Impossible(reason.clone());
                         region.report.delegated += 1;
                         return Ok(Done::Delegated);
                     }
@@ -628,6 +634,7 @@ impl Executor {
                 self.numbers[*to as usize] = self.numbers[*from as usize];
                 Ok(Next::Step)
             }
+            Step::NoKernel => Err(CallError::Bug("there is no kernel for it")),
             Step::JumpFalse { condition, destination } => {
                 let holds = match condition {
                     Condition::Number(value) => match self.numbers[*value as usize] {

@@ -12,6 +12,8 @@ use delegraph_kernels::Kernel;
 #[derive(Debug)]
 pub(crate) enum Step {
     Kernel(KernelStep),
+    /// An operator that there is no kernel for.
+    NoKernel,
     /// `executorch_prim::et_view` onto the same bytes: only sizes change. The last field lists the values of the sizes.
     View {
         from: SlotId,

@@ -4,6 +4,7 @@
 //! programs write it (`aten::add.out`). It checks its arguments, sizes its outputs ([`Out::resize`]) and never panics.
 //! This crate knows neither graphs nor files. `no_std` + `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(feature = "portable"), allow(dead_code, unused_imports))]
 
 extern crate alloc;
 

@@ -6,6 +6,7 @@ use crate::{Call, KernelError};
 pub type Kernel = fn(&mut Call) -> Result<(), KernelError>;
 
 /// One list a family file, each sorted or not: the look-up is done once a program.
+#[cfg(feature = "portable")]
 const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::activation::KERNELS,
     crate::arg::KERNELS,
@@ -55,6 +56,10 @@ const FAMILIES: &[&[(&str, Kernel)]] = &[
     crate::variance::KERNELS,
     crate::views::KERNELS,
 ];
+
+/// What plans are made of beside the operators of models: sizes, and copies of states.
+#[cfg(not(feature = "portable"))]
+const FAMILIES: &[&[(&str, Kernel)]] = &[crate::copies::KERNELS, crate::prim::KERNELS];
 
 /// The kernel of an out-variant, in-place or prim operator as `.pte` programs name it: `aten::add.out`, `aten::copy_`.
 pub fn find(name: &str) -> Option<Kernel> {
