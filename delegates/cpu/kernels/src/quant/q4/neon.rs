@@ -52,7 +52,10 @@ unsafe fn pairs<const P: usize>(job: &Tile) {
                         let (low, high) = parted(at.add(4 * first + 8 * eight * job.width), job.width);
                         for (p, whole) in whole.iter_mut().enumerate() {
                             let from = values.add(2 * p * job.stride + 8 * eight);
-                            let two = |from: *const i8| vcombine_s8(vld1_s8(from), vld1_s8(from.add(job.stride)));
+                            let two = |from: *const i8| {
+                                let [a, b] = [from, from.add(job.stride)].map(|at| at.cast::<u64>().read_unaligned());
+                                vreinterpretq_s8_u64(vsetq_lane_u64::<1>(b, vsetq_lane_u64::<0>(a, vdupq_n_u64(0))))
+                            };
                             let (a, b) = (two(from), two(from.add(16)));
                             for (c, sum) in whole.iter_mut().enumerate() {
                                 *sum = product(product(*sum, a, low[c]), b, high[c]);

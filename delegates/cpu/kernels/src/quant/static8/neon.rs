@@ -32,48 +32,66 @@ unsafe fn pairs<const P: usize>(job: &Tile) {
         let mut sums = [[vdupq_n_s32(0); 4]; P];
         // SAFETY: a panel has 64 bytes for each four inputs, a row four, and a row of sums sixteen.
         unsafe {
-            for eight in 0..job.fours.div_ceil(2) {
-                let there = 2 * eight + 1 < job.fours;
-                let from = job.panel.add(128 * eight + 32 * half);
-                let mut w = [vdupq_n_s8(0); 4];
-                for q in 0..2 {
-                    let low = vld1q_s32(from.add(16 * q).cast());
-                    let high = match there {
-                        true => vld1q_s32(from.add(64 + 16 * q).cast()),
-                        false => vdupq_n_s32(0),
-                    };
-                    w[2 * q] = vreinterpretq_s8_s32(vzip1q_s32(low, high));
-                    w[2 * q + 1] = vreinterpretq_s8_s32(vzip2q_s32(low, high));
-                }
+            let panel = job.panel.add(32 * half);
+            for eight in 0..job.fours / 2 {
+                let from = panel.add(128 * eight);
+                let w = zipped([from, from.add(16)].map(|at| (vld1q_s32(at.cast()), vld1q_s32(at.add(64).cast()))));
                 for (p, sums) in sums.iter_mut().enumerate() {
-                    let row = |r: usize| {
-                        let from = job.rows.add((2 * p + r) * job.stride + 8 * eight);
-                        match there {
-                            true => vld1_s8(from.cast()),
-                            false => vcreate_s8(u64::from(from.cast::<u32>().read_unaligned())),
-                        }
-                    };
-                    let a = vcombine_s8(row(0), row(1));
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        asm!(
-                            "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b",
-                            inout(vreg) *sum, in(vreg) a, in(vreg) w,
-                            options(pure, nomem, nostack, preserves_flags)
-                        );
-                    }
+                    let row = job.rows.add(2 * p * job.stride + 8 * eight);
+                    let next = row.add(job.stride);
+                    meet(sums, [row, next].map(|row| row.cast::<u64>().read_unaligned()), &w);
+                }
+            }
+            if job.fours % 2 == 1 {
+                let last = job.fours - 1;
+                let from = panel.add(64 * last);
+                let w = zipped([from, from.add(16)].map(|at| (vld1q_s32(at.cast()), vdupq_n_s32(0))));
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let row = job.rows.add(2 * p * job.stride + 4 * last);
+                    let next = row.add(job.stride);
+                    meet(
+                        sums,
+                        [row, next].map(|row| u64::from(row.cast::<u32>().read_unaligned())),
+                        &w,
+                    );
                 }
             }
             for (p, sums) in sums.iter().enumerate() {
                 for q in 0..2 {
-                    let (front, back) = (
-                        vreinterpretq_s64_s32(sums[2 * q]),
-                        vreinterpretq_s64_s32(sums[2 * q + 1]),
-                    );
+                    let [front, back] = [sums[2 * q], sums[2 * q + 1]].map(|sums| vreinterpretq_s64_s32(sums));
                     let out = job.out.add(32 * p + 8 * half + 4 * q);
                     vst1q_s32(out, vreinterpretq_s32_s64(vtrn1q_s64(front, back)));
                     vst1q_s32(out.add(16), vreinterpretq_s32_s64(vtrn2q_s64(front, back)));
                 }
             }
+        }
+    }
+}
+
+/// Four inputs of four outputs, and the next four of them, become eight inputs of two outputs each.
+#[inline]
+#[target_feature(enable = "neon")]
+fn zipped(fours: [(int32x4_t, int32x4_t); 2]) -> [int8x16_t; 4] {
+    let [(a, b), (c, d)] = fours;
+    [vzip1q_s32(a, b), vzip2q_s32(a, b), vzip1q_s32(c, d), vzip2q_s32(c, d)].map(|words| vreinterpretq_s8_s32(words))
+}
+
+/// Eight inputs of two rows by those of eight outputs.
+///
+/// # Safety
+/// The machine has `smmla`.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn meet(sums: &mut [int32x4_t; 4], rows: [u64; 2], weights: &[int8x16_t; 4]) {
+    let rows = vsetq_lane_u64::<1>(rows[1], vsetq_lane_u64::<0>(rows[0], vdupq_n_u64(0)));
+    for (sum, weights) in sums.iter_mut().zip(weights) {
+        // SAFETY: as the caller says.
+        unsafe {
+            asm!(
+                "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                inout(vreg) *sum, in(vreg) rows, in(vreg) *weights,
+                options(pure, nomem, nostack, preserves_flags)
+            );
         }
     }
 }
