@@ -27,7 +27,7 @@ const USAGE: &str = "usage:
   cargo xtask mutants          runs the conformance kit on delegates with one defect each, and says whether the case meant for each finds it;
                                `--json` ends with one object, `--full` runs the whole category, `--no-build` takes what was built
                                last, NAMES are these alone
-  cargo xtask cross aarch64    runs the tests of the CPU delegate's kernels as aarch64 machines would, under qemu-user
+  cargo xtask cross aarch64    runs the tests of the CPU delegate and its kernels as three aarch64 machines would, under qemu-user
   cargo xtask shaders          runs spirv-val on every shader of the Vulkan delegate
   cargo xtask vulkan           runs the conformance kit on the Vulkan delegate, on both provisioned drivers and with validation;
                                `--driver system` on the machine's GPU, or `lavapipe` or `swiftshader` alone, `--list NAME` in place

@@ -37,6 +37,10 @@ impl Isa {
 
     /// All that this machine runs, from the plainest to the best.
     pub fn all() -> Vec<Isa> {
+        #[cfg_attr(
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            expect(unused_mut, reason = "other processors have nothing to add")
+        )]
         let mut all = vec![Isa::Scalar];
         #[cfg(target_arch = "x86_64")]
         {

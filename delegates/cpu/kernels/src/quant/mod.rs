@@ -35,6 +35,8 @@ pub enum Dot {
     Neon,
     /// aarch64 with `sdot`.
     NeonDot,
+    /// aarch64 with `smmla` for two rows and more, and `sdot` for one.
+    NeonMatrix,
     /// AVX2 with `vpmaddubsw` and `vpmaddwd`.
     Avx2,
     /// The same in AVX-512 BW.
@@ -55,6 +57,7 @@ impl Dot {
             Isa::Avx512 if Extras::here().vnni => Dot::Vnni,
             Isa::Avx512 => Dot::Avx512,
             Isa::Avx2 => Dot::Avx2,
+            Isa::Neon if Dot::NeonMatrix.is_here() => Dot::NeonMatrix,
             Isa::Neon if Extras::here().dotprod => Dot::NeonDot,
             Isa::Neon => Dot::Neon,
             _ => Dot::Scalar,
@@ -64,17 +67,25 @@ impl Dot {
 
     /// All that this machine has, from the plainest to the best.
     pub fn all() -> Vec<Dot> {
-        [Dot::Scalar, Dot::Neon, Dot::NeonDot, Dot::Avx2, Dot::Avx512, Dot::Vnni]
-            .into_iter()
-            .filter(|dot| dot.is_here())
-            .collect()
+        [
+            Dot::Scalar,
+            Dot::Neon,
+            Dot::NeonDot,
+            Dot::NeonMatrix,
+            Dot::Avx2,
+            Dot::Avx512,
+            Dot::Vnni,
+        ]
+        .into_iter()
+        .filter(|dot| dot.is_here())
+        .collect()
     }
 
     /// The instruction set that goes with it.
     pub fn isa(self) -> Isa {
         match self {
             Dot::Scalar => Isa::Scalar,
-            Dot::Neon | Dot::NeonDot => Isa::Neon,
+            Dot::Neon | Dot::NeonDot | Dot::NeonMatrix => Isa::Neon,
             Dot::Avx2 => Isa::Avx2,
             Dot::Avx512 | Dot::Vnni => Isa::Avx512,
         }
@@ -86,6 +97,7 @@ impl Dot {
             Dot::Scalar => "scalar",
             Dot::Neon => "neon",
             Dot::NeonDot => "neon dotprod",
+            Dot::NeonMatrix => "neon i8mm",
             Dot::Avx2 => "avx2",
             Dot::Avx512 => "avx512",
             Dot::Vnni => "vnni",
@@ -98,6 +110,7 @@ impl Dot {
             Dot::Scalar => true,
             Dot::Neon => best == Isa::Neon,
             Dot::NeonDot => best == Isa::Neon && Extras::here().dotprod,
+            Dot::NeonMatrix => best == Isa::Neon && Extras::here().dotprod && Extras::here().i8mm,
             Dot::Avx2 => best >= Isa::Avx2,
             Dot::Avx512 => best >= Isa::Avx512,
             Dot::Vnni => best >= Isa::Avx512 && Extras::here().vnni,

@@ -245,7 +245,7 @@ fn largest_tile(dot: Dot, left: usize) -> usize {
     let most = match dot {
         Dot::Vnni => 8,
         Dot::Avx512 => 8,
-        Dot::NeonDot => 8,
+        Dot::NeonDot | Dot::NeonMatrix => 8,
         _ => 4,
     };
     let mut taken = most;
@@ -327,6 +327,8 @@ unsafe fn run(dot: Dot, count: usize, job: &Tile) {
             Dot::Avx512 if job.width == 16 => by_count!(avx512::bytes),
             #[cfg(target_arch = "x86_64")]
             Dot::Avx2 | Dot::Avx512 | Dot::Vnni => by_count!(avx2::tile),
+            #[cfg(target_arch = "aarch64")]
+            Dot::NeonMatrix => neon::matrix(count, job),
             #[cfg(target_arch = "aarch64")]
             Dot::NeonDot => by_count!(neon::dotted),
             #[cfg(target_arch = "aarch64")]

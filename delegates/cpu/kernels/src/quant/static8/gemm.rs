@@ -203,7 +203,7 @@ impl Job<'_> {
         let bytes = stride(shape.inputs) * form.size();
         let sums = self.weights.sums(panel);
         let most = match self.dot {
-            Dot::Vnni | Dot::Avx512 => 8,
+            Dot::Vnni | Dot::Avx512 | Dot::NeonMatrix => 8,
             Dot::Neon => 2,
             _ => 4,
         };
@@ -260,6 +260,8 @@ unsafe fn multiply(dot: Dot, count: usize, tile: &Tile) {
             Dot::Avx512 => by_count!(super::avx512::wide),
             #[cfg(target_arch = "x86_64")]
             Dot::Avx2 => by_count!(super::avx2::tile),
+            #[cfg(target_arch = "aarch64")]
+            Dot::NeonMatrix => super::neon::matrix(count, tile),
             #[cfg(target_arch = "aarch64")]
             Dot::NeonDot => by_count!(super::neon::dotted),
             #[cfg(target_arch = "aarch64")]
