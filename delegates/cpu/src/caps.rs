@@ -20,7 +20,10 @@ impl Known {
     pub fn of(image: &ImageView<'_>) -> Known {
         Known {
             steps: Graph::read(image)
-                .map(|graph| passes::taken(&graph))
+                .map(|mut graph| {
+                    passes::halves::as_floats(&mut graph);
+                    passes::taken(&graph)
+                })
                 .unwrap_or_default(),
         }
     }

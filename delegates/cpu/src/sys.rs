@@ -163,7 +163,7 @@ pub trait Plain: Copy + Send + Sync + 'static {}
 macro_rules! plain {
     ($($t:ty),*) => { $(impl Plain for $t {})* };
 }
-plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, half::f16, half::bf16, f32, f64);
 
 /// What a step reads and writes in a run.
 pub struct Io<'a> {

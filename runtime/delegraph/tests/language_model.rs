@@ -25,7 +25,7 @@ fn import(name: &str) -> Module {
 }
 
 /// Tokens, and the logits of the last of the first five, six and so on.
-fn expected() -> (Vec<i64>, Vec<Vec<f32>>) {
+fn expected(kind: &str) -> (Vec<i64>, Vec<Vec<f32>>) {
     let tensors = Tensors::read(&data("language_model.safetensors")).unwrap();
     let bytes = |name: &str| match tensors.iter().find(|(key, _)| *key == name) {
         Some((_, Leaf::Tensor { bytes, .. })) => bytes.to_vec(),
@@ -38,7 +38,7 @@ fn expected() -> (Vec<i64>, Vec<Vec<f32>>) {
         .map(|b| i64::from_le_bytes(*b))
         .collect();
     let logits = (0..=tokens.len() - PROMPT).map(|step| {
-        let bytes = bytes(&format!("logits.{step}"));
+        let bytes = bytes(&format!("{kind}.{step}"));
         bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     });
     let logits = logits.collect();
@@ -94,6 +94,15 @@ fn step(session: &mut Session, tokens: &[i64], start: usize) -> Vec<f32> {
     let Value::Tensor(logits) = session.output(0).unwrap() else {
         panic!("no tensor")
     };
+    if logits.dtype == DType::BF16 {
+        let words = logits.to_contiguous();
+        return words
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+            .collect();
+    }
     assert_eq!(
         logits.shape.as_slice(),
         [1, 1, VOCABULARY as i64],
@@ -110,7 +119,7 @@ fn step(session: &mut Session, tokens: &[i64], start: usize) -> Vec<f32> {
 
 /// The largest difference from eager PyTorch over all steps: the prompt by one session, the others by another where there is one.
 fn difference(prefill: &mut Session, mut decode: Option<&mut Session>) -> f32 {
-    let (tokens, want) = expected();
+    let (tokens, want) = expected("logits");
     let mut got = vec![step(prefill, &tokens[..PROMPT], 0)];
     if let Some(decode) = &mut decode {
         assert!(
@@ -179,7 +188,7 @@ fn a_matrix_of_tokens_and_logits_is_packed_once() {
             // A step of an activation's byte more or less is seen in the logits.
             continue;
         }
-        let (tokens, _) = expected();
+        let (tokens, _) = expected("logits");
         let run = |backend: &str| {
             let (source, _) = compiled(quantized(scheme), backend);
             let mut session = open(&source, "forward", backend);
@@ -211,4 +220,27 @@ fn what_is_no_language_model_is_named() {
     assert_eq!(two.graphs.len(), 2, "buffers of other names are others");
     let error = language_model::last_logits(&mut { two }).unwrap_err().to_string();
     assert!(error.contains("prefill, decode"), "{error}");
+}
+
+#[test]
+fn halves_are_as_near_as_pytorch_s_own() {
+    let (source, _) = compiled(import("language_model.bf16.pt2"), "cpu");
+    let mut session = open(&source, "forward", "cpu");
+    let (tokens, exact) = expected("rounded");
+    let (_, theirs) = expected("bf16");
+    let mut ours = vec![step(&mut session, &tokens[..PROMPT], 0)];
+    for at in PROMPT..tokens.len() {
+        ours.push(step(&mut session, &tokens[at..at + 1], at));
+    }
+    let squares = |of: &[Vec<f32>]| -> f64 {
+        let pairs = of.iter().flatten().zip(exact.iter().flatten());
+        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    };
+    assert!(
+        squares(&ours) <= squares(&theirs),
+        "{} and {}",
+        squares(&ours),
+        squares(&theirs)
+    );
+    assert!(squares(&theirs) > 0.0);
 }

@@ -7,6 +7,7 @@ use crate::steps::linear;
 use delegraph_cpu_kernels::gemm;
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
+use half::{bf16, f16};
 use std::collections::HashMap;
 
 /// A product that a node is.
@@ -47,7 +48,14 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
                 let (row, column) = if product.transposed { (1, k) } else { (n, 1) };
                 gemm::pack_matrix(k, n, width, &numbers, row, column, &mut out);
                 let name = format!("{} packed", graph.values[product.weight].name);
-                let made = graph.constant(&name, DType::F32, &[out.len() as i64], to_bytes(&out));
+                let dtype = graph.values[product.weight].dtype;
+                let bytes = match dtype {
+                    // Exact: the numbers were so before.
+                    DType::F16 => out.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+                    DType::BF16 => out.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+                    _ => to_bytes(&out),
+                };
+                let made = graph.constant(&name, dtype, &[out.len() as i64], bytes);
                 packed.insert(key, made);
                 made
             }
@@ -108,7 +116,11 @@ fn product(graph: &Graph, node: &Node) -> Option<Product> {
     let n = *graph.values[*node.outputs.first()?].dims.last()?;
     let row = |bias: ValueId| rank(bias) == 1 && graph.known(graph.values[bias].dims[0]) == graph.known(n);
     let fits = is_constant(graph, product.weight)
-        && [product.x, product.weight, node.outputs[0]].into_iter().all(float)
+        && matches!(
+            graph.values[product.weight].dtype,
+            DType::F32 | DType::F16 | DType::BF16
+        )
+        && [product.x, node.outputs[0]].into_iter().all(float)
         && product.bias.is_none_or(|bias| float(bias) && row(bias))
         && rank(product.x) >= 1;
     fits.then_some(product)

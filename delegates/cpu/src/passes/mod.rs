@@ -8,6 +8,7 @@ pub mod constants;
 pub mod conv;
 pub mod elementwise;
 pub mod epilogue;
+pub mod halves;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -38,6 +39,7 @@ pub struct Target<'a> {
 /// # Errors
 /// A weight that is not there.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
+    halves::run(graph, target)?;
     let integers = bytes::run(graph, target)?;
     quantized::run(graph, target)?;
     constants::run(graph, target)?;

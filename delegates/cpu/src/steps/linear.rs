@@ -5,8 +5,8 @@ use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::gemm::{self, Packed, Stored};
 use delegraph_cpu_kernels::{Activation, Epilogue, Isa, Pool};
-use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::{DType, Error};
 
 /// `cpu::linear(x, packed, bias?, residual?, n, width, function, number, number, residual_last)`
 pub const NAME: &str = "cpu::linear";
@@ -20,6 +20,8 @@ struct Linear {
     k: usize,
     n: usize,
     width: usize,
+    /// The type that the matrix is stored in.
+    stored: DType,
     ends: Ends,
 }
 
@@ -66,6 +68,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     let k = shapes.of(x).last().copied().unwrap_or(1);
     let rows = shapes.of(x).iter().rev().skip(1).product();
     let fits = matches!(width, 8 | 16 | 32)
+        && matches!(shapes.dtype(weight), DType::F32 | DType::F16 | DType::BF16)
         && shapes.count(weight) == gemm::packed_len(k, n, width)
         && shapes.count(output) == rows * n;
     if !fits {
@@ -78,6 +81,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         k,
         n,
         width,
+        stored: shapes.dtype(weight),
         ends: Ends::read(node, BIAS, FUNCTION)?,
     }))
 }
@@ -86,7 +90,11 @@ impl Step for Linear {
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         let weights = Packed {
-            stored: Stored::F32(io.input(1)),
+            stored: match self.stored {
+                DType::F16 => Stored::F16(io.input(1)),
+                DType::BF16 => Stored::BF16(io.input(1)),
+                _ => Stored::F32(io.input(1)),
+            },
             k: self.k,
             n: self.n,
             width: self.width,

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod bytes;
 pub mod conv;
+pub mod convert;
 pub mod elementwise;
 pub mod generic;
 pub mod layout;
@@ -62,6 +63,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         norm::SOFTMAX => norm::softmax(node, shapes),
         linear::NAME => linear::make(node, shapes),
         layout::NAME => layout::make(node, shapes),
+        convert::NAME => convert::make(node, shapes),
         _ => generic::make(node, shapes),
     }
 }
