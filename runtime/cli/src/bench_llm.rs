@@ -3,7 +3,7 @@
 use crate::args::BenchArgs;
 use crate::output::Output;
 use delegraph::{InputKind, Session, Value};
-use delegraph_types::{DType, Dims};
+use delegraph_types::{DType, Dims, bf16, f16};
 use std::time::Instant;
 
 /// What was measured, in tokens a second and milliseconds.
@@ -112,14 +112,39 @@ fn step(session: &mut Session, border: &Border, tokens: &[i64], start: usize) ->
         ));
     };
     let vocabulary = logits.shape.as_slice().last().copied().unwrap_or(0).max(1) as usize;
-    if logits.dtype != DType::F32 || logits.bytes.len() < vocabulary * 4 {
-        return Err(crate::usage(
-            "the method's first output is no tensor of logits in `f32`".to_string(),
-        ));
-    }
-    let last = &logits.bytes[logits.bytes.len() - vocabulary * 4..];
-    let numbers = last.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    let best = numbers.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    let width = logits.dtype.size();
+    let last = logits
+        .bytes
+        .len()
+        .checked_sub(vocabulary * width)
+        .map(|at| &logits.bytes[at..]);
+    let wide = |word: &[u8; 2]| u16::from_le_bytes(*word);
+    let numbers: Vec<f32> = match (logits.dtype, last) {
+        (DType::F32, Some(last)) => last
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| f32::from_le_bytes(*word))
+            .collect(),
+        (DType::BF16, Some(last)) => last
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| bf16::from_bits(wide(word)).to_f32())
+            .collect(),
+        (DType::F16, Some(last)) => last
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| f16::from_bits(wide(word)).to_f32())
+            .collect(),
+        _ => {
+            return Err(crate::usage(
+                "the method's first output is no tensor of logits in `f32`, `f16` or `bf16`".to_string(),
+            ));
+        }
+    };
+    let best = numbers.into_iter().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     Ok(best.map_or(0, |(token, _)| token as i64))
 }
 
