@@ -1,9 +1,9 @@
 """Times language models side by side, as `bench.py` does others: tokens a second of a prompt (prefill) and of one after the other (decode).
 
-    bash conformance/bench/cpu/run --llm [--shapes 110m,1b] [--types Q4_0,Q8_0] [--threads 1,2] [--rounds 15] [--ours COMMAND]
+    bash conformance/bench/cpu/run --llm [--shapes 110m,1b] [--types Q4_0,Q8_0] [--threads 1,2] [--rounds 15]
 
-Ours is given as a command, with {delegraph}, {stem} (WORK/llama-SHAPE), {type}, {threads}, {prompt} and {tokens}, that prints a JSON object with
-`prefill_ms` (a number for each prompt) and `decode_ms` (one for each token), and `load_ms`, `rss_base_mb` and `rss_peak_mb`.
+Ours is `delegraph bench --llm` on WORK/llama-SHAPE.TYPE.pte, which `run` compiles: weights of 4 bits in groups of 32 with rows of 8 bits (`8da4w`) for Q4_0,
+of 8 bits (`w8`) for Q8_0.
 
 Decode reads all weights once a token, but for an embedding that is not the last layer's too. Its limit is the time of reading those of them from
 memory that the last cache does not hold.
@@ -12,7 +12,6 @@ memory that the last cache does not hold.
 import argparse
 import json
 import pathlib
-import shlex
 import statistics
 import sys
 import time
@@ -38,7 +37,6 @@ def arguments():
     parser.add_argument("--timeout", type=float, default=600, help="seconds that a start may take")
     parser.add_argument("--prefix", default="")
     parser.add_argument("--delegraph")
-    parser.add_argument("--ours", default="", help="a command that prints prefill_ms and decode_ms")
     parser.add_argument("--llama", required=True, help="`llama_runner`, built")
     parser.add_argument("--backends", required=True, help="the folder of llama.cpp's libraries")
     parser.add_argument("--limits")
@@ -51,10 +49,10 @@ def arguments():
 def commands(args, shape, kind, threads):
     counts = ["--threads", threads, "--prompt", args.prompt, "--tokens", args.tokens]
     found = {}
-    if args.ours:
-        names = {"delegraph": args.delegraph, "stem": args.work / f"llama-{shape}", "type": kind, "threads": threads,
-                 "prompt": args.prompt, "tokens": args.tokens}
-        found["delegraph"] = [word.format(**names) for word in shlex.split(args.ours)]
+    if args.delegraph:
+        program = args.work / f"llama-{shape}.{kind}.pte"
+        found["delegraph"] = [args.delegraph, "--quiet", "bench", program, "--llm", "--backend", "cpu", "--threads", threads, "--prompt", args.prompt,
+                              "--generate", args.tokens, "--runs", 1, "--json"]
     found["llama.cpp"] = [args.llama, args.work / f"llama-{shape}.{kind}.gguf", "--backends", args.backends, *counts]
     return found
 
@@ -81,10 +79,14 @@ def measure(args, cell):
             if name in cell["failures"]:
                 continue
             try:
-                said[name].append(call(found[name], args))
+                got = call(found[name], args)
+                if name == "delegraph":
+                    got |= {"prefill_ms": [got["prefill_ms"]], "decode_ms": got["times_ms"]}
+                said[name].append(got)
             except Failed as failure:
                 cell["failures"][name] = str(failure)
-    size = (args.work / f"llama-{cell['shape']}.{cell['type']}.gguf").stat().st_size
+    stem = args.work / f"llama-{cell['shape']}.{cell['type']}"
+    size = stem.with_name(stem.name + ".gguf").stat().st_size
     cell["size"], cell["read_gbs"] = size, statistics.median(limit["read_gbs"] for limit in limits) if limits else None
     for name, got in said.items():
         if not got or name in cell["failures"]:
@@ -92,6 +94,7 @@ def measure(args, cell):
         row = {"engine": name, "prefill": summary([g["prefill_ms"] for g in got]), "decode": summary([g["decode_ms"] for g in got])}
         for key in ("load_ms", "rss_base_mb", "rss_peak_mb"):
             row[key] = statistics.median(g[key] for g in got)
+        row["file"] = stem.with_name(stem.name + (".pte" if name == "delegraph" else ".gguf")).stat().st_size
         row["of_limit"] = least_ms(cell, size, cell["read_gbs"]) / row["decode"]["median_ms"] if limits else None
         cell["rows"].append(row)
     rows = {row["engine"]: row for row in cell["rows"]}
@@ -102,8 +105,8 @@ def measure(args, cell):
 
 def show(args, report):
     lines = [*head(report), f"A prompt is {args.prompt} tokens, and {args.tokens} are decoded; figures are tokens a second.", "",
-             "| model | threads | engine | prefill, p95 | decode, p95 | spread of decode | time by peer: prefill, decode | decode of limit | load ms | RSS peak MB |",
-             "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+             "| model | threads | engine | prefill, p95 | decode, p95 | spread of decode | time by peer: prefill, decode | decode of limit | load ms | RSS peak MB | file MB |",
+             "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for cell in report["llm"]:
         for row in cell["rows"]:
             rate = lambda count, ms: number(count / ms * 1e3)
@@ -112,10 +115,11 @@ def show(args, report):
                 f"{part['by_best']['ratio']:.2f}" + (f" [{part['by_best']['low']:.2f}, {part['by_best']['high']:.2f}]" if part["by_best"]["low"] else "")
                 for part in (prefill, decode) if "by_best" in part)
             lines.append("| " + " | ".join([
-                f"{cell['shape']} {cell['type']}, {cell['size'] / 1e6:.0f} MB", str(cell["threads"]), row["engine"],
+                f"{cell['shape']} {cell['type']}", str(cell["threads"]), row["engine"],
                 f"{rate(args.prompt, prefill['median_ms'])}, {rate(args.prompt, prefill['p95_ms'])}",
                 f"{rate(1, decode['median_ms'])}, {rate(1, decode['p95_ms'])}", percent(decode["spread"]), ratios or "-",
                 percent(row["of_limit"]), number(row["load_ms"]), f"{row['rss_peak_mb']:.0f} (+{row['rss_peak_mb'] - row['rss_base_mb']:.0f})",
+                f"{row['file'] / 1e6:.0f}",
             ]) + " |")
         lines += [f"\n{name} failed: {why}" for name, why in cell["failures"].items()]
     return "\n".join(lines)
