@@ -14,6 +14,7 @@
 
 mod conv;
 mod depthwise;
+mod direct;
 mod gemm;
 mod pack;
 mod scalar;
@@ -23,6 +24,8 @@ mod stage;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
