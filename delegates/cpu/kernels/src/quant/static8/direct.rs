@@ -8,7 +8,7 @@ use crate::simd::dispatch;
 /// Panels of a tile.
 pub(super) const PANELS: usize = 4;
 /// Zero points that go with sums in 16 bits.
-const SMALL: u32 = 32_000;
+pub(super) const SMALL: u32 = 32_000;
 
 /// Where a row's inputs lie from its start on: `lines` of `pixels` of `fours` four inputs each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -206,6 +206,19 @@ fn convolutions() -> Vec<Conv> {
             ..plain
         },
         Conv { size: [0, 4], ..plain },
+        // More rows than a block, more panels than a tile, and lines of the kernel that are no multiple of four bytes.
+        Conv {
+            size: [11, 13],
+            channels: [5, 131],
+            ..plain
+        },
+        Conv {
+            size: [9, 17],
+            channels: [8, 80],
+            groups: 2,
+            dilation: [1, 2],
+            ..plain
+        },
     ]
 }
 
@@ -283,7 +296,7 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
     all.push(large);
     // Wide enough for pixels side by side.
     for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (4, 1)] {
-        for channels in [4, 16, 23] {
+        for channels in [4, 16, 23, 32, 45] {
             let (kernel, stride) = ([kernel; 2], [stride; 2]);
             all.push(Conv {
                 size: [9, 21],
