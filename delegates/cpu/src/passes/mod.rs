@@ -8,6 +8,7 @@ pub mod constants;
 pub mod conv;
 pub mod elementwise;
 pub mod epilogue;
+pub mod integers;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -47,6 +48,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     linear::run(graph, target)?;
     conv::run(graph, target)?;
     layout::run(graph, target)?;
+    integers::run(graph, target)?;
     norm::run(graph, target)?;
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;

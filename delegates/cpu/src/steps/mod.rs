@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod conv;
 pub mod elementwise;
 pub mod generic;
+pub mod integers;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -48,6 +49,10 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
     match node.op() {
         bytes::CONV => bytes::conv(node, shapes),
         bytes::LINEAR => bytes::linear(node, shapes),
+        integers::PAIR => integers::pair(node, shapes),
+        integers::MAP => integers::map(node, shapes),
+        integers::MEAN => integers::mean(node, shapes),
+        integers::QUANTIZE => integers::quantize(node, shapes),
         attention::NAME => attention::make(node, shapes),
         recurrent::NAME => recurrent::make(node, shapes),
         state::NAME => state::make(node, shapes),

@@ -15,6 +15,7 @@
 mod conv;
 mod depthwise;
 mod direct;
+mod elements;
 mod gemm;
 mod pack;
 mod scalar;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use conv::{Conv, conv2d, conv2d_scratch_len, pack_conv2d};
 pub use depthwise::{depthwise_packed_len, depthwise2d, pack_depthwise};
+pub use elements::{FEW, Pair, Rows, Scaled, map, mean, pair, quantize, quantize_last, table};
 pub use gemm::{linear, linear_dynamic, linear_dynamic_scratch_len, linear_scratch_len};
 pub use pack::{Shape, Weights, pack};
 pub use stage::{Bias, Grid, Stage, Target, inverse};
