@@ -118,37 +118,49 @@ impl Conv {
         first..behind.min(self.output()[d])
     }
 
-    /// Where pixels from one on have the first byte of their kernels, of channels from `skip` on; null where that is outside.
-    fn locate<'a>(&'a self, bytes: &'a [u8], skip: usize) -> impl Fn(usize, &mut [*const u8]) + Sync + 'a {
-        let ([height, width], reach) = (self.output(), self.reach());
-        let (lines, columns) = (self.whole(0), self.whole(1));
-        let (pixel, row) = (self.channels[0], self.size[1] * self.channels[0]);
-        move |first, to| {
-            to.fill(std::ptr::null());
-            let Some(reach) = reach else { return };
-            let (mut line, mut right, mut at) = (first / width, first % width, 0);
-            while at < to.len() {
-                let count = (width - right).min(to.len() - at);
-                let (image, down) = (line / height, line % height);
-                if lines.contains(&down) {
-                    let top = (image * self.size[0] + down * self.stride[0] - self.before[0]) * row + skip;
-                    let inside = right.max(columns.start)..(right + count).min(columns.end);
-                    for column in inside {
-                        let start = top + (column * self.stride[1] - self.before[1]) * pixel;
-                        // The last line is filled up with what is not there any more.
-                        if let Some(kernel) = bytes.get(start..start + reach.len()) {
-                            to[at + column - right] = kernel.as_ptr();
-                        }
-                    }
-                }
-                (line, right, at) = (line + 1, 0, at + count);
-            }
-        }
-    }
-
     /// Bytes of packed weights.
     pub fn packed_len(&self) -> usize {
         self.groups.max(1) * self.matrix().packed_len()
+    }
+
+    /// Where pixels from one on have the first byte of their kernels, of channels from `skip` on; null where that is outside, and how many are.
+    fn locate<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        skip: usize,
+    ) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + 'a {
+        let ([height, width], reach) = (self.output(), self.reach());
+        let (lines, columns) = (self.whole(0), self.whole(1));
+        let (pixel, row) = (self.channels[0], self.size[1] * self.channels[0]);
+        // The last line is filled up with what is not there any more: from here on, pixels are too near the end.
+        let most = (bytes.len() + 1).saturating_sub(reach.map_or(usize::MAX, |reach| reach.len()));
+        move |first, to| {
+            let (mut line, mut right, mut at, mut missing) = (first / width, first % width, 0, 0);
+            while at < to.len() {
+                let count = (width - right).min(to.len() - at);
+                let (image, down) = (line / height, line % height);
+                let own = &mut to[at..at + count];
+                let inside = right.max(columns.start)..(right + count).min(columns.end);
+                if lines.contains(&down) && !inside.is_empty() {
+                    let top = (image * self.size[0] + down * self.stride[0] - self.before[0]) * row + skip;
+                    own[..inside.start - right].fill(std::ptr::null());
+                    own[inside.end - right..].fill(std::ptr::null());
+                    missing += count - inside.len();
+                    let mut start = top + (inside.start * self.stride[1] - self.before[1]) * pixel;
+                    for to in &mut own[inside.start - right..inside.end - right] {
+                        let here = start < most;
+                        missing += usize::from(!here);
+                        *to = if here { bytes.as_ptr().wrapping_add(start) } else { std::ptr::null() };
+                        start += self.stride[1] * pixel;
+                    }
+                } else {
+                    own.fill(std::ptr::null());
+                    missing += count;
+                }
+                (line, right, at) = (line + 1, 0, at + count);
+            }
+            missing
+        }
     }
 
     /// What is inside of the image of a kernel's extent: the first kernel pixel, and the one behind the last.

@@ -61,9 +61,8 @@ pub(super) struct Ready {
     pub grid: Grid,
 }
 
-/// Rows of a block: numbers, starts, and places in the output. The first `direct` lie where they are, the others are copies.
+/// Rows of a block: their starts, and their places in the output. The first `direct` lie where they are, the others are copies.
 struct Rows {
-    numbers: [u32; BLOCK],
     starts: [*const u8; BLOCK],
     places: [usize; BLOCK],
     direct: usize,
@@ -76,38 +75,38 @@ impl Job<'_> {
         &self,
         first: usize,
         own: &mut [u8],
-        locate: impl Fn(usize, &mut [*const u8]),
+        locate: impl Fn(usize, &mut [*const u8]) -> usize,
         fill: impl Fn(usize, &mut Sink),
     ) -> Rows {
         let count = BLOCK.min(self.rows - first);
-        let mut found = [std::ptr::null(); BLOCK];
-        locate(first, &mut found[..count]);
         let mut rows = Rows {
-            numbers: [0; BLOCK],
             starts: [std::ptr::null(); BLOCK],
-            places: [0; BLOCK],
-            direct: 0,
-            count: 0,
+            places: std::array::from_fn(|r| (first + r) * self.channels),
+            direct: count,
+            count,
         };
-        let mut push = |row: usize, start: *const u8| {
-            rows.numbers[rows.count] = row as u32;
-            rows.starts[rows.count] = start;
-            rows.places[rows.count] = row * self.channels;
-            rows.count += 1;
-        };
-        for (r, start) in found[..count].iter().enumerate().filter(|(_, start)| !start.is_null()) {
-            push(first + r, *start);
+        let missing = locate(first, &mut rows.starts[..count]);
+        if missing == 0 {
+            return rows;
         }
-        let missing = found[..count].iter().enumerate().filter(|(_, start)| start.is_null());
+        rows.direct = count - missing;
+        let found = rows.starts;
+        let (mut direct, mut copied) = (0, rows.direct);
         let inputs = self.weights.shape().inputs;
-        let mut direct = count;
-        for ((r, _), to) in missing.zip(own.chunks_exact_mut(stride(inputs))) {
-            to[inputs..inputs.next_multiple_of(4)].fill(0);
-            fill(first + r, &mut Sink::new(to, self.raw(), self.signed, self.zero));
-            push(first + r, to.as_ptr());
-            direct -= 1;
+        let mut room = own.chunks_exact_mut(stride(inputs));
+        for (r, start) in found[..count].iter().enumerate() {
+            let mut at = &mut direct;
+            let mut start = *start;
+            if start.is_null() {
+                let Some(to) = room.next() else { break };
+                to[inputs..inputs.next_multiple_of(4)].fill(0);
+                fill(first + r, &mut Sink::new(to, self.raw(), self.signed, self.zero));
+                (start, at) = (to.as_ptr(), &mut copied);
+            }
+            rows.starts[*at] = start;
+            rows.places[*at] = (first + r) * self.channels;
+            *at += 1;
         }
-        rows.direct = direct;
         rows
     }
 
@@ -116,15 +115,16 @@ impl Job<'_> {
         if self.signed { Form::Signed } else { Form::Unsigned }
     }
 
-    /// A block of rows by some panels.
+    /// A block of rows by some panels. `known` is what was made ready last, and for which panel.
     pub(super) fn direct(
         &self,
         first: usize,
         panels: std::ops::Range<usize>,
         reach: Reach,
         own: &mut [u8],
-        locate: impl Fn(usize, &mut [*const u8]),
+        locate: impl Fn(usize, &mut [*const u8]) -> usize,
         fill: impl Fn(usize, &mut Sink),
+        known: &mut Option<(usize, Ready)>,
     ) {
         let rows = self.find(first, own, locate, fill);
         let whole = Reach::whole(self.weights.shape().inputs);
@@ -135,9 +135,12 @@ impl Job<'_> {
                 2..=3 => 2,
                 _ => PANELS,
             };
-            let ready = self.ready(panel, taken);
-            self.part(&rows, 0..rows.direct, reach, panel, taken, ready.as_ref());
-            self.part(&rows, rows.direct..rows.count, whole, panel, taken, ready.as_ref());
+            if known.as_ref().is_none_or(|(of, _)| *of != panel) {
+                *known = self.ready(panel, taken).map(|ready| (panel, ready));
+            }
+            let ready = known.as_ref().map(|(_, ready)| ready);
+            self.part(&rows, 0..rows.direct, reach, panel, taken, ready);
+            self.part(&rows, rows.direct..rows.count, whole, panel, taken, ready);
             panel += taken;
         }
     }
@@ -192,8 +195,6 @@ impl Job<'_> {
     ) {
         let most = if panels == PANELS { 6 } else { 12 };
         let columns = self.columns(panel, panels);
-        let mut places = rows.places;
-        places.iter_mut().for_each(|place| *place += self.channel + 16 * panel);
         let mut at = range.start;
         while at < range.end {
             let taken = match range.end - at {
@@ -211,7 +212,10 @@ impl Job<'_> {
             match (ready, self.place) {
                 (Some(ready), Place::Bytes(out, _)) => {
                     // SAFETY: whoever made the job saw that the machine has it, that rows are there, and that the output has room.
-                    unsafe { bytes(taken, panels, &tile, ready, out, places[at..].as_ptr(), columns) };
+                    unsafe {
+                        let out = out.from(self.channel + 16 * panel);
+                        bytes(taken, panels, &tile, ready, out, rows.places[at..].as_ptr(), columns);
+                    }
                 }
                 _ => {
                     let mut acc = [0i32; 16 * 24];
@@ -224,7 +228,7 @@ impl Job<'_> {
                             acc: &acc[16 * p..],
                             pitch: 16 * panels,
                             sums: &self.weights.sums(panel + p),
-                            rows: &rows.numbers[at..at + taken],
+                            places: &rows.places[at..at + taken],
                             column: 16 * (panel + p),
                             columns: 16.min(columns.saturating_sub(16 * p)),
                         };

@@ -401,6 +401,15 @@ impl Planes<'_> {
             unsafe {
                 s.store_i(words.as_mut_ptr(), word);
                 let to = self.out.at(at * C);
+                // Two pixels at once, as long as what is too much lies in pixels that come later.
+                if n == S::LANES && at + n + 8 <= self.pixels.end {
+                    for (p, [a, b]) in words[..S::LANES].as_chunks::<2>().0.iter().enumerate() {
+                        let both = u64::from(*a as u32) | u64::from(*b as u32) << (8 * C);
+                        to.add(2 * p * C).cast::<[u8; 8]>().write_unaligned(both.to_le_bytes());
+                    }
+                    at += n;
+                    continue;
+                }
                 for (p, word) in words[..n].iter().enumerate() {
                     let bytes = word.to_le_bytes();
                     // What is too much is overwritten by the next one.

@@ -156,13 +156,14 @@ impl Job<'_> {
         !self.zeros.is_empty() || !self.scales.is_empty()
     }
 
-    /// Runs it. `locate` says where rows from one on lie, as `reach` has it, or null; `fill` writes a row's inputs to the sink.
+    /// Runs it. `locate` says where rows from one on lie, as `reach` has it, or null, and how many are null; `fill` writes a row's inputs
+    /// to the sink.
     pub(super) fn run(
         &self,
         pool: &dyn Pool,
         scratch: &mut [f32],
         reach: Reach,
-        locate: impl Fn(usize, &mut [*const u8]) + Sync,
+        locate: impl Fn(usize, &mut [*const u8]) -> usize + Sync,
         fill: impl Fn(usize, &mut Sink) + Sync,
     ) {
         let shape = self.weights.shape();
@@ -188,14 +189,14 @@ impl Job<'_> {
                 let floats = shared.slice(part * each..(part + 1) * each);
                 std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), each * 4)
             };
-            let (mut copied, mut acc) = (usize::MAX, [0i32; BLOCK * 16]);
+            let (mut copied, mut acc, mut known) = (usize::MAX, [0i32; BLOCK * 16], None);
             for piece in pool::range(blocks * splits, parts, part, 1) {
                 let (block, split) = (piece / splits, piece % splits);
                 let first = block * BLOCK;
                 let count = BLOCK.min(self.rows - first);
                 if is_direct {
                     let panels = pool::range(panels, splits, split, unit);
-                    self.direct(first, panels, reach, own, &locate, &fill);
+                    self.direct(first, panels, reach, own, &locate, &fill, &mut known);
                     continue;
                 }
                 if copied != block {
@@ -249,14 +250,14 @@ impl Job<'_> {
             unsafe { multiply(self.dot, taken, &tile) };
             row += taken;
         }
-        let numbers: [u32; BLOCK] = std::array::from_fn(|r| (first + r) as u32);
+        let places: [usize; BLOCK] = std::array::from_fn(|r| (first + r) * self.channels);
         let finish = Finish {
             job: self,
             form,
             acc,
             pitch: 16,
             sums: &sums,
-            rows: &numbers[..count],
+            places: &places[..count],
             column: 16 * panel,
             columns: 16.min(shape.outputs - 16 * panel),
         };
@@ -304,8 +305,8 @@ pub(super) struct Finish<'a> {
     pub pitch: usize,
     /// Of the weights of each output.
     pub sums: &'a [i32; 16],
-    /// The rows' numbers.
-    pub rows: &'a [u32],
+    /// Where each row begins in the output.
+    pub places: &'a [usize],
     /// The first output, and how many there are.
     pub column: usize,
     pub columns: usize,
@@ -319,8 +320,8 @@ impl Op for Finish<'_> {
         let job = self.job;
         // Copies, which nothing that is written can change.
         let (stage, place, pitch, channels) = (job.stage, job.place, self.pitch, job.channels);
-        let (rows, per_row) = (self.rows, job.is_per_row());
-        assert!(rows.is_empty() || self.acc.len() >= pitch * (rows.len() - 1) + 16);
+        let (places, per_row) = (self.places, job.is_per_row());
+        assert!(places.is_empty() || self.acc.len() >= pitch * (places.len() - 1) + 16);
         for at in (0..self.columns).step_by(S::LANES) {
             let n = S::LANES.min(self.columns - at);
             let channel = job.channel + self.column + at;
@@ -336,15 +337,15 @@ impl Op for Finish<'_> {
                     && !per_row
                     && stage.activation == Activation::None
                 {
-                    for (r, row) in rows.iter().enumerate() {
+                    for (r, start) in places.iter().enumerate() {
                         let acc = s.sub_i(s.load_i(from.add(pitch * r)), common);
                         let real = stage.real::<S, true>(s, &lanes, acc, None);
-                        s.store_u8(out.at(*row as usize * channels + channel), grid.quantized(s, real));
+                        s.store_u8(out.at(start + channel), grid.quantized(s, real));
                     }
                     continue;
                 }
-                for (r, row) in rows.iter().enumerate() {
-                    let row = *row as usize;
+                for (r, start) in places.iter().enumerate() {
+                    let row = start / channels;
                     let (mut shift, mut scale) = (common, None);
                     if per_row {
                         let zero = job.zeros.get(row).copied().unwrap_or(job.zero);
@@ -353,7 +354,7 @@ impl Op for Finish<'_> {
                     }
                     let acc = s.sub_i(s.load_i(from.add(pitch * r)), shift);
                     let real = stage.real::<S, false>(s, &lanes, acc, scale);
-                    place.put(s, real, row * channels + channel, n);
+                    place.put(s, real, start + channel, n);
                 }
             }
         }
@@ -361,15 +362,17 @@ impl Op for Finish<'_> {
 }
 
 /// Where rows of `inputs` bytes lie, `pitch` from one to the next. The last may be too near the end.
-fn rows_of(bytes: &[u8], inputs: usize, pitch: usize) -> impl Fn(usize, &mut [*const u8]) + Sync + '_ {
+fn rows_of(bytes: &[u8], inputs: usize, pitch: usize) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + '_ {
+    let most = (bytes.len() + 1).saturating_sub(inputs.next_multiple_of(4));
     move |first, to| {
+        let mut missing = 0;
         for (r, to) in to.iter_mut().enumerate() {
             let start = (first + r) * pitch;
-            *to = match bytes.get(start..start + inputs.next_multiple_of(4)) {
-                Some(row) => row.as_ptr(),
-                None => std::ptr::null(),
-            };
+            let here = start < most;
+            missing += usize::from(!here);
+            *to = if here { bytes.as_ptr().wrapping_add(start) } else { std::ptr::null() };
         }
+        missing
     }
 }
 
