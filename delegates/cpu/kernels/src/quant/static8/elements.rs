@@ -401,22 +401,16 @@ impl Planes<'_> {
             unsafe {
                 s.store_i(words.as_mut_ptr(), word);
                 let to = self.out.at(at * C);
-                // Two pixels at once, as long as what is too much lies in pixels that come later.
-                if n == S::LANES && at + n + 8 <= self.pixels.end {
-                    for (p, [a, b]) in words[..S::LANES].as_chunks::<2>().0.iter().enumerate() {
-                        let both = u64::from(*a as u32) | u64::from(*b as u32) << (8 * C);
-                        to.add(2 * p * C).cast::<[u8; 8]>().write_unaligned(both.to_le_bytes());
-                    }
-                    at += n;
-                    continue;
+                let (fours, rest) = words[..n].as_chunks::<4>();
+                for (p, [a, b, c, d]) in fours.iter().enumerate() {
+                    let low = u64::from(*a as u32) | u64::from(*b as u32) << (8 * C);
+                    let high = u64::from(*c as u32) | u64::from(*d as u32) << (8 * C);
+                    let all = (u128::from(low) | u128::from(high) << (16 * C)).to_le_bytes();
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), to.add(4 * p * C), 4 * C);
                 }
-                for (p, word) in words[..n].iter().enumerate() {
-                    let bytes = word.to_le_bytes();
-                    // What is too much is overwritten by the next one.
-                    match p + 1 < n {
-                        true => to.add(p * C).cast::<[u8; 4]>().write_unaligned(bytes),
-                        false => std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.add(p * C), C),
-                    }
+                for (p, word) in rest.iter().enumerate() {
+                    let p = 4 * fours.len() + p;
+                    std::ptr::copy_nonoverlapping(word.to_le_bytes().as_ptr(), to.add(p * C), C);
                 }
             }
             at += n;
