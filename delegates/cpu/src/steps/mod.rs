@@ -59,6 +59,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
         quantized::LINEAR => quantized::linear(node, shapes),
+        quantized::ROWS => quantized::rows(node, shapes),
         quantized::EMBEDDING => quantized::embedding(node, shapes),
         pooling::NAME => pooling::make(node, shapes),
         norm::NORM => norm::norm(node, shapes),

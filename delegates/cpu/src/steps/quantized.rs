@@ -9,14 +9,18 @@ use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::dynamic::Formula;
 use delegraph_cpu_kernels::quant::embedding::{self, Code, Table};
 use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
+use delegraph_cpu_kernels::quant::static8::{self, Bias, Stage};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
-use delegraph_cpu_kernels::{Isa, Pool};
+use delegraph_cpu_kernels::{Activation, Isa, Pool};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 
 /// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
 /// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4` or `w8` (activations stay floats).
 pub const LINEAR: &str = "cpu::linear_quantized";
+/// `cpu::linear_rows(x, packed, scales, bias?, zeros?, eps)`: rows of floats, each made bytes by a scale of its own, by weights of 8 bits with a scale
+/// and a zero point for each output.
+pub const ROWS: &str = "cpu::linear_rows";
 /// `cpu::embedding(indices, bytes, scales, zeros?, code, group)`
 pub const EMBEDDING: &str = "cpu::embedding";
 /// The argument of the bias of [`LINEAR`]; the residual follows.
@@ -188,6 +192,86 @@ impl Step for Linear {
                 out,
             ),
         }
+        Ok(())
+    }
+}
+
+struct Rows {
+    rows: usize,
+    shape: static8::Shape,
+    formula: Formula,
+    bias: bool,
+    zeros: bool,
+}
+
+/// Makes the step of [`ROWS`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let (x, out) = (shapes.of(node.value(0)?), shapes.of(node.output(0)?));
+    let (Some(&inputs), Some(&outputs)) = (x.last(), out.last()) else {
+        return Err(node.misfit(0, "rows"));
+    };
+    let shape = static8::Shape { inputs, outputs };
+    let rows: usize = x.iter().rev().skip(1).product();
+    let each = |at: usize| -> Result<bool, Error> {
+        Ok(node.optional_value(at)?.is_none_or(|value| shapes.count(value) == outputs))
+    };
+    let fits = shapes.count(node.output(0)?) == rows * outputs
+        && shapes.bytes(node.value(1)?) == shape.packed_len()
+        && shapes.count(node.value(2)?) == outputs
+        && each(3)?
+        && each(4)?;
+    match fits {
+        true => Ok(Box::new(Rows {
+            rows,
+            shape,
+            formula: Formula::AffineAsymmetric {
+                eps: node.float(5)? as f32,
+            },
+            bias: !node.is_none(3),
+            zeros: !node.is_none(4),
+        })),
+        false => Err(Error::corrupt("packed bytes do not fit")),
+    }
+}
+
+impl Step for Rows {
+    fn scratch(&self, threads: usize) -> usize {
+        static8::linear_dynamic_scratch_len(self.shape.inputs, self.rows, &Count(threads)) * size_of::<f32>()
+    }
+
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let weights = static8::Weights::new(self.shape, io.bytes(1));
+        let weights = weights.ok_or_else(|| Error::corrupt("packed bytes are too few"))?;
+        let stage = Stage {
+            multiplier: io.input(2),
+            bias: if self.bias {
+                Bias::Floats(io.input(3))
+            } else {
+                Bias::None
+            },
+            activation: Activation::None,
+        };
+        let zeros: &[i32] = match self.zeros {
+            true => io.input(3 + usize::from(self.bias)),
+            false => &[],
+        };
+        let (x, scratch) = (io.input(0), io.scratch());
+        static8::linear_dynamic(
+            Dot::best(),
+            pool,
+            self.formula,
+            x,
+            self.rows,
+            weights,
+            zeros,
+            &stage,
+            scratch,
+            &mut static8::Target::F32(io.output(0)),
+        );
         Ok(())
     }
 }

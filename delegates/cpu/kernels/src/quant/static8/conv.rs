@@ -255,6 +255,7 @@ pub fn conv2d(
             zero: x.zero(),
             zeros: &[],
             scales: &[],
+            others: (&[], &[]),
             stage: *stage,
             place,
             channel: group * matrix.outputs,

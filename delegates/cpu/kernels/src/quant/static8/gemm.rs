@@ -132,6 +132,8 @@ pub(super) struct Job<'a> {
     pub zeros: &'a [i32],
     /// Of each row, or none.
     pub scales: &'a [f32],
+    /// Zero points of each channel's weights, and the sum of each row's inputs without theirs; or none of both.
+    pub others: (&'a [i32], &'a [i32]),
     pub stage: Stage<'a>,
     pub place: Place,
     /// The first channel, and channels from row to row of the output.
@@ -352,7 +354,12 @@ impl Op for Finish<'_> {
                         shift = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, zero)));
                         scale = job.scales.get(row).copied();
                     }
-                    let acc = s.sub_i(s.load_i(from.add(pitch * r)), shift);
+                    let mut acc = s.sub_i(s.load_i(from.add(pitch * r)), shift);
+                    if let Some(sum) = job.others.1.get(row) {
+                        let mut zeros = [0i32; 16];
+                        zeros[..n].copy_from_slice(&job.others.0[channel..channel + n]);
+                        acc = s.sub_i(acc, s.mul_i(s.load_i(zeros.as_ptr()), s.splat_i(*sum)));
+                    }
                     let real = stage.real::<S, false>(s, &lanes, acc, scale);
                     place.put(s, real, start + channel, n);
                 }
@@ -408,6 +415,7 @@ pub fn linear(
         zero: x.zero(),
         zeros: &[],
         scales: &[],
+        others: (&[], &[]),
         stage: *stage,
         place: Place::new(target, rows * shape.outputs),
         channel: 0,
@@ -438,7 +446,8 @@ fn row_shape(inputs: usize, rows: usize) -> RowShape {
 }
 
 /// A linear layer on rows of floats that are quantized here, each by its own scale:
-/// `real = (float(acc) * row scale) * multiplier[c] + bias[c]`, with the weights' scales as multipliers. An integer bias has no one scale here, and is an error of the caller's.
+/// `real = (float(acc) * row scale) * multiplier[c] + bias[c]`, with the weights' scales as multipliers. Weights may have a zero point for
+/// each output, or none: `weight_zeros`. An integer bias has no one scale here, and is an error of the caller's.
 ///
 /// # Panics
 /// A slice is too short.
@@ -449,15 +458,26 @@ pub fn linear_dynamic(
     x: &[f32],
     rows: usize,
     weights: Weights,
+    weight_zeros: &[i32],
     stage: &Stage,
     scratch: &mut [f32],
     target: &mut Target,
 ) {
     let (shape, dot) = (weights.shape(), dot.checked());
-    assert!(stage.fits(shape.outputs), "an argument is too short");
+    let whole = weight_zeros.is_empty() || weight_zeros.len() >= shape.outputs;
+    assert!(whole && stage.fits(shape.outputs), "an argument is too short");
     let sizes = row_shape(shape.inputs, rows);
     let (quantized, rest) = scratch.split_at_mut(sizes.scratch_len());
     let made = quantize_rows(dot.isa(), pool, formula, x, sizes, 1, quantized);
+    let sums: Vec<i32> = match weight_zeros {
+        [] => Vec::new(),
+        _ => (0..rows)
+            .map(|row| {
+                let own = &made.values[row * sizes.stride()..][..shape.inputs];
+                own.iter().map(|x| i32::from(*x) - made.zeros[row]).sum()
+            })
+            .collect(),
+    };
     let job = Job {
         dot,
         weights,
@@ -466,6 +486,7 @@ pub fn linear_dynamic(
         zero: 0,
         zeros: made.zeros,
         scales: made.scales,
+        others: (weight_zeros, &sums),
         stage: *stage,
         place: Place::new(target, rows * shape.outputs),
         channel: 0,

@@ -338,7 +338,7 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
 
 #[test]
 fn rows_quantized_here_are_exact_too() {
-    for (rows, inputs, outputs) in [(1, 64, 20), (6, 33, 17), (40, 7, 3)] {
+    for (rows, inputs, outputs, zeros) in [(1, 64, 20, false), (6, 33, 17, true), (40, 7, 3, false), (14, 40, 70, true)] {
         let mut random = Random(rows as u32);
         let (w, multiplier) = (random.bytes(inputs * outputs), random.reals(outputs, 0.1));
         let x: Vec<f32> = random.reals(rows * inputs, 2.0).iter().map(|x| x - 0.7).collect();
@@ -351,6 +351,8 @@ fn rows_quantized_here_are_exact_too() {
             activation: Activation::None,
         };
         let formula = Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE };
+        let others: Vec<i32> = (0..outputs as i32).map(|n| n % 11 - 5).collect();
+        let others = if zeros { &others[..] } else { &[] };
         for dot in Dot::all() {
             let mut scratch = vec![f32::NAN; linear_dynamic_scratch_len(inputs, rows, &Three)];
             let mut y = vec![f32::NAN; rows * outputs];
@@ -362,6 +364,7 @@ fn rows_quantized_here_are_exact_too() {
                 &x,
                 rows,
                 weights,
+                others,
                 &stage,
                 &mut scratch,
                 &mut Target::F32(&mut y),
@@ -373,7 +376,7 @@ fn rows_quantized_here_are_exact_too() {
                 let products = bytes
                     .iter()
                     .zip(&w[n * inputs..])
-                    .map(|(x, w)| (i32::from(*x) - made.zero) * i32::from(*w));
+                    .map(|(x, w)| (i32::from(*x) - made.zero) * (i32::from(*w) - others.get(n).unwrap_or(&0)));
                 let want = products.sum::<i32>() as f32 * made.scale * multiplier[n] + bias[n];
                 assert_eq!(*y, want, "{dot:?} {rows} {inputs} {outputs} {i}");
             }
