@@ -71,7 +71,9 @@ fn moved(graph: &mut Graph) {
         if (scale.low, scale.high) != range(scale.dtype) {
             continue;
         }
-        let Some(value) = graph.nodes[at].value(0) else { continue };
+        let Some(value) = graph.nodes[at].value(0) else {
+            continue;
+        };
         let output = graph.nodes[at].outputs[0];
         if let Some((x, own)) = bytes_of(graph, &makers, value)
             && own == scale
@@ -151,7 +153,9 @@ fn made(graph: &mut Graph, makers: &[Option<usize>], uses: &[u32], at: usize) ->
         };
         let alike = |a: &[ExprIndex], b: &[ExprIndex]| {
             let pairs = a.iter().zip(b);
-            let known = |(a, b): (&ExprIndex, &ExprIndex)| a == b || graph.known(*a).is_some_and(|a| graph.known(*b) == Some(a));
+            let known = |(a, b): (&ExprIndex, &ExprIndex)| {
+                a == b || graph.known(*a).is_some_and(|a| graph.known(*b) == Some(a))
+            };
             a.len() == b.len() && pairs.into_iter().all(known)
         };
         let is_pixel = |a: ValueId, b: ValueId| {
@@ -180,11 +184,8 @@ fn made(graph: &mut Graph, makers: &[Option<usize>], uses: &[u32], at: usize) ->
     }
     if let Some(function) = activation::of(&source)
         && let Some((x, own_x)) = bytes_of(graph, makers, source.value(0)?)
-        && let Some(function) = crate::steps::function(
-            function.word,
-            function.numbers[0] as f32,
-            function.numbers[1] as f32,
-        )
+        && let Some(function) =
+            crate::steps::function(function.word, function.numbers[0] as f32, function.numbers[1] as f32)
     {
         let grid = Grid {
             inverse: inverse(scale.scale),

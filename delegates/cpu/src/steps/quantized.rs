@@ -216,7 +216,9 @@ pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     let shape = static8::Shape { inputs, outputs };
     let rows: usize = x.iter().rev().skip(1).product();
     let each = |at: usize| -> Result<bool, Error> {
-        Ok(node.optional_value(at)?.is_none_or(|value| shapes.count(value) == outputs))
+        Ok(node
+            .optional_value(at)?
+            .is_none_or(|value| shapes.count(value) == outputs))
     };
     let fits = shapes.count(node.output(0)?) == rows * outputs
         && shapes.bytes(node.value(1)?) == shape.packed_len()

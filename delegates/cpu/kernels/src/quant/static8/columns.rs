@@ -1,8 +1,8 @@
 //! AVX-512 with VNNI: depthwise convolutions of 3 by 3 and 5 by 5. Bytes of a column's lines are put side by side, so that one instruction sums up to
 //! four of them; a column is made once for all pixels that it belongs to.
 
-use super::stage::{Grid, Stage};
 use super::Bias;
+use super::stage::{Grid, Stage};
 use core::arch::x86_64::*;
 
 /// Channels that are computed together.
@@ -70,10 +70,7 @@ fn column<const K: usize>(words: [__m512i; MOST], flip: __m512i) -> Column {
     let [a, b, c, d, e] = words;
     match K {
         3 => [halves(pair(a, b), _mm512_xor_si512(c, one)), [none; 2]],
-        _ => [
-            halves(pair(a, b), pair(c, d)),
-            halves(_mm512_xor_si512(e, one), none),
-        ],
+        _ => [halves(pair(a, b), pair(c, d)), halves(_mm512_xor_si512(e, one), none)],
     }
 }
 
@@ -90,7 +87,10 @@ unsafe fn numbers(from: *const i32, mask: u32) -> Halves {
         let b = _mm512_maskz_loadu_epi32((mask >> 16) as __mmask16, from.wrapping_add(16));
         let first = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
         let second = _mm512_add_epi32(first, _mm512_set1_epi32(4));
-        [_mm512_permutex2var_epi32(a, first, b), _mm512_permutex2var_epi32(a, second, b)]
+        [
+            _mm512_permutex2var_epi32(a, first, b),
+            _mm512_permutex2var_epi32(a, second, b),
+        ]
     }
 }
 

@@ -124,11 +124,7 @@ impl Conv {
     }
 
     /// Where pixels from one on have the first byte of their kernels, of channels from `skip` on; null where that is outside, and how many are.
-    fn locate<'a>(
-        &'a self,
-        bytes: &'a [u8],
-        skip: usize,
-    ) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + 'a {
+    fn locate<'a>(&'a self, bytes: &'a [u8], skip: usize) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + 'a {
         let ([height, width], reach) = (self.output(), self.reach());
         let (lines, columns) = (self.whole(0), self.whole(1));
         let (pixel, row) = (self.channels[0], self.size[1] * self.channels[0]);
@@ -150,7 +146,11 @@ impl Conv {
                     for to in &mut own[inside.start - right..inside.end - right] {
                         let here = start < most;
                         missing += usize::from(!here);
-                        *to = if here { bytes.as_ptr().wrapping_add(start) } else { std::ptr::null() };
+                        *to = if here {
+                            bytes.as_ptr().wrapping_add(start)
+                        } else {
+                            std::ptr::null()
+                        };
                         start += self.stride[1] * pixel;
                     }
                 } else {

@@ -371,7 +371,11 @@ impl<S: Simd> Part<'_, S> {
                 let from = (y * conv.size[1] + conv.pixel(1, right, first)) * channels + c;
                 let mut from = job.x.pointer().add(from);
                 for j in first..behind {
-                    meet!((i * wide + j), |p: usize| bytes::<S, SIGNED, FULL>(s, from.add(p * step), n));
+                    meet!((i * wide + j), |p: usize| bytes::<S, SIGNED, FULL>(
+                        s,
+                        from.add(p * step),
+                        n
+                    ));
                     // The last one may be far behind the image, and is not read.
                     from = from.wrapping_add(conv.dilation[1] * channels);
                 }

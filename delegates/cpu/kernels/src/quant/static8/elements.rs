@@ -57,7 +57,10 @@ pub fn pair(isa: Isa, pool: &dyn Pool, function: Pair, a: Scaled, b: Scaled, siz
         return;
     }
     let others = sizes.rows.div_ceil(sizes.rows_each.max(1)) * sizes.columns;
-    assert!(a.bytes.len() >= total && b.bytes.len() >= others, "an argument is too short");
+    assert!(
+        a.bytes.len() >= total && b.bytes.len() >= others,
+        "an argument is too short"
+    );
     // Where both are alike, rows say nothing.
     let sizes = match sizes.rows_each {
         0 | 1 => Rows {
@@ -202,7 +205,11 @@ impl Both {
 /// What becomes of each byte by a function between two scales: the byte's bits are the index.
 pub fn table(function: Activation, signed: bool, zero: i32, scale: f32, grid: &Grid) -> [u8; 256] {
     std::array::from_fn(|bits| {
-        let q = if signed { i32::from(bits as u8 as i8) } else { bits as i32 };
+        let q = if signed {
+            i32::from(bits as u8 as i8)
+        } else {
+            bits as i32
+        };
         let real = function.of((q - zero) as f32 * scale);
         let made = (real * grid.inverse).round_ties_even() + grid.zero as f32;
         made.clamp(grid.low as f32, grid.high as f32) as i32 as u8
@@ -221,6 +228,11 @@ pub fn map(pool: &dyn Pool, table: &[u8; 256], x: &[u8], out: &mut [u8]) {
         let range = pool::range(total, parts, part, CHUNK);
         // SAFETY: parts have ranges of their own.
         let out = unsafe { shared.slice(range.clone()) };
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512vbmi") && Isa::best() >= Isa::Avx512 {
+            // SAFETY: the machine has it, and both are as long.
+            return unsafe { super::vnni::map(table, &x[range], out) };
+        }
         for (to, byte) in out.iter_mut().zip(&x[range]) {
             *to = table[usize::from(*byte)];
         }

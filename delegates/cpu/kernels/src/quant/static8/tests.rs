@@ -338,7 +338,12 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
 
 #[test]
 fn rows_quantized_here_are_exact_too() {
-    for (rows, inputs, outputs, zeros) in [(1, 64, 20, false), (6, 33, 17, true), (40, 7, 3, false), (14, 40, 70, true)] {
+    for (rows, inputs, outputs, zeros) in [
+        (1, 64, 20, false),
+        (6, 33, 17, true),
+        (40, 7, 3, false),
+        (14, 40, 70, true),
+    ] {
         let mut random = Random(rows as u32);
         let (w, multiplier) = (random.bytes(inputs * outputs), random.reals(outputs, 0.1));
         let x: Vec<f32> = random.reals(rows * inputs, 2.0).iter().map(|x| x - 0.7).collect();

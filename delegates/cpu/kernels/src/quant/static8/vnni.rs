@@ -155,3 +155,24 @@ pub(super) unsafe fn store<const P: usize>(
         }
     }
 }
+
+/// Bytes of a table of 256, by VBMI.
+///
+/// # Safety
+/// The machine has it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+pub(super) unsafe fn map(table: &[u8; 256], x: &[u8], out: &mut [u8]) {
+    // SAFETY: of a slice as many bytes are read or written as it has, and of the table all.
+    unsafe {
+        let quarter = |q: usize| _mm512_loadu_si512(table.as_ptr().add(64 * q).cast());
+        let (a, b, c, d) = (quarter(0), quarter(1), quarter(2), quarter(3));
+        for (x, out) in x.chunks(64).zip(out.chunks_mut(64)) {
+            let mask = u64::MAX >> (64 - x.len().min(out.len()));
+            let index = _mm512_maskz_loadu_epi8(mask, x.as_ptr().cast());
+            let low = _mm512_permutex2var_epi8(a, index, b);
+            let high = _mm512_permutex2var_epi8(c, index, d);
+            let made = _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
+            _mm512_mask_storeu_epi8(out.as_mut_ptr().cast(), mask, made);
+        }
+    }
+}
