@@ -10,18 +10,33 @@ use delegraph_cpu_kernels::quant::static8::{self, Conv, inverse};
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 
-const DEQUANTIZE: &str = "quantized_decomposed::dequantize_per_tensor";
-const QUANTIZE: &str = "quantized_decomposed::quantize_per_tensor";
+/// What makes floats of integers by one scale.
+pub const DEQUANTIZE: &str = "quantized_decomposed::dequantize_per_tensor";
+/// What makes integers of floats by one scale.
+pub const QUANTIZE: &str = "quantized_decomposed::quantize_per_tensor";
 const DEQUANTIZE_CHANNEL: &str = "quantized_decomposed::dequantize_per_channel";
 
 /// A scale, a zero point, and the least and largest integer.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Scale {
-    scale: f64,
-    zero: i64,
-    low: i64,
-    high: i64,
-    dtype: DType,
+pub struct Scale {
+    /// What one step is.
+    pub scale: f64,
+    /// The integer that stands for 0.
+    pub zero: i64,
+    /// The least integer.
+    pub low: i64,
+    /// The largest one.
+    pub high: i64,
+    /// Signed or unsigned bytes.
+    pub dtype: DType,
+}
+
+impl Scale {
+    /// The integer of a real.
+    pub fn quantized(&self, x: f64) -> i64 {
+        let step = (x as f32 * inverse(self.scale)).round_ties_even() as f64 + self.zero as f64;
+        step.clamp(self.low as f64, self.high as f64) as i64
+    }
 }
 
 /// Integer weights, and a scale for each output channel.
@@ -56,7 +71,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
 }
 
 /// The scale of a node that quantizes or dequantizes by one scale.
-fn scale_of(node: &Node) -> Option<Scale> {
+pub fn scale_of(node: &Node) -> Option<Scale> {
     let dtype = match node.args.get(5)? {
         Arg::DType(dtype) if matches!(*dtype, DType::I8 | DType::U8) => *dtype,
         _ => return None,
@@ -149,10 +164,7 @@ fn layer(graph: &mut Graph, target: &Target<'_>, at: usize) -> Option<Vec<Node>>
     let grid = last.filter(|reader| reader.op == QUANTIZE).and_then(scale_of);
     let mut limits = [0, 0];
     if let (Some(scale), Some(reader)) = (grid, last) {
-        let quantized = |x: f64| -> i64 {
-            let step = (x as f32 * inverse(scale.scale)).round_ties_even() as f64 + scale.zero as f64;
-            step.clamp(scale.low as f64, scale.high as f64) as i64
-        };
+        let quantized = |x: f64| scale.quantized(x);
         limits = [quantized(bounds[0]), quantized(bounds[1])];
         output = reader.outputs[0];
         // Integers that are made floats, bounded, and made the same integers again.
@@ -235,7 +247,8 @@ fn readers(graph: &Graph) -> std::collections::HashMap<ValueId, usize> {
     each.collect()
 }
 
-fn bound(node: &Node) -> Option<[f64; 2]> {
+/// The bounds of a function that is one.
+pub fn bound(node: &Node) -> Option<[f64; 2]> {
     let function = activation::of(node)?;
     match function.word {
         "relu" => Some([0.0, f64::INFINITY]),

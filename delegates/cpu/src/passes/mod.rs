@@ -9,6 +9,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod epilogue;
 pub mod halves;
+pub mod integers;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -49,6 +50,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     linear::run(graph, target)?;
     conv::run(graph, target)?;
     layout::run(graph, target)?;
+    integers::run(graph, target)?;
     norm::run(graph, target)?;
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;

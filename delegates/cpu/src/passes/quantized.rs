@@ -3,9 +3,10 @@
 use super::activation::Function;
 use super::{Target, bytes, floats, is_constant, to_bytes};
 use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING};
+use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING, ROWS};
 use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::q4::{self, Scales, Width};
+use delegraph_cpu_kernels::quant::static8;
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits};
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
@@ -180,9 +181,12 @@ fn product(graph: &Graph, makers: &[Option<usize>], node: &Node) -> Option<Produ
     }
     let matrix = matrix(graph, makers, weight)?;
     let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.group.is_multiple_of(32);
+    let two = matrix.range[0] >= -2 && matrix.range[1] <= 1 && matrix.group.is_multiple_of(16);
     let (kind, x, eps) = match dynamic(graph, makers, x) {
         Some((x, eps)) if four => ("q4", x, eps),
+        Some((x, eps)) if matrix.group == matrix.columns && matrix.columns < 1 << 16 => ("q8", x, eps),
         Some(_) => return None,
+        None if two => ("w2", x, 0.0),
         None if four => ("w4", x, 0.0),
         None if matrix.group.is_multiple_of(16) || matrix.group == matrix.columns => ("w8", x, 0.0),
         None => return None,
@@ -232,7 +236,10 @@ fn linear(
 ) -> Option<(&'static str, Vec<Arg>)> {
     let Product { kind, x, eps, matrix } = product(graph, makers, &graph.nodes[at])?;
     let bias = graph.nodes[at].value(2);
-    let form = if kind == "w8" { "w8" } else { "four" };
+    if kind == "q8" {
+        return rows(graph, target, &matrix, x, bias, eps, packed);
+    }
+    let form = if matches!(kind, "w8" | "w2") { kind } else { "four" };
     let key = (matrix.values, matrix.scales, form);
     let (value, layout) = match packed.get(&key) {
         Some(known) => known.clone(),
@@ -256,6 +263,43 @@ fn linear(
     Some((LINEAR, args))
 }
 
+/// A product of rows that are quantized one by one with weights of 8 bits.
+fn rows(
+    graph: &mut Graph,
+    target: &Target<'_>,
+    matrix: &Matrix,
+    x: ValueId,
+    bias: Option<ValueId>,
+    eps: f64,
+    packed: &mut Packed,
+) -> Option<(&'static str, Vec<Arg>)> {
+    let (value, zeros) = match packed.get(&(matrix.values, matrix.scales, "q8")) {
+        Some((value, zeros)) => (*value, zeros.clone()),
+        None => {
+            let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
+            let shape = static8::Shape {
+                inputs: matrix.columns,
+                outputs: matrix.rows,
+            };
+            let mut out = Vec::new();
+            static8::pack(shape, &values, &mut out);
+            let name = graph.values[matrix.values].name.clone();
+            let zeros = zero_points(graph, target, matrix)?.map(|zeros| {
+                let all: Vec<u8> = zeros.iter().flat_map(|x| (*x as i32).to_le_bytes()).collect();
+                arg(graph.constant(&format!("{name} zeros"), DType::I32, &[zeros.len() as i64], all))
+            });
+            let value = graph.constant(&format!("{name} packed"), DType::U8, &[out.len() as i64], out);
+            let zeros = vec![zeros.unwrap_or(Arg::None)];
+            packed.insert((matrix.values, matrix.scales, "q8"), (value, zeros.clone()));
+            (value, zeros)
+        }
+    };
+    let mut args = vec![arg(x), arg(value), arg(matrix.scales), bias.map_or(Arg::None, arg)];
+    args.extend(zeros);
+    args.push(Arg::Float(eps));
+    Some((ROWS, args))
+}
+
 /// Packs a matrix: the value, and the arguments that say how.
 fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> Option<(ValueId, Vec<Arg>)> {
     let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
@@ -263,9 +307,9 @@ fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> 
     let zeros = zero_points(graph, target, matrix)?;
     let (rows, columns) = (matrix.rows, matrix.columns);
     let (group, width, halves, has_zeros, out) = match form {
-        "w8" => {
+        "w8" | "w2" => {
             let made = weight_only::pack(
-                Bits::Eight,
+                if form == "w2" { Bits::Two } else { Bits::Eight },
                 rows,
                 columns,
                 matrix.group,

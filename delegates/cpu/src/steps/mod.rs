@@ -6,6 +6,7 @@ pub mod conv;
 pub mod convert;
 pub mod elementwise;
 pub mod generic;
+pub mod integers;
 pub mod layout;
 pub mod linear;
 pub mod norm;
@@ -49,12 +50,17 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
     match node.op() {
         bytes::CONV => bytes::conv(node, shapes),
         bytes::LINEAR => bytes::linear(node, shapes),
+        integers::PAIR => integers::pair(node, shapes),
+        integers::MAP => integers::map(node, shapes),
+        integers::MEAN => integers::mean(node, shapes),
+        integers::QUANTIZE => integers::quantize(node, shapes),
         attention::NAME => attention::make(node, shapes),
         recurrent::NAME => recurrent::make(node, shapes),
         state::NAME => state::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
         quantized::LINEAR => quantized::linear(node, shapes),
+        quantized::ROWS => quantized::rows(node, shapes),
         quantized::EMBEDDING => quantized::embedding(node, shapes),
         quantized::PACKED_EMBEDDING => quantized::packed_embedding(node, shapes),
         pooling::NAME => pooling::make(node, shapes),

@@ -9,14 +9,18 @@ use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::dynamic::Formula;
 use delegraph_cpu_kernels::quant::embedding::{self, Code, Table};
 use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
+use delegraph_cpu_kernels::quant::static8::{self, Bias, Stage};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
-use delegraph_cpu_kernels::{Isa, Pool};
+use delegraph_cpu_kernels::{Activation, Isa, Pool};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 
 /// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
-/// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4` or `w8` (activations stay floats).
+/// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4`, `w8` or `w2` (activations stay floats).
 pub const LINEAR: &str = "cpu::linear_quantized";
+/// `cpu::linear_rows(x, packed, scales, bias?, zeros?, eps)`: rows of floats, each made bytes by a scale of its own, by weights of 8 bits with a scale
+/// and a zero point for each output.
+pub const ROWS: &str = "cpu::linear_rows";
 /// `cpu::embedding(indices, bytes, scales, zeros?, code, group)`
 pub const EMBEDDING: &str = "cpu::embedding";
 /// `cpu::embedding_packed(indices, packed, columns, rows, group, width, halves, zeros)`: rows of a matrix that is packed for [`LINEAR`].
@@ -79,12 +83,12 @@ impl Layout {
         }
     }
 
-    fn eight(&self) -> weight_only::Shape {
+    fn plain(&self, bits: Bits) -> weight_only::Shape {
         weight_only::Shape {
             inputs: self.inputs,
             outputs: self.outputs,
             group: self.group,
-            bits: Bits::Eight,
+            bits,
             precision: self.precision(),
             zeros: self.zeros,
         }
@@ -96,7 +100,8 @@ enum Kind {
     /// Activations are quantized by this.
     Dynamic(Formula),
     Four,
-    Eight,
+    /// Weights of 8 or 2 bits.
+    Plain(Bits),
 }
 
 struct Linear {
@@ -117,7 +122,8 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
             eps: node.float(12)? as f32,
         }),
         ("w4", _) => Kind::Four,
-        ("w8", _) => Kind::Eight,
+        ("w8", _) => Kind::Plain(Bits::Eight),
+        ("w2", _) => Kind::Plain(Bits::Two),
         _ => return Err(node.misfit(4, "a kind of weights")),
     };
     let x = shapes.of(node.value(0)?);
@@ -131,10 +137,15 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
     };
     let bytes = shapes.bytes(node.value(1)?);
     let need = match kind {
-        Kind::Eight => layout.eight().packed_len(),
+        Kind::Plain(bits) => layout.plain(bits).packed_len(),
         _ => layout.four().packed_len(),
     };
-    match fits && bytes == need && layout.group.is_multiple_of(if kind == Kind::Eight { 16 } else { 32 }) {
+    match fits
+        && bytes == need
+        && layout
+            .group
+            .is_multiple_of(if matches!(kind, Kind::Plain(_)) { 16 } else { 32 })
+    {
         true => Ok(Box::new(linear)),
         false => Err(Error::corrupt(format!("packed weights do not fit {layout:?}"))),
     }
@@ -143,7 +154,7 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
 impl Linear {
     fn weights<'a>(&self, bytes: &'a [u8]) -> Result<weight_only::Weights<'a>, Error> {
         let made = match self.kind {
-            Kind::Eight => Values::new(self.layout.eight(), bytes).map(weight_only::Weights::Values),
+            Kind::Plain(bits) => Values::new(self.layout.plain(bits), bytes).map(weight_only::Weights::Values),
             _ => q4::Weights::new(self.layout.four(), bytes).map(weight_only::Weights::Four),
         };
         made.ok_or_else(|| Error::corrupt("packed weights are too few"))
@@ -191,6 +202,88 @@ impl Step for Linear {
                 out,
             ),
         }
+        Ok(())
+    }
+}
+
+struct Rows {
+    rows: usize,
+    shape: static8::Shape,
+    formula: Formula,
+    bias: bool,
+    zeros: bool,
+}
+
+/// Makes the step of [`ROWS`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let (x, out) = (shapes.of(node.value(0)?), shapes.of(node.output(0)?));
+    let (Some(&inputs), Some(&outputs)) = (x.last(), out.last()) else {
+        return Err(node.misfit(0, "rows"));
+    };
+    let shape = static8::Shape { inputs, outputs };
+    let rows: usize = x.iter().rev().skip(1).product();
+    let each = |at: usize| -> Result<bool, Error> {
+        Ok(node
+            .optional_value(at)?
+            .is_none_or(|value| shapes.count(value) == outputs))
+    };
+    let fits = shapes.count(node.output(0)?) == rows * outputs
+        && shapes.bytes(node.value(1)?) == shape.packed_len()
+        && shapes.count(node.value(2)?) == outputs
+        && each(3)?
+        && each(4)?;
+    match fits {
+        true => Ok(Box::new(Rows {
+            rows,
+            shape,
+            formula: Formula::AffineAsymmetric {
+                eps: node.float(5)? as f32,
+            },
+            bias: !node.is_none(3),
+            zeros: !node.is_none(4),
+        })),
+        false => Err(Error::corrupt("packed bytes do not fit")),
+    }
+}
+
+impl Step for Rows {
+    fn scratch(&self, threads: usize) -> usize {
+        static8::linear_dynamic_scratch_len(self.shape.inputs, self.rows, &Count(threads)) * size_of::<f32>()
+    }
+
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let weights = static8::Weights::new(self.shape, io.bytes(1));
+        let weights = weights.ok_or_else(|| Error::corrupt("packed bytes are too few"))?;
+        let stage = Stage {
+            multiplier: io.input(2),
+            bias: if self.bias {
+                Bias::Floats(io.input(3))
+            } else {
+                Bias::None
+            },
+            activation: Activation::None,
+        };
+        let zeros: &[i32] = match self.zeros {
+            true => io.input(3 + usize::from(self.bias)),
+            false => &[],
+        };
+        let (x, scratch) = (io.input(0), io.scratch());
+        static8::linear_dynamic(
+            Dot::best(),
+            pool,
+            self.formula,
+            x,
+            self.rows,
+            weights,
+            zeros,
+            &stage,
+            scratch,
+            &mut static8::Target::F32(io.output(0)),
+        );
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Convolutions of images in NHWC, as products of matrices whose rows are gathered pixel by pixel.
 
+use super::direct::Reach;
 use super::gemm::{self, Job};
 use super::stage::Place;
 use super::{Bytes, Shape, Stage, Target, Weights, pack};
@@ -53,12 +54,68 @@ impl Conv {
         self.batch * self.output()[0] * self.output()[1] * self.channels[1]
     }
 
-    /// The matrix of one group.
+    /// The matrix of one group. Lines of the kernel whose bytes lie side by side in an image begin at multiples of four.
     fn matrix(&self) -> Shape {
         Shape {
-            inputs: self.kernel[0] * self.kernel[1] * self.channels[0] / self.groups.max(1),
+            inputs: self.kernel[0] * (self.line() + self.fill()),
             outputs: self.channels[1] / self.groups.max(1),
         }
+    }
+
+    /// Channels of a group.
+    fn own(&self) -> usize {
+        self.channels[0] / self.groups.max(1)
+    }
+
+    /// Inputs of a line of the kernel.
+    fn line(&self) -> usize {
+        self.kernel[1] * self.own()
+    }
+
+    /// A line of the kernel lies in one piece.
+    fn is_dense(&self) -> bool {
+        self.groups <= 1 && (self.dilation[1] == 1 || self.kernel[1] == 1)
+    }
+
+    /// What is put behind each line of the kernel.
+    fn fill(&self) -> usize {
+        match self.is_dense() {
+            true => self.line().next_multiple_of(4) - self.line(),
+            false => 0,
+        }
+    }
+
+    /// Where the bytes of a pixel's kernel lie; `None`: not in fours.
+    fn reach(&self) -> Option<Reach> {
+        let line_pitch = self.dilation[0] * self.size[1] * self.channels[0];
+        let reach = Reach {
+            lines: self.kernel[0],
+            line_pitch,
+            pixels: self.kernel[1],
+            pixel_pitch: self.dilation[1] * self.channels[0],
+            fours: self.own() / 4,
+        };
+        let dense = Reach {
+            pixels: 1,
+            pixel_pitch: 0,
+            fours: self.line().div_ceil(4),
+            ..reach
+        };
+        match self.is_dense() {
+            true => Some(dense),
+            false => self.own().is_multiple_of(4).then_some(reach),
+        }
+    }
+
+    /// Pixels of the output, along a dimension, whose kernels are inside.
+    fn whole(&self, d: usize) -> std::ops::Range<usize> {
+        let first = self.before[d].div_ceil(self.stride[d].max(1));
+        let reach = self.dilation[d] * (self.kernel[d].max(1) - 1);
+        let behind = match (self.size[d] + self.before[d]).checked_sub(reach + 1) {
+            Some(last) => last / self.stride[d].max(1) + 1,
+            None => 0,
+        };
+        first..behind.min(self.output()[d])
     }
 
     /// Bytes of packed weights.
@@ -66,9 +123,44 @@ impl Conv {
         self.groups.max(1) * self.matrix().packed_len()
     }
 
-    /// Each pixel of the output is of the one in its place.
-    fn is_matrix(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.before == [0, 0] && self.after == [0, 0]
+    /// Where pixels from one on have the first byte of their kernels, of channels from `skip` on; null where that is outside, and how many are.
+    fn locate<'a>(&'a self, bytes: &'a [u8], skip: usize) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + 'a {
+        let ([height, width], reach) = (self.output(), self.reach());
+        let (lines, columns) = (self.whole(0), self.whole(1));
+        let (pixel, row) = (self.channels[0], self.size[1] * self.channels[0]);
+        // The last line is filled up with what is not there any more: from here on, pixels are too near the end.
+        let most = (bytes.len() + 1).saturating_sub(reach.map_or(usize::MAX, |reach| reach.len()));
+        move |first, to| {
+            let (mut line, mut right, mut at, mut missing) = (first / width, first % width, 0, 0);
+            while at < to.len() {
+                let count = (width - right).min(to.len() - at);
+                let (image, down) = (line / height, line % height);
+                let own = &mut to[at..at + count];
+                let inside = right.max(columns.start)..(right + count).min(columns.end);
+                if lines.contains(&down) && !inside.is_empty() {
+                    let top = (image * self.size[0] + down * self.stride[0] - self.before[0]) * row + skip;
+                    own[..inside.start - right].fill(std::ptr::null());
+                    own[inside.end - right..].fill(std::ptr::null());
+                    missing += count - inside.len();
+                    let mut start = top + (inside.start * self.stride[1] - self.before[1]) * pixel;
+                    for to in &mut own[inside.start - right..inside.end - right] {
+                        let here = start < most;
+                        missing += usize::from(!here);
+                        *to = if here {
+                            bytes.as_ptr().wrapping_add(start)
+                        } else {
+                            std::ptr::null()
+                        };
+                        start += self.stride[1] * pixel;
+                    }
+                } else {
+                    own.fill(std::ptr::null());
+                    missing += count;
+                }
+                (line, right, at) = (line + 1, 0, at + count);
+            }
+            missing
+        }
     }
 
     /// What is inside of the image of a kernel's extent: the first kernel pixel, and the one behind the last.
@@ -104,8 +196,17 @@ impl Conv {
 pub fn pack_conv2d(conv: &Conv, weights: &[i8]) -> Vec<u8> {
     let matrix = conv.matrix();
     let mut bytes = Vec::with_capacity(conv.packed_len());
+    let (line, fill) = (conv.line(), conv.fill());
+    let each = conv.kernel[0] * line * matrix.outputs;
     for group in 0..conv.groups.max(1) {
-        pack(matrix, &weights[group * matrix.inputs * matrix.outputs..], &mut bytes);
+        let own = &weights[group * each..][..each];
+        if fill == 0 {
+            pack(matrix, own, &mut bytes);
+            continue;
+        }
+        let filled = own.chunks_exact(line.max(1));
+        let filled = filled.flat_map(|line| line.iter().copied().chain(std::iter::repeat_n(0, fill)));
+        pack(matrix, &filled.collect::<Vec<i8>>(), &mut bytes);
     }
     bytes
 }
@@ -139,7 +240,8 @@ pub fn conv2d(
     let place = Place::new(target, conv.output_len());
     // SAFETY: a byte is a byte, signed or not.
     let bytes = unsafe { std::slice::from_raw_parts(x.pointer(), x.len()) };
-    let (all, own) = (conv.channels[0], conv.channels[0] / conv.groups.max(1));
+    let (all, own, fill) = (conv.channels[0], conv.own(), conv.fill());
+    let reach = conv.reach().unwrap_or(Reach::whole(matrix.inputs));
     for group in 0..conv.groups.max(1) {
         let packed = &weights[group * matrix.packed_len()..][..matrix.packed_len()];
         let Some(weights) = Weights::new(matrix, packed) else {
@@ -153,22 +255,18 @@ pub fn conv2d(
             zero: x.zero(),
             zeros: &[],
             scales: &[],
+            others: (&[], &[]),
             stage: *stage,
             place,
             channel: group * matrix.outputs,
             channels: conv.channels[1],
         };
-        if conv.is_matrix() {
-            job.run(pool, scratch, |row, sink| {
-                sink.bytes(&bytes[row * all + group * own..][..own])
-            });
-            continue;
-        }
-        job.run(pool, scratch, |row, sink| {
+        let locate = conv.locate(bytes, group * own);
+        job.run(pool, scratch, reach, locate, |row, sink| {
             let (line, right) = (row / width, row % width);
             let (image, down) = (line / height, line % height);
             let (rows, columns) = (conv.inside(0, down), conv.inside(1, right));
-            let line = conv.kernel[1] * own;
+            let line = conv.kernel[1] * own + fill;
             sink.nothing(rows.0 * line);
             for k in rows.0..rows.1 {
                 let start = (image * conv.size[0] + conv.pixel(0, down, k)) * conv.size[1];
@@ -179,7 +277,7 @@ pub fn conv2d(
                 } else {
                     (columns.0..columns.1).for_each(|k| sink.bytes(&bytes[at(k)..][..own]));
                 }
-                sink.nothing((conv.kernel[1] - columns.1) * own);
+                sink.nothing((conv.kernel[1] - columns.1) * own + fill);
             }
             sink.nothing((conv.kernel[0] - rows.1) * line);
         });

@@ -3,16 +3,16 @@
 //! A few rows at a time are copied in the form that the machine multiplies, from wherever their pieces lie; so a convolution is the same as a matrix, and its image is
 //! never copied whole.
 
+use super::direct::{PANELS, Reach};
 use super::stage::Place;
-use super::{Bytes, Stage, Target, Weights};
+use super::{Stage, Weights};
 use crate::Activation;
 use crate::pool::{self, Pool, Shared};
 use crate::quant::Dot;
-use crate::quant::dynamic::{Formula, RowShape, quantize_rows};
 use crate::simd::{Op, Simd, dispatch};
 
-/// Rows that are copied at a time.
-const BLOCK: usize = 32;
+/// Rows that are gone over at a time.
+pub(super) const BLOCK: usize = 48;
 
 /// What a machine multiplies weights with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Form {
     }
 
     /// What is left of a zero point in this form.
-    fn zero(self, signed: bool, zero: i32) -> i32 {
+    pub(super) fn zero(self, signed: bool, zero: i32) -> i32 {
         match (self, signed) {
             (Form::Wide, _) => 0,
             (Form::Signed, true) | (Form::Unsigned, false) => zero,
@@ -71,7 +71,18 @@ pub(super) struct Sink<'a> {
     zero: i32,
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    /// Of a row's place.
+    pub(super) fn new(to: &'a mut [u8], form: Form, signed: bool, zero: i32) -> Sink<'a> {
+        Sink {
+            to,
+            at: 0,
+            form,
+            signed,
+            zero,
+        }
+    }
+
     /// Copies bytes.
     #[inline]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
@@ -120,6 +131,8 @@ pub(super) struct Job<'a> {
     pub zeros: &'a [i32],
     /// Of each row, or none.
     pub scales: &'a [f32],
+    /// Zero points of each channel's weights, and the sum of each row's inputs without theirs; or none of both.
+    pub others: (&'a [i32], &'a [i32]),
     pub stage: Stage<'a>,
     pub place: Place,
     /// The first channel, and channels from row to row of the output.
@@ -128,7 +141,7 @@ pub(super) struct Job<'a> {
 }
 
 /// Numbers from row to row of copied rows.
-fn stride(inputs: usize) -> usize {
+pub(super) fn stride(inputs: usize) -> usize {
     (inputs.div_ceil(64) | 1) * 64
 }
 
@@ -139,8 +152,21 @@ pub(super) fn scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
 }
 
 impl Job<'_> {
-    /// Runs it. `fill` writes a row's inputs to the sink.
-    pub(super) fn run(&self, pool: &dyn Pool, scratch: &mut [f32], fill: impl Fn(usize, &mut Sink) + Sync) {
+    /// Rows have zero points or scales of their own.
+    pub(super) fn is_per_row(&self) -> bool {
+        !self.zeros.is_empty() || !self.scales.is_empty()
+    }
+
+    /// Runs it. `locate` says where rows from one on lie, as `reach` has it, or null, and how many are null; `fill` writes a row's inputs
+    /// to the sink.
+    pub(super) fn run(
+        &self,
+        pool: &dyn Pool,
+        scratch: &mut [f32],
+        reach: Reach,
+        locate: impl Fn(usize, &mut [*const u8]) -> usize + Sync,
+        fill: impl Fn(usize, &mut Sink) + Sync,
+    ) {
         let shape = self.weights.shape();
         if self.rows == 0 || shape.outputs == 0 {
             return;
@@ -149,8 +175,11 @@ impl Job<'_> {
         let form = Form::of(self.dot);
         let panels = shape.panels();
         let blocks = self.rows.div_ceil(BLOCK);
+        let is_direct = self.dot == Dot::Vnni;
+        let unit = if is_direct { PANELS } else { 1 };
         // Panels are divided too where rows alone are too few for all threads.
-        let splits = (2 * pool.threads()).div_ceil(blocks).clamp(1, panels);
+        let splits = (2 * pool.threads()).div_ceil(blocks).clamp(1, panels.div_ceil(unit));
+        let splits = if pool.threads() == 1 { 1 } else { splits };
         let work = BLOCK.min(self.rows) * shape.inputs.max(16) * 16 * panels.div_ceil(splits) / 64;
         let parts = pool::parts(pool, blocks * splits, work);
         let each = BLOCK * stride(shape.inputs) / 2;
@@ -161,11 +190,16 @@ impl Job<'_> {
                 let floats = shared.slice(part * each..(part + 1) * each);
                 std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), each * 4)
             };
-            let (mut copied, mut acc) = (usize::MAX, [0i32; BLOCK * 16]);
-            for unit in pool::range(blocks * splits, parts, part, 1) {
-                let (block, split) = (unit / splits, unit % splits);
+            let (mut copied, mut acc, mut known) = (usize::MAX, [0i32; BLOCK * 16], None);
+            for piece in pool::range(blocks * splits, parts, part, 1) {
+                let (block, split) = (piece / splits, piece % splits);
                 let first = block * BLOCK;
                 let count = BLOCK.min(self.rows - first);
+                if is_direct {
+                    let panels = pool::range(panels, splits, split, unit);
+                    self.direct(first, panels, reach, own, &locate, &fill, &mut known);
+                    continue;
+                }
                 if copied != block {
                     self.copy(form, first, count, own, &fill);
                     copied = block;
@@ -187,14 +221,7 @@ impl Job<'_> {
             // Weights are 0 there, but what is multiplied should be the same at every run.
             to[used..padded].fill(0);
             let zero = self.zeros.get(first + r).copied().unwrap_or(self.zero);
-            let mut sink = Sink {
-                to,
-                at: 0,
-                form,
-                signed: self.signed,
-                zero,
-            };
-            fill(first + r, &mut sink);
+            fill(first + r, &mut Sink::new(to, form, self.signed, zero));
         }
     }
 
@@ -224,13 +251,14 @@ impl Job<'_> {
             unsafe { multiply(self.dot, taken, &tile) };
             row += taken;
         }
+        let places: [usize; BLOCK] = std::array::from_fn(|r| (first + r) * self.channels);
         let finish = Finish {
             job: self,
             form,
             acc,
+            pitch: 16,
             sums: &sums,
-            row: first,
-            count,
+            places: &places[..count],
             column: 16 * panel,
             columns: 16.min(shape.outputs - 16 * panel),
         };
@@ -271,15 +299,20 @@ unsafe fn multiply(dot: Dot, count: usize, tile: &Tile) {
     }
 }
 
-struct Finish<'a> {
-    job: &'a Job<'a>,
-    form: Form,
-    acc: &'a [i32; BLOCK * 16],
-    sums: &'a [i32; 16],
-    row: usize,
-    count: usize,
-    column: usize,
-    columns: usize,
+/// From sums to results: some rows of a panel.
+pub(super) struct Finish<'a> {
+    pub job: &'a Job<'a>,
+    pub form: Form,
+    pub acc: &'a [i32],
+    /// Sums from row to row of `acc`, of which the first sixteen are read.
+    pub pitch: usize,
+    /// Of the weights of each output.
+    pub sums: &'a [i32; 16],
+    /// Where each row begins in the output.
+    pub places: &'a [usize],
+    /// The first output, and how many there are.
+    pub column: usize,
+    pub columns: usize,
 }
 
 impl Op for Finish<'_> {
@@ -289,8 +322,9 @@ impl Op for Finish<'_> {
     fn run<S: Simd>(self, s: S) {
         let job = self.job;
         // Copies, which nothing that is written can change.
-        let (stage, place, count, channels) = (job.stage, job.place, self.count, job.channels);
-        let per_row = job.zeros.len() > self.row || job.scales.len() > self.row;
+        let (stage, place, pitch, channels) = (job.stage, job.place, self.pitch, job.channels);
+        let (places, per_row) = (self.places, job.is_per_row());
+        assert!(places.is_empty() || self.acc.len() >= pitch * (places.len() - 1) + 16);
         for at in (0..self.columns).step_by(S::LANES) {
             let n = S::LANES.min(self.columns - at);
             let channel = job.channel + self.column + at;
@@ -306,124 +340,31 @@ impl Op for Finish<'_> {
                     && !per_row
                     && stage.activation == Activation::None
                 {
-                    for r in 0..count {
-                        let acc = s.sub_i(s.load_i(from.add(16 * r)), common);
+                    for (r, start) in places.iter().enumerate() {
+                        let acc = s.sub_i(s.load_i(from.add(pitch * r)), common);
                         let real = stage.real::<S, true>(s, &lanes, acc, None);
-                        s.store_u8(out.at((self.row + r) * channels + channel), grid.quantized(s, real));
+                        s.store_u8(out.at(start + channel), grid.quantized(s, real));
                     }
                     continue;
                 }
-                for r in 0..count {
-                    let row = self.row + r;
+                for (r, start) in places.iter().enumerate() {
+                    let row = start / channels;
                     let (mut shift, mut scale) = (common, None);
                     if per_row {
                         let zero = job.zeros.get(row).copied().unwrap_or(job.zero);
                         shift = s.mul_i(sums, s.splat_i(self.form.zero(job.signed, zero)));
                         scale = job.scales.get(row).copied();
                     }
-                    let acc = s.sub_i(s.load_i(from.add(16 * r)), shift);
+                    let mut acc = s.sub_i(s.load_i(from.add(pitch * r)), shift);
+                    if let Some(sum) = job.others.1.get(row) {
+                        let mut zeros = [0i32; 16];
+                        zeros[..n].copy_from_slice(&job.others.0[channel..channel + n]);
+                        acc = s.sub_i(acc, s.mul_i(s.load_i(zeros.as_ptr()), s.splat_i(*sum)));
+                    }
                     let real = stage.real::<S, false>(s, &lanes, acc, scale);
-                    place.put(s, real, row * channels + channel, n);
+                    place.put(s, real, start + channel, n);
                 }
             }
         }
     }
-}
-
-/// Floats of scratch that [`linear`] needs.
-pub fn linear_scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
-    scratch_len(inputs, pool)
-}
-
-/// A linear layer on `rows` rows of quantized inputs; see the module for what is computed. Sums may wrap above 65,000 inputs.
-///
-/// # Panics
-/// A slice is too short.
-pub fn linear(
-    dot: Dot,
-    pool: &dyn Pool,
-    x: Bytes,
-    rows: usize,
-    weights: Weights,
-    stage: &Stage,
-    scratch: &mut [f32],
-    target: &mut Target,
-) {
-    let shape = weights.shape();
-    assert!(
-        x.len() >= rows * shape.inputs && stage.fits(shape.outputs),
-        "an argument is too short"
-    );
-    let job = Job {
-        dot: dot.checked(),
-        weights,
-        rows,
-        signed: x.signed(),
-        zero: x.zero(),
-        zeros: &[],
-        scales: &[],
-        stage: *stage,
-        place: Place::new(target, rows * shape.outputs),
-        channel: 0,
-        channels: shape.outputs,
-    };
-    // SAFETY: a byte is a byte, signed or not.
-    let bytes = unsafe { std::slice::from_raw_parts(x.pointer(), x.len()) };
-    job.run(pool, scratch, |row, sink| {
-        sink.bytes(&bytes[row * shape.inputs..][..shape.inputs])
-    });
-}
-
-/// Floats of scratch that [`linear_dynamic`] needs.
-pub fn linear_dynamic_scratch_len(inputs: usize, rows: usize, pool: &dyn Pool) -> usize {
-    row_shape(inputs, rows).scratch_len() + scratch_len(inputs, pool)
-}
-
-fn row_shape(inputs: usize, rows: usize) -> RowShape {
-    RowShape {
-        rows,
-        inputs,
-        group: inputs.max(1),
-    }
-}
-
-/// A linear layer on rows of floats that are quantized here, each by its own scale:
-/// `real = (float(acc) * row scale) * multiplier[c] + bias[c]`, with the weights' scales as multipliers. An integer bias has no one scale here, and is an error of the caller's.
-///
-/// # Panics
-/// A slice is too short.
-pub fn linear_dynamic(
-    dot: Dot,
-    pool: &dyn Pool,
-    formula: Formula,
-    x: &[f32],
-    rows: usize,
-    weights: Weights,
-    stage: &Stage,
-    scratch: &mut [f32],
-    target: &mut Target,
-) {
-    let (shape, dot) = (weights.shape(), dot.checked());
-    assert!(stage.fits(shape.outputs), "an argument is too short");
-    let sizes = row_shape(shape.inputs, rows);
-    let (quantized, rest) = scratch.split_at_mut(sizes.scratch_len());
-    let made = quantize_rows(dot.isa(), pool, formula, x, sizes, 1, quantized);
-    let job = Job {
-        dot,
-        weights,
-        rows,
-        signed: true,
-        zero: 0,
-        zeros: made.zeros,
-        scales: made.scales,
-        stage: *stage,
-        place: Place::new(target, rows * shape.outputs),
-        channel: 0,
-        channels: shape.outputs,
-    };
-    job.run(pool, rest, |row, sink| {
-        let bytes = &made.values[row * sizes.stride()..][..shape.inputs];
-        // SAFETY: a byte is a byte, signed or not.
-        sink.bytes(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) });
-    });
 }

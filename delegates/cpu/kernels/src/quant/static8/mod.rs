@@ -14,7 +14,10 @@
 
 mod conv;
 mod depthwise;
+mod direct;
+mod elements;
 mod gemm;
+mod linear;
 mod pack;
 mod scalar;
 mod stage;
@@ -23,15 +26,20 @@ mod stage;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod columns;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 #[cfg(test)]
 mod tests;
 
 pub use conv::{Conv, conv2d, conv2d_scratch_len, pack_conv2d};
 pub use depthwise::{depthwise_packed_len, depthwise2d, pack_depthwise};
-pub use gemm::{linear, linear_dynamic, linear_dynamic_scratch_len, linear_scratch_len};
+pub use elements::{FEW, Pair, Rows, Scaled, map, mean, pair, quantize, quantize_last, table};
+pub use linear::{linear, linear_dynamic, linear_dynamic_scratch_len, linear_scratch_len};
 pub use pack::{Shape, Weights, pack};
 pub use stage::{Bias, Grid, Stage, Target, inverse};
 

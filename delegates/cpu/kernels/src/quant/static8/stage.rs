@@ -32,8 +32,10 @@ pub struct Grid {
 impl Grid {
     #[inline(always)]
     pub(super) fn quantized<S: Simd>(&self, s: S, real: S::F) -> S::I {
-        let shifted = s.add(s.round(s.mul(real, s.splat(self.inverse))), s.splat(self.zero as f32));
-        s.to_i(s.min(s.max(shifted, s.splat(self.low as f32)), s.splat(self.high as f32)))
+        // Bounds are integers: it is the same before the number is rounded, and what is no number becomes the lower one.
+        let (low, high) = (self.low - self.zero, self.high - self.zero);
+        let bound = s.max(s.splat(low as f32), s.mul(real, s.splat(self.inverse)));
+        s.add_i(s.to_i(s.min(bound, s.splat(high as f32))), s.splat_i(self.zero))
     }
 }
 

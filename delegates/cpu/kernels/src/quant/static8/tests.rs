@@ -206,6 +206,19 @@ fn convolutions() -> Vec<Conv> {
             ..plain
         },
         Conv { size: [0, 4], ..plain },
+        // More rows than a block, more panels than a tile, and lines of the kernel that are no multiple of four bytes.
+        Conv {
+            size: [11, 13],
+            channels: [5, 131],
+            ..plain
+        },
+        Conv {
+            size: [9, 17],
+            channels: [8, 80],
+            groups: 2,
+            dilation: [1, 2],
+            ..plain
+        },
     ]
 }
 
@@ -283,7 +296,7 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
     all.push(large);
     // Wide enough for pixels side by side.
     for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (4, 1)] {
-        for channels in [4, 16, 23] {
+        for channels in [4, 16, 23, 32, 45] {
             let (kernel, stride) = ([kernel; 2], [stride; 2]);
             all.push(Conv {
                 size: [9, 21],
@@ -325,7 +338,12 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
 
 #[test]
 fn rows_quantized_here_are_exact_too() {
-    for (rows, inputs, outputs) in [(1, 64, 20), (6, 33, 17), (40, 7, 3)] {
+    for (rows, inputs, outputs, zeros) in [
+        (1, 64, 20, false),
+        (6, 33, 17, true),
+        (40, 7, 3, false),
+        (14, 40, 70, true),
+    ] {
         let mut random = Random(rows as u32);
         let (w, multiplier) = (random.bytes(inputs * outputs), random.reals(outputs, 0.1));
         let x: Vec<f32> = random.reals(rows * inputs, 2.0).iter().map(|x| x - 0.7).collect();
@@ -338,6 +356,8 @@ fn rows_quantized_here_are_exact_too() {
             activation: Activation::None,
         };
         let formula = Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE };
+        let others: Vec<i32> = (0..outputs as i32).map(|n| n % 11 - 5).collect();
+        let others = if zeros { &others[..] } else { &[] };
         for dot in Dot::all() {
             let mut scratch = vec![f32::NAN; linear_dynamic_scratch_len(inputs, rows, &Three)];
             let mut y = vec![f32::NAN; rows * outputs];
@@ -349,6 +369,7 @@ fn rows_quantized_here_are_exact_too() {
                 &x,
                 rows,
                 weights,
+                others,
                 &stage,
                 &mut scratch,
                 &mut Target::F32(&mut y),
@@ -360,9 +381,134 @@ fn rows_quantized_here_are_exact_too() {
                 let products = bytes
                     .iter()
                     .zip(&w[n * inputs..])
-                    .map(|(x, w)| (i32::from(*x) - made.zero) * i32::from(*w));
+                    .map(|(x, w)| (i32::from(*x) - made.zero) * (i32::from(*w) - others.get(n).unwrap_or(&0)));
                 let want = products.sum::<i32>() as f32 * made.scale * multiplier[n] + bias[n];
                 assert_eq!(*y, want, "{dot:?} {rows} {inputs} {outputs} {i}");
+            }
+        }
+    }
+}
+
+/// The byte of a real, as plain arithmetic has it.
+fn byte(real: f32, g: Grid) -> i32 {
+    ((real * g.inverse).round_ties_even() + g.zero as f32).clamp(g.low as f32, g.high as f32) as i32
+}
+
+#[test]
+fn two_tensors_of_bytes_become_one() {
+    // Rows of a few channels for one pixel of the other, and both alike.
+    for (rows, columns, rows_each) in [(0, 5, 1), (1, 1, 1), (1, 5000, 1), (6, 37, 3), (4, 16, 4)] {
+        let mut random = Random(columns as u32);
+        let (x, y) = (random.bytes(rows * columns), random.bytes(rows * columns));
+        let y = &y[..rows.div_ceil(rows_each) * columns];
+        let unsigned: Vec<u8> = x.iter().map(|x| *x as u8).collect();
+        let sizes = Rows {
+            rows,
+            columns,
+            rows_each,
+        };
+        for isa in Isa::all() {
+            for (function, of) in [
+                (Pair::Add, (|a, b| a + b) as fn(f32, f32) -> f32),
+                (Pair::Sub, |a, b| a - b),
+                (Pair::Mul, |a, b| a * b),
+            ] {
+                let b = Scaled {
+                    bytes: Bytes::I8(y, -3),
+                    scale: 0.07,
+                };
+                let want = |i: usize, a: f32, grid: Grid| {
+                    let (row, column) = (i / columns, i % columns);
+                    let b = f32::from(y[row / rows_each * columns + column]) + 3.0;
+                    byte(of(a, b * 0.07), grid)
+                };
+                let a = Scaled {
+                    bytes: Bytes::I8(&x, 9),
+                    scale: 0.11,
+                };
+                let mut out = vec![0i8; rows * columns];
+                pair(isa, &Three, function, a, b, sizes, &mut Target::I8(&mut out, SIGNED));
+                for (i, out) in out.iter().enumerate() {
+                    let want = want(i, (f32::from(x[i]) - 9.0) * 0.11, SIGNED);
+                    assert_eq!(i32::from(*out), want, "{isa} {function:?} {sizes:?} {i}");
+                }
+                let a = Scaled {
+                    bytes: Bytes::U8(&unsigned, 130),
+                    scale: 0.11,
+                };
+                let mut out = vec![0u8; rows * columns];
+                pair(isa, &Serial, function, a, b, sizes, &mut Target::U8(&mut out, UNSIGNED));
+                for (i, out) in out.iter().enumerate() {
+                    let want = want(i, (f32::from(unsigned[i]) - 130.0) * 0.11, UNSIGNED);
+                    assert_eq!(i32::from(*out), want, "{isa} {function:?} {sizes:?} {i}, unsigned");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_have_what_a_function_makes_of_each_byte() {
+    let (scale, zero) = (0.05, -4);
+    let made = table(Activation::HardSwish, true, zero, scale, &UNSIGNED);
+    let x: Vec<u8> = (0..=255).cycle().take(9000).collect();
+    let mut out = vec![7u8; x.len()];
+    map(&Three, &made, &x, &mut out);
+    for (x, out) in x.iter().zip(&out) {
+        let real = f64::from(*x as i8 as i32 - zero) * f64::from(scale);
+        let real = real * (real + 3.0).clamp(0.0, 6.0) / 6.0;
+        let want = (real * f64::from(UNSIGNED.inverse) + f64::from(UNSIGNED.zero)).clamp(0.0, 255.0);
+        assert!((want - f64::from(*out)).abs() <= 0.5 + 1e-4, "{x}: {out}, not {want}");
+    }
+}
+
+#[test]
+fn means_over_pixels_are_of_exact_sums() {
+    for [batch, pixels, channels] in [[1, 49, 40], [2, 1, 3], [3, 64, 16], [0, 2, 2]] {
+        let x = Random(5).bytes(batch * pixels * channels);
+        let unsigned: Vec<u8> = x.iter().map(|x| *x as u8).collect();
+        let factor = (0.3 / pixels as f64) as f32;
+        let want = |of: &dyn Fn(usize) -> i32, at: usize| {
+            let (image, c) = (at / channels, at % channels);
+            let sum: i32 = (0..pixels).map(|p| of((image * pixels + p) * channels + c)).sum();
+            byte(sum as f32 * factor, SIGNED)
+        };
+        for isa in Isa::all() {
+            let mut out = vec![0i8; batch * channels];
+            let sizes = [batch, pixels, channels];
+            let target = &mut Target::I8(&mut out, SIGNED);
+            mean(isa, &Three, Bytes::I8(&x, -7), factor, sizes, target);
+            let all = (0..batch * channels).map(|at| want(&|i| i32::from(x[i]) + 7, at));
+            assert!(all.eq(out.iter().map(|q| i32::from(*q))), "{isa} {sizes:?}");
+            let target = &mut Target::I8(&mut out, SIGNED);
+            mean(isa, &Serial, Bytes::U8(&unsigned, 121), factor, sizes, target);
+            let all = (0..batch * channels).map(|at| want(&|i| i32::from(unsigned[i]) - 121, at));
+            assert!(all.eq(out.iter().map(|q| i32::from(*q))), "{isa} {sizes:?}, unsigned");
+        }
+    }
+}
+
+#[test]
+fn floats_become_bytes_in_their_order_and_with_channels_last() {
+    for [batch, channels, pixels] in [[1, 3, 50], [2, 1, 5000], [2, 4, 17], [1, 2, 4097], [0, 3, 3]] {
+        let x: Vec<f32> = Random(8)
+            .reals(batch * channels * pixels, 900.0)
+            .iter()
+            .map(|x| x - 400.0)
+            .collect();
+        for isa in Isa::all() {
+            let mut out = vec![0i8; x.len()];
+            quantize(isa, &Three, &x, &mut Target::I8(&mut out, SIGNED));
+            let all = x.iter().map(|x| byte(*x, SIGNED));
+            assert!(all.eq(out.iter().map(|q| i32::from(*q))), "{isa} {}", x.len());
+            let mut out = vec![0u8; x.len()];
+            let sizes = [batch, channels, pixels];
+            quantize_last(isa, &Three, &x, sizes, &mut Target::U8(&mut out, UNSIGNED));
+            for (i, out) in out.iter().enumerate() {
+                let (pixel, c) = (i / channels, i % channels);
+                let (image, pixel) = (pixel / pixels, pixel % pixels);
+                let want = byte(x[(image * channels + c) * pixels + pixel], UNSIGNED);
+                assert_eq!(i32::from(*out), want, "{isa} {sizes:?} {i}");
             }
         }
     }
