@@ -3,6 +3,8 @@
 
 use delegraph::{InputKind, LoadOptions, Session, Source, Value};
 use delegraph_config::Config;
+use delegraph_runner::Leaf;
+use delegraph_runner::fixture::Tensors;
 use delegraph_types::DType;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,4 +88,38 @@ fn threads_change_no_bit() {
             assert!(outputs(&source, threads) == alone, "{name} on {threads} threads");
         }
     }
+}
+
+#[test]
+fn weights_of_two_bits_stay_so() {
+    let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let tensors = Tensors::read(&data("two_bits.safetensors")).unwrap();
+    let floats = |name: &str| -> Vec<f32> {
+        match tensors.iter().find(|(key, _)| *key == name) {
+            Some((_, Leaf::Tensor { bytes, .. })) => {
+                bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    let (config, source) = (config(), Source::open(data("two_bits.pt2")).unwrap());
+    let host = Arc::new(delegraph::discover(&config, false));
+    let module = delegraph::import(&source).unwrap();
+    let compiled = delegraph::compile(module, &config, &host, &mut |_| {}).unwrap();
+    let words = compiled.bytes.windows(2).filter(|word| word == b"w2").count();
+    assert!(words >= 1, "the program names the form");
+    let source = Source::from_bytes(compiled.bytes, "two_bits.pte");
+    let mut session = Session::open(&source, &config, &host, LoadOptions::default()).unwrap();
+    let x: Vec<u8> = floats("x").iter().flat_map(|x| x.to_le_bytes()).collect();
+    let sizes = delegraph::Dims::new(&[3, 64]).unwrap();
+    session.run(&[Value::tensor(DType::F32, sizes, &x)]).unwrap();
+    let Value::Tensor(y) = session.output(0).unwrap() else {
+        panic!("no tensor")
+    };
+    let got = y.to_contiguous();
+    for (got, want) in got.as_chunks().0.iter().zip(floats("y")) {
+        let got = f32::from_le_bytes(*got);
+        assert!((got - want).abs() <= 1e-5 + 1e-5 * want.abs(), "{got} for {want}");
+    }
+    assert_eq!(session.report().portable_nodes, 0);
 }
