@@ -84,7 +84,9 @@ fn a_steady_run_allocates_nothing() {
             wrong.push(format!("{name} by {backend}: {made} allocations"));
         }
         let delegated = session.report().delegated_nodes();
-        assert_eq!(delegated > 0, *backend == "cpu", "{name} by {backend}");
+        // Nothing of that model is in a region: all of it is inside of the loop.
+        let takes = *backend == "cpu" && name != "arch-while";
+        assert_eq!(delegated > 0, takes, "{name} by {backend}");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
