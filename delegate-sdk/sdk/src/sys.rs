@@ -28,15 +28,15 @@ pub(crate) unsafe fn sized<T: Copy + Default>(pointer: *const T, first_size: usi
     if size < first_size {
         return Err(Status::BAD_STRUCT);
     }
+    if size >= size_of::<T>() {
+        // SAFETY: all of it is there.
+        return Ok(unsafe { pointer.read_unaligned() });
+    }
     let mut copy = T::default();
     // SAFETY: `size` bytes are there, and no more than `copy` holds are copied; every field of the ABI's structs may hold any
     // bytes.
     unsafe {
-        std::ptr::copy_nonoverlapping(
-            pointer.cast::<u8>(),
-            (&raw mut copy).cast::<u8>(),
-            size.min(size_of::<T>()),
-        );
+        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), (&raw mut copy).cast::<u8>(), size);
     }
     Ok(copy)
 }

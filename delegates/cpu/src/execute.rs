@@ -4,6 +4,8 @@ use crate::compile::{PROGRAM, SMALL_WEIGHTS, WEIGHTS, table};
 use crate::program::{Packed, Program, Store};
 use crate::states::Kept;
 use crate::sys::{ALIGN, Memory, Slot};
+use crate::threads::Threads;
+use delegraph_cpu_kernels::Pool;
 use delegraph_sdk::{Blob, Context, Error, KeptBlob, Session, TensorOut, TensorView, Weights};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -102,10 +104,14 @@ impl Session for Loaded {
             let (have, want) = ((inputs.len(), outputs.len()), self.border);
             return Err(Error::invalid(format!("{have:?} inputs and outputs, not {want:?}")));
         }
+        let pool = Threads::new(context);
         let plan = self
             .program
-            .plan(inputs.iter().map(|input| input.sizes), context.threads())?;
-        let mut from: SmallVec<[Slot; 16]> = inputs.iter().map(|input| Slot::read(input.bytes)).collect();
+            .plan(inputs.iter().map(|input| input.sizes), pool.threads())?;
+        let mut from: SmallVec<[Slot; 16]> = SmallVec::new();
+        for input in inputs {
+            from.push(Slot::read(input.bytes));
+        }
         let mut to: SmallVec<[Slot; 16]> = SmallVec::new();
         for (at, output) in outputs.iter_mut().enumerate() {
             if !self.kept.iter().any(|state| state.output == at) {
@@ -117,7 +123,7 @@ impl Session for Loaded {
             from[state.input] = state.before();
             to[state.output] = state.after();
         }
-        let done = plan.run(&from, &to, context);
+        let done = plan.run(&from, &to, &pool, context);
         if done.is_err() {
             plan.undo();
         }

@@ -281,7 +281,13 @@ impl Plan {
     ///
     /// # Errors
     /// Tensors that are too short, or a value that an operator does not allow.
-    pub fn run(&mut self, inputs: &[Slot], outputs: &[Slot], context: &Context<'_>) -> Result<(), Error> {
+    pub fn run(
+        &mut self,
+        inputs: &[Slot],
+        outputs: &[Slot],
+        pool: &Threads<'_>,
+        context: &Context<'_>,
+    ) -> Result<(), Error> {
         let short = || Error::invalid("a tensor has fewer bytes than its sizes say");
         for (value, root, offset, bytes) in &self.borrowed {
             let whole = match root {
@@ -292,7 +298,6 @@ impl Plan {
             let part = whole.and_then(|whole| whole.part(*offset, *bytes));
             self.slots[*value as usize] = part.ok_or_else(short)?;
         }
-        let pool = Threads::new(context);
         let profile = context.profiling();
         let mut events = Vec::new();
         for ready in &self.steps {
@@ -302,7 +307,7 @@ impl Plan {
             let io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
             ready
                 .step
-                .run(io, &pool, &mut self.kernels)
+                .run(io, pool, &mut self.kernels)
                 .map_err(|e| e.at(ready.node))?;
             if profile {
                 events.push(ProfileEvent {

@@ -81,7 +81,7 @@ pub fn run_sized_by_kernel(
         let mut outs: Vec<Out> = dtypes
             .iter()
             .zip(&mut memory)
-            .map(|(dtype, memory)| Out::new(*dtype, Dims::filled(1, 0), Dims::SCALAR, Buffer::Growable(memory)))
+            .map(|(dtype, memory)| Out::new(*dtype, Dims::filled(1, 0), &Dims::SCALAR, Buffer::Growable(memory)))
             .collect();
         let mut scratch = Scratch::default();
         let mut call = Call {
@@ -120,6 +120,7 @@ impl AsRef<[u8]> for Aligned {
 struct Input {
     dtype: DType,
     sizes: Dims,
+    strides: Dims,
     bytes: Bytes,
 }
 
@@ -141,12 +142,13 @@ impl Input {
         Some(Input {
             dtype: constant.dtype,
             sizes: constant.sizes,
+            strides: constant.sizes.contiguous_strides(),
             bytes,
         })
     }
 
     fn tensor(&self) -> Result<Tensor<'_>, KernelError> {
-        Tensor::contiguous(self.dtype, self.sizes, self.bytes.as_slice())
+        Tensor::new(self.dtype, &self.sizes, &self.strides, self.bytes.as_slice())
     }
 }
 

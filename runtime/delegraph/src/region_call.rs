@@ -62,8 +62,8 @@ pub(crate) struct Watch {
     pub(crate) cancel: Option<Arc<AtomicBool>>,
     /// Counts runs, for the delegates' logs.
     pub(crate) runs: Arc<AtomicU64>,
-    /// Hears what takes the time, where somebody wants to know.
-    pub(crate) recorder: Arc<Mutex<Option<Recorder>>>,
+    /// Hears what takes the time, where somebody wants to know; the first says whether there is one, so that a run need not look.
+    pub(crate) recorder: Arc<(AtomicBool, Mutex<Option<Recorder>>)>,
     /// Which bucket a run is in.
     pub(crate) buckets: Arc<Buckets>,
     /// Memories of the app's that tensors may lie in.
@@ -73,11 +73,15 @@ pub(crate) struct Watch {
 impl Watch {
     /// Has every later call profiled.
     pub(crate) fn set_recorder(&self, recorder: Recorder) {
-        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorder);
+        *self.recorder.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorder);
+        self.recorder.0.store(true, Ordering::Release);
     }
 
     fn recorder(&self) -> Option<Recorder> {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        if !self.recorder.0.load(Ordering::Acquire) {
+            return None;
+        }
+        self.recorder.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -271,9 +275,15 @@ impl RegionCall for SessionCall {
         let (tensors, bytes) = copies.fold((0, 0), |sum, copies| (sum.0 + copies.tensors, sum.1 + copies.bytes));
         self.counts.copied_tensors.store(tensors, Ordering::Relaxed);
         self.counts.copied_bytes.store(bytes, Ordering::Relaxed);
-        // The sizes that the delegate gave, before its view of the bytes ends.
+        // The sizes that the delegate gave, before its view of the bytes ends; none where all are the largest.
         self.actual.clear();
-        self.actual.extend(taken.iter().map(|output| output.sizes));
+        if taken
+            .iter()
+            .zip(&self.lanes[at].outputs)
+            .any(|(output, largest)| output.sizes != *largest)
+        {
+            self.actual.extend(taken.iter().map(|output| output.sizes));
+        }
         self.given = emptied(given);
         self.taken = emptied_outputs(taken);
         outcome.map_err(|error| self.region_error(&error))?;

@@ -18,6 +18,17 @@ pub struct TensorView<'a> {
 }
 
 impl<'a> TensorView<'a> {
+    /// Whether the strides are exactly those of a row-major tensor, also along dimensions where they say nothing.
+    pub(crate) fn is_row_major(&self) -> bool {
+        let mut step = 1i64;
+        self.shape.rank() == self.strides.rank()
+            && self.shape.iter().zip(self.strides.iter()).rev().all(|(size, stride)| {
+                let lies = *stride == step;
+                step = step.saturating_mul((*size).max(1));
+                lies
+            })
+    }
+
     /// The elements in row-major order: borrowed where they lie so already.
     pub fn to_contiguous(&self) -> Cow<'a, [u8]> {
         let want = self.shape.contiguous_strides();

@@ -1,10 +1,12 @@
-//! A steady run of bounded shapes allocates nothing: everything is made when the method is loaded or first run.
+//! A steady run of bounded shapes allocates nothing, by portable kernels and by the CPU delegate: everything is made when the method is loaded or
+//! first run.
 
 mod common;
 
 use common::{compiled, fixture, nobody, open, order, value};
 use delegraph::Value;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -44,11 +46,17 @@ fn a_steady_run_allocates_nothing() {
         "quant-pt2e-dynamic",
         "quant-torchao-8da4w",
     ];
+    let cpu = order(&["cpu"]);
+    let backends = [
+        ("portable", order(&[]), nobody()),
+        #[cfg(feature = "cpu")]
+        ("cpu", cpu.clone(), Arc::new(delegraph::discover(&cpu, false))),
+    ];
     let mut wrong = Vec::new();
-    for name in names {
+    for (name, (backend, order, host)) in names.iter().flat_map(|name| backends.iter().map(move |on| (*name, on))) {
         let fixture = fixture(name);
-        let file = compiled(name, &order(&[]), &nobody());
-        let mut session = open(&file, &order(&[]), &nobody()).unwrap();
+        let file = compiled(name, order, host);
+        let mut session = open(&file, order, host).unwrap();
         let steps: Vec<Vec<Value<'_>>> = fixture
             .cases
             .iter()
@@ -73,8 +81,12 @@ fn a_steady_run_allocates_nothing() {
             }
         }
         if made > 0 {
-            wrong.push(format!("{name}: {made} allocations"));
+            wrong.push(format!("{name} by {backend}: {made} allocations"));
         }
+        let delegated = session.report().delegated_nodes();
+        // Nothing of that model is in a region: all of it is inside of the loop.
+        let takes = *backend == "cpu" && name != "arch-while";
+        assert_eq!(delegated > 0, takes, "{name} by {backend}");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

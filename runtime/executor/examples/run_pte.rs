@@ -5,8 +5,8 @@
 
 use delegraph_executor::{Event, Executor, Input, Options, Output, ProgramData, Trace};
 use delegraph_pte::Verified;
-use delegraph_pte::model::EValue;
-use delegraph_types::{DType, Dims, bf16, f16};
+use delegraph_pte::model::{EValue, Plan};
+use delegraph_types::{DType, bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::error::Error;
@@ -48,7 +48,8 @@ fn run(path: &Path, trace: bool, bench: bool) -> Result<String, Failure> {
         let mut text = String::new();
         for plan in &program.plans {
             let mut executor = Executor::new(program.clone(), &plan.name, data.clone(), Options::default())?;
-            executor.run(&zeros(&executor))?;
+            let plan = executor.plan().clone();
+            executor.run(&zeros(&plan))?;
             for index in 0..executor.output_count() {
                 text += &format!(
                     "{} {index} {:.60}; ",
@@ -72,10 +73,12 @@ fn run(path: &Path, trace: bool, bench: bool) -> Result<String, Failure> {
             executor.set_trace(Some(Box::new(Printer(Instant::now()))));
         }
         for step in items(&case["steps"]) {
-            let given = items(&step["inputs"])
-                .iter()
-                .map(|leaf| input(leaf, &inputs))
-                .collect::<Result<Vec<_>, _>>()?;
+            let leaves = items(&step["inputs"]);
+            let all_sizes = leaves.iter().map(|leaf| sizes(leaf, &inputs));
+            let all_sizes = all_sizes.collect::<Result<Vec<_>, _>>()?;
+            let given = leaves.iter().zip(&all_sizes);
+            let given = given.map(|(leaf, sizes)| input(leaf, sizes, &inputs));
+            let given = given.collect::<Result<Vec<_>, _>>()?;
             executor.run(&given)?;
             if bench {
                 let start = Instant::now();
@@ -163,13 +166,20 @@ fn dtype(dtype: Dtype) -> Result<DType, Failure> {
     })
 }
 
-fn input<'a>(leaf: &'a Value, tensors: &SafeTensors<'a>) -> Result<Input<'a>, Failure> {
+/// The sizes of a leaf that is a tensor.
+fn sizes(leaf: &Value, tensors: &SafeTensors<'_>) -> Result<Vec<i64>, Failure> {
+    Ok(match leaf["tensor"].as_str() {
+        Some(key) => tensors.tensor(key)?.shape().iter().map(|&d| d as i64).collect(),
+        None => Vec::new(),
+    })
+}
+
+fn input<'a>(leaf: &'a Value, sizes: &'a [i64], tensors: &SafeTensors<'a>) -> Result<Input<'a>, Failure> {
     if let Some(key) = leaf["tensor"].as_str() {
         let view = tensors.tensor(key)?;
-        let sizes: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
         return Ok(Input::Bytes {
             dtype: dtype(view.dtype())?,
-            sizes: Dims::new(&sizes)?,
+            sizes,
             data: view.data(),
         });
     }
@@ -276,15 +286,14 @@ fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
-fn zeros(executor: &Executor) -> Vec<Input<'static>> {
+fn zeros(plan: &Plan) -> Vec<Input<'_>> {
     static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-    let plan = executor.plan();
     plan.inputs
         .iter()
         .map(|&value| match &plan.values[value as usize] {
             EValue::Tensor(tensor) => Input::Bytes {
                 dtype: tensor.dtype,
-                sizes: tensor.sizes,
+                sizes: &tensor.sizes,
                 data: &ZEROS[..tensor.sizes.numel().unwrap_or(0) * tensor.dtype.size()],
             },
             EValue::Int(i) => Input::Int(*i),

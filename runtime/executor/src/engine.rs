@@ -4,7 +4,7 @@ use crate::error::RegionError;
 use crate::memory::{Carved, carve, no_bytes, no_bytes_mut, recycle};
 use crate::region::RegionCall;
 use crate::step::{Io, KernelStep, Operand, Source};
-use crate::tensors::{Slot, SlotId};
+use crate::tensors::{Shapes, Slot, SlotId};
 use alloc::vec::Vec;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, KernelError, Out, Scratch, Tensor};
 use delegraph_pte::model::{Dynamism, EValue, Plan};
@@ -35,7 +35,7 @@ pub(crate) struct Engine {
     /// Arenas, then own memories.
     pub memories: Vec<Growable>,
     /// Present sizes of each tensor.
-    pub sizes: Vec<Dims>,
+    pub shapes: Shapes,
     copies: Vec<Growable>,
     scratch: Scratch,
     parallel: Parallel,
@@ -50,6 +50,8 @@ struct Pools {
     optional: Vec<Option<Tensor<'static>>>,
     args: Vec<Arg<'static>>,
     ints: Vec<i64>,
+    /// By output: the sizes that it was given.
+    made: Vec<Dims>,
 }
 
 /// What a call reads besides memories.
@@ -125,7 +127,7 @@ impl Engine {
         self.prepare(io, context.memory_lens)?;
         let Engine {
             memories,
-            sizes,
+            shapes,
             copies,
             scratch,
             parallel,
@@ -145,7 +147,7 @@ impl Engine {
                 }
                 Some(Carved::Read(_)) => return Err(CallError::Bug("output lent to read")),
             };
-            let out = Out::new(slot.dtype, sizes[write.slot.0 as usize], slot.dim_order, buffer);
+            let out = Out::new(slot.dtype, *shapes.sizes(write.slot), &slot.dim_order, buffer);
             outs.push(out.on(*parallel).within(slot.capacity));
         }
         let mut tensors = recycle(core::mem::take(&mut pools.tensors));
@@ -163,9 +165,9 @@ impl Engine {
             };
             let bytes = context.lent(read.slot).or_else(here);
             let bytes = bytes.ok_or(CallError::Bug("input has no bytes"))?;
-            let slot = &context.slots[read.slot.0 as usize];
-            let present = sizes[read.slot.0 as usize];
-            tensors.push(Tensor::new(slot.dtype, present, slot.strides(&present), bytes)?);
+            let dtype = context.slots[read.slot.0 as usize].dtype;
+            let (sizes, strides) = (shapes.sizes(read.slot), shapes.strides(read.slot));
+            tensors.push(Tensor::new(dtype, sizes, strides, bytes)?);
         }
 
         let mut result = None;
@@ -198,8 +200,7 @@ impl Engine {
                 let called = (step.kernel)(&mut call).map_err(CallError::Kernel);
                 result = call.result;
                 pools.args = recycle(args);
-                // The outputs' lifetime is that of what the arguments borrow; their sizes are read below.
-                let called = called.and_then(|()| keep_sizes(io, &outs, context.slots, sizes));
+                let called = called.and_then(|()| check_sizes(io, &outs, context.slots, shapes, &mut pools.made));
                 pools.outs = recycle(outs);
                 pools.optional = recycle(optional);
                 pools.ints = ints;
@@ -207,20 +208,24 @@ impl Engine {
             }
             Callee::Region(region) => {
                 let called = region.execute(&tensors, &mut outs).map_err(CallError::Region);
-                let called = called.and_then(|()| keep_sizes(io, &outs, context.slots, sizes));
+                let called = called.and_then(|()| check_sizes(io, &outs, context.slots, shapes, &mut pools.made));
                 pools.outs = recycle(outs);
                 called
             }
             Callee::Copy => {
                 let called = copy(&tensors, &mut outs).map_err(CallError::Kernel);
-                let called = called.and_then(|()| keep_sizes(io, &outs, context.slots, sizes));
+                let called = called.and_then(|()| check_sizes(io, &outs, context.slots, shapes, &mut pools.made));
                 pools.outs = recycle(outs);
                 called
             }
         };
         pools.tensors = recycle(tensors);
         pools.carved = recycle(carved);
-        called.map(|()| result)
+        called?;
+        for (write, sizes) in io.writes.iter().zip(&pools.made) {
+            shapes.set(context.slots, write.slot, sizes);
+        }
+        Ok(result)
     }
 
     /// Allocates what a first portable run of a region needs, and copies the inputs that share bytes with outputs.
@@ -250,8 +255,17 @@ impl Engine {
     }
 }
 
-/// Keeps the outputs' sizes, and refuses others than a file of fixed sizes promises: what reads them relies on it.
-fn keep_sizes(io: &Io, outs: &[Out<'_>], slots: &[Slot], sizes: &mut [Dims]) -> Result<(), CallError> {
+/// Lists the outputs' sizes, and refuses others than a file of fixed sizes promises: what reads them relies on it. The list stays empty
+/// where all are the present ones.
+fn check_sizes(
+    io: &Io,
+    outs: &[Out<'_>],
+    slots: &[Slot],
+    shapes: &Shapes,
+    made: &mut Vec<Dims>,
+) -> Result<(), CallError> {
+    made.clear();
+    let mut all_same = true;
     for (index, (write, out)) in io.writes.iter().zip(outs).enumerate() {
         let slot = &slots[write.slot.0 as usize];
         if slot.dynamism == Dynamism::Static && *out.sizes() != slot.sizes {
@@ -261,7 +275,10 @@ fn keep_sizes(io: &Io, outs: &[Out<'_>], slots: &[Slot], sizes: &mut [Dims]) -> 
                 want: slot.sizes,
             });
         }
-        sizes[write.slot.0 as usize] = *out.sizes();
+        all_same &= out.sizes() == shapes.sizes(write.slot);
+    }
+    if !all_same {
+        made.extend(outs.iter().map(|out| *out.sizes()));
     }
     Ok(())
 }

@@ -24,12 +24,12 @@ pub enum Input<'a> {
         /// Element type.
         dtype: DType,
         /// Sizes.
-        sizes: Dims,
+        sizes: &'a [i64],
         /// Exactly its elements.
         data: &'a [u8],
     },
     /// A tensor of these sizes that lies in the method's memory already (`Executor::input_mut`).
-    InPlace(Dims),
+    InPlace(&'a [i64]),
     /// An integer.
     Int(i64),
     /// A boolean.
@@ -155,34 +155,45 @@ pub(crate) fn accept<'i>(
         };
         let slot = loaded.tensors.slot(value);
         if let Some(slot) = slot {
+            let target = &loaded.tensors.slots[slot.0 as usize];
+            let set = |engine: &mut Engine, sizes: &[i64]| engine.shapes.set(&loaded.tensors.slots, slot, sizes);
             if let Input::InPlace(sizes) = input {
-                let target = &loaded.tensors.slots[slot.0 as usize];
                 if !fits(target, sizes) || memory_of(target, sizes, engine).is_none() {
                     return Err(fail(expected_tensor(target)));
                 }
-                engine.sizes[slot.0 as usize] = *sizes;
+                set(engine, sizes);
                 continue;
             }
+            // Without strides it is row-major.
             let (dtype, sizes, strides, bytes) = match input {
-                Input::Tensor(t) => (t.dtype(), *t.sizes(), *t.strides(), t.bytes()),
-                Input::Bytes { dtype, sizes, data } => (*dtype, *sizes, sizes.contiguous_strides(), *data),
-                _ => return Err(fail(expected_tensor(&loaded.tensors.slots[slot.0 as usize]))),
+                Input::Tensor(t) => (t.dtype(), t.sizes().as_slice(), Some(t.strides()), t.bytes()),
+                Input::Bytes { dtype, sizes, data } => (*dtype, *sizes, None, *data),
+                _ => return Err(fail(expected_tensor(target))),
             };
-            let target = &loaded.tensors.slots[slot.0 as usize];
-            let len = sizes.numel().and_then(|n| n.checked_mul(dtype.size()));
-            let whole = !matches!(input, Input::Bytes { .. }) || len == Some(bytes.len());
-            if dtype != target.dtype || !fits(target, &sizes) || !whole {
+            let len = match target.dynamism {
+                Dynamism::Static if *sizes == *target.sizes.as_slice() => Some(target.capacity),
+                _ => byte_len(target, sizes),
+            };
+            let whole = strides.is_some() || len == Some(bytes.len());
+            if dtype != target.dtype || !fits(target, sizes) || !whole {
                 return Err(fail(expected_tensor(target)));
             }
             let len = len.ok_or_else(|| fail(expected_tensor(target)))?;
-            if lendable[slot.0 as usize].is_some()
+            // They are no more than a tensor's can be, since they fit.
+            let dims = || Dims::new(sizes).unwrap_or_default();
+            let same_layout = match strides {
+                None if target.row_major => true,
+                None => dims().contiguous_strides() == target.strides(&dims()),
+                Some(strides) => *strides == target.strides(&dims()),
+            };
+            if same_layout
+                && lendable[slot.0 as usize].is_some()
                 && len > 0
-                && strides == target.strides(&sizes)
                 && (bytes.as_ptr() as usize).is_multiple_of(dtype.align())
                 && let Some(bytes) = bytes.get(..len)
             {
                 lent[index] = Some(bytes);
-                engine.sizes[slot.0 as usize] = sizes;
+                set(engine, sizes);
                 continue;
             }
             let memory = match &target.place {
@@ -197,9 +208,11 @@ pub(crate) fn accept<'i>(
                 _ => None,
             };
             let memory = memory.ok_or_else(|| fail("nothing: the file has a constant there".into()))?;
-            relayout(bytes, &strides, memory, &target.strides(&sizes), &sizes, dtype.size())
+            let dims = dims();
+            let strides = strides.map_or_else(|| dims.contiguous_strides(), |strides| *strides);
+            relayout(bytes, &strides, memory, &target.strides(&dims), &dims, dtype.size())
                 .ok_or_else(|| fail(expected_tensor(target)))?;
-            engine.sizes[slot.0 as usize] = sizes;
+            set(engine, sizes);
             continue;
         }
         let given = match (declared, input) {
@@ -263,12 +276,12 @@ pub(crate) fn memory<'a>(
     memory_of(target, sizes, engine).ok_or_else(|| fail(name, "nothing: the file has a constant there".into()))
 }
 
-fn byte_len(slot: &Slot, sizes: &Dims) -> Option<usize> {
-    sizes.numel()?.checked_mul(slot.dtype.size())
+fn byte_len(slot: &Slot, sizes: &[i64]) -> Option<usize> {
+    Dims::new(sizes).ok()?.numel()?.checked_mul(slot.dtype.size())
 }
 
 /// The bytes of a tensor of these sizes, as far as they are there.
-fn memory_of<'a>(slot: &Slot, sizes: &Dims, engine: &'a mut Engine) -> Option<&'a mut [u8]> {
+fn memory_of<'a>(slot: &Slot, sizes: &[i64], engine: &'a mut Engine) -> Option<&'a mut [u8]> {
     let len = byte_len(slot, sizes)?;
     match &slot.place {
         Place::Arena { memory, start } => {
@@ -281,17 +294,17 @@ fn memory_of<'a>(slot: &Slot, sizes: &Dims, engine: &'a mut Engine) -> Option<&'
 }
 
 /// True if the sizes are allowed.
-fn fits(slot: &Slot, sizes: &Dims) -> bool {
+fn fits(slot: &Slot, sizes: &[i64]) -> bool {
     match slot.dynamism {
-        Dynamism::Static => *sizes == slot.sizes,
+        Dynamism::Static => *sizes == *slot.sizes.as_slice(),
         Dynamism::Bounded => {
-            sizes.rank() == slot.sizes.rank()
+            sizes.len() == slot.sizes.rank()
                 && sizes
                     .iter()
                     .zip(slot.sizes.iter())
                     .all(|(got, bound)| *got >= 0 && got <= bound)
         }
-        Dynamism::Unbounded => sizes.rank() == slot.sizes.rank(),
+        Dynamism::Unbounded => sizes.len() == slot.sizes.rank(),
     }
 }
 
@@ -315,11 +328,16 @@ fn expected_value(value: &EValue) -> String {
     }
 }
 
+/// Sizes as messages have them.
+fn shown(sizes: &[i64]) -> String {
+    Dims::new(sizes).map_or_else(|_| format!("{sizes:?}"), |dims| format!("{dims}"))
+}
+
 fn describe(input: &Input<'_>) -> String {
     match input {
         Input::Tensor(t) => format!("{}[{}]", t.dtype(), t.sizes()),
-        Input::Bytes { dtype, sizes, data } => format!("{dtype}[{sizes}] in {} bytes", data.len()),
-        Input::InPlace(sizes) => format!("a tensor of [{sizes}] in place"),
+        Input::Bytes { dtype, sizes, data } => format!("{dtype}[{}] in {} bytes", shown(sizes), data.len()),
+        Input::InPlace(sizes) => format!("a tensor of [{}] in place", shown(sizes)),
         Input::Int(i) => format!("the integer {i}"),
         Input::Bool(b) => format!("the bool {b}"),
         Input::Float(f) => format!("the float {f:?}"),

@@ -357,7 +357,7 @@ impl Region {
             bytes.resize(size, 0);
             self.bound.call.read_state(index, &mut bytes)?;
             self.report.moved += size as u64;
-            let delegate = Tensor::new(portable.dtype(), *portable.sizes(), *portable.strides(), &bytes)
+            let delegate = Tensor::new(portable.dtype(), portable.sizes(), portable.strides(), &bytes)
                 .map_err(|error| failed(error.to_string()))?;
             check
                 .compare(self.bound.start, held.state.output, &delegate, &portable)

@@ -57,7 +57,6 @@ pub(crate) fn tensor<'a>(
     id: SlotId,
 ) -> Result<Tensor<'a>, String> {
     let slot = &loaded.tensors.slots[id.0 as usize];
-    let sizes = engine.sizes[id.0 as usize];
     let bytes = match &slot.place {
         _ if slot.capacity == 0 && !matches!(slot.place, Place::Own(_)) => Some(no_bytes()),
         Place::Arena { memory, start } => {
@@ -76,5 +75,6 @@ pub(crate) fn tensor<'a>(
         }
     };
     let bytes = bytes.ok_or("its memory is not there")?;
-    Tensor::new(slot.dtype, sizes, slot.strides(&sizes), bytes).map_err(|error| format!("{error}"))
+    Tensor::new(slot.dtype, engine.shapes.sizes(id), engine.shapes.strides(id), bytes)
+        .map_err(|error| format!("{error}"))
 }

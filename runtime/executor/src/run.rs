@@ -17,6 +17,7 @@ use crate::region::{BoundRegion, Region, RegionCall, RegionReport};
 use crate::self_check::{Checked, Judge, Keep, Kept, PutBack};
 use crate::state::State;
 use crate::step::{Condition, Step};
+use crate::tensors::Shapes;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -139,7 +140,7 @@ impl Executor {
             });
         }
         let mut engine = Engine::new(options.seed, options.parallel);
-        engine.sizes = loaded.tensors.slots.iter().map(|slot| slot.sizes).collect();
+        engine.shapes = Shapes::new(&loaded.tensors.slots);
         let no_memory = |_| LoadError::Memory {
             needed: loaded.tensors.arena_bytes(),
             limit: usize::MAX as u64,
@@ -314,7 +315,8 @@ impl Executor {
         self.external = recycle(external);
         self.lent = recycle(lent);
         self.end_regions(done.is_ok());
-        self.state.finish(&mut self.engine, done.is_err());
+        self.state
+            .finish(&mut self.engine, &self.loaded.tensors.slots, done.is_err());
         done
     }
 
@@ -616,18 +618,16 @@ impl Executor {
                     .map(|_| Next::Step),
                 None => Err(CallError::Bug("no such delegate")),
             },
-            Step::View { from, to, sizes } => {
-                let from = self.engine.sizes[from.0 as usize];
-                view_sizes(&from, sizes, &self.numbers)
-                    .map(|sizes| {
-                        self.engine.sizes[to.0 as usize] = sizes;
-                        Next::Step
-                    })
-                    .ok_or(CallError::Bug("the sizes of the view do not fit"))
-            }
+            Step::View { from, to, sizes } => view_sizes(self.engine.shapes.sizes(*from), sizes, &self.numbers)
+                .map(|sizes| {
+                    self.engine.shapes.set(&self.loaded.tensors.slots, *to, &sizes);
+                    Next::Step
+                })
+                .ok_or(CallError::Bug("the sizes of the view do not fit")),
             Step::MoveTensor { io: Some(io), .. } => self.engine.call(io, Callee::Copy, &context).map(|_| Next::Step),
             Step::MoveTensor { from, to, io: None } => {
-                self.engine.sizes[to.0 as usize] = self.engine.sizes[from.0 as usize];
+                let sizes = *self.engine.shapes.sizes(*from);
+                self.engine.shapes.set(&self.loaded.tensors.slots, *to, &sizes);
                 Ok(Next::Step)
             }
             Step::MoveNumber { from, to } => {
@@ -715,7 +715,7 @@ impl Executor {
     fn describe(&self, value: u32) -> String {
         if let Some(slot) = self.loaded.tensors.slot(value) {
             let dtype = self.loaded.tensors.slots[slot.0 as usize].dtype;
-            return format!("{dtype}[{}]", self.engine.sizes[slot.0 as usize]);
+            return format!("{dtype}[{}]", self.engine.shapes.sizes(slot));
         }
         let number = |value: u32| match self.numbers[value as usize] {
             Number::None => "none".to_string(),

@@ -96,8 +96,8 @@ impl RegionCall for Judge<'_> {
             }
             let (dtype, strides) = (out.dtype(), out.strides());
             let failed = |error| RegionError::Failed(format!("{error}"));
-            let delegate = Tensor::new(dtype, *sizes, strides, bytes).map_err(failed)?;
-            let portable = Tensor::new(dtype, *sizes, strides, out.bytes_mut()).map_err(failed)?;
+            let delegate = Tensor::new(dtype, sizes, &strides, bytes).map_err(failed)?;
+            let portable = Tensor::new(dtype, sizes, &strides, out.bytes_mut()).map_err(failed)?;
             let verdict = self.check.compare(self.start, index, &delegate, &portable);
             verdict.map_err(|how| differs(format!("output {index} {how}")))?;
         }

@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::load::{Loaded, is_static};
 use crate::memory::MemoryId;
 use crate::step::Step;
-use crate::tensors::{Place, SlotId, Tensors};
+use crate::tensors::{Place, Slot, SlotId, Tensors};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -199,14 +199,14 @@ impl State {
             }
         }
         self.saved_sizes.clear();
-        let sizes = self.tensors.iter().map(|(slot, _)| engine.sizes[slot.0 as usize]);
+        let sizes = self.tensors.iter().map(|(slot, _)| *engine.shapes.sizes(*slot));
         self.saved_sizes.extend(sizes);
         self.taken = true;
         Ok(())
     }
 
     /// After a run: puts the state back if the run failed.
-    pub fn finish(&mut self, engine: &mut Engine, failed: bool) {
+    pub fn finish(&mut self, engine: &mut Engine, slots: &[Slot], failed: bool) {
         if !core::mem::take(&mut self.taken) || !failed {
             return;
         }
@@ -221,7 +221,7 @@ impl State {
             }
         }
         for ((slot, _), sizes) in self.tensors.iter().zip(&self.saved_sizes) {
-            engine.sizes[slot.0 as usize] = *sizes;
+            engine.shapes.set(slots, *slot, sizes);
         }
     }
 }
@@ -321,7 +321,7 @@ mod tests {
         state.save(&engine, elsewhere).unwrap();
         assert_eq!(state.saved.len(), 64);
         engine.memories.iter_mut().for_each(|memory| memory.bytes_mut().fill(9));
-        state.finish(&mut engine, true);
+        state.finish(&mut engine, &[], true);
         let bytes = engine.memories[0].bytes();
         assert!(
             bytes[16..32].iter().all(|byte| *byte == 9),

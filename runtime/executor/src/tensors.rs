@@ -25,6 +25,8 @@ pub(crate) struct Slot {
     pub sizes: Dims,
     /// Dimensions from the outermost to the innermost in memory.
     pub dim_order: Dims,
+    /// That is the order of the dimensions themselves.
+    pub row_major: bool,
     pub dynamism: Dynamism,
     pub place: Place,
     /// Bytes at `sizes`.
@@ -53,8 +55,7 @@ pub(crate) enum Place {
 impl Slot {
     /// Strides in elements at these sizes.
     pub fn strides(&self, sizes: &Dims) -> Dims {
-        let row_major = self.dim_order.iter().enumerate().all(|(i, d)| *d == i as i64);
-        if row_major || self.dim_order.rank() != sizes.rank() {
+        if self.row_major || self.dim_order.rank() != sizes.rank() {
             return sizes.contiguous_strides();
         }
         let mut order = [0u8; delegraph_types::MAX_RANK];
@@ -72,6 +73,44 @@ impl Slot {
         match self.place {
             Place::Arena { memory, start } => Some((memory, start..start + self.capacity)),
             _ => None,
+        }
+    }
+}
+
+/// The present sizes of every tensor, and the strides that follow from them.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    sizes: Vec<Dims>,
+    strides: Vec<Dims>,
+}
+
+impl Shapes {
+    /// The sizes that the plan has.
+    pub fn new(slots: &[Slot]) -> Shapes {
+        Shapes {
+            sizes: slots.iter().map(|slot| slot.sizes).collect(),
+            strides: slots.iter().map(|slot| slot.strides(&slot.sizes)).collect(),
+        }
+    }
+
+    /// Present sizes.
+    pub fn sizes(&self, slot: SlotId) -> &Dims {
+        &self.sizes[slot.0 as usize]
+    }
+
+    /// Present strides, in elements.
+    pub fn strides(&self, slot: SlotId) -> &Dims {
+        &self.strides[slot.0 as usize]
+    }
+
+    /// Gives a tensor other sizes.
+    pub fn set(&mut self, slots: &[Slot], slot: SlotId, sizes: &[i64]) {
+        let at = slot.0 as usize;
+        if *self.sizes[at] != *sizes
+            && let Ok(sizes) = Dims::new(sizes)
+        {
+            self.strides[at] = slots[at].strides(&sizes);
+            self.sizes[at] = sizes;
         }
     }
 }
@@ -169,6 +208,7 @@ impl Tensors {
                 value: value as u32,
                 dtype: tensor.dtype,
                 sizes: tensor.sizes,
+                row_major: dim_order.iter().enumerate().all(|(i, d)| *d == i as i64),
                 dim_order,
                 dynamism: tensor.dynamism,
                 place,

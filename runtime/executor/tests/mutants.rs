@@ -43,14 +43,14 @@ fn mutate(file: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn inputs<'a>(plan: &Plan, zeros: &'a [u8]) -> Option<Vec<Input<'a>>> {
+fn inputs<'a>(plan: &'a Plan, zeros: &'a [u8]) -> Option<Vec<Input<'a>>> {
     plan.inputs
         .iter()
         .map(|&value| {
             Some(match &plan.values[value as usize] {
                 EValue::Tensor(tensor) => Input::Bytes {
                     dtype: tensor.dtype,
-                    sizes: tensor.sizes,
+                    sizes: &tensor.sizes,
                     data: zeros.get(..tensor.sizes.numel()? * tensor.dtype.size())?,
                 },
                 EValue::Int(i) => Input::Int(*i),

@@ -82,7 +82,7 @@ fn run_all(shift: usize) {
                 .iter()
                 .map(|(dtype, sizes, data)| Input::Bytes {
                     dtype: *dtype,
-                    sizes: *sizes,
+                    sizes,
                     data,
                 })
                 .collect();
@@ -149,7 +149,7 @@ fn inputs_that_are_lent_and_inputs_that_are_copied_give_the_same() {
                     .zip(&moved)
                     .map(|((dtype, sizes, values), moved)| Input::Bytes {
                         dtype: *dtype,
-                        sizes: *sizes,
+                        sizes,
                         data: &bytemuck::cast_slice(moved)[shift..shift + values.len() * dtype.size()],
                     })
                     .collect();
@@ -248,7 +248,7 @@ fn external_weights() {
     for mut executor in [inside, outside] {
         let input = Input::Bytes {
             dtype: input.dtype,
-            sizes: input.sizes,
+            sizes: &input.sizes,
             data: input.data,
         };
         executor.run(&[input]).unwrap();

@@ -70,6 +70,8 @@ pub struct Copies {
 #[derive(Default)]
 struct Room {
     sizes: Vec<[i64; c::MAX_RANK as usize]>,
+    /// Bytes of each tensor's elements, inputs first.
+    lengths: Vec<usize>,
     tensors: Vec<c::Tensor>,
     inputs: Vec<*const c::Tensor>,
     outputs: Vec<*mut c::Tensor>,
@@ -226,19 +228,18 @@ impl Session {
         outputs: &mut [Output<'_>],
         options: &CallOptions<'o>,
     ) -> Result<CallOptions<'o>, DelegateError> {
-        let invalid = |problem| DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem);
-        self.check(inputs, outputs).map_err(invalid)?;
+        self.check(inputs, outputs)
+            .map_err(|problem| DelegateError::new(&self.backend, Status::INVALID_ARGUMENT, problem))?;
         let Room {
             sizes,
+            lengths,
             tensors,
             inputs: input_pointers,
             outputs: output_pointers,
             staging,
         } = &mut self.room;
         let all = inputs.len() + outputs.len();
-        sizes.clear();
-        sizes.extend(inputs.iter().map(|t| padded(t.sizes)));
-        sizes.extend(outputs.iter().map(|t| padded(&t.sizes)));
+        sizes.resize(all, [0; c::MAX_RANK as usize]);
         staging.resize_with(all, Staging::default);
         tensors.clear();
         let specs = self.inputs.iter().chain(&self.outputs).map(|spec| spec.requirement);
@@ -251,7 +252,9 @@ impl Session {
             .map(|t| (t.dtype, &t.sizes[..], t.bytes.as_mut_ptr(), t.bytes.len()));
         let places = given.chain(taken).zip(specs).zip(sizes.iter_mut()).zip(staging);
         for (i, ((((dtype, present, data, room), requirement), sizes), staging)) in places.enumerate() {
-            let (rank, size) = (present.len(), elements(dtype, present).unwrap_or(room));
+            let (rank, size) = (present.len(), lengths.get(i).copied().unwrap_or(room));
+            // `check` has refused more than there is room for.
+            sizes.iter_mut().zip(present).for_each(|(slot, size)| *slot = *size);
             let (data, handed) = match self.states.keeps(i) {
                 true => (std::ptr::null_mut(), Some(0)),
                 false => (data, room_handed(requirement, data, size, room)),
@@ -306,15 +309,12 @@ impl Session {
         let first = self.inputs.len();
         for (i, output) in outputs.iter_mut().enumerate() {
             let actual = &self.room.sizes[first + i][..output.sizes.rank()];
-            let fits = actual
-                .iter()
-                .zip(output.sizes.iter())
-                .all(|(size, largest)| (0..=*largest).contains(size));
-            let dims = Dims::new(actual).ok().filter(|_| fits);
-            output.sizes = dims.ok_or_else(|| {
-                let problem = format!("it gave output {i} the sizes {actual:?}, beyond {:?}", output.sizes);
-                DelegateError::new(&self.backend, Status::INTERNAL, problem)
-            })?;
+            for (size, largest) in actual.iter().zip(output.sizes.iter()) {
+                if !(0..=*largest).contains(size) {
+                    return Err(self.beyond(i, &output.sizes));
+                }
+            }
+            output.sizes.copy_from_slice(actual);
             let staging = &self.room.staging[first + i];
             if staging.used {
                 // The sizes are no larger than those that the staging has room for.
@@ -327,8 +327,15 @@ impl Session {
         Ok(())
     }
 
-    /// The delegate may rely on all of this.
-    fn check(&self, inputs: &[Input<'_>], outputs: &[Output<'_>]) -> Result<(), String> {
+    #[cold]
+    fn beyond(&self, output: usize, largest: &Dims) -> DelegateError {
+        let actual = &self.room.sizes[self.inputs.len() + output][..largest.rank()];
+        let problem = format!("it gave output {output} the sizes {actual:?}, beyond {largest:?}");
+        DelegateError::new(&self.backend, Status::INTERNAL, problem)
+    }
+
+    /// The delegate may rely on all of this. Notes how many bytes each tensor's elements take.
+    fn check(&mut self, inputs: &[Input<'_>], outputs: &[Output<'_>]) -> Result<(), String> {
         let counts = [
             ("inputs", inputs.len(), self.inputs.len()),
             ("outputs", outputs.len(), self.outputs.len()),
@@ -336,15 +343,17 @@ impl Session {
         if let Some((what, given, taken)) = counts.iter().find(|(_, given, taken)| given != taken) {
             return Err(format!("{given} {what} are given, the blob has {taken}"));
         }
+        let lengths = &mut self.room.lengths;
+        lengths.clear();
         for (i, (tensor, spec)) in inputs.iter().zip(&self.inputs).enumerate() {
             let kept = self.states.keeps(i);
-            check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec, kept)
-                .map_err(|why| format!("input {i}: {why}"))?;
+            let length = check_tensor(tensor.dtype, tensor.sizes, tensor.bytes, spec, kept);
+            lengths.push(length.map_err(|why| format!("input {i}: {why}"))?);
         }
         for (i, (tensor, spec)) in outputs.iter().zip(&self.outputs).enumerate() {
             let kept = self.states.keeps(inputs.len() + i);
-            check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec, kept)
-                .map_err(|why| format!("output {i}: {why}"))?;
+            let length = check_tensor(tensor.dtype, &tensor.sizes, tensor.bytes, spec, kept);
+            lengths.push(length.map_err(|why| format!("output {i}: {why}"))?);
         }
         Ok(())
     }
@@ -376,8 +385,8 @@ fn elements(dtype: DType, sizes: &[i64]) -> Option<usize> {
         .try_fold(dtype.size(), |n, size| n.checked_mul(usize::try_from(*size).ok()?))
 }
 
-/// `kept`: the session has its elements.
-fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, kept: bool) -> Result<(), String> {
+/// Gives the bytes of its elements. `kept`: the session has them.
+fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, kept: bool) -> Result<usize, String> {
     if dtype_code(dtype) != spec.dtype {
         return Err(format!("its dtype is {dtype}, the blob's is {}", spec.dtype));
     }
@@ -390,25 +399,17 @@ fn check_tensor(dtype: DType, sizes: &[i64], bytes: &[u8], spec: &TensorSpec, ke
     }
     if kept {
         return match bytes.is_empty() {
-            true => Ok(()),
+            true => Ok(0),
             false => Err("the session keeps this state, and takes no bytes of it; see `Session::states`".to_string()),
         };
     }
-    let need = elements(dtype, sizes);
-    if need.is_none_or(|need| need > bytes.len()) {
+    let Some(need) = elements(dtype, sizes).filter(|need| *need <= bytes.len()) else {
         return Err(format!("{} bytes do not hold {dtype}{sizes:?}", bytes.len()));
-    }
-    if need != Some(0) && bytes.as_ptr().align_offset(dtype.size()) != 0 {
+    };
+    if need > 0 && !bytes.as_ptr().addr().is_multiple_of(dtype.size()) {
         return Err(format!("its bytes are not aligned to an element of {dtype}"));
     }
-    Ok(())
-}
-
-/// Sizes of up to 16 dimensions; `check` has refused more.
-fn padded(sizes: &[i64]) -> [i64; c::MAX_RANK as usize] {
-    let mut room = [0; c::MAX_RANK as usize];
-    room.iter_mut().zip(sizes).for_each(|(slot, size)| *slot = *size);
-    room
+    Ok(need)
 }
 
 /// Both number element types as `.pte` files do.

@@ -95,14 +95,16 @@ fn numbers(count: usize) -> Vec<f32> {
 
 fn tensor<'a, T: bytemuck::Pod>(dtype: DType, sizes: &[usize], data: &'a [T]) -> Tensor<'a> {
     let sizes = Dims::new(&sizes.iter().map(|&s| s as i64).collect::<Vec<_>>()).unwrap();
-    Tensor::contiguous(dtype, sizes, bytemuck::cast_slice(data)).unwrap()
+    // They stay for as long as the process, as the few shapes of a benchmark may.
+    let [sizes, strides] = Box::leak(Box::new([sizes, sizes.contiguous_strides()]));
+    Tensor::new(dtype, sizes, strides, bytemuck::cast_slice(data)).unwrap()
 }
 
 /// One call of `mm` or `linear`.
 fn multiply(kernel: Kernel, a: Tensor, b: Tensor, out: &mut [u8], sizes: Dims, scratch: &mut Scratch) {
     let dtype = a.dtype();
     let args = [Arg::Tensor(a), Arg::Tensor(b), Arg::None];
-    let mut outs = [Out::new(dtype, sizes, Dims::SCALAR, Buffer::Fixed(out))];
+    let mut outs = [Out::new(dtype, sizes, &Dims::SCALAR, Buffer::Fixed(out))];
     let mut call = Call {
         args: &args,
         outs: &mut outs,

@@ -9,7 +9,7 @@ use crate::vector::Bulk;
 use crate::wide::{Wide, with_wide};
 use crate::{Call, KernelError, Tensor};
 use alloc::format;
-use delegraph_types::{DType, Scalar};
+use delegraph_types::{DType, Dims, MAX_RANK, Scalar};
 
 pub(crate) const KERNELS: &[(&str, Kernel)] = &[
     ("aten::celu.out", celu),
@@ -113,15 +113,13 @@ fn leaky_relu(call: &mut Call) -> Result<(), KernelError> {
     })
 }
 
-/// A vector as a tensor of `rank` dimensions that lies along `dim`.
-pub(crate) fn spread<'a>(vector: Tensor<'a>, rank: usize, dim: usize) -> Result<Tensor<'a>, KernelError> {
-    let mut sizes = delegraph_types::Dims::filled(rank.min(delegraph_types::MAX_RANK), 1);
-    let mut strides = sizes;
+/// Sizes and strides of a vector of `count` elements, `step` apart, as a tensor of `rank` dimensions that lies along `dim`.
+pub(crate) fn spread(count: usize, step: i64, rank: usize, dim: usize) -> [Dims; 2] {
+    let [mut sizes, mut strides] = [Dims::filled(rank.min(MAX_RANK), 1); 2];
     if let (Some(size), Some(stride)) = (sizes.get_mut(dim), strides.get_mut(dim)) {
-        *size = vector.numel() as i64;
-        *stride = vector.strides().first().copied().unwrap_or(1);
+        (*size, *stride) = (count as i64, step);
     }
-    Tensor::new(vector.dtype(), sizes, strides, vector.bytes())
+    [sizes, strides]
 }
 
 fn hardtanh(call: &mut Call) -> Result<(), KernelError> {
@@ -193,7 +191,7 @@ fn softplus(call: &mut Call) -> Result<(), KernelError> {
 fn log_sigmoid(call: &mut Call) -> Result<(), KernelError> {
     let (input, dtype) = begin(call)?;
     if let Some(buffer) = call.outs.get_mut(1) {
-        buffer.resize(&delegraph_types::Dims::filled(1, 0))?;
+        buffer.resize(&Dims::filled(1, 0))?;
     }
     let out = call.out(0)?;
     with_real!(dtype, "self", W => map1::<W, W>(input, None, out, |x| {
@@ -243,8 +241,8 @@ fn glu(call: &mut Call) -> Result<(), KernelError> {
     let offset = (input.strides()[dim] * sizes[dim]) as usize * input.dtype().size();
     let second = input.bytes().get(offset..).unwrap_or(input.bytes());
     let operands = [
-        Operand::Tensor(Tensor::new(input.dtype(), sizes, *input.strides(), input.bytes())?),
-        Operand::Tensor(Tensor::new(input.dtype(), sizes, *input.strides(), second)?),
+        Operand::Tensor(Tensor::new(input.dtype(), &sizes, input.strides(), input.bytes())?),
+        Operand::Tensor(Tensor::new(input.dtype(), &sizes, input.strides(), second)?),
     ];
     let dtype = input.dtype();
     let out = call.out(0)?;

@@ -65,24 +65,23 @@ pub(crate) fn is_any(call: &Call, indices: impl IntoIterator<Item = usize>) -> b
         .any(|i| matches!(call.args.get(i), Some(Arg::Tensor(tensor)) if tensor.dtype().is_complex()))
 }
 
-/// The real (0) or imaginary (1) part of an operand; the imaginary part of what is real is 0.
+/// The real and the imaginary part of an operand; the imaginary part of what is real is 0. The strides of both are put in `strides`.
 ///
 /// # Errors
 /// Strides that do not fit their type.
-pub(crate) fn part<'a>(operand: &Operand<'a>, index: usize) -> Result<Operand<'a>, KernelError> {
-    match operand {
-        Operand::Tensor(tensor) if tensor.dtype().is_complex() => part_of(tensor, index).map(Operand::Tensor),
-        _ if index == 1 => Ok(Operand::Number(Scalar::Float(0.0))),
-        _ => Ok(*operand),
-    }
-}
-
-/// The same of a complex tensor.
-fn part_of<'a>(tensor: &Tensor<'a>, index: usize) -> Result<Tensor<'a>, KernelError> {
-    let dtype = tensor.dtype().real();
-    // Nothing of no elements, but aligned.
-    let bytes = tensor.bytes().get(index * dtype.size()..).unwrap_or(tensor.bytes());
-    Tensor::new(dtype, *tensor.sizes(), doubled(tensor.strides())?, bytes)
+pub(crate) fn parts<'a>(operand: &Operand<'a>, strides: &'a mut Dims) -> Result<[Operand<'a>; 2], KernelError> {
+    let tensor = match operand {
+        Operand::Tensor(tensor) if tensor.dtype().is_complex() => tensor,
+        _ => return Ok([*operand, Operand::Number(Scalar::Float(0.0))]),
+    };
+    *strides = doubled(tensor.strides())?;
+    let (strides, dtype) = (&*strides, tensor.dtype().real());
+    let part = |index: usize| {
+        // Nothing of no elements, but aligned.
+        let bytes = tensor.bytes().get(index * dtype.size()..).unwrap_or(tensor.bytes());
+        Tensor::new(dtype, tensor.sizes(), strides, bytes).map(Operand::Tensor)
+    };
+    Ok([part(0)?, part(1)?])
 }
 
 fn doubled(strides: &Dims) -> Result<Dims, KernelError> {
@@ -163,31 +162,34 @@ pub(crate) fn convert_or_drop(
 /// # Errors
 /// As [`map`].
 pub(crate) fn fill(value: Operand, out: &mut Out) -> Result<(), KernelError> {
-    map2::<f64, C>(&[part(&value, 0)?, part(&value, 1)?], None, out, C::new)
+    map2::<f64, C>(&parts(&value, &mut Dims::default())?, None, out, C::new)
 }
 
-/// The output gets the shape of the operands, which are given with their parts side by side.
+/// The output gets the shape of the operands, which are given with their parts side by side, and their strides in `strides`.
 fn begin<'a, const N: usize>(
     operands: [Operand<'a>; N],
     shaping: &[Operand<'a>],
     out: &mut Out,
+    strides: &'a mut [Dims; N],
 ) -> Result<[[Operand<'a>; 2]; N], KernelError> {
     let dtype = common_dtype(&operands)?;
     shape_out(out, shaping, dtype)?;
     let mut all = [[Operand::Number(Scalar::Int(0)); 2]; N];
-    for (slot, operand) in all.iter_mut().zip(&operands) {
-        *slot = [part(operand, 0)?, part(operand, 1)?];
+    for ((slot, operand), strides) in all.iter_mut().zip(&operands).zip(strides) {
+        *slot = parts(operand, strides)?;
     }
     Ok(all)
 }
 
 fn map_one(input: Operand, out: &mut Out, f: impl Fn(C) -> C + Sync) -> Result<(), KernelError> {
-    let [parts] = begin([input], &[input], out)?;
+    let mut strides = [Dims::SCALAR];
+    let [parts] = begin([input], &[input], out, &mut strides)?;
     map2::<f64, C>(&parts, None, out, |re, im| f(C::new(re, im)))
 }
 
 fn map_two(operands: [Operand; 2], out: &mut Out, f: impl Fn(C, C) -> C + Sync) -> Result<(), KernelError> {
-    let [[a, b], [c, d]] = begin(operands, &operands, out)?;
+    let mut strides = [Dims::SCALAR; 2];
+    let [[a, b], [c, d]] = begin(operands, &operands, out, &mut strides)?;
     map::<f64, C, 4>(&[a, b, c, d], None, out, &|[a, b, c, d], slots| {
         for ((((slot, &a), &b), &c), &d) in slots.iter_mut().zip(a).zip(b).zip(c).zip(d) {
             *slot = f(C::new(a, b), C::new(c, d));
@@ -223,7 +225,8 @@ fn unsupported(input: &Operand) -> KernelError {
 fn real_of(input: Operand, out: &mut Out, f: impl Fn(C) -> f64 + Sync) -> Result<(), KernelError> {
     let dtype = common_dtype(&[input])?.real();
     shape_out(out, &[input], if dtype.is_float() { dtype } else { DType::F32 })?;
-    let parts = [part(&input, 0)?, part(&input, 1)?];
+    let mut strides = Dims::SCALAR;
+    let parts = parts(&input, &mut strides)?;
     map2::<f64, f64>(&parts, None, out, |re, im| f(C::new(re, im)))
 }
 
@@ -286,7 +289,9 @@ pub(crate) fn compare(name: &str, call: &mut Call) -> Result<(), KernelError> {
     let out = call.out(0)?;
     shape_out(out, &operands, DType::Bool)?;
     let [x, y] = operands;
-    let all = [part(&x, 0)?, part(&x, 1)?, part(&y, 0)?, part(&y, 1)?];
+    let (mut of_x, mut of_y) = (Dims::SCALAR, Dims::SCALAR);
+    let ([a, b], [c, d]) = (parts(&x, &mut of_x)?, parts(&y, &mut of_y)?);
+    let all = [a, b, c, d];
     map::<f64, u8, 4>(&all, Some(common), out, &|[a, b, c, d], slots| {
         for ((((slot, &a), &b), &c), &d) in slots.iter_mut().zip(a).zip(b).zip(c).zip(d) {
             *slot = u8::from((a == c && b == d) == equal);
@@ -302,7 +307,9 @@ pub(crate) fn choose<'a>(
     out: &mut Out,
 ) -> Result<(), KernelError> {
     shape_out(out, &[mask, a, b], common_dtype(promoting)?)?;
-    let all = [mask, part(&a, 0)?, part(&a, 1)?, part(&b, 0)?, part(&b, 1)?];
+    let (mut of_a, mut of_b) = (Dims::SCALAR, Dims::SCALAR);
+    let ([a, b], [c, d]) = (parts(&a, &mut of_a)?, parts(&b, &mut of_b)?);
+    let all = [mask, a, b, c, d];
     map::<f64, C, 5>(&all, None, out, &|[mask, a, b, c, d], slots| {
         for (((((slot, &mask), &a), &b), &c), &d) in slots.iter_mut().zip(mask).zip(a).zip(b).zip(c).zip(d) {
             *slot = if mask != 0.0 { C::new(a, b) } else { C::new(c, d) };
@@ -314,12 +321,14 @@ pub(crate) fn choose<'a>(
 pub(crate) fn sum(input: &Tensor, set: DimSet, keepdim: bool, mean: bool, out: &mut Out) -> Result<(), KernelError> {
     shape_reduced(out, input, set, keepdim)?;
     let input = Operand::Tensor(*input);
-    let Operand::Tensor(re) = part(&input, 0)? else {
+    let mut strides = Dims::SCALAR;
+    let [re, im] = parts(&input, &mut strides)?;
+    let Operand::Tensor(re) = re else {
         return Err(unsupported(&input));
     };
     let mut re = Rows::<f64>::new(re, set);
     // A real tensor that is summed in a complex dtype has no imaginary part.
-    let mut im = match part(&input, 1)? {
+    let mut im = match im {
         Operand::Tensor(im) => Some(Rows::<f64>::new(im, set)),
         Operand::Number(_) => None,
     };
@@ -411,7 +420,7 @@ fn view_as_real(call: &mut Call) -> Result<(), KernelError> {
         dims.push(last)
             .map_err(|error| KernelError::invalid("self", format!("{error}")))?;
     }
-    let flat = Tensor::new(source.dtype().real(), sizes, strides, source.bytes())?;
+    let flat = Tensor::new(source.dtype().real(), &sizes, &strides, source.bytes())?;
     fetch(&flat, &View::all(&sizes, &strides), call.out(0)?)
 }
 
@@ -432,13 +441,13 @@ fn view_as_complex(call: &mut Call) -> Result<(), KernelError> {
     };
     let whole = View::all(source.sizes(), source.strides());
     let mut parts = [Operand::Number(Scalar::Int(0)); 2];
-    for (index, slot) in parts.iter_mut().enumerate() {
-        let view = whole.select(-1, index as i64)?;
+    let views = [whole.select(-1, 0)?, whole.select(-1, 1)?];
+    for (view, slot) in views.iter().zip(&mut parts) {
         let bytes = source
             .bytes()
             .get(view.offset * source.dtype().size()..)
             .unwrap_or(source.bytes());
-        *slot = Operand::Tensor(Tensor::new(source.dtype(), view.sizes, view.strides, bytes)?);
+        *slot = Operand::Tensor(Tensor::new(source.dtype(), &view.sizes, &view.strides, bytes)?);
     }
     shape_out(out, &parts, dtype)?;
     map2::<f64, C>(&parts, None, out, C::new)

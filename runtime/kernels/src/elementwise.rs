@@ -70,6 +70,17 @@ pub(crate) fn float_dtype(operands: &[Operand]) -> Result<DType, KernelError> {
 /// # Errors
 /// The operands do not broadcast, the output cannot hold them, or its dtype is of a lower category.
 pub(crate) fn shape_out(out: &mut Out, operands: &[Operand], result: DType) -> Result<(), KernelError> {
+    let first = match operands.first() {
+        Some(Operand::Tensor(tensor)) => Some(tensor.sizes()),
+        _ => None,
+    };
+    let same = |operand: &Operand| matches!(operand, Operand::Tensor(tensor) if Some(tensor.sizes()) == first);
+    if let Some(sizes) = first.filter(|sizes| sizes.numel().is_some())
+        && operands.iter().all(same)
+    {
+        check_category(out, 0, result)?;
+        return out.resize(sizes);
+    }
     let mut sizes = Dims::SCALAR;
     for operand in operands {
         let own = operand.sizes();
@@ -108,6 +119,9 @@ pub(crate) fn map<W: Wide, R: Lane, const N: usize>(
     out: &mut Out,
     compute: &(dyn Fn([&[W]; N], &mut [R]) + Sync),
 ) -> Result<(), KernelError> {
+    if let Some(done) = map_lines(operands, common, out, compute) {
+        return done;
+    }
     let (sizes, strides) = (*out.sizes(), out.strides());
     let mut order = [0usize; MAX_RANK];
     let order = &mut order[..sizes.rank()];
@@ -130,6 +144,43 @@ pub(crate) fn map<W: Wide, R: Lane, const N: usize>(
         let operands = core::array::from_fn(|k| Reader::broadcast(&operands[k], &sizes, order, common));
         span(operands, i * len, &mut Out::of_chunk(dtype, chunk), compute)
     })
+}
+
+/// [`map`] where all operands lie row-major in the output's own shape and in the type that is computed in, and so does the output: nothing is
+/// walked, converted or copied. `None`: they do not.
+fn map_lines<W: Wide, R: Lane, const N: usize>(
+    operands: &[Operand; N],
+    common: Option<DType>,
+    out: &mut Out,
+    compute: &(dyn Fn([&[W]; N], &mut [R]) + Sync),
+) -> Option<Result<(), KernelError>> {
+    let mut lines: [&[W]; N] = [&[]; N];
+    for (line, operand) in lines.iter_mut().zip(operands) {
+        let Operand::Tensor(tensor) = operand else {
+            return None;
+        };
+        let settled = common.is_none_or(|common| common == tensor.dtype());
+        if !settled || tensor.dtype() != W::DTYPE || tensor.sizes() != out.sizes() || !tensor.is_contiguous() {
+            return None;
+        }
+        *line = tensor.data::<W>()?;
+    }
+    if out.dtype() != R::PLAIN || !out.is_contiguous() {
+        return None;
+    }
+    let parallel = out.parallel();
+    let to = out.data_mut::<R>()?;
+    if lines.iter().any(|line| line.len() != to.len()) {
+        return None;
+    }
+    let len = portion(parallel, to.len(), 1, LANES);
+    Some(each(parallel, to.chunks_mut(len).enumerate(), |(i, to)| {
+        for (k, to) in to.chunks_mut(LANES).enumerate() {
+            let first = i * len + k * LANES;
+            compute(lines.map(|line| &line[first..first + to.len()]), to);
+        }
+        Ok(())
+    }))
 }
 
 /// Computes a piece of the output, from the element `first` in the order of memory.

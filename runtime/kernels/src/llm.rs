@@ -85,10 +85,11 @@ fn attention_with_cache(call: &mut Call) -> Result<(), KernelError> {
     };
     store_at(&key, keys, span.start)?;
     store_at(&value, values, span.start)?;
+    let [mut of_keys, mut of_values] = [Dims::SCALAR; 2];
     attend(
         &query,
-        &keys.as_tensor()?,
-        &values.as_tensor()?,
+        &keys.as_tensor(&mut of_keys)?,
+        &values.as_tensor(&mut of_values)?,
         &span,
         out,
         call.scratch,

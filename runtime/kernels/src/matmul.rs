@@ -395,7 +395,7 @@ mod tests {
         let data = [0u8; 96];
         let strides_of = |sizes: &[i64], strides: &[i64], dims| {
             let (sizes, strides) = (Dims::new(sizes).unwrap(), Dims::new(strides).unwrap());
-            collapsed(&Tensor::new(DType::F32, sizes, strides, &data).unwrap(), dims)
+            collapsed(&Tensor::new(DType::F32, &sizes, &strides, &data).unwrap(), dims)
         };
         assert_eq!(strides_of(&[2, 3, 4], &[12, 4, 1], [1, 6, 4]), Some([0, 4, 1]));
         assert_eq!(strides_of(&[2, 3, 4], &[12, 4, 1], [2, 3, 4]), Some([12, 4, 1]));

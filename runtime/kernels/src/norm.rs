@@ -320,7 +320,7 @@ fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
         });
     };
     for (name, running) in [("running_mean", &mut *mean), ("running_var", &mut *variance)] {
-        check_channels(channels, [(name, Some(running.as_tensor()?))])?;
+        check_channels(channels, [(name, Some(running.as_tensor(&mut Dims::default())?))])?;
     }
     let mut inner = Call {
         args: call.args,
@@ -339,7 +339,8 @@ fn batch_norm_with_running(call: &mut Call) -> Result<(), KernelError> {
     channelwise(&mut inner, input, weight, bias, |call| {
         let mut old = [0.0; 2];
         for (value, running) in old.iter_mut().zip([&mut *mean, &mut *variance]) {
-            let mut reader = Reader::<f64>::new(running.as_tensor()?, &[channels], &[1]);
+            let mut strides = Dims::SCALAR;
+            let mut reader = Reader::<f64>::new(running.as_tensor(&mut strides)?, &[channels], &[1]);
             reader.seek(channel);
             *value = reader.read(1)?[0];
         }
@@ -419,10 +420,10 @@ fn channelwise<'a>(
                 },
             );
         }
+        let [sizes, strides] = spread(count, 1, input.rank(), 1);
         let along = |values| -> Result<Operand, KernelError> {
-            let sizes = Dims::filled(1, channels);
-            let vector = Tensor::contiguous(f64::DTYPE, sizes, bytemuck::cast_slice(values))?;
-            Ok(Operand::Tensor(spread(vector, input.rank(), 1)?))
+            let vector = Tensor::new(f64::DTYPE, &sizes, &strides, bytemuck::cast_slice(values))?;
+            Ok(Operand::Tensor(vector))
         };
         let operands = [
             Operand::Tensor(input),

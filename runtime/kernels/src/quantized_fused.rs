@@ -73,17 +73,19 @@ fn convert(call: &mut Call) -> Result<(), KernelError> {
     fill(call, Operand::Tensor(input))
 }
 
-/// A parameter as a tensor that broadcasts along all dimensions but one.
+/// A parameter as a tensor that broadcasts along all dimensions but one. Its sizes and strides are put in `dims`.
 fn along<'a>(
     tensor: Tensor<'a>,
     sizes: &Dims,
     axis: usize,
     argument: &'static str,
+    dims: &'a mut [Dims; 2],
 ) -> Result<Operand<'a>, KernelError> {
     let stride = row_stride(&tensor, sizes[axis], argument)?;
-    let (mut own, mut strides) = (Dims::filled(sizes.rank(), 1), Dims::filled(sizes.rank(), 1));
-    own[axis] = if tensor.numel() == 1 { 1 } else { sizes[axis] };
-    strides[axis] = stride;
+    *dims = [Dims::filled(sizes.rank(), 1); 2];
+    dims[0][axis] = if tensor.numel() == 1 { 1 } else { sizes[axis] };
+    dims[1][axis] = stride;
+    let [own, strides] = dims;
     Tensor::new(tensor.dtype(), own, strides, tensor.bytes()).map(Operand::Tensor)
 }
 
@@ -97,9 +99,11 @@ fn fake_quant_per_channel(call: &mut Call) -> Result<(), KernelError> {
     }
     let axis = axis_of(call, 3, &input)?;
     let (low, high) = (call.int(4)? as f32, call.int(5)? as f32);
+    let mut dims = [[Dims::SCALAR; 2]; 2];
+    let [of_scales, of_zeros] = &mut dims;
     let (scales, zeros) = (
-        along(scales, input.sizes(), axis, "scales")?,
-        along(zeros, input.sizes(), axis, "zero_points")?,
+        along(scales, input.sizes(), axis, "scales", of_scales)?,
+        along(zeros, input.sizes(), axis, "zero_points", of_zeros)?,
     );
     let out = call.out(0)?;
     expect_dtype(out, 0, DType::F32)?;

@@ -10,8 +10,9 @@ use delegraph_types::{DType, Dims, Element, Parallel};
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a> {
     dtype: DType,
-    sizes: Dims,
-    strides: Dims,
+    // Borrowed: both are large, and a tensor is copied at every turn.
+    sizes: &'a Dims,
+    strides: &'a Dims,
     /// All that is lent.
     data: &'a [u8],
     /// Bytes of the strided extent.
@@ -23,8 +24,9 @@ impl<'a> Tensor<'a> {
     ///
     /// # Errors
     /// `data` is too short for the strided extent, or not aligned for the dtype.
-    pub fn new(dtype: DType, sizes: Dims, strides: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
-        let extent = extent(&sizes, &strides).and_then(|n| n.checked_mul(dtype.size()));
+    #[inline]
+    pub fn new(dtype: DType, sizes: &'a Dims, strides: &'a Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
+        let extent = extent(sizes, strides).and_then(|n| n.checked_mul(dtype.size()));
         match extent {
             Some(bytes) if bytes <= data.len() && (data.as_ptr() as usize).is_multiple_of(dtype.align()) => {
                 Ok(Tensor {
@@ -35,19 +37,8 @@ impl<'a> Tensor<'a> {
                     extent: bytes,
                 })
             }
-            _ => Err(KernelError::invalid(
-                "self",
-                alloc::format!("{dtype} tensor of {sizes} does not lie in its {} bytes", data.len()),
-            )),
+            _ => Err(misplaced(dtype, sizes, data.len())),
         }
-    }
-
-    /// A row-major tensor.
-    ///
-    /// # Errors
-    /// As [`Tensor::new`].
-    pub fn contiguous(dtype: DType, sizes: Dims, data: &'a [u8]) -> Result<Tensor<'a>, KernelError> {
-        Tensor::new(dtype, sizes, sizes.contiguous_strides(), data)
     }
 
     /// Element type.
@@ -58,14 +49,14 @@ impl<'a> Tensor<'a> {
 
     /// Sizes.
     #[inline]
-    pub fn sizes(&self) -> &Dims {
-        &self.sizes
+    pub fn sizes(&self) -> &'a Dims {
+        self.sizes
     }
 
     /// Strides in elements, never negative.
     #[inline]
-    pub fn strides(&self) -> &Dims {
-        &self.strides
+    pub fn strides(&self) -> &'a Dims {
+        self.strides
     }
 
     /// Number of dimensions.
@@ -83,8 +74,7 @@ impl<'a> Tensor<'a> {
     /// True if the elements lie in row-major order.
     #[inline]
     pub fn is_contiguous(&self) -> bool {
-        let want = self.sizes.contiguous_strides();
-        (0..self.rank()).all(|d| self.sizes[d] <= 1 || self.strides[d] == want[d])
+        self.strides.are_contiguous_for(self.sizes)
     }
 
     /// The bytes of the strided extent.
@@ -246,7 +236,7 @@ pub enum Buffer<'a> {
 pub struct Out<'a> {
     dtype: DType,
     sizes: Dims,
-    dim_order: Dims,
+    dim_order: &'a Dims,
     buffer: Buffer<'a>,
     /// Most bytes of the buffer that elements may take.
     capacity: usize,
@@ -256,7 +246,8 @@ pub struct Out<'a> {
 impl<'a> Out<'a> {
     /// An output. `dim_order` lists the dimensions from the outermost to the innermost in memory; it is used where its
     /// length is the rank, and is row-major otherwise.
-    pub fn new(dtype: DType, sizes: Dims, dim_order: Dims, buffer: Buffer<'a>) -> Out<'a> {
+    #[inline]
+    pub fn new(dtype: DType, sizes: Dims, dim_order: &'a Dims, buffer: Buffer<'a>) -> Out<'a> {
         Out {
             dtype,
             sizes,
@@ -268,16 +259,19 @@ impl<'a> Out<'a> {
     }
 
     /// The same, whose elements take at most so many bytes of planned memory; what lies behind is room, see [`Out::room_mut`].
+    #[inline]
     pub fn within(self, capacity: usize) -> Out<'a> {
         Out { capacity, ..self }
     }
 
     /// The same, to be computed on these threads.
+    #[inline]
     pub fn on(self, parallel: Parallel) -> Out<'a> {
         Out { parallel, ..self }
     }
 
     /// The threads that may compute it.
+    #[inline]
     pub fn parallel(&self) -> Parallel {
         self.parallel
     }
@@ -297,6 +291,9 @@ impl<'a> Out<'a> {
     /// Strides in elements that follow from the present sizes and the dim_order.
     #[inline]
     pub fn strides(&self) -> Dims {
+        if self.is_row_major() {
+            return self.sizes.contiguous_strides();
+        }
         let mut order = [0u8; delegraph_types::MAX_RANK];
         for (slot, d) in order.iter_mut().zip(self.dim_order.iter()) {
             *slot = u8::try_from(*d).unwrap_or(u8::MAX);
@@ -309,14 +306,21 @@ impl<'a> Out<'a> {
     /// True if the memory is row-major.
     #[inline]
     pub fn is_contiguous(&self) -> bool {
-        let (have, want) = (self.strides(), self.sizes.contiguous_strides());
-        (0..self.sizes.rank()).all(|d| self.sizes[d] <= 1 || have[d] == want[d])
+        self.is_row_major() || self.strides().are_contiguous_for(&self.sizes)
+    }
+
+    /// Its dimensions lie in their own order, or in none that has the rank.
+    #[inline]
+    fn is_row_major(&self) -> bool {
+        let ordered = self.dim_order.iter().enumerate().all(|(i, d)| *d == i as i64);
+        ordered || self.dim_order.rank() != self.sizes.rank()
     }
 
     /// Sets the sizes. Contents are unspecified afterwards unless the sizes are the same.
     ///
     /// # Errors
     /// The new size does not fit planned memory, or run-time memory cannot be had.
+    #[inline]
     pub fn resize(&mut self, sizes: &Dims) -> Result<(), KernelError> {
         let bytes = sizes
             .numel()
@@ -335,7 +339,9 @@ impl<'a> Out<'a> {
                 memory.reserve(bytes)?;
             }
         }
-        self.sizes = *sizes;
+        if self.sizes != *sizes {
+            self.sizes = *sizes;
+        }
         Ok(())
     }
 
@@ -388,17 +394,30 @@ impl<'a> Out<'a> {
     /// An output of one dimension over one of [`Out::chunks`].
     pub(crate) fn of_chunk(dtype: DType, chunk: &mut [u8]) -> Out<'_> {
         let len = chunk.len() / dtype.size();
-        Out::new(dtype, Dims::filled(1, len as i64), Dims::SCALAR, Buffer::Fixed(chunk))
+        Out::new(dtype, Dims::filled(1, len as i64), &Dims::SCALAR, Buffer::Fixed(chunk))
     }
 
-    /// The output as something to read (its present contents, for operators that update in place).
+    /// The output as something to read (its present contents, for operators that update in place). Its strides are put in `strides`.
     ///
     /// # Errors
     /// The memory is shorter than the sizes say.
-    pub fn as_tensor(&mut self) -> Result<Tensor<'_>, KernelError> {
-        let (dtype, sizes, strides) = (self.dtype, self.sizes, self.strides());
-        Tensor::new(dtype, sizes, strides, self.bytes_mut())
+    pub fn as_tensor<'s>(&'s mut self, strides: &'s mut Dims) -> Result<Tensor<'s>, KernelError> {
+        *strides = self.strides();
+        let bytes = self.sizes.numel().unwrap_or(0) * self.dtype.size();
+        let all = match &self.buffer {
+            Buffer::Fixed(data) => data,
+            Buffer::Growable(memory) => memory.bytes(),
+        };
+        Tensor::new(self.dtype, &self.sizes, strides, &all[..bytes.min(all.len())])
     }
+}
+
+#[cold]
+fn misplaced(dtype: DType, sizes: &Dims, bytes: usize) -> KernelError {
+    KernelError::invalid(
+        "self",
+        alloc::format!("{dtype} tensor of {sizes} does not lie in its {bytes} bytes"),
+    )
 }
 
 /// Elements from the first to one past the last of a strided tensor; `None` on overflow or negative strides.

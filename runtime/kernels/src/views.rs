@@ -438,7 +438,8 @@ fn as_strided_copy(call: &mut Call) -> Result<(), KernelError> {
     // The strides are those of a row-major tensor: values are logically contiguous.
     let bytes = source.numel() * source.dtype().size();
     let row_major = Arena::new(scratch, bytes_of::<u8>(bytes))?.take::<u8>(bytes)?;
-    Move::of(source.sizes(), source.strides(), &source.sizes().contiguous_strides())?.copy_bytes(
+    let strides = source.sizes().contiguous_strides();
+    Move::of(source.sizes(), source.strides(), &strides)?.copy_bytes(
         source.dtype().size(),
         source.bytes(),
         0,
@@ -446,7 +447,7 @@ fn as_strided_copy(call: &mut Call) -> Result<(), KernelError> {
         0,
     )?;
     fetch(
-        &Tensor::contiguous(source.dtype(), *source.sizes(), row_major)?,
+        &Tensor::new(source.dtype(), source.sizes(), &strides, row_major)?,
         &view,
         out,
     )

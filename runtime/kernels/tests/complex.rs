@@ -9,7 +9,7 @@ fn call(name: &str, args: &[Arg], dtype: DType) -> Result<(Dims, Vec<u8>), Kerne
     let mut outs = [Out::new(
         dtype,
         Dims::filled(1, 0),
-        Dims::SCALAR,
+        &Dims::SCALAR,
         Buffer::Growable(&mut memory),
     )];
     let mut call = Call {
@@ -24,6 +24,13 @@ fn call(name: &str, args: &[Arg], dtype: DType) -> Result<(Dims, Vec<u8>), Kerne
     Ok((sizes, bytes))
 }
 
+/// A row-major tensor. Its sizes stay for as long as the process.
+fn tensor<'a>(dtype: DType, sizes: &[i64], bytes: &'a [u8]) -> Tensor<'a> {
+    let sizes = Dims::new(sizes).unwrap();
+    let [sizes, strides] = Box::leak(Box::new([sizes, sizes.contiguous_strides()]));
+    Tensor::new(dtype, sizes, strides, bytes).unwrap()
+}
+
 fn numbers() -> Vec<Complex<f32>> {
     (0..12).map(|i| Complex::new(i as f32, 1.0 - i as f32)).collect()
 }
@@ -32,8 +39,7 @@ fn numbers() -> Vec<Complex<f32>> {
 fn what_is_wrong_is_named() {
     let memory = numbers();
     let bytes: &[u8] = bytemuck::cast_slice(&memory);
-    let whole =
-        |dtype, sizes: &[i64]| Arg::Tensor(Tensor::contiguous(dtype, Dims::new(sizes).unwrap(), bytes).unwrap());
+    let whole = |dtype, sizes: &[i64]| Arg::Tensor(tensor(dtype, sizes, bytes));
     let (real, complex) = (whole(DType::F32, &[3, 4]), whole(DType::C64, &[3, 4]));
     let ints = |items: &'static [i64]| Arg::Ints(items);
     let (c2r, r2c, c2c) = ("aten::_fft_c2r.out", "aten::_fft_r2c.out", "aten::_fft_c2c.out");
@@ -149,7 +155,7 @@ fn what_is_wrong_is_named() {
 fn a_result_that_would_lose_its_imaginary_part_is_refused() {
     let memory = numbers();
     let bytes: &[u8] = bytemuck::cast_slice(&memory);
-    let tensor = Arg::Tensor(Tensor::contiguous(DType::C64, Dims::new(&[12]).unwrap(), bytes).unwrap());
+    let tensor = Arg::Tensor(tensor(DType::C64, &[12], bytes));
     let one = Arg::Int(1);
     for (name, args) in [
         ("aten::add.out", vec![tensor, tensor, one]),
@@ -178,8 +184,7 @@ fn rows_do_not_touch_each_other() {
     let clean = rows;
     rows[1][2] = f32::NAN;
     let spectrum = |rows: &[[f32; 4]; 3]| {
-        let sizes = Dims::new(&[3, 4]).unwrap();
-        let tensor = Tensor::contiguous(DType::F32, sizes, bytemuck::cast_slice(rows)).unwrap();
+        let tensor = tensor(DType::F32, &[3, 4], bytemuck::cast_slice(rows));
         let args = [Arg::Tensor(tensor), Arg::Ints(&[1]), Arg::Int(0), Arg::Bool(true)];
         let (sizes, bytes) = call("aten::_fft_r2c.out", &args, DType::C64).unwrap();
         assert_eq!(sizes.as_slice(), &[3, 3]);

@@ -79,6 +79,8 @@ fn tensor<'a>(random: &mut Random, memory: &'a Growable, sizes: Option<Dims>) ->
         }
         _ => sizes.contiguous_strides(),
     };
+    // They stay for as long as the process: arguments of a call borrow them.
+    let [sizes, strides] = Box::leak(Box::new([sizes, strides]));
     Tensor::new(dtype, sizes, strides, memory.bytes()).unwrap()
 }
 
@@ -159,6 +161,10 @@ fn kernels_never_panic() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(60usize);
     let mut panicked: Vec<String> = Vec::new();
+    let orders: [Dims; 5] = core::array::from_fn(|rank| {
+        let order: Vec<i64> = (0..rank as i64).rev().collect();
+        Dims::new(&order).unwrap()
+    });
     for (name, kernel) in all() {
         let Some(op) = Op::find(name) else {
             panicked.push(format!("`{name}` is not in the table"));
@@ -204,11 +210,11 @@ fn kernels_never_panic() {
                 .enumerate()
                 .map(|(i, memory)| {
                     let dtype = natural.unwrap_or(random.one_of(&DTYPES));
-                    let order: Vec<i64> = (0..random.below(5) as i64).rev().collect();
+                    let rank = random.below(5);
                     let mut out = Out::new(
                         dtype,
                         Dims::filled(1, 0),
-                        Dims::new(&order).unwrap(),
+                        &orders[rank as usize],
                         Buffer::Growable(memory),
                     );
                     if i < changed {
@@ -221,7 +227,12 @@ fn kernels_never_panic() {
             if round % 5 == 4 && outs == 1 && !schema.is_in_place() {
                 let dtype = outputs[0].dtype();
                 let bytes = bytemuck::cast_slice_mut(&mut fixed);
-                outputs[0] = Out::new(dtype, Dims::filled(1, 0), Dims::SCALAR, Buffer::Fixed(&mut bytes[..64]));
+                outputs[0] = Out::new(
+                    dtype,
+                    Dims::filled(1, 0),
+                    &Dims::SCALAR,
+                    Buffer::Fixed(&mut bytes[..64]),
+                );
             }
             let text = format!("{name} {args:.200?}");
             let mut call = Call {

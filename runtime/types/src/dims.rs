@@ -144,6 +144,18 @@ impl Dims {
         strides
     }
 
+    /// True if a tensor of these sizes with these strides is row-major: strides of dimensions of at most one element say nothing.
+    #[inline]
+    pub fn are_contiguous_for(&self, sizes: &Dims) -> bool {
+        let mut step = 1i64;
+        self.rank() == sizes.rank()
+            && sizes.iter().zip(self.iter()).rev().all(|(&size, &stride)| {
+                let lies = size <= 1 || stride == step;
+                step = step.saturating_mul(size.max(1));
+                lies
+            })
+    }
+
     /// Strides of a dense tensor whose dimensions are laid out in `dim_order` (outermost first), as `.pte` files state them.
     /// `None` if `dim_order` is not a permutation of the dimensions.
     pub fn strides_of_dim_order(&self, dim_order: &[u8]) -> Option<Dims> {
@@ -272,6 +284,17 @@ mod tests {
         assert_eq!(nchw.strides_of_dim_order(&[0, 2, 3, 1]).unwrap(), dims(&[24, 1, 8, 2]));
         assert_eq!(nchw.strides_of_dim_order(&[0, 2, 2, 1]), None);
         assert_eq!(nchw.strides_of_dim_order(&[0, 2, 1]), None);
+    }
+
+    #[test]
+    fn strides_of_single_elements_say_nothing() {
+        let sizes = dims(&[2, 1, 3]);
+        assert!(sizes.contiguous_strides().are_contiguous_for(&sizes));
+        assert!(dims(&[3, 77, 1]).are_contiguous_for(&sizes));
+        assert!(!dims(&[1, 3, 2]).are_contiguous_for(&sizes));
+        assert!(!dims(&[3, 1]).are_contiguous_for(&sizes));
+        assert!(dims(&[5, 9]).are_contiguous_for(&dims(&[0, 1])));
+        assert!(Dims::SCALAR.are_contiguous_for(&Dims::SCALAR));
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub fn overlay(bytes: &[u8], running: &dyn Fn()) -> Outcome {
                 let sizes = delegraph_types::Dims::new(&[7, 16]).expect("two dimensions");
                 let _ = executor.run(&[delegraph_executor::Input::Bytes {
                     dtype: delegraph_types::DType::F32,
-                    sizes,
+                    sizes: &sizes,
                     data: &zeros,
                 }]);
                 assert!(executor.report().count() <= method.regions.len());

@@ -182,6 +182,18 @@ impl Program {
         if out.is_empty() {
             return;
         }
+        if let [step] = self.steps[..]
+            && inputs[..self.inputs]
+                .iter()
+                .all(|input| matches!(input, Input::Full(_) | Input::Output))
+            && !step
+                .operands()
+                .iter()
+                .flatten()
+                .any(|operand| matches!(operand, Operand::Constant(_)))
+        {
+            return each(isa, pool, step, None, &inputs[..self.inputs], out);
+        }
         let rows = out.len().div_ceil(columns.max(1));
         for input in &inputs[..self.inputs] {
             match input {
@@ -284,8 +296,14 @@ fn each(isa: Isa, pool: &dyn Pool, step: Step, then: Option<Activation>, inputs:
     let parts = pool::parts(pool, chunks, 40);
     let shared = Shared::new(out);
     pool.run(parts, &|part| {
-        for chunk in pool::range(chunks, parts, part, 1) {
-            let range = chunk * CHUNK..(chunk * CHUNK + CHUNK).min(total);
+        let part = pool::range(chunks, parts, part, 1);
+        // What one function leaves for the next stays in the first cache.
+        let some = match then {
+            None => part.len().max(1),
+            Some(_) => 1,
+        };
+        for chunk in part.step_by(some) {
+            let range = chunk * CHUNK..((chunk + some) * CHUNK).min(total);
             dispatch(
                 isa,
                 Single {

@@ -36,6 +36,7 @@ pub fn dtype_of(dtype: delegraph_sdk::DType) -> Option<DType> {
 struct Shape {
     dtype: DType,
     sizes: Dims,
+    strides: Dims,
 }
 
 enum Argument {
@@ -112,9 +113,11 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 fn shape(shapes: &Shapes, value: ValueIndex) -> Result<Shape, Error> {
     let dtype = shapes.dtype(value);
     let sizes: SmallVec<[i64; 8]> = shapes.of(value).iter().map(|s| *s as i64).collect();
+    let sizes = Dims::new(&sizes).map_err(|e| Error::unsupported(e.to_string()))?;
     Ok(Shape {
         dtype: dtype_of(dtype).ok_or_else(|| Error::unsupported(format!("no kernel has {dtype}")))?,
-        sizes: Dims::new(&sizes).map_err(|e| Error::unsupported(e.to_string()))?,
+        sizes,
+        strides: sizes.contiguous_strides(),
     })
 }
 
@@ -210,6 +213,12 @@ fn default(param: &Param) -> Option<Argument> {
 }
 
 impl Generic {
+    /// The step's input of this position.
+    fn tensor<'t>(&self, io: &Io<'t>, at: usize, shape: &'t Shape) -> Result<Tensor<'t>, Error> {
+        let tensor = Tensor::new(shape.dtype, &shape.sizes, &shape.strides, io.bytes(at));
+        tensor.map_err(|e| self.failed(&e))
+    }
+
     fn failed(&self, error: &delegraph_kernels::KernelError) -> Error {
         Error::new(Status::INVALID_ARGUMENT, format!("`{}`: {error}", self.name))
     }
@@ -218,9 +227,6 @@ impl Generic {
 impl Step for Generic {
     fn run(&self, io: Io<'_>, pool: &dyn Pool, kernels: &mut Scratch) -> Result<(), Error> {
         let mut io = io;
-        let tensor = |at: usize, shape: &Shape| {
-            Tensor::contiguous(shape.dtype, shape.sizes, io.bytes(at)).map_err(|e| self.failed(&e))
-        };
         // Lists of tensors first, since arguments borrow them.
         let mut lists: SmallVec<[SmallVec<[Tensor<'_>; 8]>; 1]> = SmallVec::new();
         let mut optional: SmallVec<[SmallVec<[Option<Tensor<'_>>; 8]>; 1]> = SmallVec::new();
@@ -229,14 +235,16 @@ impl Step for Generic {
                 Argument::Tensors(list) => {
                     let list = list
                         .iter()
-                        .map(|(at, shape)| tensor(*at, shape))
+                        .map(|(at, shape)| self.tensor(&io, *at, shape))
                         .collect::<Result<_, _>>()?;
                     lists.push(list);
                 }
                 Argument::OptionalTensors(list) => {
-                    let one =
-                        |item: &Option<(usize, Shape)>| item.as_ref().map(|(at, shape)| tensor(*at, shape)).transpose();
-                    optional.push(list.iter().map(one).collect::<Result<_, _>>()?);
+                    let one = list.iter().map(|item| {
+                        let item = item.as_ref();
+                        item.map(|(at, shape)| self.tensor(&io, *at, shape)).transpose()
+                    });
+                    optional.push(one.collect::<Result<_, _>>()?);
                 }
                 _ => {}
             }
@@ -253,7 +261,7 @@ impl Step for Generic {
                 Argument::Ints(items) => Arg::Ints(items),
                 Argument::Floats(items) => Arg::Floats(items),
                 Argument::Bools(items) => Arg::Bools(items),
-                Argument::Tensor(at, shape) => Arg::Tensor(tensor(*at, shape)?),
+                Argument::Tensor(at, shape) => Arg::Tensor(self.tensor(&io, *at, shape)?),
                 Argument::Tensors(_) => Arg::Tensors(next_list.next().map_or(&[], |list| list.as_slice())),
                 Argument::OptionalTensors(_) => {
                     Arg::OptionalTensors(next_optional.next().map_or(&[], |list| list.as_slice()))
@@ -266,7 +274,7 @@ impl Step for Generic {
                 let out = Out::new(
                     shape.dtype,
                     shape.sizes,
-                    Dims::SCALAR,
+                    &Dims::SCALAR,
                     Buffer::Fixed(io.output_bytes(at)),
                 );
                 outs.push(out.on(parallel));

@@ -173,13 +173,9 @@ fn convert(leaf: &Leaf, to: DType) -> Leaf {
     let (mut from, mut memory) = (Growable::default(), Growable::default());
     from.reserve(bytes.len()).unwrap().copy_from_slice(bytes);
     let sizes = Dims::new(shape).unwrap();
-    let tensor = Tensor::contiguous(*dtype, sizes, &from.bytes()[..bytes.len()]).unwrap();
-    let mut out = Out::new(
-        made,
-        Dims::filled(1, 0),
-        Dims::filled(0, 0),
-        Buffer::Growable(&mut memory),
-    );
+    let strides = sizes.contiguous_strides();
+    let tensor = Tensor::new(*dtype, &sizes, &strides, &from.bytes()[..bytes.len()]).unwrap();
+    let mut out = Out::new(made, Dims::filled(1, 0), &Dims::SCALAR, Buffer::Growable(&mut memory));
     find("aten::_to_copy.out").unwrap()(&mut Call {
         args: &[Arg::Tensor(tensor), Arg::Bool(false), Arg::None],
         outs: std::slice::from_mut(&mut out),

@@ -7,6 +7,7 @@ use crate::memory::MemoryId;
 use crate::output;
 use crate::region::Region;
 use crate::self_check::Checked;
+use crate::tensors::Shapes;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -95,7 +96,7 @@ impl Executor {
             let bytes = from.bytes();
             if let Some(to) = to.get_mut(..bytes.len()) {
                 to.copy_from_slice(bytes);
-                self.engine.sizes[slot.0 as usize] = *from.sizes();
+                self.engine.shapes.set(&self.loaded.tensors.slots, *slot, from.sizes());
                 if let Some((region, state)) = keeper(&self.regions, &Some((memory, range))) {
                     self.regions[region].states[state].overwritten();
                 }
@@ -116,9 +117,7 @@ impl Executor {
     /// Gives buffers their initial states, in memory that is zero. What is zero in the file is not written, so that memory which no run
     /// reads is never touched.
     pub(super) fn initial_states(&mut self) {
-        for (slot, sizes) in self.loaded.tensors.slots.iter().zip(&mut self.engine.sizes) {
-            *sizes = slot.sizes;
-        }
+        self.engine.shapes = Shapes::new(&self.loaded.tensors.slots);
         for (memory, start, range) in &self.loaded.tensors.initial {
             let from = self.data.bytes().get(range.clone());
             let to = self.engine.memories[memory.0 as usize].bytes_mut();

@@ -72,10 +72,10 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
 }
 
 /// An f32 input.
-pub fn f32s<'a>(sizes: &[i64], data: &'a [u8]) -> Input<'a> {
+pub fn f32s<'a>(sizes: &'a [i64], data: &'a [u8]) -> Input<'a> {
     Input::Bytes {
         dtype: DType::F32,
-        sizes: dims(sizes),
+        sizes,
         data,
     }
 }

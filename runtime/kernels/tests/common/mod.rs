@@ -11,6 +11,7 @@ pub struct Held {
     pub sizes: Dims,
     /// From the outermost dimension to the innermost.
     pub order: Vec<u8>,
+    strides: Dims,
     memory: Growable,
 }
 
@@ -25,13 +26,14 @@ impl Held {
     pub fn ordered(dtype: DType, sizes: &[i64], order: Vec<u8>, items: &[f64]) -> Held {
         let sizes = Dims::new(sizes).unwrap();
         assert_eq!(sizes.numel(), Some(items.len()));
+        let strides = sizes.strides_of_dim_order(&order).unwrap();
         let mut held = Held {
             dtype,
             sizes,
             order,
+            strides,
             memory: Growable::default(),
         };
-        let strides = held.strides();
         let bytes = held.memory.reserve(items.len() * dtype.size()).unwrap();
         for (i, &x) in items.iter().enumerate() {
             let at = place(i, &sizes, &strides) * dtype.size();
@@ -46,7 +48,7 @@ impl Held {
 
     pub fn tensor(&self) -> Tensor<'_> {
         let bytes = self.sizes.numel().unwrap() * self.dtype.size();
-        Tensor::new(self.dtype, self.sizes, self.strides(), &self.memory.bytes()[..bytes]).unwrap()
+        Tensor::new(self.dtype, &self.sizes, &self.strides, &self.memory.bytes()[..bytes]).unwrap()
     }
 
     /// The elements in row-major order.
@@ -101,17 +103,25 @@ pub fn call_on(
                 dtype,
                 sizes: Dims::filled(1, 0),
                 order,
+                strides: Dims::SCALAR,
                 memory: Growable::default(),
             },
             Wanted::Changed(held) => held,
         })
         .collect();
-    let mut written: Vec<Out> = held
-        .iter_mut()
+    let orders: Vec<Dims> = held
+        .iter()
         .map(|held| {
             let order: Vec<i64> = held.order.iter().map(|&d| i64::from(d)).collect();
+            Dims::new(&order).unwrap()
+        })
+        .collect();
+    let mut written: Vec<Out> = held
+        .iter_mut()
+        .zip(&orders)
+        .map(|(held, order)| {
             let memory = Buffer::Growable(&mut held.memory);
-            Out::new(held.dtype, held.sizes, Dims::new(&order).unwrap(), memory).on(parallel)
+            Out::new(held.dtype, held.sizes, order, memory).on(parallel)
         })
         .collect();
     let mut call = Call {
@@ -128,6 +138,7 @@ pub fn call_on(
         if held.order.len() != sizes.rank() {
             held.order = (0..sizes.rank() as u8).collect();
         }
+        held.strides = held.strides();
     }
     Ok((held, result))
 }

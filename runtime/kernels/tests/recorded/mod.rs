@@ -3,7 +3,7 @@
 
 use delegraph_kernels::{Arg, Buffer, Call, Growable, Kernel, KernelError, Out, Scratch, Tensor, find};
 use delegraph_opset::{BaseType, Op, ParamType, Schema};
-use delegraph_types::{DType, Dims, Scalar};
+use delegraph_types::{DType, Dims, MAX_RANK, Scalar};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -149,6 +149,14 @@ impl Recorded {
             .collect();
         let mut memories: Vec<Growable> = self.wants.iter().map(|_| Growable::default()).collect();
         let mut outs: Vec<Out> = Vec::new();
+        let order = |rank: usize| {
+            let order: Vec<i64> = match strided {
+                true => reversed(rank).into_iter().map(i64::from).collect(),
+                false => Vec::new(),
+            };
+            Dims::new(&order).expect("a rank that a tensor has")
+        };
+        let orders: Vec<Dims> = (0..=MAX_RANK).map(order).collect();
         // What an in-place operator changes is an output with contents.
         let mut present = self.updated.iter().map(|&i| &self.tensors[i]);
         for (want, memory) in self.wants.iter().zip(&mut memories) {
@@ -158,18 +166,13 @@ impl Recorded {
                 Want::Anything => (DType::I64, 1),
                 Want::Number(_) => continue,
             };
-            let order: Vec<i64> = match strided {
-                true => reversed(rank).into_iter().map(i64::from).collect(),
-                false => Vec::new(),
-            };
             let (mut dtype, mut sizes) = (dtype(wanted), Dims::filled(1, 0));
             if let Some(before) = present.next() {
                 let bytes = before.tensor().bytes();
                 memory.reserve(bytes.len())?.copy_from_slice(bytes);
                 (dtype, sizes) = (before.dtype, before.sizes);
             }
-            let order = Dims::new(&order).expect("a rank that a tensor has");
-            outs.push(Out::new(dtype, sizes, order, Buffer::Growable(memory)));
+            outs.push(Out::new(dtype, sizes, &orders[rank], Buffer::Growable(memory)));
         }
         let mut scratch = Scratch::default();
         let mut call = Call {
@@ -278,7 +281,7 @@ impl Stored {
     /// The tensor.
     pub fn tensor(&self) -> Tensor<'_> {
         let bytes = self.sizes.numel().unwrap_or(0) * self.dtype.size();
-        Tensor::new(self.dtype, self.sizes, self.strides, &self.memory.bytes()[..bytes]).expect("memory of its size")
+        Tensor::new(self.dtype, &self.sizes, &self.strides, &self.memory.bytes()[..bytes]).expect("memory of its size")
     }
 }
 
@@ -396,7 +399,7 @@ impl Stored {
         let mut out = Out::new(
             to,
             Dims::filled(1, 0),
-            Dims::filled(0, 0),
+            &Dims::SCALAR,
             Buffer::Growable(&mut stored.memory),
         );
         let args = [Arg::Tensor(self.tensor()), Arg::Bool(false), Arg::None];
