@@ -41,6 +41,7 @@ impl Reach {
 }
 
 /// A tile: some panels by some rows.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only VNNI reads it"))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tile {
     pub panel: *const u8,
@@ -53,6 +54,7 @@ pub(super) struct Tile {
 }
 
 /// What belongs to the outputs of a tile: numbers beyond the last are 0.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only VNNI reads it"))]
 pub(super) struct Ready {
     /// What sums begin with.
     pub start: [i32; 16 * PANELS],
@@ -241,30 +243,23 @@ impl Job<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 macro_rules! by_size {
     ($rows:expr, $panels:expr, $name:ident($($arg:expr),*)) => {{
-        #[cfg(target_arch = "x86_64")]
-        {
-            use super::vnni::$name;
-            match ($panels, $rows) {
-                (4, 6) => $name::<6, 4>($($arg),*),
-                (4, 4) => $name::<4, 4>($($arg),*),
-                (4, 2) => $name::<2, 4>($($arg),*),
-                (4, _) => $name::<1, 4>($($arg),*),
-                (2, 12) => $name::<12, 2>($($arg),*),
-                (2, 4) => $name::<4, 2>($($arg),*),
-                (2, 2) => $name::<2, 2>($($arg),*),
-                (2, _) => $name::<1, 2>($($arg),*),
-                (_, 12) => $name::<12, 1>($($arg),*),
-                (_, 4) => $name::<4, 1>($($arg),*),
-                (_, 2) => $name::<2, 1>($($arg),*),
-                _ => $name::<1, 1>($($arg),*),
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            $(let _ = $arg;)*
-            let _ = ($panels, $rows);
+        use super::vnni::$name;
+        match ($panels, $rows) {
+            (4, 6) => $name::<6, 4>($($arg),*),
+            (4, 4) => $name::<4, 4>($($arg),*),
+            (4, 2) => $name::<2, 4>($($arg),*),
+            (4, _) => $name::<1, 4>($($arg),*),
+            (2, 12) => $name::<12, 2>($($arg),*),
+            (2, 4) => $name::<4, 2>($($arg),*),
+            (2, 2) => $name::<2, 2>($($arg),*),
+            (2, _) => $name::<1, 2>($($arg),*),
+            (_, 12) => $name::<12, 1>($($arg),*),
+            (_, 4) => $name::<4, 1>($($arg),*),
+            (_, 2) => $name::<2, 1>($($arg),*),
+            _ => $name::<1, 1>($($arg),*),
         }
     }};
 }
@@ -280,13 +275,23 @@ unsafe fn bytes(
     places: *const usize,
     columns: usize,
 ) {
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: as the caller says.
-    unsafe { by_size!(rows, panels, bytes(tile, ready, out, places, columns)) }
+    unsafe {
+        by_size!(rows, panels, bytes(tile, ready, out, places, columns))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, panels, tile, ready, out, places, columns);
 }
 
 /// # Safety
 /// As [`bytes`]; there is room for the sums.
 unsafe fn plain(rows: usize, panels: usize, tile: &Tile, to: *mut i32) {
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: as the caller says.
-    unsafe { by_size!(rows, panels, plain(tile, to)) }
+    unsafe {
+        by_size!(rows, panels, plain(tile, to))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, panels, tile, to);
 }
