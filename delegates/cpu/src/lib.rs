@@ -44,7 +44,7 @@ impl Delegate for Cpu {
         version: env!("CARGO_PKG_VERSION"),
         build: "",
         format: "delegraph.cpu",
-        format_version: 1,
+        format_version: 2,
     };
 
     const OPTIONS_SCHEMA: &'static str = settings::SCHEMA;
