@@ -1,6 +1,6 @@
 //! Products with weights of 4 and 8 bits, and tables of them.
 
-use super::Step;
+use super::{Step, Work};
 use super::linear::Ends;
 use crate::plan::Shapes;
 use crate::sys::Io;
@@ -151,6 +151,14 @@ impl Linear {
 }
 
 impl Step for Linear {
+    fn work(&self) -> Work {
+        let counts = [2, self.rows, self.layout.inputs, self.layout.outputs];
+        match self.kind {
+            Kind::Dynamic(_) => Work::bytes(&counts),
+            Kind::Four | Kind::Eight => Work::floats(&counts),
+        }
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         let floats = match self.kind {
             Kind::Dynamic(_) => self.layout.four().scratch_len(self.rows),
