@@ -54,7 +54,15 @@ fn what_a_host_lacks_has_a_plain_answer() {
             assert_eq!(heard.logs[0], line, "{minor:?}");
             assert_eq!(heard.progress, [(3, 4, "nearly".to_string())]);
             let events = [
-                ("copy".to_string(), u32::MAX, 1, 5, 6, 8, if minor == Minor::First { 0 } else { 9 }),
+                (
+                    "copy".to_string(),
+                    u32::MAX,
+                    1,
+                    5,
+                    6,
+                    8,
+                    if minor == Minor::First { 0 } else { 9 },
+                ),
                 ("double".to_string(), 0, 0, 0, 0, 0, 0),
             ];
             assert_eq!(heard.events, events);

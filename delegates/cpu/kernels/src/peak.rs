@@ -46,7 +46,12 @@ pub fn measure(threads: usize, each: Duration) -> Peaks {
 fn floats(threads: usize, each: Duration) -> f64 {
     rate(threads, each, &|_, times| {
         let steps = times * 4096;
-        black_box(dispatch(Isa::best(), Chains { steps: black_box(steps) })) as f64
+        black_box(dispatch(
+            Isa::best(),
+            Chains {
+                steps: black_box(steps),
+            },
+        )) as f64
     })
 }
 
@@ -108,7 +113,16 @@ fn bytes(threads: usize, each: Duration) -> f64 {
         for _ in 0..times {
             let mut target = Target::F32(&mut out);
             let x = Bytes::I8(black_box(&x), 3);
-            static8::linear(Dot::best(), &Serial, x, ROWS, weights, &stage, &mut scratch, &mut target);
+            static8::linear(
+                Dot::best(),
+                &Serial,
+                x,
+                ROWS,
+                weights,
+                &stage,
+                &mut scratch,
+                &mut target,
+            );
         }
         black_box(&out);
         (2 * times * ROWS * shape.inputs * shape.outputs) as f64
@@ -183,7 +197,6 @@ fn rate(threads: usize, each: Duration, work: &(dyn Fn(usize, usize) -> f64 + Sy
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         all.push(run(0));
-        // A thread that panicked has ended the process's use of this number, not the process.
         all.extend(others.into_iter().filter_map(|other| other.join().ok()));
     });
     let of_round = |at: usize| {
@@ -224,7 +237,11 @@ mod tests {
         let list: Vec<f32> = (0..1000).map(|i| i as f32).collect();
         for isa in Isa::all() {
             for n in [0, 1, 127, 128, 129, 1000] {
-                assert_eq!(dispatch(isa, Sum(&list[..n])), (n * n.saturating_sub(1) / 2) as f32, "{isa}");
+                assert_eq!(
+                    dispatch(isa, Sum(&list[..n])),
+                    (n * n.saturating_sub(1) / 2) as f32,
+                    "{isa}"
+                );
             }
         }
     }
@@ -238,7 +255,11 @@ mod tests {
             std::thread::sleep(wait);
             times as f64
         });
-        assert_eq!(calls.into_inner(), 1 + 3 * 3, "one to see how long it takes, then three rounds");
+        assert_eq!(
+            calls.into_inner(),
+            1 + 3 * 3,
+            "one to see how long it takes, then three rounds"
+        );
         // Sleeping threads sleep at once, and no less than they were told.
         assert!(have > 0.0 && have <= 3.0 / wait.as_secs_f64(), "{have}");
     }

@@ -1,7 +1,7 @@
 //! Convolutions, channels last.
 
-use super::{Step, Work};
 use super::linear::Ends;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise};

@@ -1,7 +1,7 @@
 //! Products with weights of 4 and 8 bits, and tables of them.
 
-use super::{Step, Work};
 use super::linear::Ends;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use crate::threads::Count;
