@@ -54,7 +54,7 @@ extern "C" {
 /* Minor version of the ABI. Each major counts its minors from 0. */
 #define DG_ABI_MINOR 1
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0x446606faa1972144)
+#define DG_LAYOUT_HASH UINT64_C(0x50275ef41df9c6f3)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -702,6 +702,8 @@ struct dg_profile_event {
     uint64_t end_ns;
     /* Bytes moved; 0: not known. Since 0.1. */
     uint64_t bytes;
+    /* Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.1. */
+    uint64_t operations;
 };
 
 /* Begins a graph image. Everything in an image is little-endian; offsets count from its first byte. */
@@ -1375,7 +1377,7 @@ DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 48, dg_buffer_desc__dedicated);
 DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 52, dg_buffer_desc__reserved2);
 DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 56, dg_buffer_desc__driver_uuid);
 DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 72, dg_buffer_desc__device_uuid);
-DG_ASSERT(sizeof(dg_profile_event) == 64, dg_profile_event);
+DG_ASSERT(sizeof(dg_profile_event) == 72, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
 DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
@@ -1386,6 +1388,7 @@ DG_ASSERT(offsetof(dg_profile_event, lane) == 36, dg_profile_event__lane);
 DG_ASSERT(offsetof(dg_profile_event, start_ns) == 40, dg_profile_event__start_ns);
 DG_ASSERT(offsetof(dg_profile_event, end_ns) == 48, dg_profile_event__end_ns);
 DG_ASSERT(offsetof(dg_profile_event, bytes) == 56, dg_profile_event__bytes);
+DG_ASSERT(offsetof(dg_profile_event, operations) == 64, dg_profile_event__operations);
 DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
 DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
 DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);
@@ -1689,7 +1692,7 @@ DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 40, dg_buffer_desc__dedicated);
 DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 44, dg_buffer_desc__reserved2);
 DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 48, dg_buffer_desc__driver_uuid);
 DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 64, dg_buffer_desc__device_uuid);
-DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
+DG_ASSERT(sizeof(dg_profile_event) == 64, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
 DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
@@ -1700,6 +1703,7 @@ DG_ASSERT(offsetof(dg_profile_event, lane) == 28, dg_profile_event__lane);
 DG_ASSERT(offsetof(dg_profile_event, start_ns) == 32, dg_profile_event__start_ns);
 DG_ASSERT(offsetof(dg_profile_event, end_ns) == 40, dg_profile_event__end_ns);
 DG_ASSERT(offsetof(dg_profile_event, bytes) == 48, dg_profile_event__bytes);
+DG_ASSERT(offsetof(dg_profile_event, operations) == 56, dg_profile_event__operations);
 DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
 DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
 DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);
@@ -2003,7 +2007,7 @@ DG_ASSERT(offsetof(dg_buffer_desc, dedicated) == 40, dg_buffer_desc__dedicated);
 DG_ASSERT(offsetof(dg_buffer_desc, reserved2) == 44, dg_buffer_desc__reserved2);
 DG_ASSERT(offsetof(dg_buffer_desc, driver_uuid) == 48, dg_buffer_desc__driver_uuid);
 DG_ASSERT(offsetof(dg_buffer_desc, device_uuid) == 64, dg_buffer_desc__device_uuid);
-DG_ASSERT(sizeof(dg_profile_event) == 56, dg_profile_event);
+DG_ASSERT(sizeof(dg_profile_event) == 64, dg_profile_event);
 DG_ASSERT(offsetof(dg_profile_event, struct_size) == 0, dg_profile_event__struct_size);
 DG_ASSERT(offsetof(dg_profile_event, struct_id) == 4, dg_profile_event__struct_id);
 DG_ASSERT(offsetof(dg_profile_event, next) == 8, dg_profile_event__next);
@@ -2014,6 +2018,7 @@ DG_ASSERT(offsetof(dg_profile_event, lane) == 28, dg_profile_event__lane);
 DG_ASSERT(offsetof(dg_profile_event, start_ns) == 32, dg_profile_event__start_ns);
 DG_ASSERT(offsetof(dg_profile_event, end_ns) == 40, dg_profile_event__end_ns);
 DG_ASSERT(offsetof(dg_profile_event, bytes) == 48, dg_profile_event__bytes);
+DG_ASSERT(offsetof(dg_profile_event, operations) == 56, dg_profile_event__operations);
 DG_ASSERT(sizeof(dg_image_header) == 48, dg_image_header);
 DG_ASSERT(offsetof(dg_image_header, magic) == 0, dg_image_header__magic);
 DG_ASSERT(offsetof(dg_image_header, major) == 4, dg_image_header__major);

@@ -118,6 +118,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let command = [
         // Its disassembler.
         "delegraph-ethos-u-sim",
+        // What the machine can do at most, for `bench --roofline`.
+        "delegraph-cpu-kernels",
         "delegraph-executor",
         "delegraph",
         "delegraph-runner",

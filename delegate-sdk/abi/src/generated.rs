@@ -38,9 +38,9 @@ pub const ABI_MAJOR: u16 = 1;
 /// Minor version of the ABI.
 pub const ABI_MINOR: u16 = 1;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0x446606faa1972144;
+pub const LAYOUT_HASH: u64 = 0x50275ef41df9c6f3;
 /// Every version, oldest first: major, minor, [`LAYOUT_HASH`].
-pub const LAYOUT_HASHES: [(u16, u16, u64); 5] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e), (1, 1, 0x446606faa1972144)];
+pub const LAYOUT_HASHES: [(u16, u16, u64); 5] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e), (1, 1, 0x50275ef41df9c6f3)];
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -1883,16 +1883,18 @@ pub struct ProfileEvent {
     pub end_ns: u64,
     /// Bytes moved; 0: not known. Since 0.1.
     pub bytes: u64,
+    /// Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.1.
+    pub operations: u64,
 }
 
 impl ProfileEvent {
     /// Its `struct_id`.
     pub const ID: StructId = StructId::PROFILE_EVENT;
     /// Bytes at the first version of all.
-    pub const FIRST_SIZE: usize = size_of::<Self>();
+    pub const FIRST_SIZE: usize = if cfg!(target_pointer_width = "64") { 64 } else { 56 };
 
     /// Bytes at 1.0, the first version of this major.
-    pub const MAJOR_SIZE: usize = size_of::<Self>();
+    pub const MAJOR_SIZE: usize = if cfg!(target_pointer_width = "64") { 64 } else { 56 };
 
     /// Every field 0 or NULL, but for size and id.
     pub const fn new() -> Self {
@@ -1907,6 +1909,7 @@ impl ProfileEvent {
             start_ns: 0,
             end_ns: 0,
             bytes: 0,
+            operations: 0,
         }
     }
 }
@@ -2896,7 +2899,7 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved2) == 52);
     assert!(offset_of!(BufferDesc, driver_uuid) == 56);
     assert!(offset_of!(BufferDesc, device_uuid) == 72);
-    assert!(size_of::<ProfileEvent>() == 64);
+    assert!(size_of::<ProfileEvent>() == 72);
     assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
     assert!(offset_of!(ProfileEvent, struct_id) == 4);
@@ -2908,6 +2911,7 @@ const _: () = {
     assert!(offset_of!(ProfileEvent, start_ns) == 40);
     assert!(offset_of!(ProfileEvent, end_ns) == 48);
     assert!(offset_of!(ProfileEvent, bytes) == 56);
+    assert!(offset_of!(ProfileEvent, operations) == 64);
     assert!(size_of::<ImageHeader>() == 48);
     assert!(align_of::<ImageHeader>() == 8);
     assert!(offset_of!(ImageHeader, magic) == 0);
@@ -3240,7 +3244,7 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved2) == 44);
     assert!(offset_of!(BufferDesc, driver_uuid) == 48);
     assert!(offset_of!(BufferDesc, device_uuid) == 64);
-    assert!(size_of::<ProfileEvent>() == 56);
+    assert!(size_of::<ProfileEvent>() == 64);
     assert!(align_of::<ProfileEvent>() == 4);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
     assert!(offset_of!(ProfileEvent, struct_id) == 4);
@@ -3252,6 +3256,7 @@ const _: () = {
     assert!(offset_of!(ProfileEvent, start_ns) == 32);
     assert!(offset_of!(ProfileEvent, end_ns) == 40);
     assert!(offset_of!(ProfileEvent, bytes) == 48);
+    assert!(offset_of!(ProfileEvent, operations) == 56);
     assert!(size_of::<ImageHeader>() == 48);
     assert!(align_of::<ImageHeader>() == 4);
     assert!(offset_of!(ImageHeader, magic) == 0);
@@ -3584,7 +3589,7 @@ const _: () = {
     assert!(offset_of!(BufferDesc, reserved2) == 44);
     assert!(offset_of!(BufferDesc, driver_uuid) == 48);
     assert!(offset_of!(BufferDesc, device_uuid) == 64);
-    assert!(size_of::<ProfileEvent>() == 56);
+    assert!(size_of::<ProfileEvent>() == 64);
     assert!(align_of::<ProfileEvent>() == 8);
     assert!(offset_of!(ProfileEvent, struct_size) == 0);
     assert!(offset_of!(ProfileEvent, struct_id) == 4);
@@ -3596,6 +3601,7 @@ const _: () = {
     assert!(offset_of!(ProfileEvent, start_ns) == 32);
     assert!(offset_of!(ProfileEvent, end_ns) == 40);
     assert!(offset_of!(ProfileEvent, bytes) == 48);
+    assert!(offset_of!(ProfileEvent, operations) == 56);
     assert!(size_of::<ImageHeader>() == 48);
     assert!(align_of::<ImageHeader>() == 8);
     assert!(offset_of!(ImageHeader, magic) == 0);

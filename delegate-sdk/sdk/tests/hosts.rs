@@ -33,7 +33,7 @@ fn a_host_is_taken_from_the_first_minor_on() {
 
 #[test]
 fn what_a_host_lacks_has_a_plain_answer() {
-    for minor in [Minor::Zero, Minor::One, Minor::Later] {
+    for minor in [Minor::Zero, Minor::First, Minor::One, Minor::Later] {
         let opened = Opened::new(static_entry::<Probe>(), minor, "");
         let call = Call::new(minor);
         let mut tensors = Tensors::new(minor);
@@ -54,8 +54,16 @@ fn what_a_host_lacks_has_a_plain_answer() {
             assert_eq!(heard.logs[0], line, "{minor:?}");
             assert_eq!(heard.progress, [(3, 4, "nearly".to_string())]);
             let events = [
-                ("copy".to_string(), u32::MAX, 1, 5, 6, 8),
-                ("double".to_string(), 0, 0, 0, 0, 0),
+                (
+                    "copy".to_string(),
+                    u32::MAX,
+                    1,
+                    5,
+                    6,
+                    8,
+                    if minor == Minor::First { 0 } else { 9 },
+                ),
+                ("double".to_string(), 0, 0, 0, 0, 0, 0),
             ];
             assert_eq!(heard.events, events);
             assert_eq!(*opened.weights.unmapped.lock().unwrap(), [0]);

@@ -3,7 +3,7 @@
 //! A value has a place for as long as somebody reads it. A view (`aten::view`, a slice along the outermost dimension) is its operand's place.
 //! An output of the region is made where the caller wants it, unless it is an input, a weight, or a view.
 
-use crate::steps::{self, Step};
+use crate::steps::{self, Arithmetic, Step};
 use crate::sys::{ALIGN, Io, Memory, Slot, copy};
 use crate::threads::Threads;
 use crate::view;
@@ -95,8 +95,11 @@ struct Ready {
     outputs: Box<[u32]>,
     scratch: usize,
     node: NodeIndex,
+    /// Of the step, in events: the operator, and ` int8` where that is what it multiplies.
     name: String,
+    in_place: bool,
     bytes: u64,
+    operations: u64,
 }
 
 /// A program for one set of sizes.
@@ -162,19 +165,20 @@ impl Plan {
             let step = steps::make(&arguments, &shapes, &slots).map_err(|e| e.at(source))?;
             let values = |list: &mut dyn Iterator<Item = ValueIndex>| -> Box<[u32]> { list.map(|v| v.0).collect() };
             let (reads, writes) = (values(&mut node.inputs()), values(&mut node.outputs().iter()));
-            let bytes = reads
-                .iter()
-                .chain(&writes)
-                .map(|v| shapes.bytes(ValueIndex(*v)) as u64)
-                .sum();
+            let work = step.work();
             steps.push(Ready {
                 scratch: step.scratch(threads),
                 step,
                 inputs: reads,
                 outputs: writes,
                 node: source,
-                name: node.op().to_string(),
-                bytes,
+                name: match work.arithmetic {
+                    Arithmetic::F32 => node.op().to_string(),
+                    Arithmetic::Int8 => format!("{} int8", node.op()),
+                },
+                in_place: node.op() == steps::state::NAME,
+                bytes: steps::moved(&arguments, &shapes),
+                operations: work.operations,
             });
         }
         let mut roots = vec![Root::None; count];
@@ -269,7 +273,7 @@ impl Plan {
     /// The last run does not count: states that were written in place are as they were before it. They lie where they lay in that run.
     pub fn undo(&mut self) {
         for ready in self.steps.iter().rev() {
-            if ready.name == steps::state::NAME {
+            if ready.in_place {
                 // SAFETY: as in a run.
                 let mut io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
                 ready.step.undo(io.output_bytes(0));
@@ -316,6 +320,7 @@ impl Plan {
                     start_ns,
                     end_ns: context.now_ns(),
                     bytes: ready.bytes,
+                    operations: ready.operations,
                     ..ProfileEvent::default()
                 });
             }

@@ -23,7 +23,7 @@ pub fn tell(events: &[Event], header: &Header, span: (u64, u64), context: &Conte
         lane: EXECUTIONS,
         start_ns: span.0,
         end_ns: span.1.max(span.0),
-        bytes: 0,
+        ..ProfileEvent::default()
     }];
     let shares = shares(events, header, span);
     all.extend(shares.iter().map(|share| ProfileEvent {
@@ -32,7 +32,7 @@ pub fn tell(events: &[Event], header: &Header, span: (u64, u64), context: &Conte
         lane: OPERATIONS,
         start_ns: share.span.0,
         end_ns: share.span.1,
-        bytes: 0,
+        ..ProfileEvent::default()
     }));
     context.profile(&all);
 }

@@ -316,6 +316,9 @@ pub struct BenchArgs {
     /// Write a Chrome/Perfetto trace of one run more
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Measure what the machine can do at most, and list what each step of the model reaches of it, the longest first
+    #[arg(long, conflicts_with = "llm")]
+    pub roofline: bool,
     /// Sizes of made-up inputs, as INPUT:DIM=SIZE or SYMBOL=SIZE; where the model is compiled for delegates, it is for these (see compile)
     #[arg(long, value_name = "SIZES")]
     pub shapes: Vec<String>,

@@ -4,6 +4,7 @@ use crate::args::{BenchArgs, BenchFormat, Global};
 use crate::bench_llm::Model;
 use crate::inputs::{arguments, leaf, value};
 use crate::output::{Output, duration, write_atomically};
+use crate::roofline::Roofline;
 use delegraph::language_model::{DECODE, PREFILL};
 use delegraph::{InputInfo, InputKind, LoadOptions, Session, Source};
 use delegraph_runner::Leaf;
@@ -115,6 +116,8 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
         format!("{peak:.1} (+{:.1})", peak - base),
     ];
     match args.format {
+        // Tables of one form alone: that of the steps.
+        BenchFormat::Csv if args.roofline => {}
         BenchFormat::Text => header
             .iter()
             .zip(&row)
@@ -136,12 +139,21 @@ pub fn run(args: &BenchArgs, global: &Global, output: &Output) -> anyhow::Result
         write_atomically(path, session.chrome_trace().as_bytes())?;
         output.talk(format!("trace in {}", path.display()));
     }
+    let roofline = match args.roofline {
+        true => {
+            let roofline = Roofline::measure(&mut session, &values, times.len())?;
+            roofline.lines(args.format).iter().for_each(|line| output.data(line));
+            roofline.json()
+        }
+        false => serde_json::Value::Null,
+    };
     let report = session.report();
     crate::run::warn_of_fallback(&config, &report, output);
     output.json(&serde_json::json!({
         "schema": "delegraph.bench/1", "tool": crate::tool(), "exit_code": 0, "times_ms": times, "load_ms": load_ms,
         "first_ms": first_ms, "rss_base_mb": base, "rss_peak_mb": peak, "median_ms": median, "p95_ms": p95,
         "delegated_nodes": report.delegated_nodes(), "portable_nodes": report.portable_nodes,
+        "roofline": roofline,
     }))?;
     output.closing(
         &report.ran(),

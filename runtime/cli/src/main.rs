@@ -15,6 +15,7 @@ mod output;
 mod partition;
 mod quantize;
 mod reduce;
+mod roofline;
 mod run;
 mod subject;
 mod wordpiece;

@@ -24,17 +24,17 @@ const MODELS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "quant-torchao-8da4w",
-        &["cpu::linear_quantized"],
+        &["cpu::linear_quantized int8"],
         &["torchao::", "aten::amax"],
     ),
     (
         "quant-torchao-emb4-8da4w",
-        &["cpu::embedding", "cpu::linear_quantized"],
+        &["cpu::embedding", "cpu::linear_quantized int8"],
         &["torchao::", "aten::embedding"],
     ),
     (
         "quant-pt2e-residual",
-        &["cpu::conv_bytes", "cpu::linear_bytes"],
+        &["cpu::conv_bytes int8", "cpu::linear_bytes int8"],
         &["aten::conv", "quantized_decomposed::dequantize_per_channel"],
     ),
 ];

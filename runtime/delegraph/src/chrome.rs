@@ -74,8 +74,10 @@ impl<'a> Writer<'a> {
             if let Some(node) = event.node {
                 args.insert("image_node".into(), node.into());
             }
-            if event.bytes != 0 {
-                args.insert("bytes".into(), event.bytes.into());
+            for (key, count) in [("bytes", event.bytes), ("operations", event.operations)] {
+                if count != 0 {
+                    args.insert(key.into(), count.into());
+                }
             }
             let lane = self.lane(backend, event.lane);
             self.complete(&event.name, "delegate", lane, (event.start_ns, event.end_ns), args);

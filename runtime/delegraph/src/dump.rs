@@ -120,6 +120,7 @@ fn metadata(names: &Names, call: &CallRecord, event: &ProfileEvent) -> Vec<u8> {
     let origin = names.of_event(&call.callee, event);
     serde_json::json!({
         "event": event.name, "backend": &*call.callee.backend, "lane": event.lane, "image_node": event.node, "bytes": event.bytes,
+        "operations": event.operations,
         "op": origin.map(|origin| origin.operator), "source": origin.map(|origin| origin.source),
     })
     .to_string()

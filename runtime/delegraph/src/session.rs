@@ -146,6 +146,7 @@ pub struct Session {
     denied: Vec<(String, String)>,
     at_load: LoadReport,
     recorder: Option<Recorder>,
+    threads: usize,
     /// Empty between runs; kept for its allocation.
     given: Vec<Input<'static>>,
     /// Memories of the app's that regions are shown.
@@ -381,6 +382,7 @@ impl Session {
             denied: Vec::new(),
             at_load: LoadReport::default(),
             recorder: None,
+            threads: parallel.threads(),
             given: Vec::new(),
         })
     }
@@ -632,6 +634,16 @@ impl Session {
     pub fn chrome_trace(&self) -> String {
         let recorder = self.recorder.as_ref();
         recorder.map_or_else(|| "{\"traceEvents\":[]}".to_string(), chrome_trace)
+    }
+
+    /// What the recorded runs spent their time on; empty: nothing is recorded.
+    pub fn profile(&self) -> Vec<crate::RunProfile> {
+        self.recorder.as_ref().map(crate::profile::profile).unwrap_or_default()
+    }
+
+    /// Threads that kernels, and delegates that borrow them, work on at once.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The recorded runs as an ETDump, which `executorch.devtools.Inspector` opens.

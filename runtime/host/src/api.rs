@@ -254,7 +254,48 @@ unsafe extern "C" fn profile_emit(call: *const c::Call, events: *const *const c:
                 start_ns: event.start_ns,
                 end_ns: event.end_ns,
                 bytes: event.bytes,
+                operations: event.operations,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CallOptions;
+    use std::sync::Mutex;
+
+    #[test]
+    fn an_event_of_an_older_library_has_no_operations() {
+        let host = host_api(c::ABI_MAJOR).unwrap();
+        let heard = Mutex::new(Vec::new());
+        let options = CallOptions {
+            profile: Some(&heard),
+            ..CallOptions::default()
+        };
+        let call = HostCall::new(host, "old", &options, delegraph_types::Parallel::SERIAL);
+        let event = c::ProfileEvent {
+            end_ns: 7,
+            bytes: 8,
+            operations: 9,
+            ..c::ProfileEvent::new()
+        };
+        // What lies behind a struct of 1.0 is the library's own.
+        let old = c::ProfileEvent {
+            struct_size: c::ProfileEvent::MAJOR_SIZE as u32,
+            ..event
+        };
+        let later = c::ProfileEvent {
+            struct_size: size_of::<c::ProfileEvent>() as u32,
+            ..event
+        };
+        assert!(old.struct_size < later.struct_size);
+        let events = [&raw const old, &raw const later];
+        // SAFETY: the call and the events live.
+        unsafe { host.profile_emit.unwrap()(call.as_ptr(), events.as_ptr(), 2) };
+        let heard: Vec<_> = heard.into_inner().unwrap();
+        let known: Vec<_> = heard.iter().map(|event| (event.bytes, event.operations)).collect();
+        assert_eq!(known, [(8, 0), (8, 9)]);
     }
 }

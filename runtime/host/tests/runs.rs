@@ -203,6 +203,7 @@ impl QueueSession {
                 start_ns: start,
                 end_ns: context.now_ns(),
                 bytes: 4 * count as u64,
+                operations: count as u64,
             };
             context.profile(&[event]);
         }
@@ -425,8 +426,14 @@ fn progress_profiles_deadlines_and_cancellation_reach_the_other_side() {
     run(&mut session, &mut arena, 0, &options, true).unwrap();
     let event = events.lock().unwrap().remove(0);
     assert_eq!(
-        (event.name.as_str(), event.node, event.lane, event.bytes),
-        ("double", Some(0), 3, 12)
+        (
+            event.name.as_str(),
+            event.node,
+            event.lane,
+            event.bytes,
+            event.operations
+        ),
+        ("double", Some(0), 3, 12, 3)
     );
     assert!(before <= event.start_ns && event.start_ns <= event.end_ns && event.end_ns <= now_ns());
     run(&mut session, &mut arena, 0, &CallOptions::default(), true).unwrap();

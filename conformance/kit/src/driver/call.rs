@@ -127,6 +127,7 @@ pub struct Event {
     pub start_ns: u64,
     pub end_ns: u64,
     pub bytes: u64,
+    pub operations: u64,
 }
 
 impl Script {

@@ -181,6 +181,7 @@ fn event_record(event: &ProfileEvent<'_>) -> c::ProfileEvent {
         start_ns: event.start_ns,
         end_ns: event.end_ns,
         bytes: event.bytes,
+        operations: event.operations,
         ..c::ProfileEvent::new()
     }
 }

@@ -257,12 +257,25 @@ unsafe extern "C" fn profile_emit(call: *const c::Call, events: *const *const c:
     // SAFETY: see `call_set_error`.
     unsafe {
         for event in std::slice::from_raw_parts(events, count as usize) {
-            let e = &**event;
-            assert_eq!(
-                (e.struct_size as usize, e.struct_id),
-                (size_of::<c::ProfileEvent>(), c::ProfileEvent::ID.0)
+            let (size, whole) = ((**event).struct_size as usize, size_of::<c::ProfileEvent>());
+            assert_eq!((size, (**event).struct_id), (whole, c::ProfileEvent::ID.0));
+            // A host of 1.0 knows no more than what its struct has.
+            let known = if (*(*call).host).minor == 0 {
+                c::ProfileEvent::MAJOR_SIZE
+            } else {
+                whole
+            };
+            let mut e = c::ProfileEvent::new();
+            std::ptr::copy_nonoverlapping(event.cast::<u8>(), (&raw mut e).cast::<u8>(), known);
+            let event = (
+                text(e.name, e.name_size),
+                e.node,
+                e.lane,
+                e.start_ns,
+                e.end_ns,
+                e.bytes,
+                e.operations,
             );
-            let event = (text(e.name, e.name_size), e.node, e.lane, e.start_ns, e.end_ns, e.bytes);
             call_of(call).heard.lock().unwrap().events.push(event);
         }
     }

@@ -31,7 +31,7 @@ pub struct Heard {
     pub error: Option<(Status, i64, u32, String, String)>,
     pub logs: Vec<String>,
     pub progress: Vec<(u64, u64, String)>,
-    pub events: Vec<(String, u32, u32, u64, u64, u64)>,
+    pub events: Vec<(String, u32, u32, u64, u64, u64, u64)>,
     pub verdicts: Vec<(u32, u32)>,
     pub drivers: Option<(String, String)>,
     pub requirements: Vec<(u32, u32, u32, u32)>,

@@ -192,6 +192,7 @@ impl Session for ProbeSession {
                 start_ns: 5,
                 end_ns: 6,
                 bytes: 8,
+                operations: 9,
             },
             ProfileEvent {
                 name: "double",

@@ -17,6 +17,7 @@ mod lanes;
 pub mod layout;
 pub mod math;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 pub mod pooling;
 pub mod quant;

@@ -1,6 +1,6 @@
 //! Scaled dot product attention.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::attention::{Attention, Mask, MaskValues, Rows, Strides};
@@ -120,6 +120,25 @@ fn seen(mask: &[u8], keys: usize) -> usize {
 }
 
 impl Step for Attend {
+    /// Scores and sums of values, a product each; with `causal` those that a query sees. Masks are data: all keys count.
+    fn work(&self) -> Work {
+        let Attention {
+            batch,
+            heads,
+            queries,
+            keys,
+            depth,
+            value_depth,
+            causal,
+            ..
+        } = self.plain;
+        let pairs = match causal {
+            None => queries * keys,
+            Some(shift) => (0..queries).map(|query| (query + shift + 1).min(keys)).sum(),
+        };
+        Work::floats(&[2, batch, heads, pairs, depth + value_depth])
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         self.plain.scratch_len(threads) * size_of::<f32>()
     }

@@ -155,6 +155,19 @@ pub fn conv(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for OnBytes {
+    fn work(&self) -> super::Work {
+        let conv = |conv: &Conv, inputs: usize| {
+            let [rows, columns] = conv.output();
+            let [height, width] = conv.kernel;
+            super::Work::bytes(&[2, conv.batch, rows, columns, conv.channels[1], height, width, inputs])
+        };
+        match &self.work {
+            Work::Linear { rows, shape } => super::Work::bytes(&[2, *rows, shape.inputs, shape.outputs]),
+            Work::Conv(shape) => conv(shape, shape.channels[0] / shape.groups),
+            Work::Depthwise(shape) => conv(shape, 1),
+        }
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         let pool = Count(threads);
         let floats = match &self.work {

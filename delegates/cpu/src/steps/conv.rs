@@ -1,7 +1,7 @@
 //! Convolutions, channels last.
 
-use super::Step;
 use super::linear::Ends;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise};
@@ -122,6 +122,14 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Conv {
+    /// Those of the direct form, padding included: Winograd's does fewer, so that what it reaches of a machine's peak may be more than all.
+    fn work(&self) -> Work {
+        let shape = &self.shape;
+        let ([rows, columns], [height, width]) = (shape.output(), shape.kernel);
+        let inputs = shape.channels / shape.groups;
+        Work::floats(&[2, shape.batch, rows, columns, shape.out_channels, height, width, inputs])
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         size_of::<f32>()
             * match self.method {

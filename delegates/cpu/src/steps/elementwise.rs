@@ -1,6 +1,6 @@
 //! A chain of functions of elements, in one pass over memory.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::elementwise::{self, Binary, Input, Operand, Program, Unary};
@@ -97,6 +97,10 @@ struct Elementwise {
     program: Program,
     kinds: Vec<Kind>,
     columns: usize,
+    /// Of the output.
+    elements: usize,
+    /// Of the chain.
+    functions: usize,
 }
 
 /// Makes the step.
@@ -145,6 +149,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
             }
         });
     }
+    let functions = steps.len();
     let program = Program::new(steps, inputs.len()).ok_or_else(wrong)?;
     let mut read = Vec::new();
     for (input, kind) in inputs.iter().zip(&kinds) {
@@ -166,12 +171,19 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
             program,
             kinds: read,
             columns,
+            elements: total,
+            functions,
         })),
         false => Err(wrong()),
     }
 }
 
 impl Step for Elementwise {
+    /// One an element and function, whatever a function is made of.
+    fn work(&self) -> Work {
+        Work::floats(&[self.elements, self.functions])
+    }
+
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         let input = |(at, kind): (usize, &Kind)| {

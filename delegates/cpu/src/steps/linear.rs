@@ -1,6 +1,6 @@
 //! A product with a packed matrix, and what is done to it before it is stored.
 
-use super::{Step, activation};
+use super::{Step, Work, activation};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::gemm::{self, Packed, Stored};
@@ -87,6 +87,10 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Linear {
+    fn work(&self) -> Work {
+        Work::floats(&[2, self.rows, self.k, self.n])
+    }
+
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         let weights = Packed {

@@ -20,9 +20,80 @@ use crate::sys::{Io, Slot};
 use delegraph_cpu_kernels::{Activation, Pool};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::image::ValueIndex;
+
+/// The arithmetic of a step: a multiply and an add are two operations. What is done to each element of a result before it is stored (bias,
+/// function, scales) does not count where the result is a sum of products.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Operations of a run; 0: not known.
+    pub operations: u64,
+    /// What is multiplied.
+    pub arithmetic: Arithmetic,
+}
+
+/// What a step multiplies, which says how many a machine can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Floats of 32 bits.
+    #[default]
+    F32,
+    /// Integers of 8 bits, summed in 32.
+    Int8,
+}
+
+impl Work {
+    /// Operations on floats, as the product of what there is of each.
+    pub fn floats(counts: &[usize]) -> Work {
+        Work {
+            operations: counts
+                .iter()
+                .fold(1, |product: u64, count| product.saturating_mul(*count as u64)),
+            arithmetic: Arithmetic::F32,
+        }
+    }
+
+    /// The same of products of bytes.
+    pub fn bytes(counts: &[usize]) -> Work {
+        Work {
+            arithmetic: Arithmetic::Int8,
+            ..Work::floats(counts)
+        }
+    }
+}
+
+/// Bytes that a node reads and writes. Of tables and states only the rows that are looked up or written.
+pub fn moved(node: &Arguments<'_>, shapes: &Shapes) -> u64 {
+    let bytes = |value: ValueIndex| shapes.bytes(value) as u64;
+    let inputs: Vec<ValueIndex> = node.view().inputs().collect();
+    let outputs = node.view().outputs().iter();
+    let written: u64 = outputs.map(bytes).sum();
+    let part = |tables: &[ValueIndex], indices: ValueIndex, rows: usize| {
+        let tables: u64 = tables.iter().map(|table| bytes(*table)).sum();
+        let looked_up = shapes.count(indices).min(rows) as u128;
+        let read = u128::from(tables) * looked_up / rows.max(1) as u128;
+        bytes(indices) + read as u64 + written
+    };
+    match (node.op(), inputs.as_slice()) {
+        (quantized::EMBEDDING, [indices, tables @ ..]) if !tables.is_empty() => {
+            part(tables, *indices, shapes.of(tables[0]).first().copied().unwrap_or(1))
+        }
+        (quantized::PACKED_EMBEDDING, [indices, tables @ ..]) => part(tables, *indices, node.natural(3).unwrap_or(1)),
+        ("aten::embedding", [table, indices, ..]) => {
+            part(&[*table], *indices, shapes.of(*table).first().copied().unwrap_or(1))
+        }
+        (state::NAME, [_, index, source]) => bytes(*index) + 2 * bytes(*source),
+        _ => inputs.iter().map(|value| bytes(*value)).sum::<u64>() + written,
+    }
+}
 
 /// A step for one set of sizes.
 pub trait Step: Send {
+    /// Its arithmetic in a run; nothing: not known, or it only moves numbers.
+    fn work(&self) -> Work {
+        Work::default()
+    }
+
     /// Bytes that it needs for itself while it runs, on so many threads.
     fn scratch(&self, _threads: usize) -> usize {
         0

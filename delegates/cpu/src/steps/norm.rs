@@ -1,6 +1,6 @@
 //! Normalisation along rows, and softmax.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::norm::{GroupNorm, Norm};
@@ -38,6 +38,11 @@ impl Affine {
         })
     }
 
+    /// Operations an element.
+    fn operations(self) -> usize {
+        usize::from(self.weight) + usize::from(self.bias)
+    }
+
     fn of<'a>(self, io: &Io<'a>) -> (Option<&'a [f32]>, Option<&'a [f32]>) {
         let weight = self.weight.then(|| io.input(1));
         (weight, self.bias.then(|| io.input(1 + usize::from(self.weight))))
@@ -47,6 +52,7 @@ impl Affine {
 struct Rows {
     affine: Affine,
     columns: usize,
+    elements: usize,
     root_mean_square: bool,
     epsilon: f32,
 }
@@ -63,6 +69,7 @@ struct Groups {
 
 struct Soft {
     columns: usize,
+    elements: usize,
     log: bool,
 }
 
@@ -91,6 +98,7 @@ pub fn norm(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     Ok(Box::new(Rows {
         affine: Affine::read(node, shapes, columns)?,
         columns,
+        elements: shapes.count(node.value(0)?),
         root_mean_square: node.bool(4)?,
         epsilon: node.float(5)? as f32,
     }))
@@ -132,11 +140,19 @@ pub fn softmax(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, E
     same_size(node, shapes)?;
     Ok(Box::new(Soft {
         columns: shapes.of(node.value(0)?).last().copied().unwrap_or(1),
+        elements: shapes.count(node.value(0)?),
         log: node.bool(1)?,
     }))
 }
 
 impl Step for Rows {
+    /// Per element: of the root mean square a square, an add and a product; of the mean and the variance two more and a difference; and those
+    /// with weight and bias.
+    fn work(&self) -> Work {
+        let each = if self.root_mean_square { 3 } else { 6 };
+        Work::floats(&[self.elements, each + self.affine.operations()])
+    }
+
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         let (weight, bias) = self.affine.of(&io);
@@ -168,6 +184,12 @@ impl Groups {
 }
 
 impl Step for Groups {
+    /// As of rows.
+    fn work(&self) -> Work {
+        let each = 6 + self.affine.operations();
+        Work::floats(&[self.batch, self.channels, self.spatial, each])
+    }
+
     fn scratch(&self, _: usize) -> usize {
         if self.last {
             self.norm(None).scratch_len() * size_of::<f32>()
@@ -189,6 +211,11 @@ impl Step for Groups {
 }
 
 impl Step for Soft {
+    /// Per element: the largest, a difference, the exponential, the sum, and the product or the second difference.
+    fn work(&self) -> Work {
+        Work::floats(&[self.elements, 5])
+    }
+
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         let softmax = Softmax {

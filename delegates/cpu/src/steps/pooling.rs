@@ -1,6 +1,6 @@
 //! Pooling of images, channels last.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::pooling::{Pooling, Windows};
@@ -57,6 +57,12 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Window {
+    /// One a number that a window looks at, padding included.
+    fn work(&self) -> Work {
+        let ([rows, columns], [height, width]) = (self.windows.output, self.windows.kernel);
+        Work::floats(&[self.windows.batch, rows, columns, self.windows.channels, height, width])
+    }
+
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         self.windows

@@ -1,7 +1,7 @@
 //! Products with weights of 4 and 8 bits, and tables of them.
 
-use super::Step;
 use super::linear::Ends;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use crate::threads::Count;
@@ -162,6 +162,14 @@ impl Linear {
 }
 
 impl Step for Linear {
+    fn work(&self) -> Work {
+        let counts = [2, self.rows, self.layout.inputs, self.layout.outputs];
+        match self.kind {
+            Kind::Dynamic(_) => Work::bytes(&counts),
+            Kind::Four | Kind::Plain(_) => Work::floats(&counts),
+        }
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         let floats = match self.kind {
             Kind::Dynamic(_) => self.layout.four().scratch_len(self.rows),
@@ -250,6 +258,10 @@ pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Rows {
+    fn work(&self) -> Work {
+        Work::bytes(&[2, self.rows, self.shape.inputs, self.shape.outputs])
+    }
+
     fn scratch(&self, threads: usize) -> usize {
         static8::linear_dynamic_scratch_len(self.shape.inputs, self.rows, &Count(threads)) * size_of::<f32>()
     }

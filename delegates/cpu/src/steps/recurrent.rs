@@ -1,6 +1,6 @@
 //! One direction of one layer of an LSTM or a GRU.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::recurrent::{Cell, Recurrent, packed_len};
@@ -64,6 +64,22 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
 }
 
 impl Step for Layer {
+    /// The products of all gates with features and hidden numbers.
+    fn work(&self) -> Work {
+        let gates = match self.plain.cell {
+            Cell::Lstm => 4,
+            Cell::Gru => 3,
+        };
+        let Recurrent {
+            time,
+            batch,
+            hidden,
+            inputs,
+            ..
+        } = self.plain;
+        Work::floats(&[2, gates, time, batch, hidden, inputs + hidden])
+    }
+
     fn scratch(&self, _: usize) -> usize {
         self.plain.scratch_len() * size_of::<f32>()
     }

@@ -35,6 +35,7 @@ pub fn tell(recorded: &Recorded, gpu: &Gpu, since: u64, context: &Context<'_>) -
             start_ns,
             end_ns,
             bytes: step.bytes,
+            ..ProfileEvent::default()
         })
         .collect();
     context.profile(&events);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of everything here: host and worker are of one build, or do not talk.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// What a worker is asked. Descriptors come with it, in the order that each names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -209,8 +209,8 @@ pub(crate) mod page {
     pub const HINT_ROOM: usize = 128;
     pub const FIRST_EVENT: usize = HINT + HINT_ROOM;
     pub const MAX_EVENTS: usize = 512;
-    /// Name of 7 words, node, lane, start, end, bytes.
-    pub const EVENT_WORDS: usize = 12;
+    /// Name of 7 words, node, lane, start, end, bytes, operations.
+    pub const EVENT_WORDS: usize = 13;
     pub const FIRST_TENSOR: usize = FIRST_EVENT + MAX_EVENTS * EVENT_WORDS;
     /// Memory or [`NO_MEMORY`], offset, size, dtype, rank, 16 sizes.
     pub const TENSOR_WORDS: usize = 21;

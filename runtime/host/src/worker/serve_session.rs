@@ -337,6 +337,7 @@ fn send_events(page: &Page, events: &[ProfileEvent]) {
         page.set(at + 9, event.start_ns);
         page.set(at + 10, event.end_ns);
         page.set(at + 11, event.bytes);
+        page.set(at + 12, event.operations);
     }
     page.set(page::EVENTS, events.len().min(page::MAX_EVENTS) as u64);
 }

@@ -427,6 +427,7 @@ impl RemoteSession {
                 start_ns: page.get(at + 9),
                 end_ns: page.get(at + 10),
                 bytes: page.get(at + 11),
+                operations: page.get(at + 12),
             });
         }
         let status = Status(page.get(page::STATUS) as u32 as i32);

@@ -273,6 +273,7 @@ fn double(
             start_ns: start,
             end_ns: context.now_ns(),
             bytes: 0,
+            operations: 0,
         }]);
     }
     Ok(())

@@ -691,6 +691,7 @@ unsafe extern "C" fn profile_emit(call: *const c::Call, events: *const *const c:
                 start_ns: event.start_ns,
                 end_ns: event.end_ns,
                 bytes: event.bytes,
+                operations: event.operations,
             });
         }
     }
