@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 pub mod batch_norm;
 pub mod bytes;
+pub mod channels;
 pub mod constants;
 pub mod conv;
 pub mod elementwise;
@@ -47,6 +48,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     linear::run(graph, target)?;
     conv::run(graph, target)?;
     layout::run(graph, target)?;
+    channels::join(graph);
     norm::run(graph, target)?;
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;

@@ -1,5 +1,6 @@
 //! The tile: some rows by some vectors of columns, summed in registers.
 
+use crate::conv::Shape;
 use crate::pool::Shared;
 use crate::simd::{Op, Simd};
 use crate::{Activation, Epilogue};
@@ -107,9 +108,30 @@ impl Rows {
         }
     }
 
+    /// Pixels of images, channels last; `zeros` has as many numbers as are read of a pixel.
+    pub fn images(shape: &Shape, data: *const f32, zeros: *const f32) -> Rows {
+        Rows {
+            plain: false,
+            data,
+            zeros,
+            output: shape.output(),
+            input: [shape.height as i32, shape.width as i32],
+            steps: [
+                shape.height * shape.width * shape.channels,
+                shape.width * shape.channels,
+                shape.channels,
+            ],
+            stride: shape.stride.map(|x| x as i32),
+            border: [shape.padding[0][0] as i32, shape.padding[1][0] as i32],
+            dilation: shape.dilation.map(|x| x as i32),
+            across: shape.kernel[1],
+            reach: std::array::from_fn(|i| ((shape.kernel[i] - 1) * shape.dilation[i]) as i32),
+        }
+    }
+
     /// Where `R` rows from `row` on begin.
     #[inline(always)]
-    fn place<const R: usize>(&self, row: usize) -> Place<R> {
+    pub fn place<const R: usize>(&self, row: usize) -> Place<R> {
         let mut place = Place {
             base: [self.data; R],
             y: [0; R],
@@ -147,7 +169,7 @@ impl Rows {
 
     /// Pointers of a position.
     #[inline(always)]
-    fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
+    pub fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
         if self.plain {
             return place.base;
         }
@@ -471,6 +493,37 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                 }
                 each(&mut sums, |r, p, v, x| {
                     s.store(out.add(r * self.out_stride + at(p, v)), x);
+                    x
+                });
+            } else if const { matches!(S::ISA, crate::Isa::Avx512) && P == 1 } {
+                let lanes: [usize; V] =
+                    std::array::from_fn(|v| self.columns.saturating_sub(v * S::LANES).min(S::LANES));
+                if span.last {
+                    let finish = &self.finish;
+                    if !finish.bias.is_null() {
+                        let bias: [S::F; V] = std::array::from_fn(|v| {
+                            s.load_part(finish.bias.wrapping_add(self.column + v * S::LANES), lanes[v])
+                        });
+                        each(&mut sums, |_, _, v, x| s.add(x, bias[v]));
+                    }
+                    let residual = finish.residual.wrapping_add(row * finish.residual_stride + self.column);
+                    let residual = |r: usize, v: usize| {
+                        s.load_part(
+                            residual.wrapping_add(r * finish.residual_stride + v * S::LANES),
+                            lanes[v],
+                        )
+                    };
+                    if !finish.residual.is_null() && !finish.residual_last {
+                        each(&mut sums, |r, _, v, x| s.add(x, residual(r, v)));
+                    }
+                    let (low, high) = (s.splat(finish.low), s.splat(finish.high));
+                    each(&mut sums, |_, _, _, x| s.min(s.max(x, low), high));
+                    if !finish.residual.is_null() && finish.residual_last && !finish.twice() {
+                        each(&mut sums, |r, _, v, x| s.add(x, residual(r, v)));
+                    }
+                }
+                each(&mut sums, |r, _, v, x| {
+                    s.store_part(out.wrapping_add(r * self.out_stride + v * S::LANES), x, lanes[v]);
                     x
                 });
             } else {
