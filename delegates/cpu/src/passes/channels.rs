@@ -174,3 +174,58 @@ pub fn join(graph: &mut Graph) {
     graph.nodes.retain(|node| !node.outputs.is_empty());
     graph.sweep();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two images of 2 and 4 channels, put together, shuffled in groups, and divided along `dim` in 5 channels and 1.
+    fn shuffled(dim: i64) -> (Graph, [ValueId; 2], [ValueId; 2]) {
+        let mut graph = Graph::empty();
+        let mut image = |graph: &mut Graph, channels: i64| {
+            let dims = [1, 4, 4, channels].map(|d| graph.int(d)).to_vec();
+            graph.value("image", DType::F32, dims)
+        };
+        let inputs = [2, 4].map(|channels| image(&mut graph, channels));
+        let [whole, turned, a, b] = [6, 6, 5, 1].map(|channels| image(&mut graph, channels));
+        let list = |values: &[ValueId]| Arg::Values(values.iter().map(|v| ValueIndex(*v as u32)).collect());
+        let sizes = graph.ints(&[5, 1]);
+        for (op, args, outputs) in [
+            ("aten::cat", vec![list(&inputs), Arg::Int(dim)], vec![whole]),
+            (step::NAME, vec![list(&[whole]), Arg::Int(2)], vec![turned]),
+            ("aten::split_with_sizes", vec![arg(turned), sizes, Arg::Int(dim)], vec![a, b]),
+        ] {
+            graph.nodes.push(Node {
+                op: op.to_string(),
+                args,
+                outputs,
+                source: NodeIndex(0),
+            });
+        }
+        graph.outputs = vec![a, b];
+        (graph, inputs, [a, b])
+    }
+
+    #[test]
+    fn a_shuffle_does_what_is_before_and_behind_it() {
+        let (mut graph, inputs, outputs) = shuffled(3);
+        join(&mut graph);
+        let [node] = graph.nodes.as_slice() else {
+            panic!("one node, not {:?}", graph.nodes);
+        };
+        assert_eq!((node.op.as_str(), node.outputs.as_slice()), (step::NAME, &outputs[..]));
+        assert!(node.reads().eq(inputs));
+    }
+
+    #[test]
+    fn what_is_along_another_dimension_or_read_by_others_stays() {
+        let (mut graph, ..) = shuffled(2);
+        join(&mut graph);
+        assert_eq!(graph.nodes.len(), 3);
+        let (mut graph, ..) = shuffled(3);
+        let (whole, turned) = (graph.nodes[0].outputs[0], graph.nodes[1].outputs[0]);
+        graph.outputs.extend([whole, turned]);
+        join(&mut graph);
+        assert_eq!(graph.nodes.len(), 3);
+    }
+}
