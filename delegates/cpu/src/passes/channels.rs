@@ -193,7 +193,11 @@ mod tests {
         for (op, args, outputs) in [
             ("aten::cat", vec![list(&inputs), Arg::Int(dim)], vec![whole]),
             (step::NAME, vec![list(&[whole]), Arg::Int(2)], vec![turned]),
-            ("aten::split_with_sizes", vec![arg(turned), sizes, Arg::Int(dim)], vec![a, b]),
+            (
+                "aten::split_with_sizes",
+                vec![arg(turned), sizes, Arg::Int(dim)],
+                vec![a, b],
+            ),
         ] {
             graph.nodes.push(Node {
                 op: op.to_string(),

@@ -7,20 +7,17 @@ use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use std::ops::Range;
 
-/// Bytes of a strip of weights that stay in the first cache while the rows of a block pass by.
-const STRIP_BYTES: usize = 24 << 10;
+/// Bytes of a strip of weights that stay in a cache while the rows of a block pass by. Tiles of 12 by 32 read so few of them for each product that
+/// the second cache will do, and that sums are stored and loaded less often counts for more.
+const fn strip_bytes(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 128 << 10,
+        _ => 24 << 10,
+    }
+}
+
 /// Bytes of a block of rows that stay in the second cache while the strips pass by.
 const ROWS_BYTES: usize = 256 << 10;
-
-fn experiment() -> usize {
-    static AT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *AT.get_or_init(|| {
-        std::env::var("DG_STRIP")
-            .ok()
-            .and_then(|x| x.parse::<usize>().ok())
-            .map_or(STRIP_BYTES, |x| x << 10)
-    })
-}
 
 /// A product of the rows of `source` with packed weights.
 #[derive(Debug, Clone, Copy)]
@@ -177,8 +174,8 @@ impl Part<'_, '_> {
     fn blocks<S: Simd, E: Element, const V: usize>(&self, s: S, weights: *const E::T) {
         let job = self.job;
         let k = (job.positions * job.depth).max(1);
-        let strip_bytes = (V * S::LANES * size_of::<E::T>()).max(1);
-        let deep = (experiment() / strip_bytes).max(32);
+        let row_bytes = (V * S::LANES * size_of::<E::T>()).max(1);
+        let deep = (strip_bytes(S::ISA) / row_bytes).max(32);
         // Rows of one tile read weights once: those lie one behind another only as far as a strip goes undivided.
         let deep = if self.rows.len() <= most_rows::<E>(S::ISA) {
             k
@@ -257,15 +254,16 @@ impl Part<'_, '_> {
         let job = self.job;
         let columns = V * S::LANES;
         let a_panel = (job.width / columns).max(1);
-        let strips: [*const E::T; P] = std::array::from_fn(|p| {
-            let (panel, within) = ((strip + p) / a_panel, (strip + p) % a_panel);
-            // SAFETY: the strip is one of the weights.
-            unsafe { weights.add(panel * job.panel + within * columns) }
-        });
+        let place = |strip: usize| {
+            let (panel, within) = (strip / a_panel, strip % a_panel);
+            weights.wrapping_add(panel * job.panel + within * columns)
+        };
+        let strips: [*const E::T; P] = std::array::from_fn(|p| place(strip + p));
         let column = strip * columns;
         let call = Call {
             job,
             strips,
+            ahead: place((strip + P).min(self.strips.end - 1)),
             column,
             columns: (job.n - column).min(P * columns),
             span,
@@ -295,6 +293,8 @@ impl Part<'_, '_> {
 struct Call<'a, 'b, T, const P: usize> {
     job: &'a Job<'b>,
     strips: [*const T; P],
+    /// The strip that comes next.
+    ahead: *const T,
     column: usize,
     columns: usize,
     span: Span,
@@ -376,6 +376,7 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
             count,
             span: self.span,
             strips: self.strips,
+            ahead: self.ahead,
             step: self.job.step,
             out: self.job.out,
             out_stride: self.job.out_stride,
