@@ -2,7 +2,7 @@
 //! Each is the best of some runs, and in brackets the median, and what it would be if only the time counted that the thread ran.
 //! `cargo bench -p delegraph-cpu-kernels --bench f32 -- [part of a name] [isa]`
 
-use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise, winograd};
+use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise, grouped, winograd};
 use delegraph_cpu_kernels::gemm::{self, Batch, Packed, Stored};
 use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
 use delegraph_cpu_kernels::{Activation, Epilogue, Isa, Pool, Serial};
@@ -291,7 +291,60 @@ impl Run<'_> {
         );
     }
 
+    fn groups(&self, size: usize, channels: usize, groups: usize) {
+        let shape = Shape {
+            batch: 1,
+            height: size,
+            width: size,
+            channels,
+            out_channels: channels,
+            kernel: [3; 2],
+            stride: [1; 2],
+            padding: [[1; 2]; 2],
+            dilation: [1; 2],
+            groups,
+        };
+        let flops = 2.0 * (size * size * channels * shape.terms()) as f64;
+        let (input, filter) = (numbers(size * size * channels), numbers(channels * shape.terms()));
+        let mut output = vec![0.0; size * size * channels];
+        let at = |o: usize, c: usize, y: usize, x: usize| filter[((o * shape.group_channels() + c) * 3 + y) * 3 + x];
+        let (name, epilogue) = (format!("{size}x{size}x{channels} in {groups}"), Epilogue::default());
+        let width = gemm::width_for(self.isa);
+        let mut packed = vec![0.0; conv::packed_len(&shape, width)];
+        conv::pack(&shape, width, at, &mut packed);
+        let mut scratch = vec![0.0; conv::scratch_len(&shape, Layout::ChannelsLast).max(grouped::scratch_len(&shape))];
+        self.case(&format!("groups {name} as products"), flops, |pool| {
+            let (isa, layout, stored) = (self.isa, Layout::ChannelsLast, Stored::F32(&packed));
+            let (scratch, output) = (&mut scratch, &mut output);
+            conv::conv(
+                isa, pool, &shape, layout, &input, stored, width, output, &epilogue, scratch,
+            )
+        });
+        let width = grouped::width_for(self.isa);
+        if grouped::fits(&shape, width) {
+            let mut packed = vec![0.0; grouped::packed_len(&shape, width)];
+            grouped::pack(&shape, width, at, &mut packed);
+            self.case(&format!("groups {name}"), flops, |pool| {
+                let (isa, scratch, output) = (self.isa, &mut scratch, &mut output);
+                grouped::conv(isa, pool, &shape, &input, &packed, width, output, &epilogue, scratch)
+            });
+        }
+    }
+
     fn all(&self) {
+        for (size, channels, groups) in [(56, 128, 32), (28, 256, 32), (14, 512, 32), (7, 1024, 32), (28, 120, 5)] {
+            self.groups(size, channels, groups);
+        }
+        self.gemm("few", 8, 8000, 2000);
+        for (m, k, n) in [
+            (196, 1024, 1024),
+            (49, 1024, 2048),
+            (49, 464, 1024),
+            (784, 58, 58),
+            (3136, 256, 64),
+        ] {
+            self.gemm("image", m, k, n);
+        }
         self.gemm("vit", 197, 768, 3072);
         self.gemm("bert", 128, 384, 1536);
         self.gemm("bert", 128, 128, 512);

@@ -24,6 +24,7 @@ pub mod quant;
 pub mod recurrent;
 pub mod resize;
 pub mod rope;
+pub mod shuffle;
 pub mod simd;
 pub mod softmax;
 

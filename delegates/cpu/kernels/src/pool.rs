@@ -77,6 +77,11 @@ impl<T> Shared<T> {
         Shared(unsafe { self.0.add(index) })
     }
 
+    /// The same from an element on, which need not be there as long as nobody goes to it.
+    pub(crate) fn ahead(self, index: usize) -> Shared<T> {
+        Shared(self.0.wrapping_add(index))
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

@@ -4,7 +4,7 @@ use super::activation::Function;
 use super::{Target, floats, is_constant, to_bytes};
 use crate::graph::{Graph, Node, ValueId, arg, float};
 use crate::steps::conv as step;
-use delegraph_cpu_kernels::conv::{self, Shape, depthwise, winograd};
+use delegraph_cpu_kernels::conv::{self, Shape, depthwise, grouped, winograd};
 use delegraph_cpu_kernels::gemm;
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
@@ -136,11 +136,15 @@ fn rewrite(
     if !limits {
         return None;
     }
-    let width = gemm::width_for(target.isa);
     let method = match shape.groups {
         groups if groups == shape.channels && groups == shape.out_channels && groups > 1 => "depthwise",
+        _ if grouped::fits(&shape, grouped::width_for(target.isa)) => "grouped",
         _ if target.winograd && winograd::worth(&shape) => "winograd",
         _ => "gemm",
+    };
+    let width = match method {
+        "grouped" => grouped::width_for(target.isa),
+        _ => gemm::width_for(target.isa),
     };
     let key = (conv.weight, format!("{method} {}", shape.groups));
     let weight = match packed.get(&key) {
@@ -153,6 +157,11 @@ fn rewrite(
                 "depthwise" => {
                     let mut out = vec![0.0f32; depthwise::packed_len(&shape)];
                     depthwise::pack(&shape, |c, y, x| source(c, 0, y, x), &mut out);
+                    out
+                }
+                "grouped" => {
+                    let mut out = vec![0.0f32; grouped::packed_len(&shape, width)];
+                    grouped::pack(&shape, width, source, &mut out);
                     out
                 }
                 "winograd" => {

@@ -64,6 +64,17 @@ const BINARY: [&str; 6] = [
     "aten::sub.Tensor",
 ];
 
+/// Operators that move elements alone, and views.
+const MOVES: [&str; 7] = [
+    "aten::_unsafe_view",
+    "aten::clone",
+    "aten::contiguous",
+    "aten::permute",
+    "aten::reshape",
+    "aten::transpose.int",
+    "aten::view",
+];
+
 /// `value` with its dimensions in another order, by a node at the end of `made` if there has to be one.
 pub fn permuted(
     graph: &mut Graph,
@@ -101,6 +112,8 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         .chain(graph.outputs.iter().copied())
         .collect();
     let nodes = std::mem::take(&mut graph.nodes);
+    let moves = nodes.iter().filter(|node| MOVES.contains(&node.op.as_str()));
+    let moves = moves.map(|node| (node.outputs[0], node.clone())).collect();
     let mut pass = Pass {
         graph,
         target,
@@ -108,6 +121,8 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
         last: HashMap::new(),
         first: HashMap::new(),
         same: HashMap::new(),
+        images: HashMap::new(),
+        moves,
         read,
     };
     for mut node in nodes {
@@ -130,12 +145,16 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-struct Pass<'g, 'a> {
-    graph: &'g mut Graph,
+pub(super) struct Pass<'g, 'a> {
+    pub(super) graph: &'g mut Graph,
     target: &'g Target<'a>,
-    last: HashMap<ValueId, ValueId>,
+    pub(super) last: HashMap<ValueId, ValueId>,
     first: HashMap<ValueId, ValueId>,
-    same: HashMap<ValueId, ValueId>,
+    pub(super) same: HashMap<ValueId, ValueId>,
+    /// Of a value of one dimension, the image of one row that it is, with channels first.
+    images: HashMap<ValueId, ValueId>,
+    /// Nodes that change sizes and the order of dimensions alone, by their outputs.
+    pub(super) moves: HashMap<ValueId, Node>,
     /// Values that somebody reads.
     read: HashSet<ValueId>,
 }
@@ -164,12 +183,61 @@ impl Pass<'_, '_> {
             self.graph.nodes.push(node);
             return;
         }
-        if !self.moved(&node) {
+        if !self.shuffled_channels(&node) && !self.in_a_row(&node) && !self.moved(&node) {
             self.graph.nodes.push(node);
         }
     }
 
-    fn pair(&mut self, first: ValueId, last: ValueId) {
+    /// Does a node of images of one row on the images; says whether it did.
+    fn in_a_row(&mut self, node: &Node) -> bool {
+        let (Some(x), &[output]) = (node.value(0), node.outputs.as_slice()) else {
+            return false;
+        };
+        let image = self.images.get(&x).copied();
+        match (node.op.as_str(), image) {
+            ("aten::squeeze.dims", _) => {
+                let row = self.graph.int_list(node.args.get(1)).is_some_and(|dims| dims == [2]);
+                if row && self.last.contains_key(&x) {
+                    self.images.insert(output, x);
+                }
+                false
+            }
+            ("aten::unsqueeze", Some(image)) if float(node.args.get(1)) == Some(2.0) => {
+                self.same.insert(output, image);
+                true
+            }
+            (op, Some(_)) if UNARY.contains(&op) || BINARY.contains(&op) => {
+                let mut made = node.clone();
+                for value in node.reads() {
+                    let Some(image) = self.images.get(&value).copied() else {
+                        return false;
+                    };
+                    made.replace(value, image);
+                }
+                let old = self.graph.values[output].clone();
+                if old.dims.len() != 3 {
+                    return false;
+                }
+                let mut dims = old.dims;
+                dims.insert(2, self.graph.int(1));
+                let image = self.graph.value(&format!("{} image", old.name), old.dtype, dims);
+                made.outputs = vec![image];
+                self.node(made);
+                let row = self.graph.ints(&[2]);
+                self.graph.nodes.push(Node {
+                    op: "aten::squeeze.dims".to_string(),
+                    args: vec![arg(image), row],
+                    outputs: vec![output],
+                    source: node.source,
+                });
+                self.images.insert(output, image);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn pair(&mut self, first: ValueId, last: ValueId) {
         self.last.insert(first, last);
         self.first.insert(last, first);
     }
@@ -254,6 +322,10 @@ impl Pass<'_, '_> {
                 let turned = [pads[4], pads[5], pads[0], pads[1], pads[2], pads[3], pads[6], pads[7]];
                 args[1] = self.graph.ints(&turned);
                 self.replaced(node, &reads, args, 4)
+            }
+            "aten::split_with_sizes" | "aten::split_with_sizes_copy" => {
+                let dim = float(node.args.get(2)).map_or(0, |d| d as i64);
+                axis(dim).is_some_and(|dim| self.split(node, dim))
             }
             "aten::pixel_shuffle" => self.shuffled(node, reads[0]),
             _ => false,
@@ -393,22 +465,9 @@ impl Pass<'_, '_> {
             self.graph.nodes.push(made);
             return true;
         }
-        let output = node.outputs[0];
-        let old = &self.graph.values[output];
-        let dims = LAST.iter().map(|d| old.dims[*d as usize]).collect();
-        let (name, dtype) = (format!("{} nhwc", old.name), old.dtype);
-        let last = self.graph.value(&name, dtype, dims);
-        made.outputs = vec![last];
-        self.graph.nodes.push(made);
-        // Whoever wants channels first reads this; nobody may.
-        let order = self.graph.ints(&FIRST);
-        self.graph.nodes.push(Node {
-            op: PERMUTE.to_string(),
-            args: vec![arg(last), order],
-            outputs: vec![output],
-            source: node.source,
-        });
-        self.pair(output, last);
+        let at = self.graph.nodes.len();
+        made.outputs = vec![self.turned_back(node.outputs[0], node.source)];
+        self.graph.nodes.insert(at, made);
         true
     }
 

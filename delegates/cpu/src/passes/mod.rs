@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 pub mod batch_norm;
 pub mod bytes;
+pub mod channels;
 pub mod constants;
 pub mod conv;
 pub mod elementwise;
@@ -51,6 +52,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     conv::run(graph, target)?;
     layout::run(graph, target)?;
     integers::run(graph, target)?;
+    channels::join(graph);
     norm::run(graph, target)?;
     epilogue::run(graph, target)?;
     elementwise::run(graph, target)?;

@@ -4,7 +4,7 @@ use super::linear::Ends;
 use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
-use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise};
+use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise, grouped};
 use delegraph_cpu_kernels::gemm::Stored;
 use delegraph_cpu_kernels::{Isa, Pool};
 use delegraph_sdk::Error;
@@ -27,6 +27,7 @@ pub const BIAS: usize = 2;
 enum Method {
     Gemm,
     Depthwise,
+    Grouped,
     Winograd,
 }
 
@@ -53,6 +54,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     let method = match node.str(METHOD)? {
         "gemm" => Method::Gemm,
         "depthwise" => Method::Depthwise,
+        "grouped" => Method::Grouped,
         "winograd" => Method::Winograd,
         _ => return Err(node.misfit(METHOD, "a method")),
     };
@@ -104,6 +106,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
                 Method::Depthwise if shape.groups == channels && channels == out_channels => {
                     depthwise::packed_len(&shape)
                 }
+                Method::Grouped if grouped::fits(&shape, panel) => grouped::packed_len(&shape, panel),
                 Method::Winograd if matches!(panel, 8 | 16 | 32) => conv::winograd::packed_len(&shape, panel),
                 _ => return Err(Error::corrupt("a convolution's method does not fit it")),
             };
@@ -135,6 +138,7 @@ impl Step for Conv {
             * match self.method {
                 Method::Gemm => conv::scratch_len(&self.shape, self.layout),
                 Method::Depthwise => 0,
+                Method::Grouped => grouped::scratch_len(&self.shape),
                 Method::Winograd => conv::winograd::scratch_len(&self.shape, threads),
             }
     }
@@ -162,6 +166,7 @@ impl Step for Conv {
                 );
             }
             Method::Depthwise => depthwise::conv(isa, pool, shape, x, weights, out, &epilogue),
+            Method::Grouped => grouped::conv(isa, pool, shape, x, weights, self.width, out, &epilogue, scratch),
             Method::Winograd => {
                 let weights = Stored::F32(weights);
                 conv::winograd::conv(isa, pool, shape, x, weights, self.width, out, &epilogue, scratch);

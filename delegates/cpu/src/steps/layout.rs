@@ -2,24 +2,27 @@
 
 use super::Step;
 use crate::plan::Shapes;
-use crate::sys::Io;
-use delegraph_cpu_kernels::Pool;
+use crate::sys::{Io, Plain};
+use delegraph_cpu_kernels::{Isa, Pool, layout};
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 
 /// `cpu::permute(x, dims)`: as `aten::permute`, contiguous.
 pub const NAME: &str = "cpu::permute";
 
-/// Rows and columns that change places, for each of a batch; elements may be runs of bytes.
-struct Transpose {
-    batch: usize,
-    rows: usize,
-    columns: usize,
+/// Dimensions that the kernels know: elements of 1, 2, 4 or 8 bytes, by strides of elements.
+struct Tensor {
+    sizes: Vec<usize>,
+    from: Vec<usize>,
+    to: Vec<usize>,
     /// Bytes of an element.
     width: usize,
 }
 
-/// Dimensions of sizes and bytes between neighbours, from the outermost: what cannot be said as one transposition.
+/// Dimensions that a kernel can move at once.
+const DIMS: usize = 8;
+
+/// Dimensions of sizes and bytes between neighbours, from the outermost: what kernels do not know.
 struct Permute {
     sizes: Vec<usize>,
     strides: Vec<usize>,
@@ -51,6 +54,32 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     }
 }
 
+/// The step of `aten::permute` and `aten::transpose.int`; `None`: the arguments are unusual.
+pub fn operator(node: &Arguments<'_>, shapes: &Shapes) -> Option<Result<Box<dyn Step>, Error>> {
+    let input = node.value(0).ok()?;
+    let sizes = shapes.of(input);
+    let (rank, output) = (sizes.len(), node.output(0).ok()?);
+    let axis = |d: i64| {
+        usize::try_from(if d < 0 { d + rank as i64 } else { d })
+            .ok()
+            .filter(|d| *d < rank)
+    };
+    let mut order: Vec<usize> = (0..rank).collect();
+    match node.op() {
+        "aten::permute" => order = node.ints(1).ok()?.into_iter().map(axis).collect::<Option<_>>()?,
+        _ => order.swap(axis(node.int(1).ok()?)?, axis(node.int(2).ok()?)?),
+    }
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    let made = order.iter().map(|d| sizes[*d]);
+    let same = shapes.dtype(input) == shapes.dtype(output) && made.eq(shapes.of(output).iter().copied());
+    let width = shapes
+        .dtype(input)
+        .size()
+        .filter(|_| same && sorted.into_iter().eq(0..rank))?;
+    Some(Ok(step(sizes, &order, width)))
+}
+
 /// The step that moves elements of `width` bytes, by the sizes of the input and the order of its dimensions in the output.
 pub fn step(sizes: &[usize], order: &[usize], width: usize) -> Box<dyn Step> {
     let mut strides = vec![width; sizes.len()];
@@ -67,6 +96,12 @@ pub fn step(sizes: &[usize], order: &[usize], width: usize) -> Box<dyn Step> {
             _ => merged.push((sizes[d], strides[d])),
         }
     }
+    if merged.len() <= DIMS && matches!(width, 1 | 2 | 4 | 8) {
+        let sizes: Vec<usize> = merged.iter().map(|(size, _)| *size).collect();
+        let to = (0..sizes.len()).map(|d| sizes[d + 1..].iter().product()).collect();
+        let from = merged.iter().map(|(_, stride)| stride / width).collect();
+        return Box::new(Tensor { sizes, from, to, width });
+    }
     let mut element = width;
     if let Some(&(size, stride)) = merged.last()
         && stride == width
@@ -74,98 +109,31 @@ pub fn step(sizes: &[usize], order: &[usize], width: usize) -> Box<dyn Step> {
         element = size * width;
         merged.pop();
     }
-    match merged[..] {
-        [] => Box::new(Permute {
-            sizes: vec![1],
-            strides: vec![0],
-            width: element,
-        }),
-        // Columns of the input are rows of the output.
-        [(columns, near), (rows, far)] if near == element && far == columns * element => Box::new(Transpose {
-            batch: 1,
-            rows,
-            columns,
-            width: element,
-        }),
-        [(batch, all), (columns, near), (rows, far)]
-            if near == element && far == columns * element && all == rows * columns * element =>
-        {
-            Box::new(Transpose {
-                batch,
-                rows,
-                columns,
-                width: element,
-            })
-        }
-        _ => Box::new(Permute {
-            sizes: merged.iter().map(|(size, _)| *size).collect(),
-            strides: merged.iter().map(|(_, stride)| *stride).collect(),
-            width: element,
-        }),
-    }
+    Box::new(Permute {
+        sizes: merged.iter().map(|(size, _)| *size).collect(),
+        strides: merged.iter().map(|(_, stride)| *stride).collect(),
+        width: element,
+    })
 }
 
-/// Rows and columns of a block that is moved while it is in the first cache.
-const BLOCK: usize = 16;
-
-impl Step for Transpose {
+impl Step for Tensor {
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
-        let mut io = io;
-        let (from, to) = (io.bytes(0), io.output_bytes(0));
-        let (rows, columns, width) = (self.rows, self.columns, self.width);
-        let one = rows * columns * width;
-        if one == 0 || self.batch == 0 {
-            return Ok(());
+        match self.width {
+            1 => self.moved::<u8>(io, pool),
+            2 => self.moved::<u16>(io, pool),
+            4 => self.moved::<f32>(io, pool),
+            _ => self.moved::<i64>(io, pool),
         }
-        let stripes = columns.div_ceil(BLOCK);
-        let work = one / stripes / 4;
-        let parts = delegraph_cpu_kernels::pool::parts(pool, self.batch * stripes, work);
-        let shared = delegraph_cpu_kernels::pool::Shared::new(to);
-        pool.run(parts, &|part| {
-            for at in delegraph_cpu_kernels::pool::range(self.batch * stripes, parts, part, 1) {
-                let (batch, stripe) = (at / stripes, at % stripes);
-                let (first, last) = (stripe * BLOCK, ((stripe + 1) * BLOCK).min(columns));
-                let from = &from[batch * one..][..one];
-                let start = batch * one + first * rows * width;
-                // SAFETY: stripes are parts of the output that nobody else has.
-                let to = unsafe { shared.slice(start..start + (last - first) * rows * width) };
-                match width {
-                    4 => stripe_of::<4>(from, to, (rows, columns), first..last),
-                    2 => stripe_of::<2>(from, to, (rows, columns), first..last),
-                    1 => stripe_of::<1>(from, to, (rows, columns), first..last),
-                    8 => stripe_of::<8>(from, to, (rows, columns), first..last),
-                    _ => {
-                        for column in first..last {
-                            for row in 0..rows {
-                                let at = ((column - first) * rows + row) * width;
-                                to[at..at + width].copy_from_slice(&from[(row * columns + column) * width..][..width]);
-                            }
-                        }
-                    }
-                }
-            }
-        });
         Ok(())
     }
 }
 
-/// Moves some columns of a matrix, of elements of `W` bytes, to the rows of another.
-fn stripe_of<const W: usize>(
-    from: &[u8],
-    to: &mut [u8],
-    (rows, columns): (usize, usize),
-    range: std::ops::Range<usize>,
-) {
-    let (from, to) = (from.as_chunks::<W>().0, to.as_chunks_mut::<W>().0);
-    for block in (0..rows).step_by(BLOCK) {
-        for row in block..(block + BLOCK).min(rows) {
-            for (at, element) in from[row * columns + range.start..row * columns + range.end]
-                .iter()
-                .enumerate()
-            {
-                to[at * rows + row] = *element;
-            }
-        }
+impl Tensor {
+    /// Moves elements as `T`, which have as many bytes.
+    fn moved<T: Plain>(&self, io: Io<'_>, pool: &dyn Pool) {
+        let mut io = io;
+        let (from, to) = (io.input::<T>(0), io.output::<T>(0));
+        layout::permute(Isa::best(), pool, &self.sizes, from, &self.from, to, &self.to);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod norm;
 pub mod pooling;
 pub mod quantized;
 pub mod recurrent;
+pub mod shuffle;
 pub mod state;
 
 use crate::plan::Shapes;
@@ -141,6 +142,10 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         linear::NAME => linear::make(node, shapes),
         layout::NAME => layout::make(node, shapes),
         convert::NAME => convert::make(node, shapes),
+        "aten::permute" | "aten::transpose.int" => {
+            layout::operator(node, shapes).unwrap_or_else(|| generic::make(node, shapes))
+        }
+        shuffle::NAME => shuffle::make(node, shapes),
         _ => generic::make(node, shapes),
     }
 }

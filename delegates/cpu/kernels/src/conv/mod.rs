@@ -1,9 +1,10 @@
 //! Convolutions of `f32`, channels last: input `[batch, height, width, channels]`, output `[batch, out_height, out_width, out_channels]`.
 //!
-//! [`conv`] is any of them, as a product whose rows are gathered where they lie; [`depthwise`] has one filter a channel; [`winograd`] is for
-//! 3 by 3 with stride 1. One dimension is the case `height = 1`.
+//! [`conv`] is any of them, as a product whose rows are gathered where they lie; [`depthwise`] has one filter a channel; [`grouped`] has groups of
+//! few channels; [`winograd`] is for 3 by 3 with stride 1. One dimension is the case `height = 1`.
 
 pub mod depthwise;
+pub mod grouped;
 mod shape;
 mod transform;
 pub mod winograd;
@@ -117,23 +118,7 @@ pub fn conv(
         return;
     }
     let way = way(shape, layout);
-    let mut pixels = Rows {
-        plain: false,
-        data: input.as_ptr(),
-        zeros: std::ptr::null(),
-        output: [out_height, out_width],
-        input: [shape.height as i32, shape.width as i32],
-        steps: [
-            shape.height * shape.width * shape.channels,
-            shape.width * shape.channels,
-            shape.channels,
-        ],
-        stride: shape.stride.map(|x| x as i32),
-        border: [shape.padding[0][0] as i32, shape.padding[1][0] as i32],
-        dilation: shape.dilation.map(|x| x as i32),
-        across: shape.kernel[1],
-        reach: std::array::from_fn(|i| ((shape.kernel[i] - 1) * shape.dilation[i]) as i32),
-    };
+    let mut pixels = Rows::images(shape, input.as_ptr(), std::ptr::null());
     let (mut positions, mut depth) = (shape.kernel[0] * shape.kernel[1], shape.group_channels());
     match way {
         Way::Matrix | Way::Runs => {}
@@ -243,19 +228,33 @@ fn copy(pool: &dyn Pool, shape: &Shape, layout: Layout, input: &[f32], scratch: 
                 }
                 Layout::ChannelsFirst if to.is_empty() => {}
                 Layout::ChannelsFirst => {
-                    for channel in 0..channels {
+                    let line = |channel: usize| {
                         let from = ((image * channels + channel) * shape.height + y) * shape.width;
-                        let from = &input[from..from + shape.width];
-                        to[channel..]
-                            .iter_mut()
-                            .step_by(channels)
-                            .zip(from)
-                            .for_each(|(to, from)| *to = *from);
+                        &input[from..from + shape.width]
+                    };
+                    match channels {
+                        1 => to.copy_from_slice(&line(0)[..inner]),
+                        2 => together([0, 1].map(line), to),
+                        3 => together([0, 1, 2].map(line), to),
+                        4 => together([0, 1, 2, 3].map(line), to),
+                        _ => (0..channels).for_each(|channel| {
+                            let places = to[channel..].iter_mut().step_by(channels);
+                            places.zip(line(channel)).for_each(|(to, from)| *to = *from);
+                        }),
                     }
                 }
             }
         }
     });
+}
+
+/// Puts the numbers of some lines in turns.
+fn together<const N: usize>(lines: [&[f32]; N], to: &mut [f32]) {
+    for (x, to) in to.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        for (line, to) in lines.iter().zip(to) {
+            *to = line[x];
+        }
+    }
 }
 
 #[cfg(test)]

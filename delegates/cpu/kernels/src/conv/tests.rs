@@ -233,6 +233,92 @@ fn one_filter_a_channel_is_right() {
     }
 }
 
+#[test]
+fn groups_of_few_channels_are_right() {
+    let mut at = 0;
+    for (groups, each) in [
+        (32, [4, 4]),
+        (7, [3, 3]),
+        (5, [8, 8]),
+        (3, [16, 16]),
+        (9, [1, 2]),
+        (6, [2, 1]),
+        (2, [7, 5]),
+        (2, [1, 1]),
+    ] {
+        for kernel in [[1, 1], [3, 3], [1, 4], [6, 5]] {
+            for (stride, padding) in [
+                ([1, 1], [[1, 1], [1, 1]]),
+                ([2, 2], [[0, 0], [0, 0]]),
+                ([1, 2], [[2, 0], [0, 3]]),
+            ] {
+                at += 1;
+                let one = shape([[7, 6], [5, 13], [9, 4]][at % 3], each.map(|n| n * groups), kernel);
+                let one = Shape {
+                    batch: 1 + at % 2,
+                    stride,
+                    padding,
+                    dilation: [[1, 1], [1, 2]][at / 2 % 2],
+                    groups,
+                    ..one
+                };
+                few_channels(&one, at);
+            }
+        }
+    }
+    assert!(!grouped::fits(&shape([3, 3], [4, 4], [1, 1]), 16), "one group");
+}
+
+fn few_channels(shape: &Shape, epilogue_at: usize) {
+    let input = numbers(shape.batch * shape.height * shape.width * shape.channels, 1);
+    let weights = numbers(shape.out_channels * shape.terms(), 2);
+    let weight = |out: usize, channel: usize, y: usize, x: usize| {
+        weights[((out * shape.group_channels() + channel) * shape.kernel[0] + y) * shape.kernel[1] + x]
+    };
+    let get = |image: usize, y: usize, x: usize, channel: usize| {
+        input[((image * shape.height + y) * shape.width + x) * shape.channels + channel]
+    };
+    let want = plain(shape, get, weight);
+    let (bias, residual) = (numbers(shape.out_channels, 3), numbers(want.len(), 4));
+    let epilogue = epilogues(&bias, &residual)[epilogue_at % 6];
+    for width in [8, 16] {
+        if !grouped::fits(shape, width) {
+            assert!(shape.group_channels().max(shape.group_outputs()) > width);
+            continue;
+        }
+        let mut packed = vec![f32::NAN; grouped::packed_len(shape, width)];
+        grouped::pack(shape, width, weight, &mut packed);
+        for isa in Isa::all() {
+            for threads in [1, 3] {
+                let mut out = vec![f32::NAN; want.len()];
+                let mut scratch = vec![f32::NAN; grouped::scratch_len(shape)];
+                let pool = Several(threads);
+                grouped::conv(
+                    isa,
+                    &pool,
+                    shape,
+                    &input,
+                    &packed,
+                    width,
+                    &mut out,
+                    &epilogue,
+                    &mut scratch,
+                );
+                for (at, (have, (sum, magnitude))) in out.iter().zip(&want).enumerate() {
+                    let want = finish(
+                        &epilogue,
+                        *sum,
+                        at % shape.out_channels,
+                        epilogue.residual.map(|all| all[at]),
+                    );
+                    let fine = close(*have, want, magnitude * 2.0 + 4.0, shape.terms());
+                    assert!(fine, "{isa} {width} {shape:?}: [{at}] {have}, not {want}");
+                }
+            }
+        }
+    }
+}
+
 fn one_filter(shape: &Shape, epilogue_at: usize) {
     let input = numbers(shape.batch * shape.height * shape.width * shape.channels, 1);
     let weights = numbers(shape.out_channels * shape.terms(), 2);

@@ -7,8 +7,15 @@ use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use std::ops::Range;
 
-/// Bytes of a strip of weights that stay in the first cache while the rows of a block pass by.
-const STRIP_BYTES: usize = 24 << 10;
+/// Bytes of a strip of weights that stay in a cache while the rows of a block pass by. Tiles of 12 by 32 read so few of them for each product that
+/// the second cache will do, and that sums are stored and loaded less often counts for more.
+const fn strip_bytes(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 128 << 10,
+        _ => 24 << 10,
+    }
+}
+
 /// Bytes of a block of rows that stay in the second cache while the strips pass by.
 const ROWS_BYTES: usize = 256 << 10;
 
@@ -38,6 +45,19 @@ const fn tile_rows(isa: Isa) -> usize {
         Isa::Avx512 => 12,
         Isa::Avx2 | Isa::Neon => 6,
         Isa::Scalar => 4,
+    }
+}
+
+/// Whether there is a tile of every number of rows.
+const fn every_tile<E: Element>(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx512) && size_of::<E::T>() == 4
+}
+
+/// Rows that are always one tile.
+const fn most_rows<E: Element>(isa: Isa) -> usize {
+    match every_tile::<E>(isa) {
+        true => tile_rows(isa),
+        false => 4,
     }
 }
 
@@ -154,8 +174,14 @@ impl Part<'_, '_> {
     fn blocks<S: Simd, E: Element, const V: usize>(&self, s: S, weights: *const E::T) {
         let job = self.job;
         let k = (job.positions * job.depth).max(1);
-        let strip_bytes = (V * S::LANES * size_of::<E::T>()).max(1);
-        let deep = (STRIP_BYTES / strip_bytes).max(32);
+        let row_bytes = (V * S::LANES * size_of::<E::T>()).max(1);
+        let deep = (strip_bytes(S::ISA) / row_bytes).max(32);
+        // Rows of one tile read weights once: those lie one behind another only as far as a strip goes undivided.
+        let deep = if self.rows.len() <= most_rows::<E>(S::ISA) {
+            k
+        } else {
+            deep
+        };
         // Equal blocks: one of a few numbers would cost as much in loads and stores of sums.
         let deep = k.div_ceil(k.div_ceil(deep));
         let tile = tile_rows(S::ISA);
@@ -228,15 +254,16 @@ impl Part<'_, '_> {
         let job = self.job;
         let columns = V * S::LANES;
         let a_panel = (job.width / columns).max(1);
-        let strips: [*const E::T; P] = std::array::from_fn(|p| {
-            let (panel, within) = ((strip + p) / a_panel, (strip + p) % a_panel);
-            // SAFETY: the strip is one of the weights.
-            unsafe { weights.add(panel * job.panel + within * columns) }
-        });
+        let place = |strip: usize| {
+            let (panel, within) = (strip / a_panel, strip % a_panel);
+            weights.wrapping_add(panel * job.panel + within * columns)
+        };
+        let strips: [*const E::T; P] = std::array::from_fn(|p| place(strip + p));
         let column = strip * columns;
         let call = Call {
             job,
             strips,
+            ahead: place((strip + P).min(self.strips.end - 1)),
             column,
             columns: (job.n - column).min(P * columns),
             span,
@@ -266,6 +293,8 @@ impl Part<'_, '_> {
 struct Call<'a, 'b, T, const P: usize> {
     job: &'a Job<'b>,
     strips: [*const T; P],
+    /// The strip that comes next.
+    ahead: *const T,
     column: usize,
     columns: usize,
     span: Span,
@@ -277,6 +306,23 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
     fn rows<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
         let full = tile_rows(S::ISA);
         let (mut row, mut rest) = (row, rows);
+        if const { every_tile::<E>(S::ISA) } {
+            // One to three rows would not hide how long a product takes: they and the last twelve are two equal tiles.
+            let whole = match (rest / full, rest % full) {
+                (tiles @ 1.., 1..4) => tiles - 1,
+                (tiles, _) => tiles,
+            };
+            if whole > 0 {
+                self.tiles::<S, E, 12, V>(s, row, whole);
+            }
+            (row, rest) = (row + whole * full, rest - whole * full);
+            if rest > full {
+                let half = rest.div_ceil(2);
+                self.exactly::<S, E, V>(s, row, half);
+                (row, rest) = (row + half, rest - half);
+            }
+            return self.exactly::<S, E, V>(s, row, rest);
+        }
         if rest >= full {
             if const { matches!(S::ISA, Isa::Avx512) } {
                 self.tiles::<S, E, 12, V>(s, row, rest / full)
@@ -303,6 +349,25 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
         }
     }
 
+    /// A tile of so many rows, fewer than twelve.
+    #[inline(always)]
+    fn exactly<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
+        match rows {
+            1 => self.tiles::<S, E, 1, V>(s, row, 1),
+            2 => self.tiles::<S, E, 2, V>(s, row, 1),
+            3 => self.tiles::<S, E, 3, V>(s, row, 1),
+            4 => self.tiles::<S, E, 4, V>(s, row, 1),
+            5 => self.tiles::<S, E, 5, V>(s, row, 1),
+            6 => self.tiles::<S, E, 6, V>(s, row, 1),
+            7 => self.tiles::<S, E, 7, V>(s, row, 1),
+            8 => self.tiles::<S, E, 8, V>(s, row, 1),
+            9 => self.tiles::<S, E, 9, V>(s, row, 1),
+            10 => self.tiles::<S, E, 10, V>(s, row, 1),
+            11 => self.tiles::<S, E, 11, V>(s, row, 1),
+            _ => {}
+        }
+    }
+
     #[inline(always)]
     fn tiles<S: Simd, E: Element<T = T>, const R: usize, const V: usize>(&self, s: S, row: usize, count: usize) {
         s.vectorize(Tiles::<E, R, P, V> {
@@ -311,6 +376,7 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
             count,
             span: self.span,
             strips: self.strips,
+            ahead: self.ahead,
             step: self.job.step,
             out: self.job.out,
             out_stride: self.job.out_stride,

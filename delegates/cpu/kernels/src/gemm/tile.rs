@@ -1,5 +1,6 @@
 //! The tile: some rows by some vectors of columns, summed in registers.
 
+use crate::conv::Shape;
 use crate::pool::Shared;
 use crate::simd::{Op, Simd};
 use crate::{Activation, Epilogue};
@@ -107,9 +108,30 @@ impl Rows {
         }
     }
 
+    /// Pixels of images, channels last; `zeros` has as many numbers as are read of a pixel.
+    pub fn images(shape: &Shape, data: *const f32, zeros: *const f32) -> Rows {
+        Rows {
+            plain: false,
+            data,
+            zeros,
+            output: shape.output(),
+            input: [shape.height as i32, shape.width as i32],
+            steps: [
+                shape.height * shape.width * shape.channels,
+                shape.width * shape.channels,
+                shape.channels,
+            ],
+            stride: shape.stride.map(|x| x as i32),
+            border: [shape.padding[0][0] as i32, shape.padding[1][0] as i32],
+            dilation: shape.dilation.map(|x| x as i32),
+            across: shape.kernel[1],
+            reach: std::array::from_fn(|i| ((shape.kernel[i] - 1) * shape.dilation[i]) as i32),
+        }
+    }
+
     /// Where `R` rows from `row` on begin.
     #[inline(always)]
-    fn place<const R: usize>(&self, row: usize) -> Place<R> {
+    pub fn place<const R: usize>(&self, row: usize) -> Place<R> {
         let mut place = Place {
             base: [self.data; R],
             y: [0; R],
@@ -147,7 +169,7 @@ impl Rows {
 
     /// Pointers of a position.
     #[inline(always)]
-    fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
+    pub fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
         if self.plain {
             return place.base;
         }
@@ -366,6 +388,8 @@ pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usi
     pub span: Span,
     /// The strips' weights, from the first row on.
     pub strips: [*const E::T; P],
+    /// Weights that are asked for ahead of time, from the first row on: those of the strip that comes next.
+    pub ahead: *const E::T,
     /// From one row of weights to the next.
     pub step: usize,
     pub out: Shared<f32>,
@@ -398,7 +422,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E,
     fn run<S: Simd>(self, s: S) {
         for tile in 0..self.count {
             // SAFETY: who makes one has those rows, columns, positions and weights.
-            unsafe { self.one(s, self.row + tile * R) };
+            unsafe { self.one(s, tile) };
         }
     }
 }
@@ -407,8 +431,8 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
     /// # Safety
     /// All that is named is there.
     #[inline(always)]
-    unsafe fn one<S: Simd>(&self, s: S, row: usize) {
-        let span = self.span;
+    unsafe fn one<S: Simd>(&self, s: S, tile: usize) {
+        let (span, row) = (self.span, self.row + tile * R);
         let whole = self.columns == P * V * S::LANES;
         let mut sums = [[[s.splat(0.0); V]; P]; R];
         // SAFETY: as the caller says.
@@ -434,7 +458,15 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                 let rows: [*const f32; R] = std::array::from_fn(|r| rows[r].add(span.from));
                 let mut strips: [*const E::T; P] =
                     std::array::from_fn(|p| self.strips[p].add((position * span.depth + span.from) * self.step));
+                // Half of each row by every other tile: where there are few tiles, nothing else hides how far away weights are.
+                let mut ahead = self
+                    .ahead
+                    .wrapping_add((position * span.depth + span.from) * self.step + tile % 2 * S::LANES);
                 for k in 0..span.len {
+                    if const { R >= 6 && V == 2 && matches!(S::ISA, crate::Isa::Avx512) } {
+                        s.prefetch(ahead.cast());
+                        ahead = ahead.wrapping_add(self.step);
+                    }
                     let weights: [[S::F; V]; P] =
                         std::array::from_fn(|p| std::array::from_fn(|v| E::load(s, strips[p].add(v * S::LANES))));
                     for r in 0..R {
@@ -471,6 +503,37 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                 }
                 each(&mut sums, |r, p, v, x| {
                     s.store(out.add(r * self.out_stride + at(p, v)), x);
+                    x
+                });
+            } else if const { matches!(S::ISA, crate::Isa::Avx512) && P == 1 } {
+                let lanes: [usize; V] =
+                    std::array::from_fn(|v| self.columns.saturating_sub(v * S::LANES).min(S::LANES));
+                if span.last {
+                    let finish = &self.finish;
+                    if !finish.bias.is_null() {
+                        let bias: [S::F; V] = std::array::from_fn(|v| {
+                            s.load_part(finish.bias.wrapping_add(self.column + v * S::LANES), lanes[v])
+                        });
+                        each(&mut sums, |_, _, v, x| s.add(x, bias[v]));
+                    }
+                    let residual = finish.residual.wrapping_add(row * finish.residual_stride + self.column);
+                    let residual = |r: usize, v: usize| {
+                        s.load_part(
+                            residual.wrapping_add(r * finish.residual_stride + v * S::LANES),
+                            lanes[v],
+                        )
+                    };
+                    if !finish.residual.is_null() && !finish.residual_last {
+                        each(&mut sums, |r, _, v, x| s.add(x, residual(r, v)));
+                    }
+                    let (low, high) = (s.splat(finish.low), s.splat(finish.high));
+                    each(&mut sums, |_, _, _, x| s.min(s.max(x, low), high));
+                    if !finish.residual.is_null() && finish.residual_last && !finish.twice() {
+                        each(&mut sums, |r, _, v, x| s.add(x, residual(r, v)));
+                    }
+                }
+                each(&mut sums, |r, _, v, x| {
+                    s.store_part(out.wrapping_add(r * self.out_stride + v * S::LANES), x, lanes[v]);
                     x
                 });
             } else {

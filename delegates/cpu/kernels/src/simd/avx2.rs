@@ -190,6 +190,24 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn pick(self, x: Self::F, at: Self::I) -> Self::F {
+        // SAFETY: see above.
+        unsafe { _mm256_permutevar8x32_ps(x, at) }
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            [
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm256_add_ps(a, b) }

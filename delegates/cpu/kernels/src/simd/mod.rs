@@ -75,6 +75,42 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Asks for what is at an address, which need not be there, before it is read: into the second cache, where the machine can.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
+
+    /// The lanes of `x` that `at` names, which are below `LANES`.
+    #[inline(always)]
+    fn pick(self, x: Self::F, at: Self::I) -> Self::F {
+        let (mut lanes, mut places, mut picked) = ([0.0f32; 16], [0i32; 16], [0.0f32; 16]);
+        // SAFETY: there are sixteen of each, and no vector has more lanes.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), x);
+            self.store_i(places.as_mut_ptr(), at);
+            for (to, at) in picked.iter_mut().zip(places).take(Self::LANES) {
+                *to = lanes[at as usize & (Self::LANES - 1)];
+            }
+            self.load(picked.as_ptr())
+        }
+    }
+
+    /// The lanes of both by turns, the first half and the second.
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
+        let mut lanes = [0.0f32; 32];
+        let mut turns = [0.0f32; 32];
+        // SAFETY: there is room for two vectors in each.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), a);
+            self.store(lanes.as_mut_ptr().add(Self::LANES), b);
+            for at in 0..Self::LANES {
+                turns[2 * at] = lanes[at];
+                turns[2 * at + 1] = lanes[Self::LANES + at];
+            }
+            [self.load(turns.as_ptr()), self.load(turns.as_ptr().add(Self::LANES))]
+        }
+    }
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -242,6 +278,41 @@ mod tests {
                         b[i]
                     );
                 }
+            }
+        }
+    }
+
+    struct Places;
+
+    impl Op for Places {
+        type Output = [Vec<f32>; 3];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let numbers: Vec<f32> = (0..32).map(|i| i as f32).collect();
+            let places: Vec<i32> = (0..16).map(|i| i * 5 % S::LANES as i32).collect();
+            let mut out = [0, 1, 2].map(|_| vec![0.0; S::LANES]);
+            // SAFETY: as many lanes are there.
+            unsafe {
+                let (a, b) = (s.load(numbers.as_ptr()), s.load(numbers.as_ptr().add(16)));
+                s.store(out[0].as_mut_ptr(), s.pick(a, s.load_i(places.as_ptr())));
+                let [low, high] = s.interleave(a, b);
+                s.store(out[1].as_mut_ptr(), low);
+                s.store(out[2].as_mut_ptr(), high);
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn lanes_change_places() {
+        for isa in Isa::all() {
+            let [picked, low, high] = dispatch(isa, Places);
+            let lanes = picked.len();
+            for at in 0..lanes {
+                assert_eq!(picked[at], (at * 5 % lanes) as f32, "{isa}");
+                let turn = |at: usize| (at / 2 + at % 2 * 16) as f32;
+                assert_eq!((low[at], high[at]), (turn(at), turn(lanes + at)), "{isa}");
             }
         }
     }
