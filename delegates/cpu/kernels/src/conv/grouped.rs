@@ -123,8 +123,6 @@ pub fn conv(
 
 /// Rows of the tallest tile.
 const ROWS: usize = 12;
-/// Places of a kernel whose pixels are found once for all channels.
-const PLACES: usize = 25;
 
 struct Job<'a> {
     shape: &'a Shape,
@@ -192,12 +190,6 @@ impl<const R: usize> Tile<'_, R> {
     }
 }
 
-/// Where the pixels of a tile are read, through the places of the kernel.
-struct Pixels<const R: usize> {
-    place: Place<R>,
-    known: [[*const f32; R]; PLACES],
-}
-
 struct Whole<'a, const R: usize>(&'a Tile<'a, R>);
 
 impl<const R: usize> Op for Whole<'_, R> {
@@ -208,11 +200,6 @@ impl<const R: usize> Op for Whole<'_, R> {
         let (job, row) = (self.0.job, self.0.row);
         let (shape, width) = (job.shape, job.width);
         let place = job.source.place::<R>(row);
-        let mut known = [[std::ptr::null(); R]; PLACES];
-        for position in 0..PLACES.min(shape.kernel[0] * shape.kernel[1]) {
-            known[position] = job.source.at(&place, position);
-        }
-        let pixels = Pixels { place, known };
         let at_once = groups_at_once(shape, width);
         let block = at_once * shape.group_outputs();
         for (at, first) in (0..shape.out_channels).step_by(block).enumerate() {
@@ -224,7 +211,7 @@ impl<const R: usize> Op for Whole<'_, R> {
                     weights: job.weights[at * shape.terms() * width + vector..].as_ptr(),
                 };
                 // SAFETY: the pixels and channels are there.
-                unsafe { self.0.vector(s, &pixels, one) };
+                unsafe { self.0.vector(s, &place, one) };
             }
         }
         if job.finish.twice() {
@@ -246,7 +233,7 @@ impl<const R: usize> Tile<'_, R> {
     /// # Safety
     /// The pixels and output channels are there.
     #[inline(always)]
-    unsafe fn vector<S: Simd>(&self, s: S, pixels: &Pixels<R>, lanes: Lanes) {
+    unsafe fn vector<S: Simd>(&self, s: S, place: &Place<R>, lanes: Lanes) {
         let (job, shape) = (self.job, self.job.shape);
         let (depth, outputs) = (shape.group_channels(), shape.group_outputs());
         let first_group = lanes.first / outputs;
@@ -261,7 +248,7 @@ impl<const R: usize> Tile<'_, R> {
         // SAFETY: as the caller says; the row of zeros has all channels.
         unsafe {
             match way {
-                Way::One => self.sum(s, pixels, lanes, &mut sums, |pixels: [*const f32; R]| {
+                Way::One => self.sum(s, place, lanes, &mut sums, |pixels: [*const f32; R]| {
                     move |i: usize, r: usize| s.splat(*pixels[r].add(channel + i))
                 }),
                 Way::Pick => {
@@ -271,19 +258,19 @@ impl<const R: usize> Tile<'_, R> {
                     }
                     let at = s.load_i(at.as_ptr());
                     if channel + S::LANES <= shape.channels {
-                        self.sum(s, pixels, lanes, &mut sums, |pixels: [*const f32; R]| {
+                        self.sum(s, place, lanes, &mut sums, |pixels: [*const f32; R]| {
                             let x: [S::F; R] = std::array::from_fn(|r| s.load(pixels[r].add(channel)));
                             move |i: usize, r: usize| s.pick(x[r], s.add_i(at, s.splat_i(i as i32)))
                         });
                     } else {
                         let n = shape.channels - channel;
-                        self.sum(s, pixels, lanes, &mut sums, |pixels: [*const f32; R]| {
+                        self.sum(s, place, lanes, &mut sums, |pixels: [*const f32; R]| {
                             let x: [S::F; R] = std::array::from_fn(|r| s.load_part(pixels[r].add(channel), n));
                             move |i: usize, r: usize| s.pick(x[r], s.add_i(at, s.splat_i(i as i32)))
                         });
                     }
                 }
-                Way::Each => self.sum(s, pixels, lanes, &mut sums, |pixels: [*const f32; R]| {
+                Way::Each => self.sum(s, place, lanes, &mut sums, |pixels: [*const f32; R]| {
                     move |i: usize, r: usize| {
                         let mut x = [0.0f32; 16];
                         for (lane, x) in x.iter_mut().enumerate().take(lanes.lanes) {
@@ -316,7 +303,7 @@ impl<const R: usize> Tile<'_, R> {
     unsafe fn sum<S: Simd, I: Fn(usize, usize) -> S::F>(
         &self,
         s: S,
-        pixels: &Pixels<R>,
+        place: &Place<R>,
         lanes: Lanes,
         sums: &mut [S::F; R],
         inputs: impl Fn([*const f32; R]) -> I,
@@ -324,10 +311,7 @@ impl<const R: usize> Tile<'_, R> {
         let (job, shape) = (self.job, self.job.shape);
         let mut weights = lanes.weights;
         for position in 0..shape.kernel[0] * shape.kernel[1] {
-            let inputs = inputs(match pixels.known.get(position) {
-                Some(known) => *known,
-                None => job.source.at(&pixels.place, position),
-            });
+            let inputs = inputs(job.source.at(place, position));
             for i in 0..shape.group_channels() {
                 // SAFETY: all terms' weights are there.
                 let weight = unsafe { s.load(weights) };

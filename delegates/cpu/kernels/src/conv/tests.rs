@@ -246,7 +246,7 @@ fn groups_of_few_channels_are_right() {
         (2, [7, 5]),
         (2, [1, 1]),
     ] {
-        for kernel in [[1, 1], [3, 3], [1, 4], [6, 5]] {
+        for kernel in [[1, 1], [3, 3], [1, 4]] {
             for (stride, padding) in [
                 ([1, 1], [[1, 1], [1, 1]]),
                 ([2, 2], [[0, 0], [0, 0]]),

@@ -11,11 +11,10 @@ use std::ops::Range;
 /// the second cache will do, and that sums are stored and loaded less often counts for more.
 const fn strip_bytes(isa: Isa) -> usize {
     match isa {
-        Isa::Avx512 => 128 << 10,
+        Isa::Avx512 => 96 << 10,
         _ => 24 << 10,
     }
 }
-
 /// Bytes of a block of rows that stay in the second cache while the strips pass by.
 const ROWS_BYTES: usize = 256 << 10;
 
@@ -254,16 +253,15 @@ impl Part<'_, '_> {
         let job = self.job;
         let columns = V * S::LANES;
         let a_panel = (job.width / columns).max(1);
-        let place = |strip: usize| {
-            let (panel, within) = (strip / a_panel, strip % a_panel);
-            weights.wrapping_add(panel * job.panel + within * columns)
-        };
-        let strips: [*const E::T; P] = std::array::from_fn(|p| place(strip + p));
+        let strips: [*const E::T; P] = std::array::from_fn(|p| {
+            let (panel, within) = ((strip + p) / a_panel, (strip + p) % a_panel);
+            // SAFETY: the strip is one of the weights.
+            unsafe { weights.add(panel * job.panel + within * columns) }
+        });
         let column = strip * columns;
         let call = Call {
             job,
             strips,
-            ahead: place((strip + P).min(self.strips.end - 1)),
             column,
             columns: (job.n - column).min(P * columns),
             span,
@@ -293,8 +291,6 @@ impl Part<'_, '_> {
 struct Call<'a, 'b, T, const P: usize> {
     job: &'a Job<'b>,
     strips: [*const T; P],
-    /// The strip that comes next.
-    ahead: *const T,
     column: usize,
     columns: usize,
     span: Span,
@@ -376,7 +372,6 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
             count,
             span: self.span,
             strips: self.strips,
-            ahead: self.ahead,
             step: self.job.step,
             out: self.job.out,
             out_stride: self.job.out_stride,

@@ -388,8 +388,6 @@ pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usi
     pub span: Span,
     /// The strips' weights, from the first row on.
     pub strips: [*const E::T; P],
-    /// Weights that are asked for ahead of time, from the first row on: those of the strip that comes next.
-    pub ahead: *const E::T,
     /// From one row of weights to the next.
     pub step: usize,
     pub out: Shared<f32>,
@@ -422,7 +420,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E,
     fn run<S: Simd>(self, s: S) {
         for tile in 0..self.count {
             // SAFETY: who makes one has those rows, columns, positions and weights.
-            unsafe { self.one(s, tile) };
+            unsafe { self.one(s, self.row + tile * R) };
         }
     }
 }
@@ -431,8 +429,8 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
     /// # Safety
     /// All that is named is there.
     #[inline(always)]
-    unsafe fn one<S: Simd>(&self, s: S, tile: usize) {
-        let (span, row) = (self.span, self.row + tile * R);
+    unsafe fn one<S: Simd>(&self, s: S, row: usize) {
+        let span = self.span;
         let whole = self.columns == P * V * S::LANES;
         let mut sums = [[[s.splat(0.0); V]; P]; R];
         // SAFETY: as the caller says.
@@ -458,15 +456,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                 let rows: [*const f32; R] = std::array::from_fn(|r| rows[r].add(span.from));
                 let mut strips: [*const E::T; P] =
                     std::array::from_fn(|p| self.strips[p].add((position * span.depth + span.from) * self.step));
-                // Half of each row by every other tile: where there are few tiles, nothing else hides how far away weights are.
-                let mut ahead = self
-                    .ahead
-                    .wrapping_add((position * span.depth + span.from) * self.step + tile % 2 * S::LANES);
                 for k in 0..span.len {
-                    if const { R >= 6 && V == 2 && matches!(S::ISA, crate::Isa::Avx512) } {
-                        s.prefetch(ahead.cast());
-                        ahead = ahead.wrapping_add(self.step);
-                    }
                     let weights: [[S::F; V]; P] =
                         std::array::from_fn(|p| std::array::from_fn(|v| E::load(s, strips[p].add(v * S::LANES))));
                     for r in 0..R {

@@ -150,12 +150,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, at: *const u8) {
-        // SAFETY: see above; no address is wrong.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-    }
-
-    #[inline(always)]
     fn pick(self, x: Self::F, at: Self::I) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm512_permutexvar_ps(at, x) }

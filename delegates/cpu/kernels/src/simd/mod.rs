@@ -75,10 +75,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Asks for what is at an address, which need not be there, before it is read: into the second cache, where the machine can.
-    #[inline(always)]
-    fn prefetch(self, _at: *const u8) {}
-
     /// The lanes of `x` that `at` names, which are below `LANES`.
     #[inline(always)]
     fn pick(self, x: Self::F, at: Self::I) -> Self::F {
