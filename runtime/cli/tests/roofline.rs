@@ -52,7 +52,11 @@ fn operations_are_those_of_the_layers() {
     // Rows, inputs, outputs.
     let model = "conformance/fixtures/arch-mlp-dynamic-batch/model.pt2";
     let net = roofline(&[model, "--backend", "cpu", "--shapes", "x:0=6"]);
-    assert_eq!(operations(&net, "cpu::linear"), [2 * 6 * 32 * 8, 2 * 6 * 16 * 32], "{net:#}");
+    assert_eq!(
+        operations(&net, "cpu::linear"),
+        [2 * 6 * 32 * 8, 2 * 6 * 16 * 32],
+        "{net:#}"
+    );
 
     let model = "conformance/fixtures/quant-torchao-8da4w/model.pt2";
     let net = roofline(&[model, "--backend", "cpu"]);
@@ -114,8 +118,14 @@ fn formats_have_a_row_a_step() {
     let model = "conformance/fixtures/arch-mlp-dynamic-batch/model.pt2";
     let csv = bench(&[model, "--format", "csv"]);
     // Without a backend the portable kernels run, which say neither operations nor bytes.
-    assert!(csv.starts_with("step,node,ms,share,GFLOP/s,GB/s,bound ms,of bound,limit\n"), "{csv}");
-    assert!(csv.lines().skip(1).all(|line| line.ends_with(",-,-,-,-,not known")), "{csv}");
+    assert!(
+        csv.starts_with("step,node,ms,share,GFLOP/s,GB/s,bound ms,of bound,limit\n"),
+        "{csv}"
+    );
+    assert!(
+        csv.lines().skip(1).all(|line| line.ends_with(",-,-,-,-,not known")),
+        "{csv}"
+    );
     assert!(csv.lines().count() > 5, "{csv}");
     for format in ["text", "md"] {
         let text = bench(&[model, "--backend", "cpu", "--format", format]);
