@@ -52,9 +52,9 @@ extern "C" {
 /* Major version of the ABI; part of the entry's name. */
 #define DG_ABI_MAJOR 1
 /* Minor version of the ABI. Each major counts its minors from 0. */
-#define DG_ABI_MINOR 1
+#define DG_ABI_MINOR 2
 /* Names, types and order of every struct, as one number. */
-#define DG_LAYOUT_HASH UINT64_C(0x50275ef41df9c6f3)
+#define DG_LAYOUT_HASH UINT64_C(0xfabe14cb4886530c)
 /* Version of the operator table that a graph image names. */
 #define DG_OPSET "torch-2.15"
 /* In place of a node: the error is about none in particular. */
@@ -702,7 +702,7 @@ struct dg_profile_event {
     uint64_t end_ns;
     /* Bytes moved; 0: not known. Since 0.1. */
     uint64_t bytes;
-    /* Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.1. */
+    /* Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.2. */
     uint64_t operations;
 };
 

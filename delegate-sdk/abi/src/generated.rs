@@ -36,11 +36,11 @@ use core::ptr;
 /// Major version of the ABI; part of the entry's name.
 pub const ABI_MAJOR: u16 = 1;
 /// Minor version of the ABI.
-pub const ABI_MINOR: u16 = 1;
+pub const ABI_MINOR: u16 = 2;
 /// Names, types and order of every struct, as one number.
-pub const LAYOUT_HASH: u64 = 0x50275ef41df9c6f3;
+pub const LAYOUT_HASH: u64 = 0xfabe14cb4886530c;
 /// Every version, oldest first: major, minor, [`LAYOUT_HASH`].
-pub const LAYOUT_HASHES: [(u16, u16, u64); 5] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e), (1, 1, 0x50275ef41df9c6f3)];
+pub const LAYOUT_HASHES: [(u16, u16, u64); 6] = [(0, 0, 0xfdfcfa4b7a7c602e), (0, 1, 0x7e985f990f0958e9), (0, 2, 0x2b218b2ef1ef242e), (1, 0, 0x2b218b2ef1ef242e), (1, 1, 0x446606faa1972144), (1, 2, 0xfabe14cb4886530c)];
 /// Version of the operator table that a graph image names.
 pub const OPSET: &str = "torch-2.15";
 /// The one symbol that a delegate exports: an [`EntryFn`].
@@ -1883,7 +1883,7 @@ pub struct ProfileEvent {
     pub end_ns: u64,
     /// Bytes moved; 0: not known. Since 0.1.
     pub bytes: u64,
-    /// Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.1.
+    /// Arithmetic operations of it, a multiply and an add as two; 0: not known. Since 1.2.
     pub operations: u64,
 }
 

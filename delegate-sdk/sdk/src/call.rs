@@ -133,6 +133,6 @@ pub struct ProfileEvent<'a> {
     pub end_ns: u64,
     /// Bytes moved; 0: not known.
     pub bytes: u64,
-    /// Arithmetic operations of it, a multiply and an add as two; 0: not known. A host that is older than ABI 1.1 does not see them.
+    /// Arithmetic operations of it, a multiply and an add as two; 0: not known. A host that is older than ABI 1.2 does not see them.
     pub operations: u64,
 }

@@ -392,12 +392,12 @@ fn delegates_of_two_majors_are_checked_and_compared() {
     for (version, entry, loaded) in [
         (
             "v0.2",
-            "`dg_delegate_entry_v0`: ABI 0; this host has 1.1 and 0.2",
+            "`dg_delegate_entry_v0`: ABI 0; this host has 1.2 and 0.2",
             "ABI 0.2,",
         ),
         (
             "v1.0",
-            "`dg_delegate_entry_v1`: ABI 1; this host has 1.1 and 0.2",
+            "`dg_delegate_entry_v1`: ABI 1; this host has 1.2 and 0.2",
             "ABI 1.0,",
         ),
     ] {

@@ -31,7 +31,7 @@ pub struct ProfileEvent {
     pub end_ns: u64,
     /// Bytes moved; 0: not known.
     pub bytes: u64,
-    /// Arithmetic operations, a multiply and an add as two; 0: not known, as of every library that is older than ABI 1.1.
+    /// Arithmetic operations, a multiply and an add as two; 0: not known, as of every library that is older than ABI 1.2.
     pub operations: u64,
 }
 

@@ -188,7 +188,7 @@ fn a_certificate_of_other_files_does_not_count() {
         (
             "/abi/major",
             json!(7),
-            "major version 7 of the ABI; this host has 1.1 and 0.2",
+            "major version 7 of the ABI; this host has 1.2 and 0.2",
         ),
         (
             "/lists/0/verdict",

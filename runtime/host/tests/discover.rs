@@ -47,8 +47,8 @@ fn every_candidate_is_listed_with_its_reason() {
         ("broken", "is not TOML"),
         ("elsewhere", "no library for this machine"),
         ("fine", ""),
-        ("future", "major version 3 of the ABI; this host has 1.1 and 0.2"),
-        ("newer", "it needs version 0.99 of the ABI; this host has 1.1 and 0.2"),
+        ("future", "major version 3 of the ABI; this host has 1.2 and 0.2"),
+        ("newer", "it needs version 0.99 of the ABI; this host has 1.2 and 0.2"),
     ];
     let candidates = host.candidates();
     assert_eq!(candidates.len(), want.len(), "a folder that is named twice counts once");

@@ -51,10 +51,10 @@ const CASES: [Case; 14] = [
         "its table is of major version 0 of the ABI, and its entry of 1 (`dg_delegate_entry_v1`)"),
     case("entry of 0, table of 1", (0, 1, WHOLE), (0, 0, 0),
         "its table is of major version 1 of the ABI, and its entry of 0 (`dg_delegate_entry_v0`)"),
-    case("a major that nobody has", (7, 7, WHOLE), (0, 0, 0), "its entry is of major version 7 of the ABI; this host has 1.1 and 0.2"),
+    case("a major that nobody has", (7, 7, WHOLE), (0, 0, 0), "its entry is of major version 7 of the ABI; this host has 1.2 and 0.2"),
     case("a table of 1 with the size of 0.0", (1, 1, FIRST), (0, 0, 0), "that of 1.0 is"),
-    case("0.2 that needs 0.3", (0, 0, WHOLE), (3, 3, 0), "it needs version 0.3 of the ABI; this host has 1.1 and 0.2"),
-    case("1.2 that needs 1.2", (1, 1, WHOLE), (2, 2, 0), "it needs version 1.2 of the ABI; this host has 1.1 and 0.2"),
+    case("0.2 that needs 0.3", (0, 0, WHOLE), (3, 3, 0), "it needs version 0.3 of the ABI; this host has 1.2 and 0.2"),
+    case("1.3 that needs 1.3", (1, 1, WHOLE), (3, 3, 0), "it needs version 1.3 of the ABI; this host has 1.2 and 0.2"),
     case("0.2 of a changed header", (0, 0, WHOLE), (2, 0, 5), "another `delegraph.h` of version 0.2: layout 0000000000000005"),
     case("1.1 of a changed header", (1, 1, WHOLE), (1, 0, HASH_OF_0_0), "another `delegraph.h` of version 1.1: layout fdfcfa4b7a7c602e"),
 ];
@@ -348,7 +348,7 @@ ENTRY(2, 0)
             (
                 1,
                 2,
-                "it is made for major version 2 of the ABI; this host has 1.1 and 0.2",
+                "it is made for major version 2 of the ABI; this host has 1.2 and 0.2",
             ),
         ] {
             let folder = tempfile::tempdir().unwrap();
@@ -372,7 +372,7 @@ ENTRY(2, 0)
         let error = used(newer, None).unwrap_err();
         assert!(
             error.contains(
-                "is made for major version 2 of the ABI: it exports `dg_delegate_entry_v2`, and this host, which has 1.1 and 0.2, looks for \
+                "is made for major version 2 of the ABI: it exports `dg_delegate_entry_v2`, and this host, which has 1.2 and 0.2, looks for \
                  `dg_delegate_entry_v1` or `dg_delegate_entry_v0`"
             ),
             "{error}"

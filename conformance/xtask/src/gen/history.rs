@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// The files of each earlier version, in order, and their SHA-256. A row is added when its version is closed and the next begins; a row never
 /// changes. `golden/vM.N.json` is what the generator wrote last, `frozen/vM.N/delegraph.h` a copy of the header.
-const KEPT: [[(&str, &str); 2]; 4] = [
+const KEPT: [[(&str, &str); 2]; 5] = [
     [
         (
             "delegate-sdk/abi/golden/v0.0.json",
@@ -46,6 +46,16 @@ const KEPT: [[(&str, &str); 2]; 4] = [
         (
             "delegate-sdk/abi/frozen/v1.0/delegraph.h",
             "67bbc432cfa32a46d3476fc39f8c7c83437fadeedfbfbf60225e7459116e49df",
+        ),
+    ],
+    [
+        (
+            "delegate-sdk/abi/golden/v1.1.json",
+            "2662155dc7a0a01403b8904027f1b36d9f633c0582e3ce27eb1f2cba727177d8",
+        ),
+        (
+            "delegate-sdk/abi/frozen/v1.1/delegraph.h",
+            "06ba9835db899b160423038acad15b9347dfdd23c964e2eef13cc975a72d2635",
         ),
     ],
 ];
