@@ -590,7 +590,7 @@ struct dg_section {
     const uint8_t *data;
     /* In bytes. */
     uint64_t size;
-    /* 32 bytes that tell it from other sections, where several blobs of the program have it, so that a delegate keeps one copy for all; else NULL. SHA-256 of its bytes where the host compared them, else a value that only the same bytes in memory have. Since 0.2. */
+    /* 32 bytes that tell it from other sections, where several blobs of the program have it, so that a delegate keeps one copy for all; else NULL. SHA-256 of its bytes where the host compared them, else a value that no other bytes have while a session of this blob is loaded. Since 0.2. */
     const char *share_hash;
 };
 

@@ -547,6 +547,11 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         states: Vec::new(),
     };
     let header_size = reader.u32(8)? as usize;
+    // The minor is in the upper half of the word with the major.
+    let hashed = reader.u32(4)? >> 16 >= 2;
+    if hashed && header_size < HEADER_SIZE {
+        return Err(EnvelopeError::Corrupt("its header ends before its hash"));
+    }
     if header_size >= DRIVERS_END {
         meta.options_hash = reader.array(160)?;
         meta.weights_hash = reader.array(192)?;
@@ -623,7 +628,7 @@ pub fn parse(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
         sections,
         apart,
         header: &bytes[..bytes.len() - payload.len()],
-        has_header_hash: header_size >= HEADER_SIZE,
+        has_header_hash: hashed,
         payload,
         payload_hash: reader.array(64)?,
     })

@@ -1626,7 +1626,7 @@ pub struct Section {
     pub data: *const u8,
     /// In bytes.
     pub size: u64,
-    /// 32 bytes that tell it from other sections, where several blobs of the program have it, so that a delegate keeps one copy for all; else NULL. SHA-256 of its bytes where the host compared them, else a value that only the same bytes in memory have. Since 0.2.
+    /// 32 bytes that tell it from other sections, where several blobs of the program have it, so that a delegate keeps one copy for all; else NULL. SHA-256 of its bytes where the host compared them, else a value that no other bytes have while a session of this blob is loaded. Since 0.2.
     pub share_hash: *const u8,
 }
 

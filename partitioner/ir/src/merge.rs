@@ -35,8 +35,11 @@ impl Module {
         if let Some(graph) = other.graphs.iter().find(|graph| self.graph(&graph.name).is_some()) {
             return Err(MergeError::Method(graph.name.clone()));
         }
+        for state in &other.states {
+            self.check_state(state, &other)?;
+        }
         let constants = self.merge_constants(&other);
-        let states = self.merge_states(&other, &constants)?;
+        let states = self.merge_states(&other, &constants);
         let symbols = self.merge_symbols(&other);
         let into = Into {
             constants,
@@ -67,19 +70,33 @@ impl Module {
         ids
     }
 
-    fn merge_states(&mut self, other: &Module, constants: &[ConstantId]) -> Result<Vec<StateId>, MergeError> {
+    /// A buffer of the same name is the same: its type, and what it begins with.
+    fn check_state(&self, state: &State, other: &Module) -> Result<(), MergeError> {
+        let Some(known) = self.states.iter().find(|known| known.name == state.name) else {
+            return Ok(());
+        };
+        let initial = |module: &Module, state: &State| state.initial.and_then(|id| module.constants.find(id).cloned());
+        let alike = match (initial(self, known), initial(other, state)) {
+            (None, None) => true,
+            (Some(a), Some(b)) => is_same(&a, &b),
+            _ => false,
+        };
+        let words = |state: &State, begins: &str| format!("{}{begins}", state.ty);
+        match (known.ty == state.ty, alike) {
+            (true, true) => Ok(()),
+            (same, _) => Err(MergeError::State {
+                name: state.name.clone(),
+                one: words(known, ""),
+                other: words(state, if same { " with another beginning" } else { "" }),
+            }),
+        }
+    }
+
+    fn merge_states(&mut self, other: &Module, constants: &[ConstantId]) -> Vec<StateId> {
         let mut ids = Vec::with_capacity(other.states.len());
         for state in &other.states {
             let known = self.states.iter().position(|known| known.name == state.name);
             if let Some(at) = known {
-                let one = &self.states[at];
-                if one.ty != state.ty {
-                    return Err(MergeError::State {
-                        name: state.name.clone(),
-                        one: one.ty.to_string(),
-                        other: state.ty.to_string(),
-                    });
-                }
                 ids.push(StateId::from(at));
                 continue;
             }
@@ -89,7 +106,7 @@ impl Module {
                 ..state.clone()
             });
         }
-        Ok(ids)
+        ids
     }
 
     fn merge_symbols(&mut self, other: &Module) -> FxHashMap<Symbol, Expr> {

@@ -156,7 +156,7 @@ fn row_by_row(graph: &Graph, node: &Node) -> Option<ValueId> {
     let fits = match node.op.name() {
         "aten::linear" => true,
         "aten::to.dtype" | "aten::_to_copy" | "aten::alias" | "aten::clone" | "aten::tanh" | "aten::contiguous"
-        | "aten::detach_" => true,
+        | "aten::detach" => true,
         "aten::mul.Tensor" | "aten::div.Tensor" | "aten::mul.Scalar" | "aten::div.Scalar" => {
             // By a number, or one constant.
             match node.args.get(1)? {

@@ -153,12 +153,20 @@ fn step(session: &mut Session, border: &Border, tokens: &[i64], start: usize) ->
 /// # Errors
 /// A method of another form, or a prompt that is too long.
 pub fn measure(model: &mut Model, args: &BenchArgs, output: &Output) -> anyhow::Result<Measured> {
-    let border = border(&model.prefill)?;
+    let prefill_border = border(&model.prefill)?;
+    let decode_border = border(model.behind())?;
     let (prompt, generate) = (args.prompt.max(1) as usize, args.generate.max(1) as usize);
-    if prompt + generate > border.most {
+    // A model of single tokens does not say how many there may be.
+    let most = prefill_border.most;
+    let wanted = if model.decode.is_some() {
+        prompt
+    } else {
+        prompt + generate
+    };
+    if wanted > most {
         return Err(crate::usage(format!(
             "a prompt of {prompt} and {generate} tokens more are beyond the {} that the method takes",
-            border.most
+            most
         )));
     }
     let rounds = args.runs.unwrap_or(3).max(1) as usize;
@@ -166,7 +174,7 @@ pub fn measure(model: &mut Model, args: &BenchArgs, output: &Output) -> anyhow::
     for round in 0..=rounds {
         let tokens: Vec<i64> = (0..prompt).map(|at| (at * 37 + 11) as i64 % 97).collect();
         let started = Instant::now();
-        let mut token = step(&mut model.prefill, &border, &tokens, 0)?;
+        let mut token = step(&mut model.prefill, &prefill_border, &tokens, 0)?;
         if let Some(decode) = &mut model.decode {
             decode.adopt_state(&mut model.prefill)?;
         }
@@ -174,7 +182,7 @@ pub fn measure(model: &mut Model, args: &BenchArgs, output: &Output) -> anyhow::
         let mut each = Vec::with_capacity(generate);
         for at in 0..generate {
             let started = Instant::now();
-            token = step(model.behind(), &border, &[token], prompt + at)?;
+            token = step(model.behind(), &decode_border, &[token], prompt + at)?;
             each.push(started.elapsed().as_secs_f64() * 1e3);
         }
         // The first round meets fresh memory and plans.
@@ -207,7 +215,7 @@ pub fn measure(model: &mut Model, args: &BenchArgs, output: &Output) -> anyhow::
 /// # Errors
 /// As [`measure`].
 pub fn once(model: &mut Model, args: &BenchArgs) -> anyhow::Result<()> {
-    let border = border(&model.prefill)?;
+    let border = border(model.behind())?;
     step(model.behind(), &border, &[1], args.prompt as usize)?;
     Ok(())
 }

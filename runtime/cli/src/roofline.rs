@@ -119,7 +119,7 @@ impl Roofline {
         }
     }
 
-    /// Milliseconds of the run.
+    /// The share that milliseconds are of the run.
     fn share(&self, ms: f64) -> f64 {
         if self.run_ms > 0.0 { ms / self.run_ms } else { 0.0 }
     }

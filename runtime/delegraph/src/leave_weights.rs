@@ -12,12 +12,15 @@ const ALWAYS_THERE: &str = "cpu";
 /// Bytes of weights from which on regions of [`ALWAYS_THERE`] leave theirs, where nothing is configured.
 const LARGE: u64 = 64 << 20;
 
-/// Marks the regions whose weights the file is written without. What their blobs ask the host for when they are loaded stays in it; a blob
-/// that cannot be loaded here keeps all that it may ask for.
+/// Marks the regions whose weights the file is written without: those with a backend that drops them, and none that is to keep them. What their blobs
+/// ask the host for when they are loaded stays in it; a blob that cannot be loaded here, or whose session holds on to the host's weights, keeps
+/// all that it may ask for.
 pub(crate) fn mark(regions: &mut [Vec<CompiledRegion>], module: &Module, config: &Config, host: &Host) {
     for region in regions.iter_mut().flatten() {
-        let leaves = |candidate: &CompiledCandidate| leaves(candidate, module, config);
-        if !region.candidates.iter().any(leaves) {
+        let choice = |candidate: &CompiledCandidate| choice(candidate, module, config);
+        let choices: Vec<Option<FallbackWeights>> = region.candidates.iter().map(choice).collect();
+        let says = |choice| choices.contains(&Some(choice));
+        if says(FallbackWeights::Keep) || !says(FallbackWeights::Drop) {
             continue;
         }
         for candidate in &mut region.candidates {
@@ -29,12 +32,12 @@ pub(crate) fn mark(regions: &mut [Vec<CompiledRegion>], module: &Module, config:
     }
 }
 
-fn leaves(candidate: &CompiledCandidate, module: &Module, config: &Config) -> bool {
+/// What is configured for a candidate's backend, or follows from its weights.
+fn choice(candidate: &CompiledCandidate, module: &Module, config: &Config) -> Option<FallbackWeights> {
     let backend = config.backend.get(&candidate.backend);
-    match backend.and_then(|backend| backend.fallback_weights) {
-        Some(choice) => choice == FallbackWeights::Drop,
-        None => candidate.backend == ALWAYS_THERE && bytes_of(candidate, module) > LARGE,
-    }
+    let large = || candidate.backend == ALWAYS_THERE && bytes_of(candidate, module) > LARGE;
+    let configured = backend.and_then(|backend| backend.fallback_weights);
+    configured.or_else(|| large().then_some(FallbackWeights::Drop))
 }
 
 fn bytes_of(candidate: &CompiledCandidate, module: &Module) -> u64 {
@@ -50,7 +53,7 @@ fn bytes_of(candidate: &CompiledCandidate, module: &Module) -> u64 {
     constants.map(|constant| bytes(constant) as u64).sum()
 }
 
-/// The ids of weights that a blob asks the host for while it is loaded; `None`: it cannot be loaded here.
+/// The ids of weights that a blob asks the host for while it is loaded; `None`: it cannot be loaded here, or may ask for others later.
 fn asked_for(candidate: &mut CompiledCandidate, module: &Module, host: &Host) -> Option<BTreeSet<u32>> {
     let delegate = host.delegate(&candidate.backend).ok()?;
     let mut items = Vec::with_capacity(candidate.weights.len());
@@ -65,11 +68,13 @@ fn asked_for(candidate: &mut CompiledCandidate, module: &Module, host: &Host) ->
     let source: Arc<dyn BlobSource> = blob.clone();
     let loaded = delegate.load_from(source, watched.clone(), None, &CallOptions::default());
     let loads = loaded.is_ok();
+    // A session that keeps the weights may ask for more when it runs. The CPU delegate asks for all that it will use.
+    let keeps = Arc::strong_count(&watched) > 1 && candidate.backend != ALWAYS_THERE;
     drop(loaded);
     // A delegate may keep a blob beyond its sessions.
     candidate.blob = Arc::try_unwrap(blob).unwrap_or_else(|blob| blob.to_vec());
     let asked = std::mem::take(&mut *watched.asked.lock().unwrap_or_else(PoisonError::into_inner));
-    loads.then_some(asked)
+    (loads && !keeps).then_some(asked)
 }
 
 /// Weights that remember who was asked for.

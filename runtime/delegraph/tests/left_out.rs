@@ -111,11 +111,7 @@ fn what_a_blob_asks_for_stays() {
 struct Packed(Cpu);
 
 impl Delegate for Packed {
-    const INFO: Info = Info {
-        name: "packed",
-        format: "packed.cpu",
-        ..Cpu::INFO
-    };
+    const INFO: Info = Cpu::INFO;
 
     fn new(_: &Options<'_>, context: &Context<'_>) -> Result<Packed, Error> {
         Ok(Packed(Cpu::new(&Options::default(), context)?))
@@ -177,9 +173,9 @@ impl delegraph_sdk::Session for SecondFails {
 #[test]
 fn a_delegate_that_fails_is_no_wrong_number() {
     let host = Arc::new(Host::discover(delegraph_host::HostOptions::default()));
-    host.register_static("packed", static_entry_as::<Packed, (roles::Compile, roles::Run)>())
+    host.register_static("cpu", static_entry_as::<Packed, (roles::Compile, roles::Run)>())
         .unwrap();
-    let drop = choosing("packed", "drop", "");
+    let drop = choosing("cpu", "drop", "");
     let compiled = compile("mtcnn-pnet", &drop, &host);
     assert!(compiled.purposes.left_out > 0);
     let fixture = fixture("mtcnn-pnet");

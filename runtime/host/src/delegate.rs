@@ -158,7 +158,7 @@ pub trait Weights: Send + Sync {
 }
 
 /// What a delegate is told of a section that several blobs have, where its bytes were not compared with their hash: the same for the same
-/// bytes in memory, and no hash of any other bytes, so that what one file says of itself is never taken for another's section.
+/// bytes where they lie, and no hash of any bytes, so that what one file says of itself is never taken for another's section.
 fn not_compared(hash: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     let place = [bytes.as_ptr().addr() as u64, bytes.len() as u64].map(u64::to_le_bytes);
     sha256(&[b"not compared".as_slice(), hash, &place[0], &place[1]].concat())

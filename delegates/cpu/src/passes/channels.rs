@@ -8,6 +8,8 @@ use delegraph_sdk::image::{Arg, ExprIndex, NodeIndex, ValueIndex};
 
 /// The dimension of channels.
 const CHANNELS: i64 = 3;
+/// Outputs that a step may have.
+const MOST_OUTPUTS: usize = 62;
 
 impl Pass<'_, '_> {
     /// Does the last node of a shuffle with channels last: a view in groups, groups and channels turned around, and the view back. Says whether it
@@ -134,7 +136,11 @@ pub fn join(graph: &mut Graph) {
                 let Some(cat) = makers[x].map(|at| &graph.nodes[at]) else {
                     continue;
                 };
-                if uses[x] == 1 && cat.op == "aten::cat" && along(graph, cat.args.get(1), x) {
+                // A concatenation takes other types, and lists of nothing, too.
+                let images =
+                    |value: ValueId| graph.values[value].dtype == DType::F32 && graph.values[value].dims.len() == 4;
+                if uses[x] == 1 && cat.op == "aten::cat" && along(graph, cat.args.get(1), x) && cat.reads().all(images)
+                {
                     graph.nodes[at].args[0] = cat.args[0].clone();
                 }
             }
@@ -143,7 +149,8 @@ pub fn join(graph: &mut Graph) {
                 let Some(shuffle) = makers[x].filter(|at| graph.nodes[*at].op == step::NAME) else {
                     continue;
                 };
-                if uses[x] == 1 && graph.nodes[shuffle].outputs.len() == 1 && along(graph, node.args.get(2), x) {
+                let few = graph.nodes[shuffle].outputs.len() == 1 && node.outputs.len() <= MOST_OUTPUTS;
+                if uses[x] == 1 && few && along(graph, node.args.get(2), x) {
                     let (outputs, source) = (node.outputs.clone(), node.source);
                     graph.nodes[shuffle].outputs = outputs;
                     graph.nodes[shuffle].source = source;

@@ -2,7 +2,7 @@
 //!
 //! Layers, attention, norms and their functions on `f16` and `bf16` become ones on `f32`, and so does the arithmetic between them, with conversions where
 //! tensors come in, go out, or are read by anything else. Between them nothing is rounded, so that results are nearer to exact ones than those of a graph
-//! that rounds after every operator. Arithmetic that follows no layer rounds as the graph says. Weights of products stay in 16 bits.
+//! that rounds after every operator. Arithmetic that follows no layer rounds as the graph says. Matrices of `linear` stay in 16 bits.
 
 use super::{Target, floats, is_constant, to_bytes};
 use crate::graph::{From, Graph, Node, ValueId, arg};
@@ -238,8 +238,8 @@ impl Pass<'_, '_> {
                 self.same.insert(*to, float);
                 true
             }
+            // What the model rounds is rounded.
             [DType::F32, half] if is_half(half) => {
-                self.floats.insert(*to, from);
                 self.done.push(Node {
                     op: NAME.to_string(),
                     args: vec![arg(from)],

@@ -197,7 +197,7 @@ impl Pass<'_, '_> {
         match (node.op.as_str(), image) {
             ("aten::squeeze.dims", _) => {
                 let row = self.graph.int_list(node.args.get(1)).is_some_and(|dims| dims == [2]);
-                if row && self.last.contains_key(&x) {
+                if row && self.last.contains_key(&x) && self.graph.values[output].dims.len() == 3 {
                     self.images.insert(output, x);
                 }
                 false

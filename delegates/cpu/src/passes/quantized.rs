@@ -28,8 +28,8 @@ struct Matrix {
     range: [i64; 2],
 }
 
-/// Matrices that are packed, by their integers, scales and form: the value, and the arguments that say how.
-type Packed = HashMap<(ValueId, ValueId, &'static str), (ValueId, Vec<Arg>)>;
+/// Matrices that are packed, by their integers, scales, zero points and form: the value, and the arguments that say how.
+type Packed = HashMap<(ValueId, ValueId, Option<ValueId>, &'static str), (ValueId, Vec<Arg>)>;
 
 /// Rewrites products and tables.
 ///
@@ -240,7 +240,7 @@ fn linear(
         return rows(graph, target, &matrix, x, bias, eps, packed);
     }
     let form = if matches!(kind, "w8" | "w2") { kind } else { "four" };
-    let key = (matrix.values, matrix.scales, form);
+    let key = (matrix.values, matrix.scales, matrix.zeros, form);
     let (value, layout) = match packed.get(&key) {
         Some(known) => known.clone(),
         None => {
@@ -273,7 +273,7 @@ fn rows(
     eps: f64,
     packed: &mut Packed,
 ) -> Option<(&'static str, Vec<Arg>)> {
-    let (value, zeros) = match packed.get(&(matrix.values, matrix.scales, "q8")) {
+    let (value, zeros) = match packed.get(&(matrix.values, matrix.scales, matrix.zeros, "q8")) {
         Some((value, zeros)) => (*value, zeros.clone()),
         None => {
             let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
@@ -290,7 +290,10 @@ fn rows(
             });
             let value = graph.constant(&format!("{name} packed"), DType::U8, &[out.len() as i64], out);
             let zeros = vec![zeros.unwrap_or(Arg::None)];
-            packed.insert((matrix.values, matrix.scales, "q8"), (value, zeros.clone()));
+            packed.insert(
+                (matrix.values, matrix.scales, matrix.zeros, "q8"),
+                (value, zeros.clone()),
+            );
             (value, zeros)
         }
     };
@@ -368,7 +371,7 @@ fn packed_embedding(
     let same = |a: ValueId, b: ValueId| {
         a == b || bytes(graph, target, a).is_some() && bytes(graph, target, a) == bytes(graph, target, b)
     };
-    let found = packed.iter().find(|((values, scales, form), (_, layout))| {
+    let found = packed.iter().find(|((values, scales, _, form), (_, layout))| {
         let fits = *form == "four" && layout[..3] == sizes && layout.last() == Some(&Arg::Bool(false));
         fits && same(*scales, matrix.scales) && same(*values, matrix.values)
     });

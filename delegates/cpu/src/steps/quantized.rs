@@ -12,7 +12,7 @@ use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
 use delegraph_cpu_kernels::quant::static8::{self, Bias, Stage};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
 use delegraph_cpu_kernels::{Activation, Isa, Pool};
-use delegraph_sdk::Error;
+use delegraph_sdk::{DType, Error};
 use delegraph_sdk::arguments::Arguments;
 
 /// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
@@ -128,7 +128,10 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
     };
     let x = shapes.of(node.value(0)?);
     let rows: usize = x.iter().rev().skip(1).product();
-    let fits = x.last() == Some(&layout.inputs) && shapes.count(node.output(0)?) == rows * layout.outputs;
+    let floats = [node.value(0)?, node.output(0)?].map(|value| shapes.dtype(value) == DType::F32);
+    let fits = floats == [true; 2]
+        && x.last() == Some(&layout.inputs)
+        && shapes.count(node.output(0)?) == rows * layout.outputs;
     let linear = Linear {
         kind,
         rows,
@@ -233,16 +236,17 @@ pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     };
     let shape = static8::Shape { inputs, outputs };
     let rows: usize = x.iter().rev().skip(1).product();
-    let each = |at: usize| -> Result<bool, Error> {
-        Ok(node
-            .optional_value(at)?
-            .is_none_or(|value| shapes.count(value) == outputs))
+    let each = |at: usize, dtype: DType| -> Result<bool, Error> {
+        let fits = |value| shapes.count(value) == outputs && shapes.dtype(value) == dtype;
+        Ok(node.optional_value(at)?.is_none_or(fits))
     };
-    let fits = shapes.count(node.output(0)?) == rows * outputs
+    let floats = [node.value(0)?, node.output(0)?].map(|value| shapes.dtype(value) == DType::F32);
+    let fits = floats == [true; 2]
+        && shapes.count(node.output(0)?) == rows * outputs
         && shapes.bytes(node.value(1)?) == shape.packed_len()
-        && shapes.count(node.value(2)?) == outputs
-        && each(3)?
-        && each(4)?;
+        && each(2, DType::F32)?
+        && each(3, DType::F32)?
+        && each(4, DType::I32)?;
     match fits {
         true => Ok(Box::new(Rows {
             rows,
@@ -371,6 +375,7 @@ struct PackedLookup(Layout);
 pub fn packed_embedding(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
     let layout = Layout::read(node, 2)?;
     let fits = shapes.bytes(node.value(1)?) == layout.four().packed_len()
+        && (shapes.dtype(node.value(0)?), shapes.dtype(node.output(0)?)) == (DType::I64, DType::F32)
         && layout.group.is_multiple_of(32)
         && shapes.count(node.output(0)?) == shapes.count(node.value(0)?) * layout.inputs;
     match fits {
