@@ -64,6 +64,18 @@ pub fn methods(mut prompt: Module, single: Option<Module>) -> Result<Module, Lan
         };
         graph.name = name.to_string();
     }
+    // Single tokens go on from what a prompt left: what their own file began with, such as a count of tokens that its export had seen, is of
+    // no account.
+    for state in &mut single.states {
+        let same = prompt
+            .states
+            .iter()
+            .find(|known| known.name == state.name && known.ty == state.ty);
+        if let Some(known) = same {
+            let initial = known.initial.and_then(|id| prompt.constants.find(id)).cloned();
+            state.initial = initial.map(|constant| single.constants.push(constant));
+        }
+    }
     prompt.merge(single)?;
     Ok(prompt)
 }

@@ -16,6 +16,7 @@ use delegraph_sdk::{
     Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, DType, Delegate, Device, Error, Info, OptionValue,
     Options, Partition, Requirement, Run, Status, TensorOut, TensorPlace, TensorView, Weights, static_entry,
 };
+use sha2::Digest;
 use std::sync::Arc;
 
 /// The reference delegate, which reads and writes only what lies as it states.
@@ -298,6 +299,11 @@ fn stated_afterwards(file: &Source) -> Source {
             let at = blob + (table + tensor * 16) as usize + 12;
             bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(alignment | multiple << 16));
         }
+        // The header's own hash, with zeros in its place.
+        let payload = blob + word(&bytes, blob + 96) as usize;
+        bytes[blob + 248..blob + 280].fill(0);
+        let hash = sha2::Sha256::digest(&bytes[blob..payload]);
+        bytes[blob + 248..blob + 280].copy_from_slice(&hash);
     }
     Source::from_bytes(bytes, "afterwards.pte")
 }

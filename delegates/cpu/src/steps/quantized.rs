@@ -12,8 +12,8 @@ use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
 use delegraph_cpu_kernels::quant::static8::{self, Bias, Stage};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
 use delegraph_cpu_kernels::{Activation, Isa, Pool};
-use delegraph_sdk::{DType, Error};
 use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::{DType, Error};
 
 /// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
 /// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4`, `w8` or `w2` (activations stay floats).
