@@ -56,7 +56,7 @@ const CASES: [Case; 14] = [
     case("0.2 that needs 0.3", (0, 0, WHOLE), (3, 3, 0), "it needs version 0.3 of the ABI; this host has 1.2 and 0.2"),
     case("1.3 that needs 1.3", (1, 1, WHOLE), (3, 3, 0), "it needs version 1.3 of the ABI; this host has 1.2 and 0.2"),
     case("0.2 of a changed header", (0, 0, WHOLE), (2, 0, 5), "another `delegraph.h` of version 0.2: layout 0000000000000005"),
-    case("1.1 of a changed header", (1, 1, WHOLE), (1, 0, HASH_OF_0_0), "another `delegraph.h` of version 1.1: layout fdfcfa4b7a7c602e"),
+    case("1.2 of a changed header", (1, 1, WHOLE), (2, 0, HASH_OF_0_0), "another `delegraph.h` of version 1.2: layout fdfcfa4b7a7c602e"),
 ];
 
 /// Whether a host is of an entry's major, in its newest minor. SDKs of major 0 refuse another.

@@ -616,6 +616,7 @@ fn an_envelope_whose_states_cannot_be_is_refused() {
     assert!(envelope::parse(&damaged).is_err());
     // A header of before there were states is read without them.
     damaged = bytes;
-    damaged[8] = 240;
+    damaged[6] = 1;
+    damaged[8..12].copy_from_slice(&240u32.to_le_bytes());
     assert_eq!(envelope::parse(&damaged).unwrap().meta.states, []);
 }
