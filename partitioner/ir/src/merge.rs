@@ -114,13 +114,13 @@ impl Module {
         for (symbol, range) in &other.symbols.ranges {
             let mut name = symbol.clone();
             if self.symbols.ranges.get(symbol).is_some_and(|known| known != range) {
-                let numbered = (2..).map(|number| Symbol::new(&format!("{symbol}_{number}")));
+                let mut numbered = (2..).map(|number| Symbol::new(&format!("{symbol}_{number}")));
                 let taken = |name: &Symbol| {
                     [&self.symbols, &other.symbols]
                         .iter()
                         .any(|s| s.ranges.contains_key(name))
                 };
-                name = numbered.skip_while(taken).next().unwrap_or(name);
+                name = numbered.find(|name| !taken(name)).unwrap_or(name);
                 renamed.insert(symbol.clone(), Expr::Symbol(name.clone()));
             }
             self.symbols.ranges.insert(name, *range);
