@@ -53,7 +53,7 @@ pub unsafe extern "C" fn delegraph_minimal_run(
     let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), 4 * dims.numel().unwrap_or(0)) };
     let input = Input::Bytes {
         dtype: DType::F32,
-        sizes: dims,
+        sizes: &dims,
         data: bytes,
     };
     match model.run(&[input]) {

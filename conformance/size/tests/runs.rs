@@ -2,7 +2,7 @@
 
 use delegraph_executor::Input;
 use delegraph_minimal::Model;
-use delegraph_types::{DType, Dims};
+use delegraph_types::DType;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ fn a_delegated_model_gives_what_pytorch_gave() {
     let mut model = Model::load(std::fs::read(program).unwrap(), &manifest).unwrap();
     let input = Input::Bytes {
         dtype: DType::F32,
-        sizes: Dims::new(&sizes).unwrap(),
+        sizes: &sizes,
         data: &data,
     };
     let got = model.run(&[input]).unwrap();
