@@ -138,8 +138,11 @@ impl Plan {
         // What a view is a part of, and from which byte on.
         let mut whole: Vec<(u32, usize)> = (0..count as u32).map(|value| (value, 0)).collect();
         let mut steps: Vec<Ready> = Vec::new();
-        for node in view.nodes() {
-            let arguments = Arguments::new(node, sizes);
+        let nodes: Vec<Arguments<'_>> = view.nodes().map(|node| Arguments::new(node, sizes)).collect();
+        let readers = readers(view);
+        let mut next = 0;
+        while let Some(arguments) = nodes.get(next) {
+            let node = arguments.view();
             let source = node.name().parse().map_or(node.index(), NodeIndex);
             // What is written in place is what it writes to.
             if node.op() == steps::state::NAME {
@@ -155,29 +158,44 @@ impl Plan {
                 }
                 whole[output.0 as usize] = (root, 0);
             }
-            if let Some(views) = view::parts(&arguments, &shapes) {
+            if let Some(views) = view::parts(arguments, &shapes) {
                 for part in views {
                     let (root, offset) = whole[part.of.0 as usize];
                     whole[part.value.0 as usize] = (root, offset + part.offset);
                 }
+                next += 1;
                 continue;
             }
-            let step = steps::make(&arguments, &shapes, &slots).map_err(|e| e.at(source))?;
+            let chain = steps::bands::find(&nodes[next..], &shapes, &readers).map_err(|e| e.at(source))?;
+            let (step, name, members) = match chain {
+                Some((step, count)) => (step, steps::bands::NAME, &nodes[next..next + count]),
+                None => {
+                    let step = steps::make(arguments, &shapes, &slots).map_err(|e| e.at(source))?;
+                    (step, node.op(), &nodes[next..=next])
+                }
+            };
+            next += members.len();
+            // Of a chain, what one makes and the next one reads has no place.
+            let (last, bytes) = (members[members.len() - 1].view(), steps::moved(members, &shapes));
+            let later = members[1..].iter().flat_map(|node| node.view().inputs().skip(1));
             let values = |list: &mut dyn Iterator<Item = ValueIndex>| -> Box<[u32]> { list.map(|v| v.0).collect() };
-            let (reads, writes) = (values(&mut node.inputs()), values(&mut node.outputs().iter()));
+            let (reads, writes) = (
+                values(&mut node.inputs().chain(later)),
+                values(&mut last.outputs().iter()),
+            );
             let work = step.work();
             steps.push(Ready {
                 scratch: step.scratch(threads),
                 step,
                 inputs: reads,
                 outputs: writes,
-                node: source,
+                node: last.name().parse().map_or(last.index(), NodeIndex),
                 name: match work.arithmetic {
-                    Arithmetic::F32 => node.op().to_string(),
-                    Arithmetic::Int8 => format!("{} int8", node.op()),
+                    Arithmetic::F32 => name.to_string(),
+                    Arithmetic::Int8 => format!("{name} int8"),
                 },
                 in_place: node.op() == steps::state::NAME,
-                bytes: steps::moved(&arguments, &shapes),
+                bytes,
                 operations: work.operations,
             });
         }
@@ -337,6 +355,16 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// For each value, how many arguments of nodes and outputs of the program it is.
+fn readers(view: &ImageView<'_>) -> Vec<u32> {
+    let mut readers = vec![0; view.value_count() as usize];
+    let read = view.nodes().flat_map(|node| node.inputs());
+    for value in read.chain(view.outputs().iter()) {
+        readers[value.0 as usize] += 1;
+    }
+    readers
 }
 
 /// For each value, the last step that reads it or a view of it, or makes it; outputs are read at the end.

@@ -90,18 +90,61 @@ fn threads_change_no_bit() {
     }
 }
 
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn floats(tensors: &Tensors, name: &str) -> Vec<f32> {
+    match tensors.iter().find(|(key, _)| *key == name) {
+        Some((_, Leaf::Tensor { bytes, .. })) => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// The first output of a session on one input of floats.
+fn output_of(session: &mut Session, sizes: &[i64], x: &[f32]) -> Vec<f32> {
+    let x: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let sizes = delegraph::Dims::new(sizes).unwrap();
+    session.run(&[Value::tensor(DType::F32, sizes, &x)]).unwrap();
+    let Value::Tensor(y) = session.output(0).unwrap() else {
+        panic!("no tensor")
+    };
+    let bytes = y.to_contiguous();
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+#[test]
+fn large_tensors_between_convolutions_are_made_in_bands() {
+    let tensors = Tensors::read(&data("inverted_residual.safetensors")).unwrap();
+    let (config, source) = (config(), Source::open(data("inverted_residual.pt2")).unwrap());
+    let host = Arc::new(delegraph::discover(&config, false));
+    let run = |threads: usize| {
+        let options = LoadOptions {
+            threads: Some(threads),
+            ..LoadOptions::default()
+        };
+        let mut session = Session::open(&source, &config, &host, options).unwrap();
+        session.start_trace();
+        let got = output_of(&mut session, &[1, 6, 41, 43], &floats(&tensors, "x"));
+        assert_eq!(session.report().portable_nodes, 0);
+        (got, session.chrome_trace().matches("\"cpu::convs\"").count())
+    };
+    let (alone, steps) = run(1);
+    assert_eq!(steps, 2, "expand, filter and project; widen and shrink");
+    let want = floats(&tensors, "y");
+    assert_eq!(alone.len(), want.len());
+    for (got, want) in alone.iter().zip(&want) {
+        assert!((got - want).abs() <= 1e-5 + 1e-5 * want.abs(), "{got} for {want}");
+    }
+    for threads in [2, 3] {
+        let bits = |all: &[f32]| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&run(threads).0), bits(&alone), "{threads} threads");
+    }
+}
+
 #[test]
 fn weights_of_two_bits_stay_so() {
-    let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     let tensors = Tensors::read(&data("two_bits.safetensors")).unwrap();
-    let floats = |name: &str| -> Vec<f32> {
-        match tensors.iter().find(|(key, _)| *key == name) {
-            Some((_, Leaf::Tensor { bytes, .. })) => {
-                bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-            }
-            other => panic!("{name}: {other:?}"),
-        }
-    };
     let (config, source) = (config(), Source::open(data("two_bits.pt2")).unwrap());
     let host = Arc::new(delegraph::discover(&config, false));
     let module = delegraph::import(&source).unwrap();
@@ -111,15 +154,8 @@ fn weights_of_two_bits_stay_so() {
     assert_eq!([b"w2", b"w4", b"w8"].map(names), [true, false, false]);
     let source = Source::from_bytes(compiled.bytes, "two_bits.pte");
     let mut session = Session::open(&source, &config, &host, LoadOptions::default()).unwrap();
-    let x: Vec<u8> = floats("x").iter().flat_map(|x| x.to_le_bytes()).collect();
-    let sizes = delegraph::Dims::new(&[3, 64]).unwrap();
-    session.run(&[Value::tensor(DType::F32, sizes, &x)]).unwrap();
-    let Value::Tensor(y) = session.output(0).unwrap() else {
-        panic!("no tensor")
-    };
-    let got = y.to_contiguous();
-    for (got, want) in got.as_chunks().0.iter().zip(floats("y")) {
-        let got = f32::from_le_bytes(*got);
+    let got = output_of(&mut session, &[3, 64], &floats(&tensors, "x"));
+    for (got, want) in got.iter().zip(floats(&tensors, "y")) {
         assert!((got - want).abs() <= 1e-5 + 1e-5 * want.abs(), "{got} for {want}");
     }
     assert_eq!(session.report().portable_nodes, 0);

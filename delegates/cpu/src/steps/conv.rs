@@ -23,20 +23,31 @@ pub const FUNCTION: usize = 12;
 /// The argument of the bias; the residual follows.
 pub const BIAS: usize = 2;
 
+/// How a convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
+pub enum Method {
+    /// As a product with gathered rows.
     Gemm,
+    /// One filter a channel.
     Depthwise,
+    /// Groups of few channels.
     Grouped,
+    /// By fewer products.
     Winograd,
 }
 
-struct Conv {
-    method: Method,
-    layout: Layout,
-    shape: Shape,
-    width: usize,
-    ends: Ends,
+/// A convolution of one set of sizes.
+pub struct Conv {
+    /// How it is computed.
+    pub method: Method,
+    /// Of the input.
+    pub layout: Layout,
+    /// Its sizes.
+    pub shape: Shape,
+    /// Columns of a panel of weights.
+    pub width: usize,
+    /// What is done to sums.
+    pub ends: Ends,
 }
 
 fn pair(node: &Arguments<'_>, at: usize) -> Result<[usize; 2], Error> {
@@ -50,6 +61,14 @@ fn pair(node: &Arguments<'_>, at: usize) -> Result<[usize; 2], Error> {
 /// # Errors
 /// Arguments that do not fit.
 pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    Ok(Box::new(read(node, shapes)?))
+}
+
+/// Reads a node.
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn read(node: &Arguments<'_>, shapes: &Shapes) -> Result<Conv, Error> {
     let (x, weight, output) = (node.value(0)?, node.value(1)?, node.output(0)?);
     let method = match node.str(METHOD)? {
         "gemm" => Method::Gemm,
@@ -115,13 +134,13 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
             "packed weights do not fit the convolution {shape:?}"
         )));
     }
-    Ok(Box::new(Conv {
+    Ok(Conv {
         method,
         layout,
         shape,
         width: panel,
         ends: Ends::read(node, BIAS, FUNCTION)?,
-    }))
+    })
 }
 
 impl Step for Conv {
@@ -145,7 +164,7 @@ impl Step for Conv {
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
-        let (epilogue, isa) = (self.ends.epilogue(&io), Isa::best());
+        let (epilogue, isa) = (self.ends.epilogue(&io, 2), Isa::best());
         let (x, weights) = (io.input::<f32>(0), io.input::<f32>(1));
         let (out, scratch) = (io.output::<f32>(0), io.scratch::<f32>());
         let shape = &self.shape;

@@ -25,7 +25,7 @@ struct Linear {
     ends: Ends,
 }
 
-/// Bias, residual and function of a step, whose inputs follow `x` and the weight.
+/// Bias, residual and function of a step.
 pub struct Ends {
     bias: bool,
     residual: bool,
@@ -47,11 +47,16 @@ impl Ends {
         })
     }
 
-    /// With the tensors of a run.
-    pub fn epilogue<'a>(&self, io: &Io<'a>) -> Epilogue<'a> {
+    /// How many inputs they are.
+    pub fn count(&self) -> usize {
+        usize::from(self.bias) + usize::from(self.residual)
+    }
+
+    /// With the tensors of a run, from the input `first` on.
+    pub fn epilogue<'a>(&self, io: &Io<'a>, first: usize) -> Epilogue<'a> {
         Epilogue {
-            bias: self.bias.then(|| io.input(2)),
-            residual: self.residual.then(|| io.input(2 + usize::from(self.bias))),
+            bias: self.bias.then(|| io.input(first)),
+            residual: self.residual.then(|| io.input(first + usize::from(self.bias))),
             residual_last: self.residual_last,
             activation: self.activation,
         }
@@ -103,7 +108,7 @@ impl Step for Linear {
             n: self.n,
             width: self.width,
         };
-        let epilogue = self.ends.epilogue(&io);
+        let epilogue = self.ends.epilogue(&io, 2);
         let (x, out) = (io.input(0), io.output(0));
         gemm::gemm(
             Isa::best(),

@@ -1,6 +1,7 @@
 //! What a program does, one kind of step a file. A step is made for one set of sizes, and holds all that it needs but its tensors.
 
 pub mod attention;
+pub mod bands;
 pub mod bytes;
 pub mod conv;
 pub mod convert;
@@ -63,8 +64,15 @@ impl Work {
     }
 }
 
-/// Bytes that a node reads and writes. Of tables and states only the rows that are looked up or written.
-pub fn moved(node: &Arguments<'_>, shapes: &Shapes) -> u64 {
+/// Bytes that nodes read and write, of which each but the first reads what the one before it makes: that does not count. Of tables and states only
+/// the rows that are looked up or written.
+pub fn moved(nodes: &[Arguments<'_>], shapes: &Shapes) -> u64 {
+    let all: u64 = nodes.iter().map(|node| moved_by(node, shapes)).sum();
+    let between = nodes.iter().rev().skip(1).flat_map(|node| node.view().outputs().iter());
+    all.saturating_sub(between.map(|value| 2 * shapes.bytes(value) as u64).sum())
+}
+
+fn moved_by(node: &Arguments<'_>, shapes: &Shapes) -> u64 {
     let bytes = |value: ValueIndex| shapes.bytes(value) as u64;
     let inputs: Vec<ValueIndex> = node.view().inputs().collect();
     let outputs = node.view().outputs().iter();

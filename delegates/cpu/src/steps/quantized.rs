@@ -183,7 +183,7 @@ impl Step for Linear {
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
-        let epilogue = self.ends.epilogue(&io);
+        let epilogue = self.ends.epilogue(&io, 2);
         let bytes = io.bytes(1);
         let (x, out, scratch) = (io.input(0), io.output(0), io.scratch());
         match self.kind {

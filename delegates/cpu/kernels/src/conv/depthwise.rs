@@ -55,6 +55,33 @@ pub fn conv(
     if shape.channels == 0 {
         return;
     }
+    let input = Ring {
+        all: input,
+        lines: shape.batch * shape.height,
+        start: 0,
+    };
+    ring(isa, pool, shape, input, weights, out, epilogue);
+}
+
+/// Lines of images: line `i` is at `(start + i) % lines`.
+#[derive(Clone, Copy)]
+pub(super) struct Ring<'a> {
+    pub all: &'a [f32],
+    /// How many there is room for.
+    pub lines: usize,
+    pub start: usize,
+}
+
+/// The same of an input that lies in a ring, which has room for all of its lines.
+pub(super) fn ring(
+    isa: Isa,
+    pool: &dyn Pool,
+    shape: &Shape,
+    input: Ring<'_>,
+    weights: &[f32],
+    out: &mut [f32],
+    epilogue: &Epilogue<'_>,
+) {
     shape.check();
     assert!(
         shape.groups == shape.channels && shape.groups == shape.out_channels,
@@ -62,8 +89,9 @@ pub fn conv(
     );
     let [height, width] = shape.output();
     let rows = shape.batch * height * width;
+    let room = input.all.len() >= input.lines * shape.width * shape.channels;
     assert!(
-        input.len() >= shape.batch * shape.height * shape.width * shape.channels,
+        room && input.lines >= shape.batch * shape.height && input.start <= input.lines,
         "too short an input"
     );
     assert!(weights.len() >= packed_len(shape), "too few weights");
@@ -98,7 +126,7 @@ pub fn conv(
 
 struct Job<'a> {
     shape: &'a Shape,
-    input: &'a [f32],
+    input: Ring<'a>,
     weights: &'a [f32],
     /// Of the output.
     width: usize,
@@ -253,16 +281,26 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
         let size = shape.width as isize;
         let mut sums = [s.splat(0.0); T];
         let top = (line.top + (line.downs.start * shape.dilation[0]) as isize) as usize;
-        let at = ((line.image * shape.height + top) * shape.width) as isize + self.first;
-        let mut pixels = job
+        // It has room for all lines, so that none is passed twice.
+        let wrapped = |at: usize| {
+            if at >= job.input.lines {
+                at - job.input.lines
+            } else {
+                at
+            }
+        };
+        let mut place = wrapped(job.input.start + line.image * shape.height + top);
+        let left = job
             .input
+            .all
             .as_ptr()
-            .wrapping_offset(at * shape.channels as isize + channel as isize);
+            .wrapping_offset(self.first * shape.channels as isize + channel as isize);
         let mut weights = job
             .weights
             .as_ptr()
             .wrapping_add(line.downs.start * shape.kernel[1] * padded + channel);
         for _ in line.downs.clone() {
+            let pixels = left.wrapping_add(place * shape.width * shape.channels);
             // SAFETY: columns that are inside are read alone, and weights are padded.
             unsafe {
                 let load = |column: usize| {
@@ -297,7 +335,7 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
                     }
                 }
             }
-            pixels = pixels.wrapping_add(shape.dilation[0] * shape.width * shape.channels);
+            place = wrapped(place + shape.dilation[0]);
             weights = weights.wrapping_add(shape.kernel[1] * padded);
         }
         if !PART && self.count == T {

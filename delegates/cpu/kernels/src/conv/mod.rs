@@ -1,8 +1,9 @@
 //! Convolutions of `f32`, channels last: input `[batch, height, width, channels]`, output `[batch, out_height, out_width, out_channels]`.
 //!
 //! [`conv`] is any of them, as a product whose rows are gathered where they lie; [`depthwise`] has one filter a channel; [`grouped`] has groups of
-//! few channels; [`winograd`] is for 3 by 3 with stride 1. One dimension is the case `height = 1`.
+//! few channels; [`winograd`] is for 3 by 3 with stride 1; [`bands`] is some of them one behind another. One dimension is the case `height = 1`.
 
+pub mod bands;
 pub mod depthwise;
 pub mod grouped;
 mod shape;
