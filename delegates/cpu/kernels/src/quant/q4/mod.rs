@@ -227,18 +227,98 @@ pub fn multiply(dot: Dot, pool: &dyn Pool, rows: &Rows, weights: &Weights, epilo
     let parts = pool::parts(pool, panels * chunks, work);
     let out = pool::Shared::new(y);
     pool.run(parts, &|part| {
+        let mut sums = [0f32; BATCH * COLUMNS];
+        let mut correction = [0f32; COLUMNS];
         for unit in pool::range(panels * chunks, parts, part, 1) {
-            let first = unit / panels * chunk;
-            let mut at = first;
+            let (panel, first) = (unit % panels, unit / panels * chunk);
+            weights.corrections(panel, &mut correction);
             let end = (first + chunk).min(count);
-            while at < end {
-                let taken = largest_tile(dot, end - at);
+            for at in (first..end).step_by(BATCH) {
+                let batch = Batch {
+                    dot,
+                    rows,
+                    weights,
+                    panel,
+                    first: at,
+                    count: BATCH.min(end - at),
+                };
+                batch.sum(&mut sums);
                 // SAFETY: slices are as long as checked above, and each tile of the output is written by one part.
-                unsafe { tile(dot, taken, at, unit % panels, rows, weights, epilogue, out.at(0)) };
-                at += taken;
+                unsafe { batch.finish(&sums, &correction, epilogue, out.at(0)) };
             }
         }
     });
+}
+
+/// Rows whose sums are finished together.
+const BATCH: usize = 32;
+
+/// Some rows by a panel.
+struct Batch<'a> {
+    dot: Dot,
+    rows: &'a Rows<'a>,
+    weights: &'a Weights<'a>,
+    panel: usize,
+    first: usize,
+    count: usize,
+}
+
+impl Batch<'_> {
+    /// Sums of groups by their scales, for each row [`COLUMNS`].
+    fn sum(&self, sums: &mut [f32; BATCH * COLUMNS]) {
+        let (shape, rows) = (self.weights.shape(), self.rows);
+        let (stride, groups) = (rows.shape.stride(), shape.groups());
+        let mut at = 0;
+        while at < self.count {
+            let taken = largest_tile(self.dot, self.count - at);
+            let row = self.first + at;
+            let job = Tile {
+                panel: self.weights.panel(self.panel).as_ptr(),
+                width: shape.width.rows(),
+                wide: shape.precision == Precision::F32,
+                zeros: shape.zeros,
+                groups,
+                group_blocks: shape.group / 32,
+                blocks: shape.blocks(),
+                values: rows.values[row * stride..][..taken * stride].as_ptr(),
+                stride,
+                sums: rows.sums[row * groups..][..taken * groups].as_ptr(),
+                out: sums[at * COLUMNS..][..taken * COLUMNS].as_mut_ptr(),
+            };
+            // SAFETY: this machine has `dot`, which is checked; pointers are good for the sizes beside them.
+            unsafe { run(self.dot, taken, &job) };
+            at += taken;
+        }
+    }
+
+    /// Writes results.
+    ///
+    /// # Safety
+    /// `out` is the output's first element, and nobody else writes these rows and columns.
+    unsafe fn finish(
+        &self,
+        sums: &[f32; BATCH * COLUMNS],
+        correction: &[f32; COLUMNS],
+        epilogue: &Epilogue,
+        out: *mut f32,
+    ) {
+        let shape = self.weights.shape();
+        let column = self.panel * shape.width.rows();
+        let rows = self.first..self.first + self.count;
+        let finish = Finish {
+            sums: &sums[..self.count * COLUMNS],
+            columns: shape.width.rows().min(shape.outputs - column),
+            scales: &self.rows.scales[rows.clone()],
+            zeros: &self.rows.zeros[rows],
+            correction,
+            start: self.first * shape.outputs + column,
+            column,
+            stride: shape.outputs,
+            epilogue,
+            out,
+        };
+        dispatch(self.dot.isa(), finish);
+    }
 }
 
 fn largest_tile(dot: Dot, left: usize) -> usize {
@@ -253,55 +333,6 @@ fn largest_tile(dot: Dot, left: usize) -> usize {
         taken /= 2;
     }
     taken
-}
-
-/// # Safety
-/// `rows` has `count` rows from `row` on; `out` is the output's first element, and nobody else writes this tile.
-#[inline]
-unsafe fn tile(
-    dot: Dot,
-    count: usize,
-    row: usize,
-    panel: usize,
-    rows: &Rows,
-    weights: &Weights,
-    epilogue: &Epilogue,
-    out: *mut f32,
-) {
-    let shape = weights.shape();
-    let (stride, groups, width) = (rows.shape.stride(), shape.groups(), shape.width.rows());
-    let mut sums = [0f32; 8 * COLUMNS];
-    let job = Tile {
-        panel: weights.panel(panel).as_ptr(),
-        width,
-        wide: shape.precision == Precision::F32,
-        zeros: shape.zeros,
-        groups,
-        group_blocks: shape.group / 32,
-        blocks: shape.blocks(),
-        values: rows.values[row * stride..].as_ptr(),
-        stride,
-        sums: rows.sums[row * groups..].as_ptr(),
-        out: sums.as_mut_ptr(),
-    };
-    // SAFETY: this machine has `dot`, which is checked; pointers are good for the sizes beside them.
-    unsafe { run(dot, count, &job) };
-    let mut correction = [0f32; COLUMNS];
-    weights.corrections(panel, &mut correction);
-    let column = panel * width;
-    let finish = Finish {
-        sums: &sums[..count * COLUMNS],
-        columns: width.min(shape.outputs - column),
-        scales: &rows.scales[row..row + count],
-        zeros: &rows.zeros[row..row + count],
-        correction: &correction,
-        start: row * shape.outputs + column,
-        column,
-        stride: shape.outputs,
-        epilogue,
-        out,
-    };
-    dispatch(dot.isa(), finish);
 }
 
 /// # Safety
