@@ -222,7 +222,7 @@ impl Run<'_> {
         }
         let mut packed = vec![0.0; conv::packed_len(&shape, width)];
         conv::pack(&shape, width, at, &mut packed);
-        let mut scratch = vec![0.0; conv::scratch_len(&shape, Layout::ChannelsLast)];
+        let mut scratch = vec![0.0; conv::scratch_len(&shape, Layout::ChannelsLast, 2)];
         self.case(&format!("conv {name}"), flops, |pool| {
             let (layout, stored) = (Layout::ChannelsLast, Stored::F32(&packed));
             conv::conv(
@@ -312,7 +312,9 @@ impl Run<'_> {
         let width = gemm::width_for(self.isa);
         let mut packed = vec![0.0; conv::packed_len(&shape, width)];
         conv::pack(&shape, width, at, &mut packed);
-        let mut scratch = vec![0.0; conv::scratch_len(&shape, Layout::ChannelsLast).max(grouped::scratch_len(&shape))];
+        let grouped_width = grouped::width_for(self.isa);
+        let most = conv::scratch_len(&shape, Layout::ChannelsLast, 2);
+        let mut scratch = vec![0.0; most.max(grouped::scratch_len(&shape, grouped_width, 2))];
         self.case(&format!("groups {name} as products"), flops, |pool| {
             let (isa, layout, stored) = (self.isa, Layout::ChannelsLast, Stored::F32(&packed));
             let (scratch, output) = (&mut scratch, &mut output);
@@ -320,7 +322,7 @@ impl Run<'_> {
                 isa, pool, &shape, layout, &input, stored, width, output, &epilogue, scratch,
             )
         });
-        let width = grouped::width_for(self.isa);
+        let width = grouped_width;
         if grouped::fits(&shape, width) {
             let mut packed = vec![0.0; grouped::packed_len(&shape, width)];
             grouped::pack(&shape, width, at, &mut packed);

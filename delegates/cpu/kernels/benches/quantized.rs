@@ -373,11 +373,15 @@ fn images(pools: &[&dyn Pool]) {
         for dot in Dot::all().into_iter().filter(|dot| *dot != Dot::Scalar) {
             for pool in pools {
                 let mut scratch = vec![0.0; static8::conv2d_scratch_len(&conv, *pool)];
+                let winograd =
+                    !depthwise && static8::conv2d_by_winograd(dot, &conv, &static8::Bytes::I8(&x, -3), &packed);
                 let (median, best) = seconds(15, |_| {
                     let (x, mut to) = (static8::Bytes::I8(&x, -3), static8::Target::I8(&mut y, grid));
                     match depthwise {
                         true => static8::depthwise2d(dot, *pool, &conv, x, &packed, &stage, &mut to),
-                        false => static8::conv2d(dot, *pool, &conv, x, &packed, &stage, &mut scratch, &mut to),
+                        false => {
+                            static8::conv2d(dot, *pool, &conv, winograd, x, &packed, &stage, &mut scratch, &mut to)
+                        }
                     }
                 });
                 let giga = 2.0 * (conv.output_len() * kernel * kernel * each) as f64 / 1e9;

@@ -40,12 +40,13 @@ macro_rules! sum {
                 }
                 place += 4 * $lanes;
             }
-            let mut i = 0;
-            while place < end {
-                let ($at, $len) = (place, (end - place).min($lanes));
-                sums[i] = s.add(sums[i], $value);
-                place += $lanes;
-                i += 1;
+            // Each by its own name: sums stay in registers if nobody asks which one.
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let $at = place + i * $lanes;
+                if $at < end {
+                    let $len = (end - $at).min($lanes);
+                    *sum = s.add(*sum, $value);
+                }
             }
             total += f64::from(s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))));
             begin = end;

@@ -156,16 +156,24 @@ unsafe fn moments<S: Simd>(s: S, x: *const f32, n: usize, epsilon: f32) -> (f32,
         while begin < n {
             let end = (begin + crate::lanes::block()).min(n);
             let mut sums = [[s.splat(0.0); 2]; 2];
-            let mut turn = 0;
-            for at in (begin..end).step_by(S::LANES) {
-                let len = (end - at).min(S::LANES);
-                // SAFETY: as the caller says.
-                let mut d = s.sub(unsafe { load(s, x.add(at), len) }, middle);
-                if len < S::LANES {
-                    d = first(s, len, d, 0.0);
+            let mut at = begin;
+            while at + 2 * S::LANES <= end {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: as the caller says.
+                    let d = s.sub(unsafe { s.load(x.add(at + i * S::LANES)) }, middle);
+                    *sums = [s.add(sums[0], d), s.fma(d, d, sums[1])];
                 }
-                sums[turn] = [s.add(sums[turn][0], d), s.fma(d, d, sums[turn][1])];
-                turn = 1 - turn;
+                at += 2 * S::LANES;
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let at = at + i * S::LANES;
+                if at < end {
+                    let len = (end - at).min(S::LANES);
+                    // SAFETY: as the caller says.
+                    let d = s.sub(unsafe { load(s, x.add(at), len) }, middle);
+                    let d = if len < S::LANES { first(s, len, d, 0.0) } else { d };
+                    *sums = [s.add(sums[0], d), s.fma(d, d, sums[1])];
+                }
             }
             differences += f64::from(s.sum(s.add(sums[0][0], sums[1][0])));
             all += f64::from(s.sum(s.add(sums[0][1], sums[1][1])));

@@ -96,11 +96,8 @@ impl Op for Rows<'_> {
 unsafe fn one_row<S: Simd>(s: S, softmax: &Softmax, x: *const f32, mask: *const f32, n: usize, out: *mut f32) {
     let scale = s.splat(softmax.scale);
     let plain = mask.is_null() && softmax.scale == 1.0;
-    let mut tops = [s.splat(f32::NEG_INFINITY); 4];
-    let mut at = 0;
-    let mut turn = 0;
-    while at < n {
-        let len = (n - at).min(S::LANES);
+    // What scores are, and, if they are no more than the row itself, where they are put.
+    let score = |at: usize, len: usize| {
         // SAFETY: `len` elements are there.
         unsafe {
             let mut value = load(s, x.add(at), len);
@@ -111,14 +108,30 @@ unsafe fn one_row<S: Simd>(s: S, softmax: &Softmax, x: *const f32, mask: *const 
                 }
                 store(s, out.add(at), value, len);
             }
-            if len < S::LANES {
-                value = first(s, len, value, f32::NEG_INFINITY);
-            }
-            // A NaN is left out here, and comes back by the sum.
-            tops[turn] = s.max(tops[turn], value);
+            value
         }
-        turn = (turn + 1) % 4;
-        at += S::LANES;
+    };
+    // A NaN is left out here, and comes back by the sum.
+    let mut tops = [s.splat(f32::NEG_INFINITY); 4];
+    let mut at = 0;
+    while at + 4 * S::LANES <= n {
+        for (i, top) in tops.iter_mut().enumerate() {
+            *top = s.max(*top, score(at + i * S::LANES, S::LANES));
+        }
+        at += 4 * S::LANES;
+    }
+    for (i, top) in tops.iter_mut().enumerate() {
+        let at = at + i * S::LANES;
+        if at < n {
+            let len = (n - at).min(S::LANES);
+            let value = score(at, len);
+            let value = if len < S::LANES {
+                first(s, len, value, f32::NEG_INFINITY)
+            } else {
+                value
+            };
+            *top = s.max(*top, value);
+        }
     }
     let top = s.largest(s.max(s.max(tops[0], tops[1]), s.max(tops[2], tops[3])));
     let from = if plain { x } else { out.cast_const() };

@@ -6,12 +6,13 @@ use crate::sys::Io;
 use crate::threads::Count;
 use delegraph_cpu_kernels::quant::Dot;
 use delegraph_cpu_kernels::quant::static8::{
-    self, Bias, Bytes, Conv, Grid, Stage, Target, Weights, conv2d, conv2d_scratch_len, depthwise_packed_len,
-    depthwise2d,
+    self, Bias, Bytes, Conv, Grid, Stage, Target, Weights, conv2d, conv2d_by_winograd, conv2d_scratch_len,
+    depthwise_packed_len, depthwise2d,
 };
 use delegraph_cpu_kernels::{Activation, Pool};
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::{DType, Error};
+use std::cell::OnceCell;
 
 /// `cpu::conv_bytes(x, packed, multiplier, bias?, method, kernel, stride, padding, dilation, groups, zero, inverse, out_zero, low, high)` of
 /// `[n, h, w, c]`; `method` is `gemm` or `depthwise`. The output is bytes on the grid that the last four say, or floats.
@@ -20,8 +21,12 @@ pub const CONV: &str = "cpu::conv_bytes";
 pub const LINEAR: &str = "cpu::linear_bytes";
 
 enum Work {
-    Linear { rows: usize, shape: static8::Shape },
-    Conv(Conv),
+    Linear {
+        rows: usize,
+        shape: static8::Shape,
+    },
+    /// And whether weights are fit for Winograd's algorithm, once a run has asked them.
+    Conv(Conv, OnceCell<bool>),
     Depthwise(Conv),
 }
 
@@ -142,7 +147,7 @@ pub fn conv(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         return Err(Error::corrupt("a convolution of bytes does not fit its tensors"));
     }
     let (work, need) = match node.str(4)? {
-        "gemm" => (Work::Conv(conv), conv.packed_len()),
+        "gemm" => (Work::Conv(conv, OnceCell::new()), conv.packed_len()),
         "depthwise" if conv.groups == channels && channels == outputs => {
             (Work::Depthwise(conv), depthwise_packed_len(&conv))
         }
@@ -163,7 +168,7 @@ impl Step for OnBytes {
         };
         match &self.work {
             Work::Linear { rows, shape } => super::Work::bytes(&[2, *rows, shape.inputs, shape.outputs]),
-            Work::Conv(shape) => conv(shape, shape.channels[0] / shape.groups),
+            Work::Conv(shape, _) => conv(shape, shape.channels[0] / shape.groups),
             Work::Depthwise(shape) => conv(shape, 1),
         }
     }
@@ -172,7 +177,7 @@ impl Step for OnBytes {
         let pool = Count(threads);
         let floats = match &self.work {
             Work::Linear { shape, .. } => static8::linear_scratch_len(shape.inputs, &pool),
-            Work::Conv(conv) => conv2d_scratch_len(conv, &pool),
+            Work::Conv(conv, _) => conv2d_scratch_len(conv, &pool),
             Work::Depthwise(_) => 0,
         };
         floats * size_of::<f32>()
@@ -207,7 +212,10 @@ impl Step for OnBytes {
                     Weights::new(*shape, weights).ok_or_else(|| Error::corrupt("packed bytes are too few"))?;
                 static8::linear(dot, pool, x, *rows, weights, &stage, scratch, &mut target);
             }
-            Work::Conv(conv) => conv2d(dot, pool, conv, x, weights, &stage, scratch, &mut target),
+            Work::Conv(conv, winograd) => {
+                let winograd = *winograd.get_or_init(|| conv2d_by_winograd(dot, conv, &x, weights));
+                conv2d(dot, pool, conv, winograd, x, weights, &stage, scratch, &mut target);
+            }
             Work::Depthwise(conv) => depthwise2d(dot, pool, conv, x, weights, &stage, &mut target),
         }
         Ok(())

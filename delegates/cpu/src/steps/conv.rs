@@ -155,9 +155,9 @@ impl Step for Conv {
     fn scratch(&self, threads: usize) -> usize {
         size_of::<f32>()
             * match self.method {
-                Method::Gemm => conv::scratch_len(&self.shape, self.layout),
+                Method::Gemm => conv::scratch_len(&self.shape, self.layout, threads),
                 Method::Depthwise => 0,
-                Method::Grouped => grouped::scratch_len(&self.shape),
+                Method::Grouped => grouped::scratch_len(&self.shape, self.width, threads),
                 Method::Winograd => conv::winograd::scratch_len(&self.shape, threads),
             }
     }

@@ -412,11 +412,15 @@ unsafe fn soften<S: Simd, const N: usize>(
         // SAFETY: as the caller says.
         unsafe {
             let column = scores.add(n * S::LANES);
-            let mut top = [tops[n], tops[n]];
-            for j in 0..count {
-                top[j % 2] = s.max(top[j % 2], s.load(column.add(j * width)));
+            let (mut even, mut odd) = (tops[n], tops[n]);
+            for j in (0..count / 2 * 2).step_by(2) {
+                even = s.max(even, s.load(column.add(j * width)));
+                odd = s.max(odd, s.load(column.add((j + 1) * width)));
             }
-            let top = s.max(top[0], top[1]);
+            if count % 2 != 0 {
+                even = s.max(even, s.load(column.add((count - 1) * width)));
+            }
+            let top = s.max(even, odd);
             // Of -infinity alone, differences would be NaN.
             let safe = s.select(s.eq(top, lowest), s.splat(0.0), top);
             corrections[n] = math::exp_flushed(s, s.sub(tops[n], safe));

@@ -3,7 +3,7 @@
 //!
 //! Each sum goes from the first number to the last in one chain, as in [`super::conv`]: the bits are the same.
 
-use super::Shape;
+use super::{Layout, Shape, lines};
 use crate::gemm::check;
 use crate::gemm::tile::{Finish, Place, Rows, Second};
 use crate::pool::{self, Pool, Shared};
@@ -64,16 +64,22 @@ pub fn pack(shape: &Shape, width: usize, source: impl Fn(usize, usize, usize, us
     }
 }
 
-/// Floats of scratch that [`conv`] asks for.
-pub fn scratch_len(shape: &Shape) -> usize {
-    shape.channels
+/// Floats of scratch that [`conv`] asks for with so many threads.
+pub fn scratch_len(shape: &Shape, width: usize, threads: usize) -> usize {
+    match lines::suits_groups(shape, width) {
+        true => {
+            let at_once = groups_at_once(shape, width);
+            lines::scratch_len(shape, Layout::ChannelsLast, at_once, threads).max(shape.channels)
+        }
+        false => shape.channels,
+    }
 }
 
 /// The convolution `out = epilogue(input * weights)` of a shape that [`fits`]. Weights are as [`pack`] made them; the residual is laid out as the
 /// output.
 ///
 /// # Panics
-/// If a slice is too short (`scratch`: [`scratch_len`]), or the shape does not fit.
+/// If a slice is too short (`scratch`: [`scratch_len`] of the pool's threads), or the shape does not fit.
 pub fn conv(
     isa: Isa,
     pool: &dyn Pool,
@@ -96,11 +102,34 @@ pub fn conv(
     assert!(weights.len() >= packed_len(shape, width), "too few weights");
     assert!(out.len() >= rows * shape.out_channels, "too short an output");
     check(epilogue, rows, shape.out_channels, shape.out_channels);
-    let zeros = &mut scratch[..scratch_len(shape)];
-    zeros.fill(0.0);
+    assert!(
+        scratch.len() >= scratch_len(shape, width, pool.threads()),
+        "too little scratch"
+    );
     if rows == 0 {
         return;
     }
+    // Vectors of more lanes than a block has are of no use.
+    let isa = match isa {
+        Isa::Avx512 if width < 16 => Isa::Avx2,
+        other => other,
+    };
+    if isa == Isa::Avx2 && lines::suits_groups(shape, width) {
+        let call = lines::Call {
+            shape,
+            layout: Layout::ChannelsLast,
+            input,
+            weights,
+            width,
+            at_once: groups_at_once(shape, width),
+            out: Shared::new(out),
+            finish: Finish::new(epilogue, shape.out_channels),
+        };
+        // SAFETY: the lengths are checked above, and the output is borrowed.
+        return unsafe { call.run(pool, scratch) };
+    }
+    let zeros = &mut scratch[..shape.channels];
+    zeros.fill(0.0);
     let job = Job {
         shape,
         source: Rows::images(shape, input.as_ptr(), zeros.as_ptr()),
@@ -108,11 +137,6 @@ pub fn conv(
         width,
         out: Shared::new(out),
         finish: Finish::new(epilogue, shape.out_channels),
-    };
-    // Vectors of more lanes than a block has are of no use.
-    let isa = match isa {
-        Isa::Avx512 if width < 16 => Isa::Avx2,
-        other => other,
     };
     let parts = pool::parts(pool, rows, shape.terms() * shape.out_channels / 16 + 1);
     pool.run(parts, &|part| {
@@ -199,7 +223,7 @@ impl<const R: usize> Op for Whole<'_, R> {
     fn run<S: Simd>(self, s: S) {
         let (job, row) = (self.0.job, self.0.row);
         let (shape, width) = (job.shape, job.width);
-        let place = job.source.place::<R>(row);
+        let place = job.source.place::<R>(&mut job.source.pixel(row));
         let at_once = groups_at_once(shape, width);
         let block = at_once * shape.group_outputs();
         for (at, first) in (0..shape.out_channels).step_by(block).enumerate() {
@@ -310,8 +334,10 @@ impl<const R: usize> Tile<'_, R> {
     ) {
         let (job, shape) = (self.job, self.job.shape);
         let mut weights = lanes.weights;
-        for position in 0..shape.kernel[0] * shape.kernel[1] {
-            let inputs = inputs(job.source.at(place, position));
+        let mut at = [0; 2];
+        for _ in 0..shape.kernel[0] * shape.kernel[1] {
+            let inputs = inputs(job.source.at(place, at));
+            at = job.source.next(at);
             for i in 0..shape.group_channels() {
                 // SAFETY: all terms' weights are there.
                 let weight = unsafe { s.load(weights) };

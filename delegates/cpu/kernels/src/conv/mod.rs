@@ -6,6 +6,7 @@
 pub mod bands;
 pub mod depthwise;
 pub mod grouped;
+mod lines;
 mod shape;
 mod transform;
 pub mod winograd;
@@ -74,23 +75,30 @@ fn way(shape: &Shape, layout: Layout) -> Way {
     }
 }
 
-/// Floats of scratch that [`conv`] asks for.
-pub fn scratch_len(shape: &Shape, layout: Layout) -> usize {
-    match way(shape, layout) {
+/// Floats of scratch that [`conv`] asks for with so many threads.
+pub fn scratch_len(shape: &Shape, layout: Layout, threads: usize) -> usize {
+    let way = way(shape, layout);
+    let lines = match way != Way::Matrix && lines::suits(shape) {
+        true => lines::scratch_len(shape, layout, 1, threads),
+        false => 0,
+    };
+    let others = match way {
         Way::Matrix | Way::Runs => 0,
         Way::Places => shape.group_channels(),
         Way::Copied => {
             let [height, width] = shape.bordered();
             shape.batch * height * width * shape.channels
         }
-    }
+    };
+    lines.max(others)
 }
 
 /// The convolution `out = epilogue(input * weights)`. `weights` are as [`pack`] made them, in panels of `width` columns; the residual is laid
 /// out as the output.
 ///
 /// # Panics
-/// If a slice is too short (`scratch`: [`scratch_len`]), groups do not divide the channels, or an image has more than 2^30 rows or columns.
+/// If a slice is too short (`scratch`: [`scratch_len`] of the pool's threads), groups do not divide the channels, or an image has more than 2^30 rows
+/// or columns.
 pub fn conv(
     isa: Isa,
     pool: &dyn Pool,
@@ -113,12 +121,33 @@ pub fn conv(
     );
     assert!(weights.len() >= packed_len(shape, width), "too few weights");
     assert!(out.len() >= rows * shape.out_channels, "too short an output");
-    assert!(scratch.len() >= scratch_len(shape, layout), "too little scratch");
+    assert!(
+        scratch.len() >= scratch_len(shape, layout, pool.threads()),
+        "too little scratch"
+    );
     check(epilogue, rows, shape.out_channels, shape.out_channels);
     if rows == 0 || shape.out_channels == 0 {
         return;
     }
     let way = way(shape, layout);
+    if let Stored::F32(weights) = weights
+        && drive::isa_for(isa, width) == Isa::Avx2
+        && way != Way::Matrix
+        && lines::suits(shape)
+    {
+        let call = lines::Call {
+            shape,
+            layout,
+            input,
+            weights,
+            width,
+            at_once: 1,
+            out: Shared::new(out),
+            finish: Finish::new(epilogue, shape.out_channels),
+        };
+        // SAFETY: the lengths are checked above, and the output is borrowed.
+        return unsafe { call.run(pool, scratch) };
+    }
     let mut pixels = Rows::images(shape, input.as_ptr(), std::ptr::null());
     let (mut positions, mut depth) = (shape.kernel[0] * shape.kernel[1], shape.group_channels());
     match way {

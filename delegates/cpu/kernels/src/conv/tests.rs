@@ -66,7 +66,7 @@ fn same(shape: &Shape, width: usize, epilogue_at: usize) {
         };
         let want = plain(shape, get, weight);
         for isa in Isa::all() {
-            let mut scratch = vec![f32::NAN; scratch_len(shape, layout)];
+            let mut scratch = vec![f32::NAN; scratch_len(shape, layout, 3)];
             let mut run = |pool: &dyn Pool| {
                 let mut out = vec![f32::NAN; count];
                 let stored = Stored::F32(&packed);
@@ -291,7 +291,7 @@ fn few_channels(shape: &Shape, epilogue_at: usize) {
         for isa in Isa::all() {
             for threads in [1, 3] {
                 let mut out = vec![f32::NAN; want.len()];
-                let mut scratch = vec![f32::NAN; grouped::scratch_len(shape)];
+                let mut scratch = vec![f32::NAN; grouped::scratch_len(shape, width, threads)];
                 let pool = Several(threads);
                 grouped::conv(
                     isa,

@@ -1,7 +1,7 @@
 //! A product in blocks: which tiles, in which order, by whom.
 
 use super::pack::Stored;
-use super::tile::{Brain, Element, Finish, Float, Half, Rows, Span, Tiles};
+use super::tile::{Ahead, Brain, Element, Finish, Float, Half, Rows, Span, Tiles};
 use crate::Isa;
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
@@ -16,7 +16,12 @@ const fn strip_bytes(isa: Isa) -> usize {
     }
 }
 /// Bytes of a block of rows that stay in the second cache while the strips pass by.
-const ROWS_BYTES: usize = 256 << 10;
+const fn rows_bytes(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 256 << 10,
+        _ => 320 << 10,
+    }
+}
 
 /// A product of the rows of `source` with packed weights.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +57,14 @@ const fn every_tile<E: Element>(isa: Isa) -> bool {
     matches!(isa, Isa::Avx512) && size_of::<E::T>() == 4
 }
 
+/// Whether tails are put together with the last tiles, for sixteen registers.
+const fn balances<T>(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx2) && size_of::<T>() == 4
+}
+
 /// Rows that are always one tile.
 const fn most_rows<E: Element>(isa: Isa) -> usize {
-    match every_tile::<E>(isa) {
+    match every_tile::<E>(isa) || balances::<E::T>(isa) {
         true => tile_rows(isa),
         false => 4,
     }
@@ -81,6 +91,14 @@ fn strip_columns(isa: Isa, width: usize) -> usize {
     width.min(vectors(isa) * lanes(isa))
 }
 
+/// The instruction set whose vectors go into panels of that width.
+pub(crate) fn isa_for(isa: Isa, width: usize) -> Isa {
+    match isa {
+        Isa::Avx512 if width < 32 => Isa::Avx2,
+        other => other,
+    }
+}
+
 /// A product, over the pool. Its bits depend on neither rows at once nor threads: each sum goes from the first number to the last.
 ///
 /// # Safety
@@ -89,10 +107,7 @@ pub(crate) unsafe fn run(isa: Isa, pool: &dyn Pool, job: &Job<'_>) {
     if job.rows == 0 || job.n == 0 {
         return;
     }
-    let isa = match isa {
-        Isa::Avx512 if job.width < 32 => Isa::Avx2,
-        other => other,
-    };
+    let isa = isa_for(isa, job.width);
     let strips = job.n.div_ceil(strip_columns(isa, job.width));
     let (down, across) = grid(isa, pool, job, strips);
     pool.run(down * across, &|part| {
@@ -184,7 +199,16 @@ impl Part<'_, '_> {
         // Equal blocks: one of a few numbers would cost as much in loads and stores of sums.
         let deep = k.div_ceil(k.div_ceil(deep));
         let tile = tile_rows(S::ISA);
-        let high = (ROWS_BYTES / 4 / deep / tile).max(4) * tile;
+        let high = (rows_bytes(S::ISA) / 4 / deep / tile).max(4) * tile;
+        let high = match S::ISA {
+            Isa::Avx512 => high,
+            // Equal blocks: each reads all weights.
+            _ => self
+                .rows
+                .len()
+                .div_ceil(self.rows.len().div_ceil(high))
+                .next_multiple_of(tile),
+        };
         let mut row = self.rows.start;
         while row < self.rows.end {
             let rows = high.min(self.rows.end - row);
@@ -253,11 +277,18 @@ impl Part<'_, '_> {
         let job = self.job;
         let columns = V * S::LANES;
         let a_panel = (job.width / columns).max(1);
-        let strips: [*const E::T; P] = std::array::from_fn(|p| {
-            let (panel, within) = ((strip + p) / a_panel, (strip + p) % a_panel);
-            // SAFETY: the strip is one of the weights.
-            unsafe { weights.add(panel * job.panel + within * columns) }
-        });
+        let at = |strip: usize| {
+            let (panel, within) = (strip / a_panel, strip % a_panel);
+            weights.wrapping_add(panel * job.panel + within * columns)
+        };
+        let strips: [*const E::T; P] = std::array::from_fn(|p| at(strip + p));
+        // The next strip; or the first one's next part; or what lies behind all, the weights of another product, it may be.
+        let now = span.position * span.depth + span.from;
+        let next = match strip + 1 < self.strips.end {
+            true => at(strip + 1).wrapping_add(now * job.step),
+            false if span.last => at(strip + 1),
+            false => at(self.strips.start).wrapping_add((now + span.positions * span.len) * job.step),
+        };
         let column = strip * columns;
         let call = Call {
             job,
@@ -265,6 +296,11 @@ impl Part<'_, '_> {
             column,
             columns: (job.n - column).min(P * columns),
             span,
+            ahead: Ahead {
+                weights: next,
+                row,
+                rows,
+            },
         };
         if const { P > 2 } {
             call.tiles::<S, E, 1, V>(s, row, 1);
@@ -294,14 +330,18 @@ struct Call<'a, 'b, T, const P: usize> {
     column: usize,
     columns: usize,
     span: Span,
+    ahead: Ahead<T>,
 }
 
-impl<T, const P: usize> Call<'_, '_, T, P> {
+impl<T: Copy, const P: usize> Call<'_, '_, T, P> {
     /// All rows of a block.
     #[inline(always)]
     fn rows<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
         let full = tile_rows(S::ISA);
         let (mut row, mut rest) = (row, rows);
+        if const { balances::<T>(S::ISA) } {
+            return self.balanced::<S, E, V>(s, row, rows);
+        }
         if const { every_tile::<E>(S::ISA) } {
             // One to three rows would not hide how long a product takes: they and the last twelve are two equal tiles.
             let whole = match (rest / full, rest % full) {
@@ -345,6 +385,49 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
         }
     }
 
+    /// All rows of a block in tiles that hide how long a product takes, on sixteen registers: it takes two vectors of columns and four rows, or one
+    /// vector and eight rows, to keep both units busy. What is left behind the tallest tiles is put together with the last of them.
+    #[inline(always)]
+    fn balanced<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
+        let (mut row, full) = (row, if const { V == 1 } { 12 } else { 6 });
+        let (tiles, rest) = (rows / full, rows % full);
+        // How many of the tallest tiles are given up, and of how many rows the others are.
+        let (less, others) = match (V, rest) {
+            (1, 1..=3) if tiles > 0 => (1, [8, 4 + rest, 0]),
+            (1, 4) if tiles > 0 => (1, [8, 8, 0]),
+            (1, 9..) => (0, [rest - 4, 4, 0]),
+            (1, _) => (0, [rest, 0, 0]),
+            (_, 1) if tiles > 1 => (2, [5, 4, 4]),
+            (_, 1) if tiles > 0 => (1, [4, 3, 0]),
+            (_, 2) if tiles > 0 => (1, [4, 4, 0]),
+            (_, 3) if tiles > 0 => (1, [5, 4, 0]),
+            _ => (0, [rest, 0, 0]),
+        };
+        let tall = tiles - less;
+        if tall > 0 {
+            if const { V == 1 } {
+                self.tiles::<S, E, 12, V>(s, row, tall);
+            } else {
+                self.tiles::<S, E, 6, V>(s, row, tall);
+            }
+            row += tall * full;
+        }
+        for count in others {
+            match count {
+                1 => self.tiles::<S, E, 1, V>(s, row, 1),
+                2 => self.tiles::<S, E, 2, V>(s, row, 1),
+                3 => self.tiles::<S, E, 3, V>(s, row, 1),
+                4 => self.tiles::<S, E, 4, V>(s, row, 1),
+                5 => self.tiles::<S, E, 5, V>(s, row, 1),
+                6 if const { V == 1 } => self.tiles::<S, E, 6, V>(s, row, 1),
+                7 if const { V == 1 } => self.tiles::<S, E, 7, V>(s, row, 1),
+                8 if const { V == 1 } => self.tiles::<S, E, 8, V>(s, row, 1),
+                _ => {}
+            }
+            row += count;
+        }
+    }
+
     /// A tile of so many rows, fewer than twelve.
     #[inline(always)]
     fn exactly<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
@@ -373,6 +456,7 @@ impl<T, const P: usize> Call<'_, '_, T, P> {
             span: self.span,
             strips: self.strips,
             step: self.job.step,
+            ahead: self.ahead,
             out: self.job.out,
             out_stride: self.job.out_stride,
             column: self.column,

@@ -61,6 +61,14 @@ pub(crate) struct Place<const R: usize> {
     inside: bool,
 }
 
+/// A pixel of the output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pixel {
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
 /// The left matrix, read where it lies: for each row and position, a pointer to numbers that lie one behind another. Either rows in memory, with
 /// one position, or pixels of images through the places of a kernel.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +137,24 @@ impl Rows {
         }
     }
 
-    /// Where `R` rows from `row` on begin.
+    /// The pixel of the output that a row is; of a plain matrix, the row itself.
     #[inline(always)]
-    pub fn place<const R: usize>(&self, row: usize) -> Place<R> {
+    pub fn pixel(&self, row: usize) -> Pixel {
+        if self.plain {
+            return Pixel { image: 0, y: 0, x: row };
+        }
+        let [height, width] = self.output;
+        let line = row / width;
+        Pixel {
+            image: line / height,
+            y: line % height,
+            x: row % width,
+        }
+    }
+
+    /// Where `R` rows from a pixel on begin; the pixel is then the one behind them.
+    #[inline(always)]
+    pub fn place<const R: usize>(&self, pixel: &mut Pixel) -> Place<R> {
         let mut place = Place {
             base: [self.data; R],
             y: [0; R],
@@ -139,16 +162,16 @@ impl Rows {
             inside: true,
         };
         if self.plain {
-            place.base = std::array::from_fn(|r| self.data.wrapping_add((row + r) * self.steps[2]));
+            place.base = std::array::from_fn(|r| self.data.wrapping_add((pixel.x + r) * self.steps[2]));
+            pixel.x += R;
             return place;
         }
         let [height, width] = self.output;
-        let (mut image, within) = (row / (height * width), row % (height * width));
-        let (mut y, mut x) = (within / width, within % width);
+        let Pixel { image, y, x } = pixel;
         for r in 0..R {
-            place.y[r] = y as i32 * self.stride[0] - self.border[0];
-            place.x[r] = x as i32 * self.stride[1] - self.border[1];
-            let at = (image * self.steps[0]) as isize
+            place.y[r] = *y as i32 * self.stride[0] - self.border[0];
+            place.x[r] = *x as i32 * self.stride[1] - self.border[1];
+            let at = (*image * self.steps[0]) as isize
                 + place.y[r] as isize * self.steps[1] as isize
                 + place.x[r] as isize * self.steps[2] as isize;
             place.base[r] = self.data.wrapping_offset(at);
@@ -156,27 +179,41 @@ impl Rows {
                 && place.x[r] >= 0
                 && place.y[r] + self.reach[0] < self.input[0]
                 && place.x[r] + self.reach[1] < self.input[1];
-            x += 1;
-            if x == width {
-                (x, y) = (0, y + 1);
-                if y == height {
-                    (y, image) = (0, image + 1);
+            *x += 1;
+            if *x == width {
+                (*x, *y) = (0, *y + 1);
+                if *y == height {
+                    (*y, *image) = (0, *image + 1);
                 }
             }
         }
         place
     }
 
+    /// Row and column of the kernel of a position.
+    #[inline(always)]
+    pub fn position(&self, position: usize) -> [usize; 2] {
+        match self.plain {
+            true => [0; 2],
+            false => [position / self.across, position % self.across],
+        }
+    }
+
+    /// The position behind one.
+    #[inline(always)]
+    pub fn next(&self, [down, across]: [usize; 2]) -> [usize; 2] {
+        match across + 1 == self.across {
+            true => [down + 1, 0],
+            false => [down, across + 1],
+        }
+    }
+
     /// Pointers of a position.
     #[inline(always)]
-    pub fn at<const R: usize>(&self, place: &Place<R>, position: usize) -> [*const f32; R] {
+    pub fn at<const R: usize>(&self, place: &Place<R>, [down, across]: [usize; 2]) -> [*const f32; R] {
         if self.plain {
             return place.base;
         }
-        let (down, across) = (
-            position as u32 / self.across as u32,
-            position as u32 % self.across as u32,
-        );
         let (down, across) = (down as i32 * self.dilation[0], across as i32 * self.dilation[1]);
         let offset = down as isize * self.steps[1] as isize + across as isize * self.steps[2] as isize;
         if place.inside {
@@ -336,27 +373,41 @@ impl Op for Second {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Second {
-            finish,
-            out,
-            stride,
-            row,
-            rows,
-            column,
-            columns,
-        } = self;
-        for row in row..row + rows {
-            for at in (column..column + columns).step_by(S::LANES) {
-                let n = (column + columns - at).min(S::LANES);
+        // One loop for each function, rather than a choice for each vector.
+        macro_rules! each {
+            ($($function:ident),*) => {
+                match self.finish.after {
+                    $(Activation::$function => self.each(s, Activation::$function),)*
+                    Activation::LeakyRelu(slope) => self.each(s, Activation::LeakyRelu(slope)),
+                    // Bounds were kept while sums were in registers.
+                    Activation::None | Activation::Relu | Activation::Clamp(..) => self.each(s, Activation::None),
+                }
+            };
+        }
+        each!(HardSigmoid, HardSwish, Sigmoid, Silu, Tanh, Gelu, GeluTanh);
+    }
+}
+
+impl Second {
+    /// `function` is known where this is inlined. No closures: those that are not inlined have no vectors.
+    #[inline(always)]
+    fn each<S: Simd>(&self, s: S, function: Activation) {
+        let finish = &self.finish;
+        let residual = match finish.residual_last {
+            true => finish.residual,
+            false => std::ptr::null(),
+        };
+        for row in self.row..self.row + self.rows {
+            let to = self.out.wrapping_add(row * self.stride + self.column);
+            let residual_at = residual.wrapping_add(row * finish.residual_stride + self.column);
+            for at in (0..self.columns).step_by(S::LANES) {
+                let n = (self.columns - at).min(S::LANES);
+                let (to, residual_at) = (to.wrapping_add(at), residual_at.wrapping_add(at));
                 // SAFETY: the rows and columns are there.
                 unsafe {
-                    let to = out.add(row * stride + at);
-                    let mut x = finish.after.apply(s, s.load_part(to, n));
-                    if finish.residual_last && !finish.residual.is_null() {
-                        x = s.add(
-                            x,
-                            s.load_part(finish.residual.add(row * finish.residual_stride + at), n),
-                        );
+                    let mut x = function.apply(s, s.load_part(to, n));
+                    if !residual.is_null() {
+                        x = s.add(x, s.load_part(residual_at, n));
                     }
                     s.store_part(to, x, n);
                 }
@@ -380,6 +431,18 @@ pub(crate) struct Span {
     pub last: bool,
 }
 
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
+
+/// Weights that are read next, when all rows have passed by those that are read now: each tile asks for its share of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead<T> {
+    pub weights: *const T,
+    /// The rows that pass by.
+    pub row: usize,
+    pub rows: usize,
+}
+
 /// `count` tiles, one below another: `R` rows by `P` strips of `V` vectors.
 pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usize> {
     pub source: Rows,
@@ -390,6 +453,7 @@ pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usi
     pub strips: [*const E::T; P],
     /// From one row of weights to the next.
     pub step: usize,
+    pub ahead: Ahead<E::T>,
     pub out: Shared<f32>,
     pub out_stride: usize,
     /// The first column, and how many there are from it on: no more than are in the strips.
@@ -418,24 +482,52 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E,
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let mut pixel = self.source.pixel(self.row);
+        let start = self.source.position(self.span.position);
+        // Of each row of weights ahead, the share of a tile.
+        let share = self.step * size_of::<E::T>() * R / self.ahead.rows.max(R);
+        let each = share * self.span.positions * self.span.len;
+        let before = match const { S::ASKS && P == 1 } {
+            true => (self.row - self.ahead.row) / R * each,
+            false => 0,
+        };
+        let mut ahead = self.ahead.weights.cast::<u8>().wrapping_add(before);
         for tile in 0..self.count {
+            let place = self.source.place::<R>(&mut pixel);
             // SAFETY: who makes one has those rows, columns, positions and weights.
-            unsafe { self.one(s, self.row + tile * R) };
+            unsafe { self.one(s, self.row + tile * R, &place, start, ahead, share) };
+            ahead = ahead.wrapping_add(each);
         }
     }
 }
 
 impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, V> {
+    /// The tile at `row`, whose rows and first position are given, and where it asks for what is ahead, in steps of `share` bytes.
+    ///
     /// # Safety
     /// All that is named is there.
     #[inline(always)]
-    unsafe fn one<S: Simd>(&self, s: S, row: usize) {
+    unsafe fn one<S: Simd>(
+        &self,
+        s: S,
+        row: usize,
+        place: &Place<R>,
+        start: [usize; 2],
+        ahead: *const u8,
+        share: usize,
+    ) {
         let span = self.span;
         let whole = self.columns == P * V * S::LANES;
         let mut sums = [[[s.splat(0.0); V]; P]; R];
         // SAFETY: as the caller says.
         unsafe {
             let out = self.out.at(row * self.out_stride + self.column);
+            if const { S::ASKS && P == 1 } {
+                // What the next tile adds to.
+                for r in R..2 * R {
+                    s.prefetch(out.wrapping_add(r * self.out_stride).cast());
+                }
+            }
             if !span.first {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (p, sums) in sums.iter_mut().enumerate() {
@@ -450,24 +542,41 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                     }
                 }
             }
-            let place = self.source.place::<R>(row);
+            let (mut at, mut ahead) = (start, ahead);
             for position in span.position..span.position + span.positions {
-                let rows = self.source.at(&place, position);
+                let rows = self.source.at(place, at);
+                at = self.source.next(at);
                 let rows: [*const f32; R] = std::array::from_fn(|r| rows[r].add(span.from));
                 let mut strips: [*const E::T; P] =
                     std::array::from_fn(|p| self.strips[p].add((position * span.depth + span.from) * self.step));
-                for k in 0..span.len {
-                    let weights: [[S::F; V]; P] =
-                        std::array::from_fn(|p| std::array::from_fn(|v| E::load(s, strips[p].add(v * S::LANES))));
-                    for r in 0..R {
-                        let x = s.splat(*rows[r].add(k));
-                        for p in 0..P {
-                            for v in 0..V {
-                                sums[r][p][v] = s.fma(x, weights[p][v], sums[r][p][v]);
+                let mut k = 0;
+                while k < span.len {
+                    let end = match const { S::ASKS && P == 1 } {
+                        true => span.len.min(k + LINE),
+                        false => span.len,
+                    };
+                    if const { S::ASKS && P == 1 } {
+                        // As much as the tile's share of so many rows.
+                        let bytes = share * (end - k);
+                        for line in (0..bytes).step_by(LINE) {
+                            s.prefetch_far(ahead.wrapping_add(line));
+                        }
+                        ahead = ahead.wrapping_add(bytes);
+                    }
+                    for k in k..end {
+                        let weights: [[S::F; V]; P] =
+                            std::array::from_fn(|p| std::array::from_fn(|v| E::load(s, strips[p].add(v * S::LANES))));
+                        for r in 0..R {
+                            let x = s.splat(*rows[r].add(k));
+                            for p in 0..P {
+                                for v in 0..V {
+                                    sums[r][p][v] = s.fma(x, weights[p][v], sums[r][p][v]);
+                                }
                             }
                         }
+                        strips = std::array::from_fn(|p| strips[p].add(self.step));
                     }
-                    strips = std::array::from_fn(|p| strips[p].add(self.step));
+                    k = end;
                 }
             }
             if whole {

@@ -37,6 +37,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const REGISTERS: usize;
     /// Which one it is.
     const ISA: Isa;
+    /// A kernel asks ahead for what it will read, as it was found to pay.
+    const ASKS: bool = false;
     type F: Copy;
     type I: Copy;
     type M: Copy;
@@ -63,6 +65,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_u8(self, to: *mut u8, x: Self::I);
     unsafe fn load_i(self, from: *const i32) -> Self::I;
     unsafe fn store_i(self, to: *mut i32, x: Self::I);
+
+    /// Asks for what is at a place, which need not be there, and will soon be read or written.
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    /// The same of what will be read later: it comes no nearer than the second cache.
+    #[inline(always)]
+    fn prefetch_far(self, _: *const u8) {}
 
     /// Turns a square of `LANES` by `LANES` around: rows of it are `from_stride` elements apart, and of the turned one `to_stride`.
     #[inline(always)]

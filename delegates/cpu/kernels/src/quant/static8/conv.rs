@@ -213,11 +213,28 @@ pub fn pack_conv2d(conv: &Conv, weights: &[i8]) -> Vec<u8> {
 
 /// Floats of scratch that [`conv2d`] needs.
 pub fn conv2d_scratch_len(conv: &Conv, pool: &dyn Pool) -> usize {
-    gemm::scratch_len(conv.matrix().inputs, pool)
+    let plain = gemm::scratch_len(conv.matrix().inputs, pool);
+    #[cfg(target_arch = "x86_64")]
+    if super::winograd::fits(conv) {
+        return plain.max(super::winograd::scratch_len(conv, pool));
+    }
+    plain
+}
+
+/// Whether [`conv2d`] may compute a convolution by Winograd's algorithm: the machine gains by it, and these weights keep all sums of such inputs so small
+/// that it is exact. It reads all weights: ask once.
+pub fn conv2d_by_winograd(dot: Dot, conv: &Conv, x: &Bytes, weights: &[u8]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if dot.checked() == Dot::Avx2 && super::winograd::fits(conv) {
+        return Weights::new(conv.matrix(), weights).is_some_and(|weights| super::winograd::is_exact(&weights, x));
+    }
+    let _ = (dot, conv, x, weights);
+    false
 }
 
 /// A convolution of images in NHWC with weights of [`pack_conv2d`]; see the module for what is computed. Pixels outside of an image stand for 0.
-/// For one channel a group, [`depthwise2d`](super::depthwise2d) is much faster.
+/// For one channel a group, [`depthwise2d`](super::depthwise2d) is much faster. `winograd` is what [`conv2d_by_winograd`] said, or false; sums are wrong
+/// where it did not.
 ///
 /// # Panics
 /// A slice is too short.
@@ -225,6 +242,7 @@ pub fn conv2d(
     dot: Dot,
     pool: &dyn Pool,
     conv: &Conv,
+    winograd: bool,
     x: Bytes,
     weights: &[u8],
     stage: &Stage,
@@ -261,6 +279,11 @@ pub fn conv2d(
             channel: group * matrix.outputs,
             channels: conv.channels[1],
         };
+        #[cfg(target_arch = "x86_64")]
+        if winograd && job.dot == Dot::Avx2 && super::winograd::fits(conv) {
+            return super::winograd::run(conv, &job, bytes, pool, scratch);
+        }
+        let _ = winograd;
         let locate = conv.locate(bytes, group * own);
         job.run(pool, scratch, reach, locate, |row, sink| {
             let (line, right) = (row / width, row % width);

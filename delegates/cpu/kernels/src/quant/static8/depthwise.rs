@@ -106,13 +106,18 @@ struct Job<'a> {
 unsafe impl Sync for Job<'_> {}
 
 impl Job<'_> {
-    /// Computes a line in the way of machines with VNNI, and says whether it did.
+    /// Computes a line in the way of machines with AVX2 or VNNI, and says whether it did.
     #[cfg(target_arch = "x86_64")]
     fn by_columns(&self, dot: Dot, line: usize) -> bool {
         let conv = &self.conv;
-        let (Place::Bytes(out, grid), Dot::Vnni) = (self.place, dot) else {
+        let Place::Bytes(out, grid) = self.place else {
             return false;
         };
+        match dot {
+            Dot::Vnni => {}
+            Dot::Avx2 if conv.channels[0] >= super::taps::WIDTH => {}
+            _ => return false,
+        }
         let known = matches!(conv.kernel, [3, 3] | [5, 5]) && matches!(conv.stride[1], 1 | 2);
         let small = grid.zero.unsigned_abs() <= super::direct::SMALL;
         if !known || !small || conv.dilation != [1, 1] || self.stage.activation != Activation::None {
@@ -126,7 +131,7 @@ impl Job<'_> {
             let at = (image * conv.size[0] + conv.pixel(0, down, i)) * conv.size[1] * conv.channels[0];
             *row = self.x.pointer().wrapping_add(at);
         }
-        // SAFETY: this machine has VNNI, lines are in the image, and whoever made the job saw that everything has its size.
+        // SAFETY: this machine has `dot`, lines are in the image, and whoever made the job saw that everything has its size.
         unsafe {
             let line = super::columns::Line {
                 rows,
@@ -142,11 +147,16 @@ impl Job<'_> {
                 grid,
                 out: out.at(line * width * conv.channels[0]),
             };
-            match (conv.kernel[0], conv.stride[1]) {
-                (3, 1) => super::columns::line::<3, 1>(&line),
-                (3, _) => super::columns::line::<3, 2>(&line),
-                (_, 1) => super::columns::line::<5, 1>(&line),
-                _ => super::columns::line::<5, 2>(&line),
+            use super::{columns, taps};
+            match (dot, conv.kernel[0], conv.stride[1]) {
+                (Dot::Vnni, 3, 1) => columns::line::<3, 1>(&line),
+                (Dot::Vnni, 3, _) => columns::line::<3, 2>(&line),
+                (Dot::Vnni, _, 1) => columns::line::<5, 1>(&line),
+                (Dot::Vnni, _, _) => columns::line::<5, 2>(&line),
+                (_, 3, 1) => taps::line::<3, 1>(&line),
+                (_, 3, _) => taps::line::<3, 2>(&line),
+                (_, _, 1) => taps::line::<5, 1>(&line),
+                _ => taps::line::<5, 2>(&line),
             }
         }
         true

@@ -89,16 +89,10 @@ impl<'a> Sink<'a> {
         let size = self.form.size();
         let to = &mut self.to[self.at * size..][..bytes.len() * size];
         match (self.form, self.signed) {
-            (Form::Wide, signed) => {
-                let zero = self.zero as i16;
-                for (to, byte) in to.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-                    let wide = if signed {
-                        i16::from(*byte as i8)
-                    } else {
-                        i16::from(*byte)
-                    };
-                    *to = (wide - zero).to_ne_bytes();
-                }
+            // Only x86-64 has it.
+            (Form::Wide, _signed) => {
+                #[cfg(target_arch = "x86_64")]
+                super::wide::spread(bytes, _signed, self.zero, to.as_chunks_mut().0);
             }
             (Form::Signed, true) | (Form::Unsigned, false) => to.copy_from_slice(bytes),
             _ => to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte ^ 0x80),
@@ -147,8 +141,16 @@ pub(super) fn stride(inputs: usize) -> usize {
 
 /// Floats of scratch of [`Job::run`].
 pub(super) fn scratch_len(inputs: usize, pool: &dyn Pool) -> usize {
-    // Two bytes a number, four parts a thread.
-    pool.threads().max(1) * 4 * BLOCK * stride(inputs) / 2
+    // Four parts a thread.
+    pool.threads().max(1) * 4 * part_len(inputs)
+}
+
+/// Floats of scratch of a part: copied rows of two bytes a number, and what else AVX2 needs.
+fn part_len(inputs: usize) -> usize {
+    let copied = BLOCK * stride(inputs) / 2;
+    #[cfg(target_arch = "x86_64")]
+    let copied = copied.max(super::wide::scratch_len(inputs));
+    copied
 }
 
 impl Job<'_> {
@@ -174,15 +176,19 @@ impl Job<'_> {
         assert!(scratch.len() >= scratch_len(shape.inputs, pool), "scratch is too short");
         let form = Form::of(self.dot);
         let panels = shape.panels();
-        let blocks = self.rows.div_ceil(BLOCK);
         let is_direct = self.dot == Dot::Vnni;
+        #[cfg(target_arch = "x86_64")]
+        if self.dot == Dot::Avx2 && self.rows >= super::wide::LEAST {
+            return self.wide(pool, scratch, reach, locate, fill);
+        }
+        let blocks = self.rows.div_ceil(BLOCK);
         let unit = if is_direct { PANELS } else { 1 };
         // Panels are divided too where rows alone are too few for all threads.
         let splits = (2 * pool.threads()).div_ceil(blocks).clamp(1, panels.div_ceil(unit));
         let splits = if pool.threads() == 1 { 1 } else { splits };
         let work = BLOCK.min(self.rows) * shape.inputs.max(16) * 16 * panels.div_ceil(splits) / 64;
         let parts = pool::parts(pool, blocks * splits, work);
-        let each = BLOCK * stride(shape.inputs) / 2;
+        let each = part_len(shape.inputs);
         let shared = Shared::new(scratch);
         pool.run(parts, &|part| {
             // SAFETY: each part has its own piece; there are at most four for a thread. Bytes lie wherever floats do.

@@ -31,12 +31,18 @@ mod columns;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
+mod taps;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod wide;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 #[cfg(test)]
 mod tests;
 
-pub use conv::{Conv, conv2d, conv2d_scratch_len, pack_conv2d};
+pub use conv::{Conv, conv2d, conv2d_by_winograd, conv2d_scratch_len, pack_conv2d};
 pub use depthwise::{depthwise_packed_len, depthwise2d, pack_depthwise};
 pub use elements::{FEW, Pair, Rows, Scaled, map, mean, pair, quantize, quantize_last, table};
 pub use linear::{linear, linear_dynamic, linear_dynamic_scratch_len, linear_scratch_len};

@@ -266,11 +266,90 @@ fn convolutions_are_exact_on_every_machine() {
                     &all,
                     &|x, stage, target| {
                         let mut scratch = vec![f32::NAN; conv2d_scratch_len(&conv, pool)];
-                        conv2d(dot, pool, &conv, x, &packed, stage, &mut scratch, target);
+                        let winograd = conv2d_by_winograd(dot, &conv, &x, &packed);
+                        conv2d(dot, pool, &conv, winograd, x, &packed, stage, &mut scratch, target);
                     },
                 );
             }
         }
+    }
+}
+
+/// What a convolution makes of bytes by one way to multiply.
+fn bytes_of(dot: Dot, conv: &Conv, x: Bytes, w: &[u8], stage: &Stage, pool: &dyn Pool) -> (bool, Vec<i8>) {
+    let mut scratch = vec![f32::NAN; conv2d_scratch_len(conv, pool)];
+    let mut out = vec![0i8; conv.output_len()];
+    let winograd = conv2d_by_winograd(dot, conv, &x, w);
+    let mut target = Target::I8(&mut out, SIGNED);
+    conv2d(dot, pool, conv, winograd, x, w, stage, &mut scratch, &mut target);
+    (winograd, out)
+}
+
+#[test]
+fn convolutions_of_3_by_3_are_exact_with_fewer_products() {
+    for (size, channels, batch, after) in [
+        ([7, 7], [16, 16], 1, 1),
+        ([9, 13], [48, 40], 2, 1),
+        ([4, 8], [128, 17], 1, 1),
+        ([22, 19], [32, 16], 3, 0),
+    ] {
+        let conv = Conv {
+            batch,
+            size,
+            channels,
+            after: [1, after],
+            ..convolutions()[0]
+        };
+        let mut random = Random(size[1] as u32);
+        let x = random.bytes(conv.input_len());
+        let unsigned: Vec<u8> = x.iter().map(|x| *x as u8).collect();
+        let w = random.bytes(channels[1] * 9 * channels[0]);
+        let multiplier = random.reals(channels[1], 0.0001);
+        let stage = Stage {
+            multiplier: &multiplier,
+            bias: Bias::None,
+            activation: Activation::None,
+        };
+        let packed = pack_conv2d(&conv, &w);
+        let inputs = [-128, 127, 3].map(|zero| Bytes::I8(&x, zero));
+        for x in inputs
+            .into_iter()
+            .chain([0, 255].map(|zero| Bytes::U8(&unsigned, zero)))
+        {
+            let (_, want) = bytes_of(Dot::Scalar, &conv, x, &packed, &stage, &Serial);
+            for dot in Dot::all() {
+                for pool in [&Serial as &dyn Pool, &Three] {
+                    let (winograd, got) = bytes_of(dot, &conv, x, &packed, &stage, pool);
+                    assert_eq!(winograd, dot == Dot::Avx2, "{dot:?} {conv:?}");
+                    assert!(got == want, "{dot:?} {conv:?} {}", x.zero());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_that_may_be_large_are_not_computed_with_fewer_products() {
+    let conv = Conv {
+        size: [8, 8],
+        channels: [128, 16],
+        ..convolutions()[0]
+    };
+    let (x, w) = (vec![127i8; conv.input_len()], vec![-128i8; 16 * 9 * 128]);
+    let packed = pack_conv2d(&conv, &w);
+    let multiplier = [1e-6; 16];
+    let stage = Stage {
+        multiplier: &multiplier,
+        bias: Bias::None,
+        activation: Activation::None,
+    };
+    let (_, want) = bytes_of(Dot::Scalar, &conv, Bytes::I8(&x, -128), &packed, &stage, &Serial);
+    for dot in Dot::all() {
+        let (winograd, got) = bytes_of(dot, &conv, Bytes::I8(&x, -128), &packed, &stage, &Serial);
+        assert!(!winograd && got == want, "{dot:?}");
+        // A zero point in the middle halves the largest input.
+        let middle = conv2d_by_winograd(dot, &conv, &Bytes::I8(&x, 0), &packed);
+        assert_eq!(middle, dot == Dot::Avx2, "{dot:?}");
     }
 }
 
