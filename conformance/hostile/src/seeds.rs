@@ -74,6 +74,7 @@ pub(crate) fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "ethos_u_network" => ["ethos-u55-128/conv-3x3", "ethos-u85-256/net-residual"]
             .map(|name| named(&format!("delegates/ethos-u/sim/tests/cases/{name}.vela")))
             .to_vec(),
+        "cpu_families" => vec![("three programs".to_string(), FAMILIES.into())],
         "hexagon_blob" => vec![("header".to_string(), delegraph_hexagon::blob::sample().write())],
         "vulkan_plan" => vec![("plan".to_string(), vulkan_plan())],
         "manifest" => vec![
@@ -298,6 +299,10 @@ library_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8
 path = "delegates.d/libvulkan_runtime.so"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 "#;
+
+const FAMILIES: &str = "avx2 neon : program.avx2 weights weights.avx2 small_weights\n\
+    avx512 : program.avx512 weights weights.avx512 small_weights small_weights.avx512.sve2\n\
+    sve2 : program.sve2 small_weights.avx512.sve2\n";
 
 const HASHES: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  vulkan.delegate.toml\n\
                       e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  lib/libvulkan_delegate.so\n";

@@ -288,4 +288,4 @@ macro_rules! targets {
     };
 }
 
-targets!(pt2 pte ptd bundled ir_segment overlay origins graph_image envelope vulkan_plan ethos_u_network hexagon_blob manifest config lock hash_list signature elf safetensors);
+targets!(pt2 pte ptd bundled ir_segment overlay origins graph_image envelope vulkan_plan ethos_u_network cpu_families hexagon_blob manifest config lock hash_list signature elf safetensors);

@@ -118,6 +118,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let command = [
         // Its disassembler.
         "delegraph-ethos-u-sim",
+        // What its blobs hold for which processors.
+        "delegraph-cpu",
         // What the machine can do at most, for `bench --roofline`.
         "delegraph-cpu-kernels",
         "delegraph-executor",
@@ -154,6 +156,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                     "delegraph-executor",
                     "delegraph",
                     "delegraph-runner",
+                    "delegraph-cpu",
                     "delegraph-ethos-u-sim",
                     "delegraph-hexagon",
                     "delegraph-vulkan",

@@ -1,16 +1,20 @@
 //! A region becomes a program: passes rewrite the graph, weights are packed, and both are written into the blob.
 
 use crate::caps::{self, Known};
-use crate::graph::{Graph, State};
+use crate::families::{self, Families};
+use crate::family::{Family, Packing};
+use crate::graph::{Content, Graph, State, ValueId};
 use crate::passes;
 use crate::settings::Settings;
 use delegraph_sdk::image::{ImageView, NodeIndex};
 use delegraph_sdk::{Compiled, Context, Error, Section, Verdict, Weights};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-/// The section with the program's image.
+/// The section with the program's image. Of several programs, each has one with `.` and the name of its first family behind.
 pub const PROGRAM: &str = "program";
 /// The section with the packed weights: a table of where each begins and how long it is, two `u64` a weight behind their number, then the weights at
-/// multiples of 64.
+/// multiples of 64. What not all programs of a blob read is in sections of the same form with `.` and the names of those that do behind.
 pub const WEIGHTS: &str = "weights";
 /// The section with those of fewer bytes than [`LARGE`], in the same form. What two programs of a model have apart, such as constants that one of them
 /// folded, is here, and the large ones are the same bytes, which a file stores once.
@@ -20,17 +24,34 @@ pub const LARGE: usize = 4096;
 /// Multiples that packed weights lie at.
 pub const ALIGN: usize = crate::sys::ALIGN;
 
-/// Compiles a region.
+/// A program while it is compiled: of families that weights are packed alike for.
+struct Part {
+    families: Vec<Family>,
+    graph: Graph,
+    /// Its packed weights.
+    contents: Vec<(Content, ValueId)>,
+}
+
+/// Weights that lie in one section: those of one kind of size that the same programs read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    is_small: bool,
+    /// Not every program reads them.
+    is_partial: bool,
+    /// A bit for each program that does.
+    readers: u8,
+}
+
+/// Compiles a region: a program for each packing of weights that the families of the settings have.
 ///
 /// # Errors
 /// The first node that is not taken: a delegate may be asked to compile what it was not asked about.
 pub fn compile(
     image: &ImageView<'_>,
     weights: &Weights<'_>,
-    settings: Settings,
+    settings: &Settings,
     context: &Context<'_>,
 ) -> Result<Compiled, Error> {
-    let mut graph = Graph::read(image)?;
     let known = Known::of(image);
     for at in 0..image.node_count() {
         let node = image.node(NodeIndex(at));
@@ -38,44 +59,124 @@ pub fn compile(
             return Err(Error::unsupported(text.into_owned()).at(node.index()));
         }
     }
-    context.progress(0, 1, "packing weights");
-    // States of fixed sizes stay with the session, where the host knows that.
-    let states =
-        context.takes_states() && !graph.states.is_empty() && graph.states.iter().all(|state| is_fixed(&graph, state));
-    if !states {
-        graph.states.clear();
-    }
-    let kept_states = (0..graph.states.len() as u32).collect();
-    let target = passes::Target {
-        weights,
-        isa: settings.isa,
-        states,
-        winograd: settings.winograd,
-    };
-    let integers = passes::run(&mut graph, &target)?;
-    let (program, packed) = graph.write()?;
-    let mut sections = vec![Section {
-        name: PROGRAM.to_string(),
-        align: 8,
-        bytes: program,
-    }];
-    // The largest come first.
-    let (large, small) = packed.split_at(packed.partition_point(|weight| weight.len() >= LARGE));
-    for (name, weights) in [(WEIGHTS, large), (SMALL_WEIGHTS, small)] {
-        if !weights.is_empty() {
-            sections.push(Section {
-                name: name.to_string(),
-                align: ALIGN as u32,
-                bytes: joined(weights),
-            });
+    let mut kinds: Vec<(Packing, Vec<Family>)> = Vec::new();
+    for family in settings.families() {
+        match kinds.iter_mut().find(|(packing, _)| *packing == family.packing()) {
+            Some((_, families)) => families.push(family),
+            None => kinds.push((family.packing(), vec![family])),
         }
+    }
+    let (mut parts, mut kept_states, mut integers) = (Vec::new(), Vec::new(), false);
+    let count = kinds.len() as u64;
+    for (packing, families) in kinds {
+        context.progress(
+            parts.len() as u64,
+            count,
+            &format!("packing weights for {}", listed(&families)),
+        );
+        let mut graph = Graph::read(image)?;
+        // States of fixed sizes stay with the session, where the host knows that.
+        let states = context.takes_states()
+            && !graph.states.is_empty()
+            && graph.states.iter().all(|state| is_fixed(&graph, state));
+        if !states {
+            graph.states.clear();
+        }
+        kept_states = (0..graph.states.len() as u32).collect();
+        let target = passes::Target {
+            weights,
+            packing,
+            states,
+            winograd: settings.winograd,
+        };
+        integers = passes::run(&mut graph, &target)?;
+        parts.push(Part {
+            families,
+            contents: graph.contents(),
+            graph,
+        });
     }
     Ok(Compiled {
         precision: if integers { "int8".to_string() } else { String::new() },
-        sections,
+        sections: sections(parts)?,
         kept_states,
         ..Compiled::default()
     })
+}
+
+/// The sections of a blob: the table of its programs, each of them, and their weights.
+fn sections(parts: Vec<Part>) -> Result<Vec<Section>, Error> {
+    let mut readers: HashMap<Content, u8> = HashMap::new();
+    for (at, part) in parts.iter().enumerate() {
+        for (content, _) in &part.contents {
+            *readers.entry(*content).or_default() |= 1 << at;
+        }
+    }
+    let names: Vec<&str> = parts.iter().map(|part| part.families[0].name()).collect();
+    let everybody = u8::MAX >> (u8::BITS as usize - parts.len());
+    let group = |content: &Content| Group {
+        is_small: content.size.0 < LARGE,
+        is_partial: readers[content] != everybody,
+        readers: readers[content],
+    };
+    // Of several programs, what is of some alone has their names.
+    let suffixed = |base: &str, readers: u8| -> String {
+        let of = names.iter().enumerate().filter(|(at, _)| readers & 1 << at != 0);
+        let own = (readers != everybody).then(|| of.map(|(_, name)| format!(".{name}")).collect::<String>());
+        format!("{base}{}", own.unwrap_or_default())
+    };
+    let mut table = Families::default();
+    let mut programs = Vec::new();
+    let mut groups: BTreeMap<Group, Vec<Vec<u8>>> = BTreeMap::new();
+    for (at, mut part) in parts.into_iter().enumerate() {
+        part.contents.sort_by_key(|(content, _)| (group(content), *content));
+        let order: Vec<ValueId> = part.contents.iter().map(|(_, value)| *value).collect();
+        let (program, packed) = part.graph.write(&order)?;
+        let mut own: BTreeMap<Group, Vec<Vec<u8>>> = BTreeMap::new();
+        for ((content, _), weight) in part.contents.iter().zip(packed) {
+            own.entry(group(content)).or_default().push(weight);
+        }
+        let base = |group: &Group| if group.is_small { SMALL_WEIGHTS } else { WEIGHTS };
+        let name = suffixed(PROGRAM, 1 << at);
+        programs.push(section(&name, 8, program));
+        table.programs.push(families::Entry {
+            families: part.families.iter().map(|family| family.name().to_string()).collect(),
+            program: name,
+            weights: own.keys().map(|group| suffixed(base(group), group.readers)).collect(),
+        });
+        for (group, weights) in own {
+            match groups.entry(group) {
+                Entry::Vacant(place) => _ = place.insert(weights),
+                // Sizes and hashes are equal: so are the bytes, or this is not to become a file.
+                Entry::Occupied(known) if *known.get() == weights => {}
+                Entry::Occupied(_) => return Err(Error::internal("packed weights of equal hashes differ")),
+            }
+        }
+    }
+    let mut sections = vec![section(families::SECTION, 1, table.write())];
+    sections.extend(programs);
+    for (group, weights) in groups {
+        let base = if group.is_small { SMALL_WEIGHTS } else { WEIGHTS };
+        sections.push(section(&suffixed(base, group.readers), ALIGN as u32, joined(&weights)));
+    }
+    Ok(sections)
+}
+
+fn section(name: &str, align: u32, bytes: Vec<u8>) -> Section {
+    Section {
+        name: name.to_string(),
+        align,
+        bytes,
+    }
+}
+
+/// `avx2, neon`
+fn listed(families: &[Family]) -> String {
+    families
+        .iter()
+        .map(|family| family.name())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Whether the sizes of a state are constants, the same before and behind a run, and its places its own.

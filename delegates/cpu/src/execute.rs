@@ -1,18 +1,20 @@
 //! Sessions: a program with its weights, run by plans.
 
-use crate::compile::{PROGRAM, SMALL_WEIGHTS, WEIGHTS, table};
+use crate::compile::table;
+use crate::families::Families;
+use crate::family::Family;
 use crate::program::{Packed, Program, Store};
 use crate::states::Kept;
 use crate::sys::{ALIGN, Memory, Slot};
 use crate::threads::Threads;
 use delegraph_cpu_kernels::Pool;
-use delegraph_sdk::{Blob, Context, Error, KeptBlob, Session, TensorOut, TensorView, Weights};
+use delegraph_sdk::{Blob, Context, Error, KeptBlob, LogLevel, Session, TensorOut, TensorView, Weights};
 use smallvec::SmallVec;
 use std::ops::Range;
 
 /// A section of packed weights.
 struct Part {
-    name: &'static str,
+    name: String,
     ranges: Vec<Range<usize>>,
     /// A copy, where the host does not keep the blob, or keeps it at an odd place.
     copied: Option<Memory>,
@@ -35,7 +37,7 @@ impl Packed for Sections {
             };
             let section = match (&part.copied, &self.blob) {
                 (Some(memory), _) => memory.bytes(),
-                (None, Some(blob)) => blob.section(part.name)?,
+                (None, Some(blob)) => blob.section(&part.name)?,
                 (None, None) => return Err(missing()),
             };
             return section.get(range.clone()).ok_or_else(missing);
@@ -44,17 +46,15 @@ impl Packed for Sections {
     }
 }
 
-fn packed(blob: &Blob<'_>) -> Result<Box<dyn Packed>, Error> {
+/// The packed weights in these sections; no other one is read.
+fn packed(blob: &Blob<'_>, sections: &[String]) -> Result<Box<dyn Packed>, Error> {
     let kept = blob.keep().ok();
-    let mut parts = Vec::new();
-    for name in [WEIGHTS, SMALL_WEIGHTS] {
-        if !blob.sections.iter().any(|(section, _)| *section == name) {
-            continue;
-        }
+    let mut parts = Vec::with_capacity(sections.len());
+    for name in sections {
         let section = blob.section(name)?;
         let in_place = kept.is_some() && section.as_ptr().addr().is_multiple_of(ALIGN);
         parts.push(Part {
-            name,
+            name: name.clone(),
             ranges: table(section)?,
             copied: if in_place { None } else { Some(Memory::of(section)?) },
         });
@@ -62,16 +62,28 @@ fn packed(blob: &Blob<'_>) -> Result<Box<dyn Packed>, Error> {
     Ok(Box::new(Sections { blob: kept, parts }))
 }
 
-/// Makes a session of a blob.
+/// Makes a session of a blob, of the program that [`Families::choose`] chooses.
 ///
 /// # Errors
 /// The blob is damaged, or a weight is missing.
-pub fn load(blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
+pub fn load(
+    blob: &Blob<'_>,
+    weights: &Weights<'_>,
+    wanted: Option<&[Family]>,
+    context: &Context<'_>,
+) -> Result<Box<dyn Session>, Error> {
+    let families = Families::of(&blob.sections)?;
+    let chosen = families.choose(wanted);
+    let (entry, family) = chosen.ok_or_else(|| Error::corrupt("the blob has no program"))?;
+    if context.log_enabled(LogLevel::Debug) {
+        let of = family.map_or("a family that is not recorded", Family::name);
+        context.log(LogLevel::Debug, &format!("the program and weights are those for {of}"));
+    }
     let store = Store {
         host: weights.keep().ok(),
-        packed: packed(blob)?,
+        packed: packed(blob, &entry.weights)?,
     };
-    let program = Program::new(blob.section(PROGRAM)?, store, context.threads())?;
+    let program = Program::new(blob.section(&entry.program)?, store, context.threads())?;
     Ok(Box::new(Loaded {
         border: program.border()?,
         kept: program.states()?,

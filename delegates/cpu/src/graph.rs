@@ -75,6 +75,16 @@ pub struct Graph {
     pub states: Vec<State>,
 }
 
+/// What a packed weight holds. Weights of equal bytes in two programs have equal ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Content {
+    /// Bytes; the largest come first.
+    pub size: Reverse<usize>,
+    hash: u64,
+    /// Which one it is, of those of equal bytes in its program.
+    number: u32,
+}
+
 /// A state of a graph.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -315,30 +325,47 @@ impl Graph {
         self.nodes.retain(|_| keep.next().unwrap_or(true));
     }
 
-    /// The values that are read, packed weights before the others and in the order of what they hold, the largest first: programs of the same weights
-    /// have them alike, so that a file stores them once.
-    fn packed_first(&self, read: Vec<ValueId>) -> Vec<ValueId> {
+    /// The packed weights that are read, in the order of what they hold, the largest first: programs of the same weights have them alike, so that a
+    /// file stores them once.
+    pub fn contents(&self) -> Vec<(Content, ValueId)> {
         let mut seen = HashSet::new();
-        let mut own: Vec<(Reverse<usize>, u64, ValueId)> = Vec::new();
-        for id in &read {
-            if let From::Packed(at) = self.values[*id].from
-                && seen.insert(*id)
+        let mut own: Vec<(Content, ValueId)> = Vec::new();
+        for id in self.reads() {
+            if let From::Packed(at) = self.values[id].from
+                && seen.insert(id)
             {
                 let bytes = &self.packed[at];
                 let mut hasher = DefaultHasher::new();
                 bytes.hash(&mut hasher);
-                own.push((Reverse(bytes.len()), hasher.finish(), *id));
+                let content = Content {
+                    size: Reverse(bytes.len()),
+                    hash: hasher.finish(),
+                    number: 0,
+                };
+                own.push((content, id));
             }
         }
         own.sort_unstable();
-        own.into_iter().map(|(.., id)| id).chain(read).collect()
+        for at in 1..own.len() {
+            let before = own[at - 1].0;
+            if (own[at].0.size, own[at].0.hash) == (before.size, before.hash) {
+                own[at].0.number = before.number + 1;
+            }
+        }
+        own
     }
 
-    /// The program's image. Only weights that are read are in it; `packed` of them are renumbered in the order of the result.
+    /// The values that nodes and outputs read, each as often.
+    fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
+        let nodes = self.nodes.iter().flat_map(Node::reads);
+        nodes.chain(self.outputs.iter().copied())
+    }
+
+    /// The program's image, and its packed weights, numbered in the order of the result: those of `order` first. Only weights that are read are in it.
     ///
     /// # Errors
     /// A mistake of a pass: the image would be refused.
-    pub fn write(mut self) -> Result<(Vec<u8>, Vec<Vec<u8>>), Error> {
+    pub fn write(mut self, order: &[ValueId]) -> Result<(Vec<u8>, Vec<Vec<u8>>), Error> {
         let mut sections: Vec<Vec<u8>> = Vec::new();
         let mut map: HashMap<ValueId, ValueIndex> = HashMap::new();
         for input in &self.inputs {
@@ -346,14 +373,10 @@ impl Graph {
             let made = self.builder.input(&value.name, &Type::tensor(value.dtype, &value.dims));
             map.insert(*input, made);
         }
+        let read: Vec<ValueId> = order.iter().copied().chain(self.reads()).collect();
         let nodes = std::mem::take(&mut self.nodes);
         let outputs = std::mem::take(&mut self.outputs);
-        let read: Vec<ValueId> = nodes
-            .iter()
-            .flat_map(Node::reads)
-            .chain(outputs.iter().copied())
-            .collect();
-        for id in self.packed_first(read) {
+        for id in read {
             let value = &self.values[id];
             let weight = match value.from {
                 From::Host(weight) => weight,

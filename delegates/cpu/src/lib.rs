@@ -14,6 +14,8 @@
 pub mod caps;
 pub mod compile;
 mod execute;
+pub mod families;
+pub mod family;
 pub mod graph;
 pub mod passes;
 pub mod plan;
@@ -28,9 +30,14 @@ pub mod view;
 use delegraph_cpu_kernels::Isa;
 use delegraph_sdk::image::ImageView;
 use delegraph_sdk::{
-    Blob, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, Options, Partition, Run, Session,
-    Weights,
+    Blob, BlobMeta, BlobVerdict, Compile, Compiled, Context, Delegate, Device, DeviceKind, Error, Info, Options,
+    Partition, Run, Session, Weights,
 };
+
+/// The name of the form of its blobs.
+pub const FORMAT: &str = "delegraph.cpu";
+/// The oldest version of blobs that is read: one program, which nobody says the family of.
+const OLDEST: u32 = 2;
 
 /// The CPU delegate.
 pub struct Cpu {
@@ -43,8 +50,8 @@ impl Delegate for Cpu {
         vendor: "Delegraph",
         version: env!("CARGO_PKG_VERSION"),
         build: "",
-        format: "delegraph.cpu",
-        format_version: 2,
+        format: FORMAT,
+        format_version: 3,
     };
 
     const OPTIONS_SCHEMA: &'static str = settings::SCHEMA;
@@ -80,12 +87,23 @@ impl Compile for Cpu {
         _: &str,
         context: &Context<'_>,
     ) -> Result<Compiled, Error> {
-        compile::compile(graph, weights, self.settings, context)
+        compile::compile(graph, weights, &self.settings, context)
     }
 }
 
 impl Run for Cpu {
+    fn check_blob(&self, meta: &BlobMeta<'_>) -> BlobVerdict {
+        let format_version = meta.format_version.clamp(OLDEST, Self::INFO.format_version);
+        BlobVerdict::by_format(
+            &Info {
+                format_version,
+                ..Self::INFO
+            },
+            meta,
+        )
+    }
+
     fn load(&self, blob: &Blob<'_>, weights: &Weights<'_>, context: &Context<'_>) -> Result<Box<dyn Session>, Error> {
-        execute::load(blob, weights, context)
+        execute::load(blob, weights, self.settings.isa.as_deref(), context)
     }
 }

@@ -138,9 +138,9 @@ pub struct CompileArgs {
     /// Samples to choose ranges by, or to measure layers on (safetensors): INPUT, INPUT.N for sample N, or CASE.STEP.inK; several times for several files
     #[arg(long, value_name = "FILE")]
     pub calibrate: Vec<PathBuf>,
-    /// The instruction set that the CPU delegate packs weights for: `host`, `scalar`, `neon`, `avx2` or `avx512`. Every machine reads every
-    /// packing; the one of its own is the fastest
-    #[arg(long, value_name = "SET")]
+    /// The families of processors that the CPU delegate packs weights for, with commas between: `host` (this machine's, the default), `scalar`,
+    /// `neon`, `neon-dotprod`, `neon-i8mm`, `avx2`, `avx512`, `avx512vnni`. Every machine reads every packing; that of its own is the fastest
+    #[arg(long, value_name = "LIST")]
     pub isa: Option<String>,
     /// Whether the file has the weights of delegated regions for the portable kernels, too: `keep` or `drop`, for all backends
     #[arg(long, value_name = "keep|drop")]

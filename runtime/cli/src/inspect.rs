@@ -2,6 +2,7 @@
 
 use crate::args::InspectArgs;
 use crate::disassemble::Opened;
+use crate::families::Found;
 use crate::output::{Output, Tint, bytes};
 use delegraph::{Format, Source};
 use delegraph_ir::{InputKind, Op, Output as GraphOutput};
@@ -99,6 +100,7 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
     };
     let mut methods = Vec::new();
     let mut foreign: BTreeMap<String, u64> = BTreeMap::new();
+    let mut packed = Found::default();
     for plan in &verified.plans {
         output.data(output.tint(
             Tint::Bold,
@@ -166,6 +168,14 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
                         output.data(format!("    {} needs {line}", candidate.backend));
                     }
                 }
+                let programs = packed.add_region(region, &verified, file);
+                if !programs.is_empty() {
+                    let of: Vec<String> = programs
+                        .iter()
+                        .map(|families| crate::families::names(families))
+                        .collect();
+                    output.data(format!("    cpu compiled for {}", of.join("; ")));
+                }
                 for entry in &region.bucketed {
                     let Candidate { backend, blob, .. } = &entry.candidate;
                     let sizes = method.bucket_name(entry.bucket);
@@ -177,6 +187,9 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
             "name": plan.name, "instructions": plan.instructions.len(), "operators": counts, "unbounded": unbounded,
             "memory": plan.buffer_sizes, "delegates": plan.delegates.iter().map(|d| &d.id).collect::<Vec<_>>(),
         }));
+    }
+    for packed in &packed.packed {
+        output.data(packed.line());
     }
     let mut named = Vec::new();
     for item in &verified.named_data {
@@ -210,7 +223,7 @@ fn program(file: &[u8], source: &Source, args: &InspectArgs, output: &Output) ->
     });
     output.json(&serde_json::json!({
         "schema": "delegraph.inspect/1", "format": "pte", "methods": methods, "overlay": overlay, "named": named,
-        "not_in_executorch": foreign, "file_bytes": file.len(), "blob": blob, "exit_code": 0,
+        "not_in_executorch": foreign, "file_bytes": file.len(), "blob": blob, "packed": packed.packed, "exit_code": 0,
     }))?;
     Ok(0)
 }

@@ -9,6 +9,7 @@ mod delegate;
 mod demo;
 mod devices;
 mod disassemble;
+mod families;
 mod inputs;
 mod inspect;
 mod output;

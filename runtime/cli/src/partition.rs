@@ -1,10 +1,12 @@
 //! `delegraph partition` and `delegraph compile`
 
 use crate::args::{CompileArgs, FallbackWeights, Global, PartitionArgs, PartitionFormat};
+use crate::families::Found;
 use crate::output::{Output, Tint, bytes, duration, write_atomically};
 use anyhow::Context;
 use delegraph::{Compiled, Source, language_model};
 use delegraph_config::Config;
+use delegraph_cpu::family::Family;
 use delegraph_host::{Host, Manifest};
 use delegraph_ir::Module;
 use delegraph_lower::{Lowered, LoweredGraph, NodeReport, Progress};
@@ -66,7 +68,7 @@ fn by_claims(module: &mut Module, config: &Config, host: &Host, output: &Output)
 pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::Result<u8> {
     let started = Instant::now();
     let mut config = crate::config::resolve_for(global, &args.backends, &args.shapes)?;
-    override_backends(&mut config, args);
+    override_backends(&mut config, args)?;
     let host = crate::devices::discover(&config, global.no_load);
     let named = crate::of_model(&args.model);
     let read = |path: &std::path::Path, quantized: &mut Option<_>| -> anyhow::Result<Module> {
@@ -94,8 +96,14 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
     if args.explain {
         text(report, output);
     }
+    let packed = Found::of_file(&compiled.bytes).packed;
     for (name, count) in purposes_of(&compiled) {
         output.data(format!("{name:<10} {:>12}  {}", count, bytes(count)));
+        if name == "blobs" {
+            for packed in &packed {
+                output.data(format!("{:<10} {:>12}  {}", "  packed", packed.bytes, packed.line()));
+            }
+        }
     }
     output.data(format!(
         "{:<10} {:>12}  {}",
@@ -115,7 +123,7 @@ pub fn compile(args: &CompileArgs, global: &Global, output: &Output) -> anyhow::
     object["bytes"] = serde_json::json!({
         "total": compiled.bytes.len(), "constants": purposes.constants, "states": purposes.states,
         "blobs": purposes.blobs, "ir": purposes.ir, "overlay": purposes.overlay, "program": purposes.program,
-        "left_out": purposes.left_out,
+        "left_out": purposes.left_out, "packed": packed,
     });
     if let Some(quantized) = &quantized {
         object["quantize"] = serde_json::to_value(quantized)?;
@@ -143,8 +151,13 @@ fn not_one(path: &std::path::Path, error: &language_model::LanguageModelError) -
 }
 
 /// What the command line says of backends, over the configuration.
-fn override_backends(config: &mut Config, args: &CompileArgs) {
+///
+/// # Errors
+/// A family of processors that there is not.
+fn override_backends(config: &mut Config, args: &CompileArgs) -> anyhow::Result<()> {
     if let Some(isa) = &args.isa {
+        Family::list(isa)
+            .map_err(|error| crate::usage(format!("`--isa {isa}`: {}\n  hint: {}", error.message, error.hint)))?;
         let cpu = config.backend.entry("cpu".to_string()).or_default();
         cpu.options.insert("isa".to_string(), isa.clone().into());
     }
@@ -156,6 +169,7 @@ fn override_backends(config: &mut Config, args: &CompileArgs) {
             });
         }
     }
+    Ok(())
 }
 
 /// Bytes by purpose, in the order of the file.

@@ -51,15 +51,33 @@ fn config(backend: &str) -> Config {
     config
 }
 
+/// For families of processors, where there are any.
+fn config_for(backend: &str, isa: &str) -> Config {
+    let mut config = config(backend);
+    if !isa.is_empty() {
+        let options = &mut config.backend.entry(backend.to_string()).or_default().options;
+        options.insert("isa".to_string(), isa.to_string().into());
+    }
+    config
+}
+
 fn compiled(module: Module, backend: &str) -> (Source, u64) {
-    let config = config(backend);
+    compiled_for(module, backend, "")
+}
+
+fn compiled_for(module: Module, backend: &str, isa: &str) -> (Source, u64) {
+    let config = config_for(backend, isa);
     let host = delegraph::discover(&config, false);
     let compiled = delegraph::compile(module, &config, &host, &mut |_| {}).unwrap();
     (Source::from_bytes(compiled.bytes, "model.pte"), compiled.purposes.blobs)
 }
 
 fn open(source: &Source, method: &str, backend: &str) -> Session {
-    let config = config(backend);
+    open_for(source, method, backend, "")
+}
+
+fn open_for(source: &Source, method: &str, backend: &str, isa: &str) -> Session {
+    let config = config_for(backend, isa);
     let host = Arc::new(delegraph::discover(&config, false));
     let options = LoadOptions {
         method: method.to_string(),
@@ -162,6 +180,57 @@ fn a_prompt_and_single_tokens() {
             assert!(blobs < one_blob + 60_000, "{blobs} bytes of blobs beside {one_blob}");
         }
     }
+}
+
+#[test]
+fn a_prompt_and_single_tokens_of_several_families() {
+    let methods = || language_model::methods(import("language_model.pt2"), None).unwrap();
+    let blobs_of = |isa: &str| compiled_for(methods(), "cpu", isa);
+    let (source, blobs) = blobs_of("avx2,avx512");
+    for isa in ["avx2", "avx512", "host"] {
+        let (mut prefill, mut decode) = (
+            open_for(&source, "prefill", "cpu", isa),
+            open_for(&source, "decode", "cpu", isa),
+        );
+        let difference = difference(&mut prefill, Some(&mut decode));
+        assert!(difference < 1e-4, "{isa}: {difference}");
+    }
+    // The caches are the same whoever holds them.
+    let (mut prefill, mut decode) = (
+        open_for(&source, "prefill", "cpu", "avx512"),
+        open_for(&source, "decode", "cpu", "avx2"),
+    );
+    assert!(difference(&mut prefill, Some(&mut decode)) < 1e-4);
+    assert!(blobs < blobs_of("avx2").1 + blobs_of("avx512").1, "{blobs}");
+}
+
+#[test]
+fn quantized_products_of_several_families_are_the_same_bits() {
+    let methods = || {
+        let mut module = import("language_model.pt2");
+        let scheme: Scheme = "8da4w;embedding=4".parse().unwrap();
+        delegraph::quantize(&mut module, &scheme, &[], &mut |_| {}).unwrap();
+        language_model::methods(module, None).unwrap()
+    };
+    let (tokens, _) = expected("logits");
+    let run = |source: &Source, isa: &str| {
+        let mut session = open_for(source, "prefill", "cpu", isa);
+        let mut logits = step(&mut session, &tokens[..PROMPT], 0);
+        let mut decode = open_for(source, "decode", "cpu", isa);
+        decode.adopt_state(&mut session).unwrap();
+        logits.extend(step(&mut decode, &tokens[PROMPT..PROMPT + 1], PROMPT));
+        logits
+    };
+    let (both, blobs) = compiled_for(methods(), "cpu", "avx512vnni,avx2");
+    let (mut alone, mut sum) = (Vec::new(), 0);
+    for isa in ["avx2", "avx512vnni"] {
+        let (source, blobs) = compiled_for(methods(), "cpu", isa);
+        alone.push(run(&source, isa));
+        sum += blobs;
+        assert_eq!(run(&both, isa), alone[0], "{isa}");
+    }
+    assert_eq!(alone[0], alone[1]);
+    assert!(blobs < sum, "{blobs} and {sum}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use super::Outcome;
 use delegraph_abi::image::{self, ArgView, ExprIndex, SymbolIndex};
 use delegraph_abi::{envelope, image::Sizes};
+use delegraph_cpu::families::Families;
+use delegraph_cpu::family::Family;
 use delegraph_ethos_u_sim::container::{blocks, io};
 use delegraph_ethos_u_sim::{Extents, Interpreter, Limits, Memory, Stream, disassemble};
 use delegraph_hexagon::blob::Header;
@@ -131,6 +133,21 @@ pub fn ethos_u_network(bytes: &[u8], _: &dyn Fn()) -> Outcome {
     match run() {
         Ok(()) => Outcome::Read,
         Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+/// The table of the programs of a blob of the CPU delegate is read, and written again as it was; one of them is chosen.
+pub fn cpu_families(bytes: &[u8], _: &dyn Fn()) -> Outcome {
+    match Families::read(bytes) {
+        Ok(families) => {
+            assert_eq!(families.write(), bytes, "a table that was read is written as it was");
+            for wanted in [None, Some(&Family::all()[..])] {
+                let (entry, _) = families.choose(wanted).expect("there is a program");
+                black_box((&entry.program, &entry.weights));
+            }
+            Outcome::Read
+        }
+        Err(error) => Outcome::Refused(error.message),
     }
 }
 

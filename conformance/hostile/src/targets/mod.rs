@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     target("pt2", model::pt2, Mutation::Pt2, 10_000),
     target("pte", program::pte, Mutation::Bytes, 12_000),
     target("ptd", program::ptd, Mutation::Bytes, 3_000),
@@ -44,6 +44,7 @@ pub const TARGETS: [Target; 19] = [
     target("envelope", abi::envelope, Mutation::Bytes, 3_000),
     target("vulkan_plan", abi::vulkan_plan, Mutation::Bytes, 3_000),
     target("ethos_u_network", abi::ethos_u_network, Mutation::Bytes, 3_000),
+    target("cpu_families", abi::cpu_families, Mutation::Bytes, 3_000),
     target("hexagon_blob", abi::hexagon_blob, Mutation::Bytes, 3_000),
     target("manifest", text::manifest, Mutation::Text, 2_000),
     target("config", text::config, Mutation::Text, 3_000),

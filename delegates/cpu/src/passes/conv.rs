@@ -5,7 +5,6 @@ use super::{Target, floats, is_constant, to_bytes};
 use crate::graph::{Graph, Node, ValueId, arg, float};
 use crate::steps::conv as step;
 use delegraph_cpu_kernels::conv::{self, Shape, depthwise, grouped, winograd};
-use delegraph_cpu_kernels::gemm;
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 use std::collections::HashMap;
@@ -138,13 +137,13 @@ fn rewrite(
     }
     let method = match shape.groups {
         groups if groups == shape.channels && groups == shape.out_channels && groups > 1 => "depthwise",
-        _ if grouped::fits(&shape, grouped::width_for(target.isa)) => "grouped",
+        _ if grouped::fits(&shape, target.packing.lanes) => "grouped",
         _ if target.winograd && winograd::worth(&shape) => "winograd",
         _ => "gemm",
     };
     let width = match method {
-        "grouped" => grouped::width_for(target.isa),
-        _ => gemm::width_for(target.isa),
+        "grouped" => target.packing.lanes,
+        _ => target.packing.panel,
     };
     let key = (conv.weight, format!("{method} {}", shape.groups));
     let weight = match packed.get(&key) {

@@ -36,7 +36,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
             ([n, k], true) | ([k, n], false) => [*n as usize, *k as usize],
             _ => continue,
         };
-        let width = gemm::width_for(target.isa);
+        let width = target.packing.panel;
         let key = (product.weight, product.transposed);
         let weight = match packed.get(&key) {
             Some(known) => *known,

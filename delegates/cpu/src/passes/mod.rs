@@ -18,8 +18,8 @@ pub mod quantized;
 pub mod recurrent;
 pub mod states;
 
+use crate::family::Packing;
 use crate::graph::{From, Graph, Node, ValueId};
-use delegraph_cpu_kernels::Isa;
 use delegraph_sdk::{DType, Error, Weights};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -28,8 +28,8 @@ use std::borrow::Cow;
 pub struct Target<'a> {
     /// The host's weights.
     pub weights: &'a Weights<'a>,
-    /// The instruction set that weights are packed for. Every other reads them too.
-    pub isa: Isa,
+    /// What weights are packed by. Every machine reads every packing.
+    pub packing: Packing,
     /// Sessions keep states.
     pub states: bool,
     /// Convolutions of 3 by 3 may be computed by fewer products, with a larger error.

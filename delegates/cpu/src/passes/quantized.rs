@@ -4,8 +4,7 @@ use super::activation::Function;
 use super::{Target, bytes, floats, is_constant, to_bytes};
 use crate::graph::{Graph, Node, ValueId, arg, float};
 use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING, ROWS};
-use delegraph_cpu_kernels::quant::Dot;
-use delegraph_cpu_kernels::quant::q4::{self, Scales, Width};
+use delegraph_cpu_kernels::quant::q4::{self, Scales};
 use delegraph_cpu_kernels::quant::static8;
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits};
 use delegraph_sdk::image::Arg;
@@ -325,7 +324,7 @@ fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> 
             (shape.group, 16, shape.precision == q4::Precision::F16, shape.zeros, out)
         }
         _ => {
-            let width = Width::best(Dot::of(target.isa));
+            let width = target.packing.rows;
             let made = q4::pack(
                 rows,
                 columns,
