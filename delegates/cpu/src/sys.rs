@@ -243,6 +243,23 @@ impl<'a> Io<'a> {
         unsafe { std::slice::from_raw_parts_mut(scratch.start.cast(), scratch.bytes / size_of::<T>()) }
     }
 
+    /// The step's scratch in two parts, once: `first` elements, and what is left behind them from a multiple of [`ALIGN`] bytes on.
+    ///
+    /// # Panics
+    /// It was taken already, or is shorter than that.
+    pub fn scratch_parts<A: Plain, B: Plain>(&mut self, first: usize) -> (&'a mut [A], &'a mut [B]) {
+        let (own, rest) = self
+            .scratch::<u8>()
+            .split_at_mut((first * size_of::<A>()).next_multiple_of(ALIGN));
+        // SAFETY: both parts are aligned for everything, and any bytes are such numbers.
+        unsafe {
+            (
+                std::slice::from_raw_parts_mut(own.as_mut_ptr().cast(), first),
+                std::slice::from_raw_parts_mut(rest.as_mut_ptr().cast(), rest.len() / size_of::<B>()),
+            )
+        }
+    }
+
     /// How many outputs there are.
     pub fn outputs(&self) -> usize {
         self.outputs.len()

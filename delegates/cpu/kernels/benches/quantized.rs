@@ -2,7 +2,7 @@
 //!
 //! Each line is a case and a way to multiply: medians, beside the machine's own peak of FMA and its reading speed in the same run.
 
-use delegraph_cpu_kernels::quant::dynamic::{Formula, RowShape, quantize_rows};
+use delegraph_cpu_kernels::quant::dynamic::{Formula, RowShape, Scheme, quantize_rows};
 use delegraph_cpu_kernels::quant::static8::{self, Conv};
 use delegraph_cpu_kernels::quant::{Dot, q4, weight_only};
 use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
@@ -176,7 +176,15 @@ fn rounding() {
             Formula::TokenAsymmetric { wide: true },
         ] {
             let (median, best) = seconds(21, |_| {
-                black_box(quantize_rows(isa, &Serial, formula, &x, shape, -8, &mut scratch));
+                black_box(quantize_rows(
+                    isa,
+                    &Serial,
+                    Scheme::rows(formula),
+                    &x,
+                    shape,
+                    -8,
+                    &mut scratch,
+                ));
             });
             let giga = x.len() as f64 / 1e9;
             println!(
@@ -229,9 +237,9 @@ fn four_bits(pools: &[&dyn Pool]) {
                     let times = if dot == Dot::Scalar { 3 } else { 2 * copies };
                     let (median, best) = seconds(times, |i| {
                         let weights = q4::Weights::new(shape, &all[i % copies]).unwrap();
-                        let formula = Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE };
+                        let scheme = Scheme::rows(Formula::AffineAsymmetric { eps: f32::MIN_POSITIVE });
                         let plain = Epilogue::default();
-                        q4::linear(dot, *pool, formula, &x, rows, &weights, &plain, &mut scratch, &mut y);
+                        q4::linear(dot, *pool, scheme, &x, rows, &weights, &plain, &mut scratch, &mut y);
                     });
                     let giga = 2.0 * (rows * inputs * outputs) as f64 / 1e9;
                     let bytes = shape.packed_len() as f64 / 1e9;

@@ -41,6 +41,16 @@ pub enum Pooling {
 }
 
 impl Windows {
+    /// Elements of the input.
+    pub fn inputs(&self) -> usize {
+        self.batch * self.input[0] * self.input[1] * self.channels
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> usize {
+        self.batch * self.output[0] * self.output[1] * self.channels
+    }
+
     /// Pools.
     ///
     /// # Panics
@@ -69,21 +79,11 @@ impl Windows {
             );
         });
     }
-}
 
-struct Pieces<'a> {
-    windows: &'a Windows,
-    pooling: Pooling,
-    x: &'a [f32],
-    rows: std::ops::Range<usize>,
-    out: Shared<f32>,
-}
-
-impl Pieces<'_> {
     /// The places of a window along one direction: the first, how many, and how many count with the padding.
     #[inline(always)]
-    fn span(&self, which: usize, at: usize) -> (usize, usize, usize) {
-        let w = self.windows;
+    pub(crate) fn span(&self, which: usize, at: usize) -> (usize, usize, usize) {
+        let w = self;
         let (input, dilation) = (w.input[which] as isize, w.dilation[which].max(1) as isize);
         let start = (at * w.stride[which]) as isize - w.padding[which] as isize;
         let kernel = w.kernel[which] as isize;
@@ -105,6 +105,14 @@ impl Pieces<'_> {
     }
 }
 
+struct Pieces<'a> {
+    windows: &'a Windows,
+    pooling: Pooling,
+    x: &'a [f32],
+    rows: std::ops::Range<usize>,
+    out: Shared<f32>,
+}
+
 impl Op for Pieces<'_> {
     type Output = ();
 
@@ -115,9 +123,9 @@ impl Op for Pieces<'_> {
         let dilation = [w.dilation[0].max(1), w.dilation[1].max(1)];
         for row in self.rows.clone() {
             let (image, y) = (row / w.output[0], row % w.output[0]);
-            let (y0, height, tall) = self.span(0, y);
+            let (y0, height, tall) = w.span(0, y);
             for x in 0..w.output[1] {
-                let (x0, width, wide) = self.span(1, x);
+                let (x0, width, wide) = w.span(1, x);
                 let factor = match self.pooling {
                     Pooling::Max => 1.0,
                     Pooling::Average { divisor: Some(n), .. } => 1.0 / n as f32,

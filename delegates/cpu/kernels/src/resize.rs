@@ -50,12 +50,13 @@ impl Resize {
     /// # Panics
     /// A slice is shorter than its sizes say, or the input has no place.
     pub fn run(&self, isa: Isa, pool: &dyn Pool, x: &[f32], out: &mut [f32]) {
+        if let Sampling::Nearest | Sampling::NearestExact = self.sampling {
+            return self.copy(pool, x, out);
+        }
         let (c, rows) = (self.channels, self.batch * self.output[0]);
-        if rows * self.output[1] * c == 0 {
+        if !self.check(x.len(), out.len()) {
             return;
         }
-        assert!(self.input[0] > 0 && self.input[1] > 0 && x.len() >= self.batch * self.input[0] * self.input[1] * c);
-        assert!(out.len() >= rows * self.output[1] * c, "the output is there");
         let parts = pool::parts(pool, rows, self.output[1] * (c / 4 + 4));
         let out = Shared::new(out);
         pool.run(parts, &|part| {
@@ -69,6 +70,54 @@ impl Resize {
                 },
             );
         });
+    }
+
+    /// Resizes elements of any kind, each to the place before.
+    ///
+    /// # Panics
+    /// As [`Resize::run`].
+    pub fn copy<T: Copy + Send + Sync>(&self, pool: &dyn Pool, x: &[T], out: &mut [T]) {
+        let (c, rows, [height, width]) = (self.channels, self.batch * self.output[0], self.input);
+        if !self.check(x.len(), out.len()) {
+            return;
+        }
+        let length = self.output[1] * c;
+        let parts = pool::parts(pool, rows, length * size_of::<T>() / 16 + 4 * self.output[1]);
+        let out = Shared::new(out);
+        pool.run(parts, &|part| {
+            // The row of the input that was copied last, and where to.
+            let mut last: Option<(usize, usize)> = None;
+            for row in pool::range(rows, parts, part, 1) {
+                let (image, y) = (row / self.output[0], row % self.output[0]);
+                let line = image * height + self.place(0, y).0;
+                // SAFETY: the row of the output is of this part.
+                let to = unsafe { out.slice(row * length..(row + 1) * length) };
+                if let Some((from, made)) = last
+                    && from == line
+                {
+                    // SAFETY: as above; it is another row than `to`.
+                    to.copy_from_slice(unsafe { out.slice(made * length..(made + 1) * length) });
+                    continue;
+                }
+                let from = &x[line * width * c..][..width * c];
+                for (x, to) in to.chunks_exact_mut(c).enumerate() {
+                    to.copy_from_slice(&from[self.place(1, x).0 * c..][..c]);
+                }
+                last = Some((line, row));
+            }
+        });
+    }
+
+    /// Whether there is anything to do.
+    fn check(&self, input: usize, output: usize) -> bool {
+        let count = self.batch * self.output[0] * self.output[1] * self.channels;
+        if count == 0 {
+            return false;
+        }
+        let [height, width] = self.input;
+        assert!(height > 0 && width > 0 && input >= self.batch * height * width * self.channels);
+        assert!(output >= count, "the output is there");
+        true
     }
 
     /// The place before, the place behind, and how far it is on the way.
@@ -102,7 +151,6 @@ impl Op for Lines<'_> {
     fn run<S: Simd>(self, s: S) {
         let a = self.resize;
         let c = a.channels;
-        let nearest = matches!(a.sampling, Sampling::Nearest | Sampling::NearestExact);
         for row in self.rows {
             let (image, y) = (row / a.output[0], row % a.output[0]);
             let (top, bottom, down) = a.place(0, y);
@@ -113,10 +161,6 @@ impl Op for Lines<'_> {
                 // SAFETY: places are in the input; the row of the output is of this part.
                 unsafe {
                     let to = self.out.at((row * a.output[1] + x) * c);
-                    if nearest {
-                        std::ptr::copy_nonoverlapping(top.add(left * c), to, c);
-                        continue;
-                    }
                     let (down, up) = (s.splat(down), s.splat(1.0 - down));
                     let (along, back) = (s.splat(along), s.splat(1.0 - along));
                     for at in (0..c).step_by(S::LANES) {

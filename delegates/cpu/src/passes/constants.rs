@@ -10,8 +10,9 @@ use delegraph_cpu_kernels::Serial;
 use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::image::{Arg, Sizes, verify};
+use std::collections::HashSet;
 
-/// Results above this many bytes are kept only if they are no larger than what they are made of.
+/// Results above this many bytes are kept only if they are no larger than what they are made of, or filters.
 const LARGE: usize = 1 << 16;
 
 /// Computes what can be.
@@ -19,6 +20,7 @@ const LARGE: usize = 1 << 16;
 /// # Errors
 /// None that the graph did not have before.
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
+    let filters = filters(graph);
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
         if node.reads().next().is_none() && !makes_little(graph, node) {
@@ -34,7 +36,7 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
             .reads()
             .fold(0usize, |sum, v| sum.saturating_add(size(graph, v)));
         let total: usize = made.iter().map(Vec::len).sum();
-        if total > LARGE && total > read {
+        if total > LARGE && total > read && !graph.nodes[at].outputs.iter().all(|output| filters.contains(output)) {
             continue;
         }
         let outputs = graph.nodes[at].outputs.clone();
@@ -46,6 +48,24 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     }
     graph.nodes.retain(|node| !node.outputs.is_empty());
     Ok(())
+}
+
+/// Values that are filters of convolutions and nothing else: those are packed, and would else be made in every run.
+fn filters(graph: &Graph) -> HashSet<ValueId> {
+    let is_conv = |node: &Node| matches!(node.op.as_str(), "aten::conv1d" | "aten::conv2d" | "aten::convolution");
+    let convs = graph.nodes.iter().filter(|node| is_conv(node));
+    let mut filters: HashSet<ValueId> = convs.filter_map(|node| node.value(1)).collect();
+    for node in &graph.nodes {
+        for (at, value) in node.reads().enumerate() {
+            if !(is_conv(node) && at == 1) {
+                filters.remove(&value);
+            }
+        }
+    }
+    graph.outputs.iter().for_each(|output| {
+        filters.remove(output);
+    });
+    filters
 }
 
 fn size(graph: &Graph, value: ValueId) -> usize {

@@ -73,7 +73,7 @@ fn convolution(graph: &Graph, node: &Node) -> Option<Conv> {
 }
 
 /// Both numbers of a list of one or two; of one dimension, the second.
-fn pair(list: &[i64], rank: usize, default: i64) -> Option<[i64; 2]> {
+pub(super) fn pair(list: &[i64], rank: usize, default: i64) -> Option<[i64; 2]> {
     match (list, rank) {
         ([], _) => Some([default; 2]),
         ([a], 4) => Some([*a; 2]),
@@ -180,34 +180,7 @@ fn rewrite(
             made
         }
     };
-    let mut made = Vec::new();
-    let name = graph.values[node.outputs[0]].name.clone();
-    let new = |op: &str, args: Vec<Arg>, output: ValueId| Node {
-        op: op.to_string(),
-        args,
-        outputs: vec![output],
-        source: node.source,
-    };
-    // An image of one row stands for one dimension.
-    let one = graph.int(1);
-    let (mut input, mut final_dims) = (conv.x, graph.values[node.outputs[0]].dims.clone());
-    if rank == 3 {
-        let dims = graph.values[conv.x].dims.clone();
-        input = graph.value(
-            &format!("{name} image"),
-            DType::F32,
-            vec![dims[0], dims[1], one, dims[2]],
-        );
-        made.push(new("aten::unsqueeze", vec![arg(conv.x), Arg::Int(2)], input));
-        final_dims.insert(2, one);
-    }
-    let x = super::layout::permuted(graph, &mut made, input, &super::layout::LAST, node.source);
-    let output = graph.value(
-        &format!("{name} nhwc"),
-        DType::F32,
-        vec![final_dims[0], final_dims[2], final_dims[3], final_dims[1]],
-    );
-    let mut args = vec![arg(x), arg(weight), conv.bias.map_or(Arg::None, arg), Arg::None];
+    let mut args = vec![arg(weight), conv.bias.map_or(Arg::None, arg), Arg::None];
     args.extend([Arg::Str(method.to_string()), Arg::Str("nhwc".to_string())]);
     args.push(graph.ints(&[kh, kw]));
     args.push(graph.ints(&stride));
@@ -216,21 +189,51 @@ fn rewrite(
     args.extend([Arg::Int(conv.groups), Arg::Int(width as i64)]);
     args.extend(Function::NONE.args());
     args.push(Arg::Bool(false));
-    made.push(new(step::NAME, args, output));
-    match rank {
-        4 => made.push(new(
-            super::layout::PERMUTE,
-            vec![arg(output), graph.ints(&super::layout::FIRST)],
-            node.outputs[0],
-        )),
-        _ => {
-            let image = super::layout::permuted(graph, &mut made, output, &super::layout::FIRST, node.source);
-            made.push(new(
-                "aten::squeeze.dims",
-                vec![arg(image), graph.ints(&[2])],
-                node.outputs[0],
-            ));
-        }
+    Some(around(graph, node, conv.x, step::NAME, args, DType::F32))
+}
+
+/// The nodes that do a step on images with channels last in place of a node on `x`, which has channels first. One dimension is an image of one row.
+/// `args` are the step's behind the image; its result is of `dtype`.
+pub(super) fn around(
+    graph: &mut Graph,
+    node: &Node,
+    x: ValueId,
+    step: &str,
+    args: Vec<Arg>,
+    dtype: DType,
+) -> Vec<Node> {
+    let mut made = Vec::new();
+    let name = graph.values[node.outputs[0]].name.clone();
+    let new = |op: &str, args: Vec<Arg>, output: ValueId| Node {
+        op: op.to_string(),
+        args,
+        outputs: vec![output],
+        source: node.source,
+    };
+    let is_row = graph.values[x].dims.len() == 3;
+    let one = graph.int(1);
+    let (mut input, mut dims) = (x, graph.values[node.outputs[0]].dims.clone());
+    if is_row {
+        let [n, c, length] = graph.values[x].dims[..] else {
+            return made;
+        };
+        let from = graph.values[x].dtype;
+        input = graph.value(&format!("{name} image"), from, vec![n, c, one, length]);
+        made.push(new("aten::unsqueeze", vec![arg(x), Arg::Int(2)], input));
+        dims.insert(2, one);
     }
-    Some(made)
+    let x = super::layout::permuted(graph, &mut made, input, &super::layout::LAST, node.source);
+    let output = graph.value(&format!("{name} nhwc"), dtype, vec![dims[0], dims[2], dims[3], dims[1]]);
+    let args = std::iter::once(arg(x)).chain(args).collect();
+    made.push(new(step, args, output));
+    let result = node.outputs[0];
+    if is_row {
+        let image = super::layout::permuted(graph, &mut made, output, &super::layout::FIRST, node.source);
+        let row = graph.ints(&[2]);
+        made.push(new("aten::squeeze.dims", vec![arg(image), row], result));
+    } else {
+        let order = graph.ints(&super::layout::FIRST);
+        made.push(new(super::layout::PERMUTE, vec![arg(output), order], result));
+    }
+    made
 }

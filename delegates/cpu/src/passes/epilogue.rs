@@ -3,32 +3,33 @@
 use super::activation::{self, Function};
 use super::{Target, is_constant};
 use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::{conv, linear, quantized};
+use crate::steps::{conv, dynamic_conv, linear, quantized, transposed};
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 
 /// Where a step has its ends.
 struct Places {
     bias: usize,
+    /// Where there can be one; `residual_last` follows the function's numbers then.
+    residual: Option<usize>,
     function: usize,
 }
 
 fn places(node: &Node) -> Option<Places> {
-    match node.op.as_str() {
-        linear::NAME => Some(Places {
-            bias: linear::BIAS,
-            function: linear::FUNCTION,
-        }),
-        conv::NAME => Some(Places {
-            bias: conv::BIAS,
-            function: conv::FUNCTION,
-        }),
-        quantized::LINEAR => Some(Places {
-            bias: quantized::BIAS,
-            function: quantized::FUNCTION,
-        }),
-        _ => None,
-    }
+    let (bias, residual, function) = match node.op.as_str() {
+        linear::NAME => (linear::BIAS, Some(linear::BIAS + 1), linear::FUNCTION),
+        conv::NAME => (conv::BIAS, Some(conv::BIAS + 1), conv::FUNCTION),
+        transposed::NAME => (transposed::BIAS, None, transposed::FUNCTION),
+        dynamic_conv::NAME => (dynamic_conv::BIAS, None, dynamic_conv::FUNCTION),
+        quantized::LINEAR => (quantized::BIAS, Some(quantized::BIAS + 1), quantized::FUNCTION),
+        quantized::ROWS => (quantized::ROWS_BIAS, None, quantized::ROWS_FUNCTION),
+        _ => return None,
+    };
+    Some(Places {
+        bias,
+        residual,
+        function,
+    })
 }
 
 /// Joins nodes.
@@ -65,21 +66,25 @@ pub fn run(graph: &mut Graph, _: &Target<'_>) -> Result<(), Error> {
 /// The node that does what the step `maker` and then the node `at` do, which alone reads `value`, the step's output.
 fn join(graph: &Graph, maker: usize, value: ValueId, at: usize) -> Option<Node> {
     let (step, node) = (&graph.nodes[maker], &graph.nodes[at]);
-    let Places { bias, function } = places(step)?;
+    let Places {
+        bias,
+        residual,
+        function,
+    } = places(step)?;
     let output = node.outputs[0];
     let same = |a: ValueId| graph.values[a].dims == graph.values[output].dims && graph.values[a].dtype == DType::F32;
     if !same(value) || !same(output) {
         return None;
     }
     let bare = matches!(&step.args[function], Arg::Str(word) if word == Function::NONE.word);
-    let has_residual = step.args[bias + 1] != Arg::None;
+    let has_residual = residual.is_some_and(|at| step.args[at] != Arg::None);
     let mut joined = Node {
         outputs: node.outputs.clone(),
         source: node.source,
         ..step.clone()
     };
     if let Some(found) = activation::of(node) {
-        let last = joined.args[function + 3] == Arg::Bool(true);
+        let last = has_residual && joined.args[function + 3] == Arg::Bool(true);
         if !bare || last {
             return None;
         }
@@ -97,7 +102,7 @@ fn join(graph: &Graph, maker: usize, value: ValueId, at: usize) -> Option<Node> 
         return None;
     }
     if same(other) {
-        joined.args[bias + 1] = arg(other);
+        joined.args[residual?] = arg(other);
         joined.args[function + 3] = Arg::Bool(!bare);
         return Some(joined);
     }

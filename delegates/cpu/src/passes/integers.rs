@@ -6,8 +6,9 @@
 use super::bytes::{DEQUANTIZE, QUANTIZE, Scale, bound, scale_of};
 use super::{Target, activation, layout};
 use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::integers as step;
+use crate::steps::{integers as step, pooling, resize};
 use crate::view;
+use delegraph_cpu_kernels::Activation;
 use delegraph_cpu_kernels::quant::static8::{self, FEW, Grid, inverse};
 use delegraph_sdk::image::{Arg, ExprIndex};
 use delegraph_sdk::{DType, Error};
@@ -63,6 +64,8 @@ fn quantized(graph: &Graph, node: &Node) -> Option<Scale> {
 /// Moves bytes in place of floats, and takes out quantizations of what has that scale.
 fn moved(graph: &mut Graph) {
     let mut makers = graph.makers();
+    // Nodes that come before others, by these.
+    let mut before: Vec<(usize, Vec<Node>)> = Vec::new();
     for at in 0..graph.nodes.len() {
         let Some(scale) = quantized(graph, &graph.nodes[at]) else {
             continue;
@@ -89,29 +92,126 @@ fn moved(graph: &mut Graph) {
             continue;
         }
         let Some(maker) = makers[value] else { continue };
-        if let Some(node) = on_bytes(graph, &makers, maker, scale, output) {
+        if let Some(mut made) = on_bytes(graph, &makers, maker, scale, output)
+            && let Some(node) = made.pop()
+        {
             graph.nodes[at] = node;
+            before.push((at, made));
         }
+    }
+    for (at, made) in before.into_iter().rev() {
+        graph.nodes.splice(at..at, made);
     }
 }
 
-/// The node that moves bytes in place of the floats that `maker` moves.
-fn on_bytes(graph: &Graph, makers: &[Option<usize>], maker: usize, scale: Scale, output: ValueId) -> Option<Node> {
-    let node = &graph.nodes[maker];
-    let moves = view::is_same(&node.op) || node.op == layout::PERMUTE || node.op == "aten::cat";
-    if !moves || node.outputs.len() != 1 {
+/// Whether a node gives numbers that it reads, and would give the same ones of bytes of one scale.
+fn moves(node: &Node) -> bool {
+    let word = |words: &[&str]| matches!(node.args.get(1), Some(Arg::Str(word)) if words.contains(&word.as_str()));
+    match node.op.as_str() {
+        layout::PERMUTE | "aten::cat" => true,
+        pooling::NAME => word(&["max"]),
+        resize::NAME => word(&["nearest", "nearest_exact"]),
+        op => view::is_same(op),
+    }
+}
+
+/// The nodes that move bytes in place of the floats that `maker` moves; the last gives `output`. Bytes of another scale go through a table: one tensor
+/// behind the move, which may be smaller then, several before it.
+fn on_bytes(
+    graph: &mut Graph,
+    makers: &[Option<usize>],
+    maker: usize,
+    scale: Scale,
+    output: ValueId,
+) -> Option<Vec<Node>> {
+    let node = graph.nodes[maker].clone();
+    if !moves(&node) || node.outputs.len() != 1 {
         return None;
     }
-    let mut made = node.clone();
-    for value in node.reads().collect::<Vec<_>>() {
-        let (x, own) = bytes_of(graph, makers, value)?;
-        if own != scale {
+    let reads: Vec<ValueId> = node.reads().collect();
+    let (mut moved, mut made, mut from) = (node.clone(), Vec::new(), Vec::new());
+    for value in &reads {
+        from.push(source_of(graph, makers, *value, &mut made)?);
+    }
+    let mut behind = None;
+    for (value, (x, own)) in reads.iter().zip(from) {
+        let mut x = x;
+        if own != scale && reads.len() == 1 {
+            behind = Some(own);
+        } else if own != scale {
+            let name = format!("{} bytes", graph.values[*value].name);
+            let to = graph.value(&name, scale.dtype, graph.values[*value].dims.clone());
+            made.push(mapped(graph, &node, x, own, scale, to));
+            x = to;
+        }
+        moved.replace(*value, x);
+    }
+    moved.outputs = vec![output];
+    if let Some(own) = behind {
+        let dims = graph.values[output].dims.clone();
+        let name = format!("{} moved", graph.values[output].name);
+        let middle = graph.value(&name, own.dtype, dims);
+        moved.outputs = vec![middle];
+        made.push(moved);
+        moved = mapped(graph, &node, middle, own, scale, output);
+    }
+    made.push(moved);
+    Some(made)
+}
+
+/// The bytes that a value is the floats of, and their scale. Where it is moved from such floats, nodes that move bytes are added to `made`.
+fn source_of(
+    graph: &mut Graph,
+    makers: &[Option<usize>],
+    value: ValueId,
+    made: &mut Vec<Node>,
+) -> Option<(ValueId, Scale)> {
+    if let Some(found) = bytes_of(graph, makers, value) {
+        return Some(found);
+    }
+    let node = graph.nodes[(*makers.get(value)?)?].clone();
+    if !moves(&node) || node.outputs.len() != 1 {
+        return None;
+    }
+    let (mut moved, mut common) = (node.clone(), None);
+    for read in node.reads() {
+        let (x, scale) = source_of(graph, makers, read, made)?;
+        if *common.get_or_insert(scale) != scale {
             return None;
         }
-        made.replace(value, x);
+        moved.replace(read, x);
     }
-    made.outputs = vec![output];
-    Some(made)
+    let scale = common?;
+    let name = format!("{} bytes", graph.values[value].name);
+    let to = graph.value(&name, scale.dtype, graph.values[value].dims.clone());
+    moved.outputs = vec![to];
+    made.push(moved);
+    Some((to, scale))
+}
+
+/// The node that gives bytes of another scale.
+fn mapped(graph: &mut Graph, node: &Node, x: ValueId, from: Scale, to: Scale, output: ValueId) -> Node {
+    let table = table(graph, Activation::None, from, to, output);
+    Node {
+        op: step::MAP.to_string(),
+        args: vec![arg(x), arg(table)],
+        outputs: vec![output],
+        source: node.source,
+    }
+}
+
+/// The bytes of a function of each byte, as a constant.
+fn table(graph: &mut Graph, function: Activation, from: Scale, to: Scale, output: ValueId) -> ValueId {
+    let grid = Grid {
+        inverse: inverse(to.scale),
+        zero: to.zero as i32,
+        low: to.low as i32,
+        high: to.high as i32,
+    };
+    let signed = from.dtype == DType::I8;
+    let bytes = static8::table(function, signed, from.zero as i32, from.scale as f32, &grid);
+    let name = format!("{} table", graph.values[output].name);
+    graph.constant(&name, DType::U8, &[256], bytes.to_vec())
 }
 
 /// The step in place of a quantization and what it reads.
@@ -187,21 +287,21 @@ fn made(graph: &mut Graph, makers: &[Option<usize>], uses: &[u32], at: usize) ->
         && let Some(function) =
             crate::steps::function(function.word, function.numbers[0] as f32, function.numbers[1] as f32)
     {
-        let grid = Grid {
-            inverse: inverse(scale.scale),
-            zero: scale.zero as i32,
-            low: scale.low as i32,
-            high: scale.high as i32,
-        };
-        let signed = own_x.dtype == DType::I8;
-        let table = static8::table(function, signed, own_x.zero as i32, own_x.scale as f32, &grid);
-        let name = format!("{} table", graph.values[node.outputs[0]].name);
-        let table = graph.constant(&name, DType::U8, &[256], table.to_vec());
+        let table = table(graph, function, own_x, scale, node.outputs[0]);
         return Some(Node {
             op: step::MAP.to_string(),
             args: vec![arg(x), arg(table)],
             ..node
         });
+    }
+    if source.op == pooling::NAME
+        && matches!(source.args.get(1), Some(Arg::Str(reduce)) if reduce != "max")
+        && let Some((x, own_x)) = bytes_of(graph, makers, source.value(0)?)
+    {
+        let mut args = source.args.clone();
+        args[0] = arg(x);
+        args.extend([Arg::Float(own_x.scale), Arg::Int(own_x.zero)]);
+        return Some(own(pooling::BYTES, args, limits));
     }
     if source.op == "aten::mean.dim"
         && let Some((x, own_x)) = bytes_of(graph, makers, source.value(0)?)

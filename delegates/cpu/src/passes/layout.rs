@@ -4,8 +4,8 @@
 
 use super::{Target, bytes, is_constant};
 use crate::graph::{Graph, Node, ValueId, arg, float};
+use delegraph_sdk::Error;
 use delegraph_sdk::image::{Arg, NodeIndex};
-use delegraph_sdk::{DType, Error};
 use std::collections::{HashMap, HashSet};
 
 /// The operator of a permutation.
@@ -156,7 +156,7 @@ pub(super) struct Pass<'g, 'a> {
     /// Nodes that change sizes and the order of dimensions alone, by their outputs.
     pub(super) moves: HashMap<ValueId, Node>,
     /// Values that somebody reads.
-    read: HashSet<ValueId>,
+    pub(super) read: HashSet<ValueId>,
 }
 
 impl Pass<'_, '_> {
@@ -300,8 +300,8 @@ impl Pass<'_, '_> {
                 self.replaced(node, &reads, args, if keep { 4 } else { 2 })
             }
             "aten::adaptive_avg_pool2d" | "aten::_adaptive_avg_pool2d" => {
-                if self.graph.int_list(node.args.get(1)).as_deref() != Some(&[1, 1]) {
-                    return false;
+                if !matches!(self.graph.int_list(node.args.get(1)).as_deref(), Some([1, 1] | [1])) {
+                    return self.pooled_to(node, &reads);
                 }
                 let dims = self.graph.ints(&[1, 2]);
                 let mean = Node {
@@ -312,7 +312,14 @@ impl Pass<'_, '_> {
                 let args = mean.args.clone();
                 self.replaced(&mean, &reads, args, 4)
             }
+            "aten::adaptive_max_pool2d" => self.pooled_to(node, &reads),
             "aten::max_pool2d" | "aten::max_pool2d_with_indices" | "aten::avg_pool2d" => self.pooled(node, &reads),
+            "aten::upsample_nearest2d"
+            | "aten::upsample_nearest2d.vec"
+            | "aten::_upsample_nearest_exact2d"
+            | "aten::_upsample_nearest_exact2d.vec"
+            | "aten::upsample_bilinear2d"
+            | "aten::upsample_bilinear2d.vec" => self.resized(node, &reads),
             "aten::constant_pad_nd" => {
                 let Some(mut pads) = self.graph.int_list(node.args.get(1)) else {
                     return false;
@@ -327,109 +334,14 @@ impl Pass<'_, '_> {
                 let dim = float(node.args.get(2)).map_or(0, |d| d as i64);
                 axis(dim).is_some_and(|dim| self.split(node, dim))
             }
-            "aten::pixel_shuffle" => self.shuffled(node, reads[0]),
+            "aten::pixel_shuffle" | "aten::pixel_unshuffle" => self.shuffled(node, reads[0]),
             _ => false,
         }
     }
 
-    /// Pools with channels last.
-    fn pooled(&mut self, node: &Node, reads: &[ValueId]) -> bool {
-        let (graph, is_max) = (&*self.graph, node.op.starts_with("aten::max"));
-        let ints = |at: usize| graph.int_list(node.args.get(at));
-        let pair = |list: Option<Vec<i64>>, default: [i64; 2]| match list?[..] {
-            [] => Some(default),
-            [a] => Some([a; 2]),
-            [a, b] => Some([a, b]),
-            _ => None,
-        };
-        let sizes = || {
-            let kernel = pair(ints(1), [1; 2])?;
-            let dilation = if is_max { pair(ints(4), [1; 2])? } else { [1; 2] };
-            Some([kernel, pair(ints(2), kernel)?, pair(ints(3), [0; 2])?, dilation])
-        };
-        let Some([kernel, stride, padding, dilation]) = sizes() else {
-            return false;
-        };
-        let (reduce, divisor) = match (is_max, float(node.args.get(6))) {
-            (true, _) => ("max", 0.0),
-            (false, Some(divisor)) if divisor != 0.0 => ("sum", divisor),
-            (false, Some(_)) => return false,
-            (false, None) => match node.args.get(5) {
-                Some(Arg::Bool(false) | Arg::Int(0)) => ("mean", 0.0),
-                _ => ("mean_padded", 0.0),
-            },
-        };
-        // Places of the largest are wanted by nobody, or this is not it.
-        let unread = |value: &ValueId| !self.read.contains(value);
-        if graph.values[reads[0]].dtype != DType::F32 || !node.outputs.iter().skip(1).all(unread) {
-            return false;
-        }
-        let mut args = vec![arg(reads[0]), Arg::Str(reduce.to_string()), Arg::Float(divisor)];
-        for pair in [kernel, stride, padding, dilation] {
-            args.push(self.graph.ints(&pair));
-        }
-        let node = Node {
-            op: crate::steps::pooling::NAME.to_string(),
-            outputs: vec![node.outputs[0]],
-            ..node.clone()
-        };
-        self.replaced(&node, reads, args, 4)
-    }
-
-    /// Channels become pixels, with channels last.
-    fn shuffled(&mut self, node: &Node, x: ValueId) -> bool {
-        let (Some(last), Some(factor)) = (self.last.get(&x).copied(), float(node.args.get(1))) else {
-            return false;
-        };
-        let output = node.outputs[0];
-        if self.rank(output) != 4 {
-            return false;
-        }
-        let (dtype, name) = (self.graph.values[output].dtype, self.graph.values[output].name.clone());
-        let [n, h, w, _] = self.graph.values[last].dims[..] else {
-            return false;
-        };
-        let [_, c, tall, wide] = self.graph.values[output].dims[..] else {
-            return false;
-        };
-        let r = self.graph.int(factor as i64);
-        let split = self
-            .graph
-            .value(&format!("{name} split"), dtype, vec![n, h, w, c, r, r]);
-        let moved = self
-            .graph
-            .value(&format!("{name} moved"), dtype, vec![n, h, r, w, r, c]);
-        let turned = self.graph.value(&format!("{name} nhwc"), dtype, vec![n, tall, wide, c]);
-        let order = self.graph.ints(&[0, 1, 4, 2, 5, 3]);
-        let back = self.graph.ints(&FIRST);
-        let view = |graph: &Graph, of: ValueId, to: ValueId| {
-            (
-                "aten::view",
-                vec![arg(of), Arg::Ints(graph.values[to].dims.clone())],
-                to,
-            )
-        };
-        let steps = [
-            view(self.graph, last, split),
-            (PERMUTE, vec![arg(split), order], moved),
-            view(self.graph, moved, turned),
-            (PERMUTE, vec![arg(turned), back], output),
-        ];
-        for (op, args, output) in steps {
-            self.graph.nodes.push(Node {
-                op: op.to_string(),
-                args,
-                outputs: vec![output],
-                source: node.source,
-            });
-        }
-        self.pair(output, turned);
-        true
-    }
-
     /// Does a node on operands with channels last, with other arguments. Its result has channels last if it has four dimensions, and is as it
     /// was if it has `2`.
-    fn replaced(&mut self, node: &Node, reads: &[ValueId], args: Vec<Arg>, rank: usize) -> bool {
+    pub(super) fn replaced(&mut self, node: &Node, reads: &[ValueId], args: Vec<Arg>, rank: usize) -> bool {
         if node.outputs.len() != 1 || self.rank(node.outputs[0]) != rank {
             return false;
         }

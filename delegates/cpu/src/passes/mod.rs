@@ -7,16 +7,22 @@ pub mod bytes;
 pub mod channels;
 pub mod constants;
 pub mod conv;
+pub mod dynamic;
+pub mod dynamic_conv;
 pub mod elementwise;
 pub mod epilogue;
+pub mod filters;
 pub mod halves;
+mod images;
 pub mod integers;
 pub mod layout;
 pub mod linear;
+pub mod matrix;
 pub mod norm;
 pub mod quantized;
 pub mod recurrent;
 pub mod states;
+pub mod transposed;
 
 use crate::family::Packing;
 use crate::graph::{From, Graph, Node, ValueId};
@@ -43,10 +49,12 @@ pub struct Target<'a> {
 pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<bool, Error> {
     halves::run(graph, target)?;
     let integers = bytes::run(graph, target)?;
+    dynamic_conv::run(graph, target)?;
     quantized::run(graph, target)?;
     constants::run(graph, target)?;
     recurrent::run(graph, target)?;
     attention::run(graph, target)?;
+    transposed::run(graph, target)?;
     batch_norm::run(graph, target)?;
     linear::run(graph, target)?;
     conv::run(graph, target)?;

@@ -1,34 +1,22 @@
-//! Weights of 4 and 8 bits, as torchao and `--quantize` write them: `dequantize_affine` before a product or a table.
+//! Weights of 2, 4 and 8 bits before a product or a table, as torchao, PT2E and `--quantize` write them: see [`matrix`]. Activations stay floats, or
+//! become bytes when they are there: see [`dynamic`].
 
 use super::activation::Function;
-use super::{Target, bytes, floats, is_constant, to_bytes};
-use crate::graph::{Graph, Node, ValueId, arg, float};
-use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING, ROWS};
-use delegraph_cpu_kernels::quant::q4::{self, Scales};
+use super::dynamic::{self, Dynamic};
+use super::matrix::{self, Matrix, Scales};
+use super::{Target, bytes, to_bytes};
+use crate::graph::{Graph, Node, ValueId, arg};
+use crate::steps::quantized::{EMBEDDING, LINEAR, PACKED_EMBEDDING, ROWS, scheme_args};
+use delegraph_cpu_kernels::quant::dynamic::{Formula, Scheme};
+use delegraph_cpu_kernels::quant::q4;
 use delegraph_cpu_kernels::quant::static8;
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits};
 use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 use std::collections::HashMap;
 
-const DEQUANTIZE: &str = "torchao::dequantize_affine";
-const QUANTIZE: &str = "torchao::quantize_affine";
-const CHOOSE: &str = "torchao::choose_qparams_affine";
-
-/// A constant matrix of small integers.
-struct Matrix {
-    values: ValueId,
-    scales: ValueId,
-    zeros: Option<ValueId>,
-    rows: usize,
-    columns: usize,
-    group: usize,
-    /// Least and largest integer.
-    range: [i64; 2],
-}
-
-/// Matrices that are packed, by their integers, scales, zero points and form: the value, and the arguments that say how.
-type Packed = HashMap<(ValueId, ValueId, Option<ValueId>, &'static str), (ValueId, Vec<Arg>)>;
+/// Matrices that are packed, by what tells them apart and their form: the value, and the arguments that say how.
+type Packed = HashMap<((ValueId, Scales, Option<ValueId>), &'static str), (ValueId, Vec<Arg>)>;
 
 /// Rewrites products and tables.
 ///
@@ -58,114 +46,12 @@ pub fn run(graph: &mut Graph, target: &Target<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The constant matrix that a value is the floats of.
-fn matrix(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<Matrix> {
-    let node = &graph.nodes[makers[value]?];
-    if node.op != DEQUANTIZE || graph.values[value].dtype != DType::F32 {
-        return None;
-    }
-    let (values, scales) = (node.value(0)?, node.value(2)?);
-    let sizes = graph.sizes(values)?;
-    let block = graph.int_list(node.args.get(1))?;
-    let (&[rows, columns], &[1, group]) = (sizes.as_slice(), block.as_slice()) else {
-        return None;
-    };
-    let number = |at: usize| float(node.args.get(at)).map(|x| x as i64);
-    let fits = graph.values[values].dtype == DType::I8
-        && graph.values[scales].dtype == DType::F32
-        && is_constant(graph, values)
-        && is_constant(graph, scales)
-        && group > 0
-        && columns % group == 0
-        && graph.sizes(scales)?.iter().product::<i64>() == rows * (columns / group);
-    let zeros = node.value(3);
-    let fits = fits
-        && zeros.is_none_or(|zeros| {
-            let known = matches!(
-                graph.values[zeros].dtype,
-                DType::I8 | DType::I32 | DType::I64 | DType::F32
-            );
-            known && is_constant(graph, zeros) && graph.sizes(zeros) == graph.sizes(scales)
-        });
-    fits.then_some(Matrix {
-        values,
-        scales,
-        zeros,
-        rows: rows as usize,
-        columns: columns as usize,
-        group: group as usize,
-        range: [number(5)?, number(6)?],
-    })
-}
-
-/// Zero points as floats, unless all are 0.
-fn zero_points(graph: &Graph, target: &Target<'_>, matrix: &Matrix) -> Option<Option<Vec<f32>>> {
-    let Some(zeros) = matrix.zeros else { return Some(None) };
-    let all = bytes(graph, target, zeros)?;
-    if all.iter().all(|byte| *byte == 0) {
-        return Some(None);
-    }
-    Some(Some(match graph.values[zeros].dtype {
-        DType::I8 => all.iter().map(|b| f32::from(*b as i8)).collect(),
-        DType::I32 => all
-            .as_chunks()
-            .0
-            .iter()
-            .map(|b| i32::from_le_bytes(*b) as f32)
-            .collect(),
-        DType::I64 => all
-            .as_chunks()
-            .0
-            .iter()
-            .map(|b| i64::from_le_bytes(*b) as f32)
-            .collect(),
-        DType::F32 => floats(graph, target, zeros)?,
-        _ => return None,
-    }))
-}
-
-/// The floats that a value was before each row was quantized for itself, and the least scale.
-fn dynamic(graph: &Graph, makers: &[Option<usize>], value: ValueId) -> Option<(ValueId, f64)> {
-    let made = |value: ValueId, op: &str| makers[value].map(|m| &graph.nodes[m]).filter(|n| n.op == op);
-    let back = made(value, DEQUANTIZE)?;
-    let there = made(back.value(0)?, QUANTIZE)?;
-    let x = there.value(0)?;
-    let (scale, zero) = (back.value(2)?, back.value(3)?);
-    let choose = made(scale, CHOOSE)?;
-    let rank = graph.values[x].dims.len();
-    let columns = graph.size(x, rank.checked_sub(1)?)?;
-    let mut row = vec![1; rank - 1];
-    row.push(columns);
-    let is_row = |node: &Node, at: usize| graph.int_list(node.args.get(at)).as_deref() == Some(&row);
-    let is_byte = |node: &Node, at: usize| {
-        node.args.get(at) == Some(&Arg::DType(DType::I8))
-            && float(node.args.get(at + 1)) == Some(-128.0)
-            && float(node.args.get(at + 2)) == Some(127.0)
-    };
-    let fits = graph.values[x].dtype == DType::F32
-        && there.value(2) == Some(scale)
-        && there.value(3) == Some(zero)
-        && choose.value(0) == Some(x)
-        && choose.outputs == [scale, zero]
-        && choose.args.get(1) == Some(&Arg::Str("ASYMMETRIC".to_string()))
-        && is_row(choose, 2)
-        && is_row(there, 1)
-        && is_row(back, 1)
-        && is_byte(choose, 3)
-        && is_byte(there, 4)
-        && is_byte(back, 4);
-    let eps = match choose.args.get(6) {
-        None | Some(Arg::None) => f64::from(f32::MIN_POSITIVE),
-        given => float(given)?,
-    };
-    fits.then_some((x, eps))
-}
-
 /// A product with such a matrix.
 struct Product {
     kind: &'static str,
     x: ValueId,
-    eps: f64,
+    /// How activations become bytes, where they do.
+    scheme: Option<Scheme>,
     matrix: Matrix,
 }
 
@@ -178,31 +64,38 @@ fn product(graph: &Graph, makers: &[Option<usize>], node: &Node) -> Option<Produ
     {
         return None;
     }
-    let matrix = matrix(graph, makers, weight)?;
+    let matrix = matrix::of(graph, makers, weight)?;
     let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.group.is_multiple_of(32);
     let two = matrix.range[0] >= -2 && matrix.range[1] <= 1 && matrix.group.is_multiple_of(16);
-    let (kind, x, eps) = match dynamic(graph, makers, x) {
-        Some((x, eps)) if four => ("q4", x, eps),
-        Some((x, eps)) if matrix.group == matrix.columns && matrix.columns < 1 << 16 => ("q8", x, eps),
+    let made = dynamic::of(graph, makers, x);
+    let kind = match made {
+        Some(_) if four => "q4",
+        Some(_) if matrix.group == matrix.columns && matrix.columns < 1 << 16 => "q8",
         Some(_) => return None,
-        None if two => ("w2", x, 0.0),
-        None if four => ("w4", x, 0.0),
-        None if matrix.group.is_multiple_of(16) || matrix.group == matrix.columns => ("w8", x, 0.0),
+        None if two => "w2",
+        None if four => "w4",
+        None if matrix.group.is_multiple_of(16) || matrix.group == matrix.columns => "w8",
         None => return None,
     };
-    Some(Product { kind, x, eps, matrix })
+    let (x, scheme) = made.map_or((x, None), |Dynamic { x, scheme }| (x, Some(scheme)));
+    Some(Product {
+        kind,
+        x,
+        scheme,
+        matrix,
+    })
 }
 
 /// The table that a node looks up, and its indices.
 fn table(graph: &Graph, makers: &[Option<usize>], node: &Node) -> Option<(Matrix, ValueId)> {
     let (table, indices) = (node.value(0)?, node.value(1)?);
     let fits = node.op == "aten::embedding" && graph.values[indices].dtype == DType::I64;
-    fits.then(|| matrix(graph, makers, table))
+    fits.then(|| matrix::of(graph, makers, table))
         .flatten()
         .map(|matrix| (matrix, indices))
 }
 
-/// For each node, whether it is torchao's part of a product or table that steps compute: all that is read of it goes into those.
+/// For each node, whether it is a part without a kernel of a product or table that steps compute: all that is read of it goes into those.
 pub fn taken(graph: &Graph) -> Vec<bool> {
     let makers = graph.makers();
     let matched: Vec<bool> = graph
@@ -217,7 +110,7 @@ pub fn taken(graph: &Graph) -> Vec<bool> {
         wanted[*output] = false;
     }
     for (at, node) in graph.nodes.iter().enumerate().rev() {
-        let inner = [DEQUANTIZE, QUANTIZE, CHOOSE].contains(&node.op.as_str());
+        let inner = dynamic::is_inner(node) || matrix::is_inner(node);
         taken[at] = inner && node.outputs.iter().all(|output| wanted[*output]);
         if !taken[at] && !matched[at] {
             node.reads().for_each(|value| wanted[value] = false);
@@ -233,13 +126,20 @@ fn linear(
     at: usize,
     packed: &mut Packed,
 ) -> Option<(&'static str, Vec<Arg>)> {
-    let Product { kind, x, eps, matrix } = product(graph, makers, &graph.nodes[at])?;
+    let Product {
+        kind,
+        x,
+        scheme,
+        matrix,
+    } = product(graph, makers, &graph.nodes[at])?;
     let bias = graph.nodes[at].value(2);
+    // Of floats that stay so, the scheme says nothing.
+    let scheme = scheme.unwrap_or(Scheme::rows(Formula::AffineAsymmetric { eps: 0.0 }));
     if kind == "q8" {
-        return rows(graph, target, &matrix, x, bias, eps, packed);
+        return rows(graph, target, &matrix, x, bias, scheme, packed);
     }
     let form = if matches!(kind, "w8" | "w2") { kind } else { "four" };
-    let key = (matrix.values, matrix.scales, matrix.zeros, form);
+    let key = (matrix.key(), form);
     let (value, layout) = match packed.get(&key) {
         Some(known) => known.clone(),
         None => {
@@ -256,57 +156,61 @@ fn linear(
         Arg::Str(kind.to_string()),
     ];
     args.extend(layout);
-    args.extend([Arg::Str("asymmetric".to_string()), Arg::Float(eps)]);
+    args.extend(scheme_args(scheme));
     args.extend(Function::NONE.args());
     args.push(Arg::Bool(false));
     Some((LINEAR, args))
 }
 
-/// A product of rows that are quantized one by one with weights of 8 bits.
+/// A product of rows that become bytes with weights of 8 bits.
 fn rows(
     graph: &mut Graph,
     target: &Target<'_>,
     matrix: &Matrix,
     x: ValueId,
     bias: Option<ValueId>,
-    eps: f64,
+    scheme: Scheme,
     packed: &mut Packed,
 ) -> Option<(&'static str, Vec<Arg>)> {
-    let (value, zeros) = match packed.get(&(matrix.values, matrix.scales, matrix.zeros, "q8")) {
-        Some((value, zeros)) => (*value, zeros.clone()),
+    let key = (matrix.key(), "q8");
+    let (value, ends) = match packed.get(&key) {
+        Some(known) => known.clone(),
         None => {
-            let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
             let shape = static8::Shape {
                 inputs: matrix.columns,
                 outputs: matrix.rows,
             };
             let mut out = Vec::new();
-            static8::pack(shape, &values, &mut out);
+            static8::pack(shape, &matrix.numbers(graph, target)?, &mut out);
             let name = graph.values[matrix.values].name.clone();
-            let zeros = zero_points(graph, target, matrix)?.map(|zeros| {
+            let zeros = matrix.zero_points(graph, target)?.map(|zeros| {
                 let all: Vec<u8> = zeros.iter().flat_map(|x| (*x as i32).to_le_bytes()).collect();
                 arg(graph.constant(&format!("{name} zeros"), DType::I32, &[zeros.len() as i64], all))
             });
+            let ends = vec![matrix.scales(graph, target)?, zeros.unwrap_or(Arg::None)];
             let value = graph.constant(&format!("{name} packed"), DType::U8, &[out.len() as i64], out);
-            let zeros = vec![zeros.unwrap_or(Arg::None)];
-            packed.insert(
-                (matrix.values, matrix.scales, matrix.zeros, "q8"),
-                (value, zeros.clone()),
-            );
-            (value, zeros)
+            packed.insert(key, (value, ends.clone()));
+            (value, ends)
         }
     };
-    let mut args = vec![arg(x), arg(value), arg(matrix.scales), bias.map_or(Arg::None, arg)];
-    args.extend(zeros);
-    args.push(Arg::Float(eps));
+    let [scales, zeros] = ends.as_slice() else { return None };
+    let mut args = vec![
+        arg(x),
+        arg(value),
+        scales.clone(),
+        bias.map_or(Arg::None, arg),
+        zeros.clone(),
+    ];
+    args.extend(scheme_args(scheme));
+    args.extend(Function::NONE.args());
     Some((ROWS, args))
 }
 
 /// Packs a matrix: the value, and the arguments that say how.
 fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> Option<(ValueId, Vec<Arg>)> {
-    let values: Vec<i8> = bytes(graph, target, matrix.values)?.iter().map(|b| *b as i8).collect();
-    let scales = floats(graph, target, matrix.scales)?;
-    let zeros = zero_points(graph, target, matrix)?;
+    let values = matrix.numbers(graph, target)?;
+    let scales = matrix.scale_list(graph, target)?;
+    let zeros = matrix.zero_points(graph, target)?;
     let (rows, columns) = (matrix.rows, matrix.columns);
     let (group, width, halves, has_zeros, out) = match form {
         "w8" | "w2" => {
@@ -318,7 +222,7 @@ fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> 
                 &values,
                 &scales,
                 zeros.as_deref(),
-                Scales::Exact,
+                q4::Scales::Exact,
             );
             let (shape, out) = made.ok()?;
             (shape.group, 16, shape.precision == q4::Precision::F16, shape.zeros, out)
@@ -333,7 +237,7 @@ fn pack(graph: &mut Graph, target: &Target<'_>, matrix: &Matrix, form: &str) -> 
                 &scales,
                 zeros.as_deref(),
                 width,
-                Scales::Exact,
+                q4::Scales::Exact,
             );
             let (shape, out) = made.ok()?;
             (
@@ -364,15 +268,19 @@ fn packed_embedding(
     let (matrix, indices) = table(graph, makers, &graph.nodes[at])?;
     let sizes = [matrix.columns, matrix.rows, matrix.group].map(|n| Arg::Int(n as i64));
     let none = |zeros: Option<Vec<f32>>| zeros.is_none();
-    if !zero_points(graph, target, &matrix).is_some_and(none) {
+    if !matrix.zero_points(graph, target).is_some_and(none) {
         return None;
     }
     let same = |a: ValueId, b: ValueId| {
         a == b || bytes(graph, target, a).is_some() && bytes(graph, target, a) == bytes(graph, target, b)
     };
-    let found = packed.iter().find(|((values, scales, _, form), (_, layout))| {
+    let same_scales = |a: Scales, b: Scales| match (a, b) {
+        (Scales::Value(a), Scales::Value(b)) => same(a, b) && graph.values[a].dtype == graph.values[b].dtype,
+        (a, b) => a == b,
+    };
+    let found = packed.iter().find(|(((values, scales, _), form), (_, layout))| {
         let fits = *form == "four" && layout[..3] == sizes && layout.last() == Some(&Arg::Bool(false));
-        fits && same(*scales, matrix.scales) && same(*values, matrix.values)
+        fits && same_scales(*scales, matrix.scales) && same(*values, matrix.values)
     });
     let (_, (table, layout)) = found?;
     let mut args = vec![arg(indices), arg(*table)];
@@ -387,7 +295,7 @@ fn embedding(
     at: usize,
 ) -> Option<(&'static str, Vec<Arg>)> {
     let (matrix, indices) = table(graph, makers, &graph.nodes[at])?;
-    let zeros = zero_points(graph, target, &matrix)?;
+    let zeros = matrix.zero_points(graph, target)?;
     let values = bytes(graph, target, matrix.values)?;
     let four = matrix.range[0] >= -8 && matrix.range[1] <= 7 && matrix.columns.is_multiple_of(2);
     let name = graph.values[matrix.values].name.clone();
@@ -421,7 +329,7 @@ fn embedding(
     let args = vec![
         arg(indices),
         arg(table),
-        arg(matrix.scales),
+        matrix.scales(graph, target)?,
         zeros.map_or(Arg::None, arg),
         Arg::Str(code.to_string()),
         Arg::Int(matrix.group as i64),

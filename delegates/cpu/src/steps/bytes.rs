@@ -1,6 +1,6 @@
 //! Products and convolutions of bytes, channels last, with weights of 8 bits that have a scale a channel.
 
-use super::Step;
+use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use crate::threads::Count;
@@ -20,30 +20,97 @@ pub const CONV: &str = "cpu::conv_bytes";
 /// `cpu::linear_bytes(x, packed, multiplier, bias?, zero, inverse, out_zero, low, high)`
 pub const LINEAR: &str = "cpu::linear_bytes";
 
-enum Work {
+/// What is multiplied with what.
+pub enum Filters {
+    /// Rows by a matrix.
     Linear {
+        /// How many.
         rows: usize,
+        /// Of the matrix.
         shape: static8::Shape,
     },
-    /// And whether weights are fit for Winograd's algorithm, once a run has asked them.
-    Conv(Conv, OnceCell<bool>),
+    /// Images by filters.
+    Conv(Conv),
+    /// Images by a filter for each channel.
     Depthwise(Conv),
 }
 
+impl Filters {
+    /// Its arithmetic.
+    pub fn work(&self) -> Work {
+        let conv = |conv: &Conv, inputs: usize| {
+            let [rows, columns] = conv.output();
+            let [height, width] = conv.kernel;
+            Work::bytes(&[2, conv.batch, rows, columns, conv.channels[1], height, width, inputs])
+        };
+        match self {
+            Filters::Linear { rows, shape } => Work::bytes(&[2, *rows, shape.inputs, shape.outputs]),
+            Filters::Conv(shape) => conv(shape, shape.channels[0] / shape.groups),
+            Filters::Depthwise(shape) => conv(shape, 1),
+        }
+    }
+
+    /// Floats of scratch.
+    pub fn scratch_len(&self, pool: &dyn Pool) -> usize {
+        match self {
+            Filters::Linear { shape, .. } => static8::linear_scratch_len(shape.inputs, pool),
+            Filters::Conv(conv) => conv2d_scratch_len(conv, pool),
+            Filters::Depthwise(_) => 0,
+        }
+    }
+
+    /// Whether inputs of this grid may be multiplied by Winograd's algorithm. It reads all weights.
+    fn by_winograd(&self, dot: Dot, x: &Bytes, weights: &[u8]) -> bool {
+        match self {
+            Filters::Conv(conv) => conv2d_by_winograd(dot, conv, x, weights),
+            _ => false,
+        }
+    }
+
+    /// Multiplies. `winograd`: inputs of this grid may be multiplied so.
+    ///
+    /// # Errors
+    /// Packed weights that are too few.
+    pub fn run(
+        &self,
+        dot: Dot,
+        pool: &dyn Pool,
+        winograd: bool,
+        x: Bytes,
+        weights: &[u8],
+        stage: &Stage,
+        scratch: &mut [f32],
+        target: &mut Target,
+    ) -> Result<(), Error> {
+        match self {
+            Filters::Linear { rows, shape } => {
+                let weights =
+                    Weights::new(*shape, weights).ok_or_else(|| Error::corrupt("packed bytes are too few"))?;
+                static8::linear(dot, pool, x, *rows, weights, stage, scratch, target);
+            }
+            Filters::Conv(conv) => conv2d(dot, pool, conv, winograd, x, weights, stage, scratch, target),
+            Filters::Depthwise(conv) => depthwise2d(dot, pool, conv, x, weights, stage, target),
+        }
+        Ok(())
+    }
+}
+
 struct OnBytes {
-    work: Work,
+    filters: Filters,
     signed: bool,
     zero: i32,
     bias: bool,
     out: DType,
     grid: Grid,
+    /// [`Filters::by_winograd`], once a run has asked it.
+    winograd: OnceCell<bool>,
 }
 
 /// What both kinds have: from the zero point's argument on, and the number of channels.
 fn finish(
     node: &Arguments<'_>,
     shapes: &Shapes,
-    work: Work,
+    filters: Filters,
     at: usize,
     channels: usize,
 ) -> Result<Box<dyn Step>, Error> {
@@ -83,12 +150,13 @@ fn finish(
         && bias.is_none_or(|bias| shapes.count(bias) == channels);
     match fits {
         true => Ok(Box::new(OnBytes {
-            work,
+            filters,
             signed,
             zero,
             bias: bias.is_some(),
             out,
             grid,
+            winograd: OnceCell::new(),
         })),
         false => Err(wrong()),
     }
@@ -108,7 +176,7 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
     if rows * outputs != out.iter().product::<usize>() || shapes.bytes(node.value(1)?) != shape.packed_len() {
         return Err(Error::corrupt("packed bytes do not fit"));
     }
-    finish(node, shapes, Work::Linear { rows, shape }, 4, outputs)
+    finish(node, shapes, Filters::Linear { rows, shape }, 4, outputs)
 }
 
 /// Makes the step of [`CONV`].
@@ -116,6 +184,15 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
 /// # Errors
 /// Arguments that do not fit.
 pub fn conv(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let outputs = shapes.of(node.output(0)?).last().copied().unwrap_or(0);
+    finish(node, shapes, filters(node, shapes)?, 10, outputs)
+}
+
+/// The filters of a convolution: what the arguments from the method on to the groups say, and the second, which is the packed bytes.
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn filters(node: &Arguments<'_>, shapes: &Shapes) -> Result<Filters, Error> {
     let (&[batch, height, width, channels], &[images, rows, columns, outputs]) =
         (shapes.of(node.value(0)?), shapes.of(node.output(0)?))
     else {
@@ -146,41 +223,26 @@ pub fn conv(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     if !divided || conv.output() != [rows, columns] || images != batch {
         return Err(Error::corrupt("a convolution of bytes does not fit its tensors"));
     }
-    let (work, need) = match node.str(4)? {
-        "gemm" => (Work::Conv(conv, OnceCell::new()), conv.packed_len()),
+    let (filters, need) = match node.str(4)? {
+        "gemm" => (Filters::Conv(conv), conv.packed_len()),
         "depthwise" if conv.groups == channels && channels == outputs => {
-            (Work::Depthwise(conv), depthwise_packed_len(&conv))
+            (Filters::Depthwise(conv), depthwise_packed_len(&conv))
         }
         _ => return Err(node.misfit(4, "a method")),
     };
     match bytes == need {
-        true => finish(node, shapes, work, 10, outputs),
+        true => Ok(filters),
         false => Err(Error::corrupt("packed bytes do not fit")),
     }
 }
 
 impl Step for OnBytes {
-    fn work(&self) -> super::Work {
-        let conv = |conv: &Conv, inputs: usize| {
-            let [rows, columns] = conv.output();
-            let [height, width] = conv.kernel;
-            super::Work::bytes(&[2, conv.batch, rows, columns, conv.channels[1], height, width, inputs])
-        };
-        match &self.work {
-            Work::Linear { rows, shape } => super::Work::bytes(&[2, *rows, shape.inputs, shape.outputs]),
-            Work::Conv(shape, _) => conv(shape, shape.channels[0] / shape.groups),
-            Work::Depthwise(shape) => conv(shape, 1),
-        }
+    fn work(&self) -> Work {
+        self.filters.work()
     }
 
     fn scratch(&self, threads: usize) -> usize {
-        let pool = Count(threads);
-        let floats = match &self.work {
-            Work::Linear { shape, .. } => static8::linear_scratch_len(shape.inputs, &pool),
-            Work::Conv(conv, _) => conv2d_scratch_len(conv, &pool),
-            Work::Depthwise(_) => 0,
-        };
-        floats * size_of::<f32>()
+        self.filters.scratch_len(&Count(threads)) * size_of::<f32>()
     }
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
@@ -206,18 +268,8 @@ impl Step for OnBytes {
             _ => Target::F32(io.output(0)),
         };
         let dot = Dot::best();
-        match &self.work {
-            Work::Linear { rows, shape } => {
-                let weights =
-                    Weights::new(*shape, weights).ok_or_else(|| Error::corrupt("packed bytes are too few"))?;
-                static8::linear(dot, pool, x, *rows, weights, &stage, scratch, &mut target);
-            }
-            Work::Conv(conv, winograd) => {
-                let winograd = *winograd.get_or_init(|| conv2d_by_winograd(dot, conv, &x, weights));
-                conv2d(dot, pool, conv, winograd, x, weights, &stage, scratch, &mut target);
-            }
-            Work::Depthwise(conv) => depthwise2d(dot, pool, conv, x, weights, &stage, &mut target),
-        }
-        Ok(())
+        let winograd = *self.winograd.get_or_init(|| self.filters.by_winograd(dot, &x, weights));
+        self.filters
+            .run(dot, pool, winograd, x, weights, &stage, scratch, &mut target)
     }
 }

@@ -24,7 +24,10 @@ fn wrong() -> Error {
 }
 
 /// Whether a tensor has signed bytes.
-fn signed(shapes: &Shapes, value: ValueIndex) -> Result<bool, Error> {
+///
+/// # Errors
+/// It has no bytes.
+pub fn signed(shapes: &Shapes, value: ValueIndex) -> Result<bool, Error> {
     match shapes.dtype(value) {
         DType::I8 => Ok(true),
         DType::U8 => Ok(false),
@@ -59,14 +62,16 @@ pub fn grid(node: &Arguments<'_>, at: usize, out: DType) -> Result<Grid, Error> 
     if fits { Ok(grid) } else { Err(wrong()) }
 }
 
-fn bytes<'a>(io: &Io<'a>, at: usize, signed: bool, zero: i32) -> Bytes<'a> {
+/// An input as bytes of that sign.
+pub fn bytes<'a>(io: &Io<'a>, at: usize, signed: bool, zero: i32) -> Bytes<'a> {
     match signed {
         true => Bytes::I8(io.input(at), zero),
         false => Bytes::U8(io.input(at), zero),
     }
 }
 
-fn target<'a>(io: &mut Io<'a>, signed: bool, grid: Grid) -> Target<'a> {
+/// The output as bytes of that sign.
+pub fn target<'a>(io: &mut Io<'a>, signed: bool, grid: Grid) -> Target<'a> {
     match signed {
         true => Target::I8(io.output(0), grid),
         false => Target::U8(io.output(0), grid),
@@ -74,7 +79,17 @@ fn target<'a>(io: &mut Io<'a>, signed: bool, grid: Grid) -> Target<'a> {
 }
 
 /// An operand: signed, zero point, scale.
-struct Operand(bool, i32, f32);
+#[derive(Debug, Clone, Copy)]
+pub struct Operand(pub bool, pub i32, pub f32);
+
+/// A value as an operand, with its scale at an argument and the zero point behind it.
+///
+/// # Errors
+/// It has no bytes, or they do not fit the zero point.
+pub fn operand(node: &Arguments<'_>, shapes: &Shapes, value: ValueIndex, at: usize) -> Result<Operand, Error> {
+    let signed = signed(shapes, value)?;
+    Ok(Operand(signed, zero(node, at + 1, signed)?, node.float(at)? as f32))
+}
 
 struct Two {
     function: Pair,
@@ -96,10 +111,6 @@ pub fn pair(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         "mul" => Pair::Mul,
         _ => return Err(node.misfit(2, "a function of two tensors")),
     };
-    let operand = |value: ValueIndex, at: usize| -> Result<Operand, Error> {
-        let signed = signed(shapes, value)?;
-        Ok(Operand(signed, zero(node, at + 1, signed)?, node.float(at)? as f32))
-    };
     let total = shapes.count(a);
     let rows = match (shapes.of(a), shapes.of(b)) {
         (a, b) if a == b => Rows {
@@ -117,7 +128,7 @@ pub fn pair(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     match shapes.of(out) == shapes.of(a) {
         true => Ok(Box::new(Two {
             function,
-            operands: [operand(a, 3)?, operand(b, 5)?],
+            operands: [operand(node, shapes, a, 3)?, operand(node, shapes, b, 5)?],
             rows,
             signed: signed(shapes, out)?,
             grid: grid(node, 7, shapes.dtype(out))?,
@@ -182,10 +193,9 @@ pub fn mean(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
     let &[batch, height, width, channels] = shapes.of(x) else {
         return Err(node.misfit(0, "a tensor of four dimensions"));
     };
-    let is_signed = signed(shapes, x)?;
     match shapes.count(out) == batch * channels && height * width <= 1 << 22 {
         true => Ok(Box::new(Mean {
-            x: Operand(is_signed, zero(node, 2, is_signed)?, node.float(1)? as f32),
+            x: operand(node, shapes, x, 1)?,
             sizes: [batch, height * width, channels],
             signed: signed(shapes, out)?,
             grid: grid(node, 3, shapes.dtype(out))?,

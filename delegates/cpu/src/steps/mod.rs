@@ -5,6 +5,7 @@ pub mod bands;
 pub mod bytes;
 pub mod conv;
 pub mod convert;
+pub mod dynamic_conv;
 pub mod elementwise;
 pub mod generic;
 pub mod integers;
@@ -14,8 +15,10 @@ pub mod norm;
 pub mod pooling;
 pub mod quantized;
 pub mod recurrent;
+pub mod resize;
 pub mod shuffle;
 pub mod state;
+pub mod transposed;
 
 use crate::plan::Shapes;
 use crate::sys::{Io, Slot};
@@ -129,6 +132,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
     let _ = slots;
     match node.op() {
         bytes::CONV => bytes::conv(node, shapes),
+        dynamic_conv::NAME => dynamic_conv::make(node, shapes),
         bytes::LINEAR => bytes::linear(node, shapes),
         integers::PAIR => integers::pair(node, shapes),
         integers::MAP => integers::map(node, shapes),
@@ -138,12 +142,15 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         recurrent::NAME => recurrent::make(node, shapes),
         state::NAME => state::make(node, shapes),
         conv::NAME => conv::make(node, shapes),
+        transposed::NAME => transposed::make(node, shapes),
         elementwise::NAME => elementwise::make(node, shapes),
         quantized::LINEAR => quantized::linear(node, shapes),
         quantized::ROWS => quantized::rows(node, shapes),
         quantized::EMBEDDING => quantized::embedding(node, shapes),
         quantized::PACKED_EMBEDDING => quantized::packed_embedding(node, shapes),
         pooling::NAME => pooling::make(node, shapes),
+        pooling::BYTES => pooling::average(node, shapes),
+        resize::NAME => resize::make(node, shapes),
         norm::NORM => norm::norm(node, shapes),
         norm::GROUP_NORM => norm::group_norm(node, shapes),
         norm::SOFTMAX => norm::softmax(node, shapes),

@@ -1,26 +1,65 @@
 //! Pooling of images, channels last.
 
+use super::integers::{self, Operand};
 use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use delegraph_cpu_kernels::pooling::{Pooling, Windows};
+use delegraph_cpu_kernels::quant::static8::{self, Bytes, Grid, Scaled};
 use delegraph_cpu_kernels::{Isa, Pool};
-use delegraph_sdk::Error;
 use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::{DType, Error};
 
-/// `cpu::pool(x, reduce, divisor, kernel, stride, padding, dilation)` of `[n, h, w, c]`; `reduce` is `max`, `mean`, `mean_padded` or `sum`.
+/// `cpu::pool(x, reduce, divisor, kernel, stride, padding, dilation)` of `[n, h, w, c]`; `reduce` is `max`, `mean`, `mean_padded` or `sum`. The largest
+/// may be of bytes of one scale, too.
 pub const NAME: &str = "cpu::pool";
+/// `cpu::pool_bytes(x, reduce, divisor, kernel, stride, padding, dilation, scale, x_zero, inverse, zero, low, high)`: the same of bytes, but for `max`.
+pub const BYTES: &str = "cpu::pool_bytes";
 
 struct Window {
     windows: Windows,
     pooling: Pooling,
 }
 
-/// Makes the step.
+/// Makes the step of [`NAME`].
 ///
 /// # Errors
 /// Arguments that do not fit.
 pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let (windows, pooling) = windows(node, shapes)?;
+    let (x, output) = (node.value(0)?, node.output(0)?);
+    match (shapes.dtype(x), shapes.dtype(output)) {
+        (DType::F32, DType::F32) => Ok(Box::new(Window { windows, pooling })),
+        (from @ (DType::I8 | DType::U8), to) if from == to && pooling == Pooling::Max => Ok(Box::new(Largest {
+            windows,
+            signed: from == DType::I8,
+        })),
+        _ => Err(node.misfit(0, "images that can be pooled so")),
+    }
+}
+
+/// Makes the step of [`BYTES`].
+///
+/// # Errors
+/// Arguments that do not fit.
+pub fn average(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
+    let (windows, pooling) = windows(node, shapes)?;
+    let Pooling::Average { count_padding, divisor } = pooling else {
+        return Err(node.misfit(1, "an average"));
+    };
+    let out = node.output(0)?;
+    Ok(Box::new(Average {
+        windows,
+        count_padding,
+        divisor,
+        x: integers::operand(node, shapes, node.value(0)?, 7)?,
+        signed: integers::signed(shapes, out)?,
+        grid: integers::grid(node, 9, shapes.dtype(out))?,
+    }))
+}
+
+/// What both have.
+fn windows(node: &Arguments<'_>, shapes: &Shapes) -> Result<(Windows, Pooling), Error> {
     let (x, output) = (node.value(0)?, node.output(0)?);
     let (&[batch, height, width, channels], &[_, rows, columns, _]) = (shapes.of(x), shapes.of(output)) else {
         return Err(node.misfit(0, "a tensor of four dimensions"));
@@ -51,22 +90,78 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         _ => return Err(node.misfit(1, "a way to reduce")),
     };
     match shapes.count(output) == batch * rows * columns * channels {
-        true => Ok(Box::new(Window { windows, pooling })),
+        true => Ok((windows, pooling)),
         false => Err(Error::corrupt("the sizes of a pooling do not fit")),
     }
 }
 
+/// One a number that a window looks at, padding included.
+fn work(windows: &Windows) -> Work {
+    let ([rows, columns], [height, width]) = (windows.output, windows.kernel);
+    Work::floats(&[windows.batch, rows, columns, windows.channels, height, width])
+}
+
 impl Step for Window {
-    /// One a number that a window looks at, padding included.
     fn work(&self) -> Work {
-        let ([rows, columns], [height, width]) = (self.windows.output, self.windows.kernel);
-        Work::floats(&[self.windows.batch, rows, columns, self.windows.channels, height, width])
+        work(&self.windows)
     }
 
     fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
         let mut io = io;
         self.windows
             .run(Isa::best(), pool, self.pooling, io.input(0), io.output(0));
+        Ok(())
+    }
+}
+
+struct Largest {
+    windows: Windows,
+    signed: bool,
+}
+
+impl Step for Largest {
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let x = match self.signed {
+            true => Bytes::I8(io.input(0), 0),
+            false => Bytes::U8(io.input(0), 0),
+        };
+        static8::largest(Isa::best(), pool, &self.windows, x, io.output_bytes(0));
+        Ok(())
+    }
+}
+
+struct Average {
+    windows: Windows,
+    count_padding: bool,
+    divisor: Option<usize>,
+    x: Operand,
+    signed: bool,
+    grid: Grid,
+}
+
+impl Step for Average {
+    fn work(&self) -> Work {
+        work(&self.windows)
+    }
+
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let Operand(signed, zero, scale) = self.x;
+        let x = Scaled {
+            bytes: integers::bytes(&io, 0, signed, zero),
+            scale,
+        };
+        let mut target = integers::target(&mut io, self.signed, self.grid);
+        static8::average(
+            Isa::best(),
+            pool,
+            &self.windows,
+            self.count_padding,
+            self.divisor,
+            x,
+            &mut target,
+        );
         Ok(())
     }
 }

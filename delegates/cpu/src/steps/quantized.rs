@@ -1,25 +1,26 @@
 //! Products with weights of 4 and 8 bits, and tables of them.
 
 use super::linear::Ends;
-use super::{Step, Work};
+use super::{Step, Work, activation};
 use crate::plan::Shapes;
 use crate::sys::Io;
 use crate::threads::Count;
 use delegraph_cpu_kernels::quant::Dot;
-use delegraph_cpu_kernels::quant::dynamic::Formula;
+use delegraph_cpu_kernels::quant::dynamic::{Extent, Formula, Scheme};
 use delegraph_cpu_kernels::quant::embedding::{self, Code, Table};
 use delegraph_cpu_kernels::quant::q4::{self, Precision, Width};
 use delegraph_cpu_kernels::quant::static8::{self, Bias, Stage};
 use delegraph_cpu_kernels::quant::weight_only::{self, Bits, Values};
 use delegraph_cpu_kernels::{Activation, Isa, Pool};
 use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::image::Arg;
 use delegraph_sdk::{DType, Error};
 
-/// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, eps, function, number, number,
-/// residual_last)`: `kind` is `q4` (activations of 8 bits, chosen by `formula`), `w4`, `w8` or `w2` (activations stay floats).
+/// `cpu::linear_quantized(x, packed, bias?, residual?, kind, inputs, outputs, group, width, halves, zeros, formula, extent, eps, low, function, number,
+/// number, residual_last)`: `kind` is `q4` (activations of 8 bits, see [`scheme_args`]), `w4`, `w8` or `w2` (activations stay floats).
 pub const LINEAR: &str = "cpu::linear_quantized";
-/// `cpu::linear_rows(x, packed, scales, bias?, zeros?, eps)`: rows of floats, each made bytes by a scale of its own, by weights of 8 bits with a scale
-/// and a zero point for each output.
+/// `cpu::linear_rows(x, packed, scales, bias?, zeros?, formula, extent, eps, low, function, number, number)`: rows of floats that are made bytes, see
+/// [`scheme_args`], by weights of 8 bits with a scale and a zero point for each output.
 pub const ROWS: &str = "cpu::linear_rows";
 /// `cpu::embedding(indices, bytes, scales, zeros?, code, group)`
 pub const EMBEDDING: &str = "cpu::embedding";
@@ -28,7 +29,54 @@ pub const PACKED_EMBEDDING: &str = "cpu::embedding_packed";
 /// The argument of the bias of [`LINEAR`]; the residual follows.
 pub const BIAS: usize = 2;
 /// The argument of the function's word of [`LINEAR`].
-pub const FUNCTION: usize = 13;
+pub const FUNCTION: usize = 15;
+/// The argument of the bias of [`ROWS`].
+pub const ROWS_BIAS: usize = 3;
+/// The argument of the function's word of [`ROWS`].
+pub const ROWS_FUNCTION: usize = 9;
+
+/// How floats become bytes, as arguments of a node: the formula's word, `row` or `tensor` for what has a scale of its own, the least scale, the least
+/// number.
+pub fn scheme_args(scheme: Scheme) -> [Arg; 4] {
+    let (word, eps, low) = match scheme.formula {
+        Formula::AffineAsymmetric { eps } => ("asymmetric", eps, -128),
+        Formula::AffineSymmetric { eps, low } => ("symmetric", eps, low),
+        Formula::TokenAsymmetric { wide: true } => ("token_wide", 0.0, -128),
+        Formula::TokenAsymmetric { wide: false } => ("token", 0.0, -128),
+        Formula::TokenSymmetric => ("token_symmetric", 0.0, -128),
+    };
+    let extent = match scheme.extent {
+        Extent::Row => "row",
+        Extent::Tensor => "tensor",
+    };
+    [
+        Arg::Str(word.to_string()),
+        Arg::Str(extent.to_string()),
+        Arg::Float(f64::from(eps)),
+        Arg::Int(i64::from(low)),
+    ]
+}
+
+/// What [`scheme_args`] wrote from an argument on.
+///
+/// # Errors
+/// It is something else.
+pub fn scheme(node: &Arguments<'_>, at: usize) -> Result<Scheme, Error> {
+    let eps = node.float(at + 2)? as f32;
+    let formula = match (node.str(at)?, node.int(at + 3)?) {
+        ("asymmetric", _) => Formula::AffineAsymmetric { eps },
+        ("symmetric", low @ (-128 | -127)) => Formula::AffineSymmetric { eps, low: low as i8 },
+        ("token_wide", _) => Formula::TokenAsymmetric { wide: true },
+        ("token", _) => Formula::TokenAsymmetric { wide: false },
+        ("token_symmetric", _) => Formula::TokenSymmetric,
+        _ => return Err(node.misfit(at, "a formula of scales")),
+    };
+    match node.str(at + 1)? {
+        "row" => Ok(Scheme::rows(formula)),
+        "tensor" => Ok(Scheme::tensor(formula)),
+        _ => Err(node.misfit(at + 1, "what has a scale")),
+    }
+}
 
 /// A layout as arguments of a node say it: inputs, outputs, group, width, halves, zeros.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +146,7 @@ impl Layout {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     /// Activations are quantized by this.
-    Dynamic(Formula),
+    Dynamic(Scheme),
     Four,
     /// Weights of 8 or 2 bits.
     Plain(Bits),
@@ -117,13 +165,11 @@ struct Linear {
 /// Arguments that do not fit.
 pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
     let layout = Layout::read(node, 5)?;
-    let kind = match (node.str(4)?, node.str(11)?) {
-        ("q4", "asymmetric") => Kind::Dynamic(Formula::AffineAsymmetric {
-            eps: node.float(12)? as f32,
-        }),
-        ("w4", _) => Kind::Four,
-        ("w8", _) => Kind::Plain(Bits::Eight),
-        ("w2", _) => Kind::Plain(Bits::Two),
+    let kind = match node.str(4)? {
+        "q4" => Kind::Dynamic(scheme(node, 11)?),
+        "w4" => Kind::Four,
+        "w8" => Kind::Plain(Bits::Eight),
+        "w2" => Kind::Plain(Bits::Two),
         _ => return Err(node.misfit(4, "a kind of weights")),
     };
     let x = shapes.of(node.value(0)?);
@@ -187,13 +233,13 @@ impl Step for Linear {
         let bytes = io.bytes(1);
         let (x, out, scratch) = (io.input(0), io.output(0), io.scratch());
         match self.kind {
-            Kind::Dynamic(formula) => {
+            Kind::Dynamic(scheme) => {
                 let weights = q4::Weights::new(self.layout.four(), bytes);
                 let weights = weights.ok_or_else(|| Error::corrupt("packed weights are too few"))?;
                 q4::linear(
                     Dot::best(),
                     pool,
-                    formula,
+                    scheme,
                     x,
                     self.rows,
                     &weights,
@@ -220,9 +266,10 @@ impl Step for Linear {
 struct Rows {
     rows: usize,
     shape: static8::Shape,
-    formula: Formula,
+    scheme: Scheme,
     bias: bool,
     zeros: bool,
+    activation: Activation,
 }
 
 /// Makes the step of [`ROWS`].
@@ -251,11 +298,10 @@ pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         true => Ok(Box::new(Rows {
             rows,
             shape,
-            formula: Formula::AffineAsymmetric {
-                eps: node.float(5)? as f32,
-            },
-            bias: !node.is_none(3),
+            scheme: scheme(node, 5)?,
+            bias: !node.is_none(ROWS_BIAS),
             zeros: !node.is_none(4),
+            activation: activation(node, ROWS_FUNCTION)?,
         })),
         false => Err(Error::corrupt("packed bytes do not fit")),
     }
@@ -281,7 +327,7 @@ impl Step for Rows {
             } else {
                 Bias::None
             },
-            activation: Activation::None,
+            activation: self.activation,
         };
         let zeros: &[i32] = match self.zeros {
             true => io.input(3 + usize::from(self.bias)),
@@ -291,7 +337,7 @@ impl Step for Rows {
         static8::linear_dynamic(
             Dot::best(),
             pool,
-            self.formula,
+            self.scheme,
             x,
             self.rows,
             weights,

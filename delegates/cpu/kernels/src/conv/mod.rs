@@ -1,7 +1,8 @@
 //! Convolutions of `f32`, channels last: input `[batch, height, width, channels]`, output `[batch, out_height, out_width, out_channels]`.
 //!
 //! [`conv`] is any of them, as a product whose rows are gathered where they lie; [`depthwise`] has one filter a channel; [`grouped`] has groups of
-//! few channels; [`winograd`] is for 3 by 3 with stride 1; [`bands`] is some of them one behind another. One dimension is the case `height = 1`.
+//! few channels; [`winograd`] is for 3 by 3 with stride 1; [`transposed`] spreads the input over the output; [`bands`] is some of them one behind another.
+//! One dimension is the case `height = 1`.
 
 pub mod bands;
 pub mod depthwise;
@@ -9,9 +10,10 @@ pub mod grouped;
 mod lines;
 mod shape;
 mod transform;
+pub mod transposed;
 pub mod winograd;
 
-pub use shape::{Layout, Shape};
+pub use shape::{Layout, Shape, Transposed};
 
 use crate::gemm::drive::{self, Job};
 use crate::gemm::tile::{Finish, Rows};

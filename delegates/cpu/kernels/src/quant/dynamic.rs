@@ -1,10 +1,10 @@
-//! Floats become bytes with a scale and a zero point for each row, in PyTorch's arithmetic, bit for bit.
+//! Floats become bytes with a scale and a zero point for each row, or one for all rows, in PyTorch's arithmetic, bit for bit.
 //!
 //! PyTorch has two families of formulas, which differ in their last bits:
 //!
 //! | | scale | zero point | number |
 //! | --- | --- | --- | --- |
-//! | torchao, `choose_qparams_affine` and `quantize_affine` | `max(range / 255, eps)` | `clamp(low - round(least / scale))` | `clamp(round(x * (1 / scale)) + zero)` |
+//! | torchao, `choose_qparams_affine` and `quantize_affine`; `quantized_decomposed`, `*_per_tensor` | `max(range / 255, eps)` | `clamp(low - round(least / scale))` | `clamp(round(x * (1 / scale)) + zero)` |
 //! | `quantized_decomposed`, `*_per_token*` | `max(range / 255, eps)` | rounded from the side that errs less | `clamp(round(x * (1 / scale) + zero))` |
 //!
 //! A row with a NaN gets a scale of NaN, and so makes its results NaN. All rounding is to the nearest, halves to even.
@@ -13,15 +13,51 @@ use crate::Isa;
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 
-/// How a row's scale and zero point are chosen, and its numbers rounded.
+/// What has a scale and a zero point of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Each row.
+    Row,
+    /// All rows together.
+    Tensor,
+}
+
+/// How floats become bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scheme {
+    /// How a scale and a zero point are chosen, and numbers rounded.
+    pub formula: Formula,
+    /// What they are chosen for.
+    pub extent: Extent,
+}
+
+impl Scheme {
+    /// A scale for each row.
+    pub fn rows(formula: Formula) -> Scheme {
+        Scheme {
+            formula,
+            extent: Extent::Row,
+        }
+    }
+
+    /// One scale for all rows.
+    pub fn tensor(formula: Formula) -> Scheme {
+        Scheme {
+            formula,
+            extent: Extent::Tensor,
+        }
+    }
+}
+
+/// How a scale and a zero point are chosen of some numbers, and these rounded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Formula {
-    /// torchao's `ASYMMETRIC` for -128..=127, with the least scale.
+    /// torchao's `ASYMMETRIC` for -128..=127, with the least scale; `quantized_decomposed::choose_qparams` and `quantize_per_tensor` too.
     AffineAsymmetric {
         /// The least scale; `None` of torchao is the smallest normal number.
         eps: f32,
     },
-    /// torchao's `SYMMETRIC` for `low`..=127.
+    /// torchao's `SYMMETRIC` for `low`..=127; `quantized_decomposed::choose_qparams_symmetric` too.
     AffineSymmetric {
         /// The least scale.
         eps: f32,
@@ -160,7 +196,7 @@ pub struct Rows<'a> {
 pub fn quantize_rows<'a>(
     isa: Isa,
     pool: &dyn Pool,
-    formula: Formula,
+    scheme: Scheme,
     x: &[f32],
     shape: RowShape,
     factor: i32,
@@ -187,6 +223,10 @@ pub fn quantize_rows<'a>(
         Shared::new(zeros),
         Shared::new(sums),
     );
+    let common = (scheme.extent == Extent::Tensor).then(|| {
+        let (least, largest) = extremes(isa, pool, &x[..shape.rows * shape.inputs]);
+        scheme.formula.parameters(least, largest)
+    });
     pool.run(parts, &|part| {
         for row in pool::range(shape.rows, parts, part, 1) {
             // SAFETY: each row is quantized once, and its places are its own.
@@ -196,7 +236,14 @@ pub fn quantize_rows<'a>(
                     shared.3.slice(row * groups..(row + 1) * groups),
                 )
             };
-            let made = quantize_row(isa, formula, &x[row * shape.inputs..][..shape.inputs], values);
+            let x = &x[row * shape.inputs..][..shape.inputs];
+            let made = match common {
+                Some(made) => {
+                    round_row(isa, scheme.formula, made, x, values);
+                    made
+                }
+                None => quantize_row(isa, scheme.formula, x, values),
+            };
             group_sums(isa, values, shape.group, factor, sums);
             // SAFETY: as above.
             unsafe {
@@ -214,21 +261,61 @@ pub fn quantize_rows<'a>(
     }
 }
 
+/// Quantizes all of `x` by one scale; `to` has as many bytes.
+///
+/// # Panics
+/// `to` is shorter than that.
+pub fn quantize_tensor(isa: Isa, pool: &dyn Pool, formula: Formula, x: &[f32], to: &mut [i8]) -> Parameters {
+    let (least, largest) = extremes(isa, pool, x);
+    let made = formula.parameters(least, largest);
+    let parts = pool::parts(pool, x.len().div_ceil(PIECE), PIECE / 4);
+    let shared = Shared::new(&mut to[..x.len()]);
+    pool.run(parts, &|part| {
+        let range = pool::range(x.len(), parts, part, PIECE);
+        // SAFETY: ranges are parts of the bytes that nobody else has.
+        let to = unsafe { shared.slice(range.clone()) };
+        round_row(isa, formula, made, &x[range], to);
+    });
+    made
+}
+
+/// Numbers that are worth a part of their own.
+const PIECE: usize = 1 << 12;
+
+/// The least and the largest of all, as [`Extremes`].
+fn extremes(isa: Isa, pool: &dyn Pool, x: &[f32]) -> (f32, f32) {
+    let mut found = [(0.0f32, 0.0f32); 64];
+    let parts = pool::parts(pool, x.len().div_ceil(PIECE), PIECE / 16).min(found.len());
+    let shared = Shared::new(&mut found);
+    pool.run(parts, &|part| {
+        let own = dispatch(isa, Extremes(&x[pool::range(x.len(), parts, part, PIECE)]));
+        // SAFETY: each part has a place.
+        unsafe { shared.at(part).write(own) };
+    });
+    let join = |(low, high): (f32, f32), (least, largest): (f32, f32)| (-larger(-low, -least), larger(high, largest));
+    found[..parts].iter().copied().fold((0.0, 0.0), join)
+}
+
 /// Quantizes one row; bytes of `to` behind those of the row become 0.
 ///
 /// # Panics
 /// `to` is shorter than the row.
 pub fn quantize_row(isa: Isa, formula: Formula, x: &[f32], to: &mut [i8]) -> Parameters {
-    let (numbers, rest) = to.split_at_mut(x.len());
-    rest.fill(0);
     let (least, largest) = dispatch(isa, Extremes(x));
     let made = formula.parameters(least, largest);
+    round_row(isa, formula, made, x, to);
+    made
+}
+
+/// Rounds a row by a scale and a zero point that are chosen; bytes of `to` behind those of the row become 0.
+fn round_row(isa: Isa, formula: Formula, made: Parameters, x: &[f32], to: &mut [i8]) {
+    let (numbers, rest) = to.split_at_mut(x.len());
+    rest.fill(0);
     if let Formula::TokenAsymmetric { wide: true } = formula {
         dispatch(isa, RoundWide(x, numbers, made));
     } else {
         dispatch(isa, Round(x, numbers, made, formula));
     }
-    made
 }
 
 /// Least and largest, or NaN twice.
@@ -507,7 +594,8 @@ mod tests {
                 let shape = RowShape { rows, inputs, group };
                 let x = numbers(rows * inputs, 9, 0.5);
                 let mut scratch = vec![f32::NAN; shape.scratch_len()];
-                let made = quantize_rows(isa, &Serial, FORMULAS[0], &x, shape, -8, &mut scratch);
+                let scheme = Scheme::rows(FORMULAS[0]);
+                let made = quantize_rows(isa, &Serial, scheme, &x, shape, -8, &mut scratch);
                 for row in 0..rows {
                     let (want, scale, zero) = plain(FORMULAS[0], &x[row * inputs..][..inputs]);
                     let have = &made.values[row * shape.stride()..][..shape.stride()];
@@ -517,6 +605,42 @@ mod tests {
                         .chunks(group)
                         .map(|bytes| -8 * bytes.iter().map(|b| i32::from(*b)).sum::<i32>());
                     assert!(sums.eq(made.sums[row * shape.groups()..][..shape.groups()].iter().copied()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_one_scale_are_one_long_row() {
+        for isa in Isa::all() {
+            for (rows, inputs) in [(0, 5), (3, 0), (1, 31), (2, 32), (7, 100), (40, 45)] {
+                let shape = RowShape {
+                    rows,
+                    inputs,
+                    group: 32,
+                };
+                for formula in FORMULAS {
+                    let mut x = numbers(rows * inputs, 9, 0.5);
+                    for nan in [false, true] {
+                        if let (true, Some(last)) = (nan, x.last_mut()) {
+                            *last = f32::NAN;
+                        }
+                        let mut scratch = vec![f32::NAN; shape.scratch_len()];
+                        let made = quantize_rows(isa, &Serial, Scheme::tensor(formula), &x, shape, 1, &mut scratch);
+                        let (want, scale, zero) = plain(formula, &x);
+                        for row in 0..rows {
+                            let have = &made.values[row * shape.stride()..][..inputs];
+                            assert_eq!(
+                                have,
+                                &want[row * inputs..][..inputs],
+                                "{isa} {formula:?} {rows} {inputs}"
+                            );
+                            assert!(made.scales[row].to_bits() == scale.to_bits() && made.zeros[row] == zero);
+                        }
+                        let mut bytes = vec![99i8; x.len()];
+                        let made = quantize_tensor(isa, &Serial, formula, &x, &mut bytes);
+                        assert!(bytes == want && made.scale.to_bits() == scale.to_bits() && made.zero == zero);
+                    }
                 }
             }
         }

@@ -29,7 +29,7 @@ mod tests;
 pub use pack::{PackError, Scales, Weights, pack};
 
 use super::Dot;
-use super::dynamic::{Formula, RowShape, Rows, quantize_rows};
+use super::dynamic::{RowShape, Rows, Scheme, quantize_rows};
 use super::finish::{COLUMNS, Finish};
 use crate::Epilogue;
 use crate::pool::{self, Pool};
@@ -170,7 +170,7 @@ struct Tile {
 /// Rows of one chunk: its bytes stay in the second cache while panels pass.
 const CHUNK_BYTES: usize = 512 << 10;
 
-/// `y = activation(x * weights^T + bias + residual)` with `rows` rows of floats in `x`, which are quantized by `formula`. `y` has `rows * outputs` numbers.
+/// `y = activation(x * weights^T + bias + residual)` with `rows` rows of floats in `x`, which are quantized by `scheme`. `y` has `rows * outputs` numbers.
 ///
 /// `scratch` has at least [`Shape::scratch_len`] floats. The bits depend on nothing but the arguments: not on the machine, not on the pool.
 ///
@@ -179,7 +179,7 @@ const CHUNK_BYTES: usize = 512 << 10;
 pub fn linear(
     dot: Dot,
     pool: &dyn Pool,
-    formula: Formula,
+    scheme: Scheme,
     x: &[f32],
     rows: usize,
     weights: &Weights,
@@ -191,7 +191,7 @@ pub fn linear(
     let made = quantize_rows(
         dot.checked().isa(),
         pool,
-        formula,
+        scheme,
         x,
         shape.rows(rows),
         shape.factor(),

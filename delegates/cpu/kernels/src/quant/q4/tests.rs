@@ -1,4 +1,5 @@
 use super::*;
+use crate::quant::dynamic::Formula;
 use crate::{Activation, Serial};
 
 struct Random(u32);
@@ -99,7 +100,7 @@ fn run(case: &Case, dot: Dot, pool: &dyn Pool, width: Width) -> Vec<f32> {
     linear(
         dot,
         pool,
-        FORMULA,
+        Scheme::rows(FORMULA),
         &case.x,
         case.rows,
         &weights,

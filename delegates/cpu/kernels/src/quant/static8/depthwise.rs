@@ -133,7 +133,7 @@ impl Job<'_> {
         }
         // SAFETY: this machine has `dot`, lines are in the image, and whoever made the job saw that everything has its size.
         unsafe {
-            let line = super::columns::Line {
+            let line = columns::Line {
                 rows,
                 channels: conv.channels[0],
                 from: conv.size[1],

@@ -90,7 +90,7 @@ pub fn pair(isa: Isa, pool: &dyn Pool, function: Pair, a: Scaled, b: Scaled, siz
 
 /// Where bytes begin, and what they mean.
 #[derive(Clone, Copy)]
-struct Source {
+pub(super) struct Source {
     at: *const u8,
     signed: bool,
     zero: i32,
@@ -103,7 +103,7 @@ unsafe impl Send for Source {}
 unsafe impl Sync for Source {}
 
 impl Source {
-    fn of(scaled: &Scaled) -> Source {
+    pub(super) fn of(scaled: &Scaled) -> Source {
         Source {
             at: scaled.bytes.pointer(),
             signed: scaled.bytes.signed(),
@@ -124,7 +124,7 @@ impl Source {
     /// # Safety
     /// They are there.
     #[inline(always)]
-    unsafe fn real<S: Simd>(&self, s: S, skip: usize, n: usize) -> S::F {
+    pub(super) unsafe fn real<S: Simd>(&self, s: S, skip: usize, n: usize) -> S::F {
         // SAFETY: as the caller says.
         unsafe {
             let q = load(s, self.at.wrapping_add(skip), self.signed, n);

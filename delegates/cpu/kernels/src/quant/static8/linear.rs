@@ -6,7 +6,7 @@ use super::stage::Place;
 use super::{Bytes, Stage, Target, Weights};
 use crate::pool::Pool;
 use crate::quant::Dot;
-use crate::quant::dynamic::{Formula, RowShape, quantize_rows};
+use crate::quant::dynamic::{RowShape, Scheme, quantize_rows};
 
 /// Where rows of `inputs` bytes lie, `pitch` from one to the next. The last may be too near the end.
 fn rows_of(bytes: &[u8], inputs: usize, pitch: usize) -> impl Fn(usize, &mut [*const u8]) -> usize + Sync + '_ {
@@ -89,7 +89,7 @@ fn row_shape(inputs: usize, rows: usize) -> RowShape {
     }
 }
 
-/// A linear layer on rows of floats that are quantized here, each by its own scale:
+/// A linear layer on rows of floats that are quantized here, each by its own scale or all by one:
 /// `real = (float(acc) * row scale) * multiplier[c] + bias[c]`, with the weights' scales as multipliers. Weights may have a zero point for
 /// each output, or none: `weight_zeros`. An integer bias has no one scale here, and is an error of the caller's.
 ///
@@ -98,7 +98,7 @@ fn row_shape(inputs: usize, rows: usize) -> RowShape {
 pub fn linear_dynamic(
     dot: Dot,
     pool: &dyn Pool,
-    formula: Formula,
+    scheme: Scheme,
     x: &[f32],
     rows: usize,
     weights: Weights,
@@ -112,7 +112,7 @@ pub fn linear_dynamic(
     assert!(whole && stage.fits(shape.outputs), "an argument is too short");
     let sizes = row_shape(shape.inputs, rows);
     let (quantized, rest) = scratch.split_at_mut(sizes.scratch_len());
-    let made = quantize_rows(dot.isa(), pool, formula, x, sizes, 1, quantized);
+    let made = quantize_rows(dot.isa(), pool, scheme, x, sizes, 1, quantized);
     let sums: Vec<i32> = match weight_zeros {
         [] => Vec::new(),
         _ => (0..rows)

@@ -21,6 +21,7 @@ mod linear;
 mod pack;
 mod scalar;
 mod stage;
+mod windows;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -48,6 +49,7 @@ pub use elements::{FEW, Pair, Rows, Scaled, map, mean, pair, quantize, quantize_
 pub use linear::{linear, linear_dynamic, linear_dynamic_scratch_len, linear_scratch_len};
 pub use pack::{Shape, Weights, pack};
 pub use stage::{Bias, Grid, Stage, Target, inverse};
+pub use windows::{average, largest};
 
 /// Bytes that stand for `(q - zero) * scale`.
 #[derive(Debug, Clone, Copy)]

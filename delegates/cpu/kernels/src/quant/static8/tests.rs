@@ -1,7 +1,8 @@
 use super::*;
 use crate::pool::Pool;
+use crate::pooling::Windows;
 use crate::quant::Dot;
-use crate::quant::dynamic::{Formula, quantize_row};
+use crate::quant::dynamic::{Extent, Formula, Scheme, quantize_row};
 use crate::{Activation, Isa, Serial};
 
 struct Three;
@@ -417,11 +418,13 @@ fn depthwise_convolutions_are_exact_on_every_machine() {
 
 #[test]
 fn rows_quantized_here_are_exact_too() {
-    for (rows, inputs, outputs, zeros) in [
-        (1, 64, 20, false),
-        (6, 33, 17, true),
-        (40, 7, 3, false),
-        (14, 40, 70, true),
+    for (rows, inputs, outputs, zeros, extent) in [
+        (1, 64, 20, false, Extent::Row),
+        (6, 33, 17, true, Extent::Row),
+        (40, 7, 3, false, Extent::Row),
+        (14, 40, 70, true, Extent::Row),
+        (6, 33, 17, true, Extent::Tensor),
+        (300, 300, 3, false, Extent::Tensor),
     ] {
         let mut random = Random(rows as u32);
         let (w, multiplier) = (random.bytes(inputs * outputs), random.reals(outputs, 0.1));
@@ -444,7 +447,7 @@ fn rows_quantized_here_are_exact_too() {
             linear_dynamic(
                 dot,
                 &Three,
-                formula,
+                Scheme { formula, extent },
                 &x,
                 rows,
                 weights,
@@ -453,11 +456,17 @@ fn rows_quantized_here_are_exact_too() {
                 &mut scratch,
                 &mut Target::F32(&mut y),
             );
+            // One scale for all rows is that of one long row.
+            let length = if extent == Extent::Row { inputs } else { rows * inputs };
+            let mut bytes = vec![0i8; rows * inputs];
+            let pieces = x.chunks(length).zip(bytes.chunks_mut(length));
+            let made: Vec<_> = pieces
+                .map(|(x, bytes)| quantize_row(Isa::Scalar, formula, x, bytes))
+                .collect();
             for (i, y) in y.iter().enumerate() {
                 let (row, n) = (i / outputs, i % outputs);
-                let mut bytes = vec![0i8; inputs];
-                let made = quantize_row(Isa::Scalar, formula, &x[row * inputs..][..inputs], &mut bytes);
-                let products = bytes
+                let made = made[row * inputs / length];
+                let products = bytes[row * inputs..][..inputs]
                     .iter()
                     .zip(&w[n * inputs..])
                     .map(|(x, w)| (i32::from(*x) - made.zero) * (i32::from(*w) - others.get(n).unwrap_or(&0)));
@@ -588,6 +597,97 @@ fn floats_become_bytes_in_their_order_and_with_channels_last() {
                 let (image, pixel) = (pixel / pixels, pixel % pixels);
                 let want = byte(x[(image * channels + c) * pixels + pixel], UNSIGNED);
                 assert_eq!(i32::from(*out), want, "{isa} {sizes:?} {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_of_bytes_are_those_of_numbers() {
+    let windows = |channels, input, output, kernel, stride, padding, dilation| Windows {
+        batch: 2,
+        channels,
+        input,
+        output,
+        kernel,
+        stride,
+        padding,
+        dilation,
+    };
+    for w in [
+        windows(1, [4, 5], [2, 2], [2, 2], [2, 2], [0, 0], [1, 1]),
+        windows(3, [7, 7], [4, 4], [3, 3], [2, 2], [1, 1], [1, 1]),
+        windows(67, [5, 9], [3, 5], [3, 3], [2, 2], [1, 1], [1, 1]),
+        windows(17, [8, 6], [4, 6], [3, 1], [2, 1], [0, 0], [2, 3]),
+    ] {
+        let x = Random(w.channels as u32).bytes(w.inputs());
+        let unsigned: Vec<u8> = x.iter().map(|x| *x as u8).collect();
+        for isa in Isa::all() {
+            for (bytes, q) in [
+                (Bytes::I8(&x, -7), x.iter().map(|q| i32::from(*q)).collect::<Vec<_>>()),
+                (
+                    Bytes::U8(&unsigned, 131),
+                    unsigned.iter().map(|q| i32::from(*q)).collect(),
+                ),
+            ] {
+                let scaled = Scaled { bytes, scale: 0.0371 };
+                // Of each window, the bytes in it and how many places there are with the padding.
+                let all: Vec<(Vec<i32>, usize)> = (0..w.outputs())
+                    .map(|at| {
+                        let (c, rest) = (at % w.channels, at / w.channels);
+                        let (ox, rest) = (rest % w.output[1], rest / w.output[1]);
+                        let (oy, image) = (rest % w.output[0], rest / w.output[0]);
+                        let (mut inside, mut padded) = (Vec::new(), 0);
+                        for ky in 0..w.kernel[0] {
+                            for kx in 0..w.kernel[1] {
+                                let place = |which: usize, o: usize, k: usize| {
+                                    (o * w.stride[which] + k * w.dilation[which]) as isize - w.padding[which] as isize
+                                };
+                                let (y, px) = (place(0, oy, ky), place(1, ox, kx));
+                                let (tall, wide) = (w.input[0] as isize, w.input[1] as isize);
+                                padded +=
+                                    usize::from(y < tall + w.padding[0] as isize && px < wide + w.padding[1] as isize);
+                                if (0..tall).contains(&y) && (0..wide).contains(&px) {
+                                    let at = (image * w.input[0] + y as usize) * w.input[1] + px as usize;
+                                    inside.push(q[at * w.channels + c]);
+                                }
+                            }
+                        }
+                        (inside, padded)
+                    })
+                    .collect();
+                let mut out = vec![77u8; w.outputs()];
+                largest(isa, &Three, &w, bytes, &mut out);
+                for (have, (inside, _)) in out.iter().zip(&all) {
+                    let have = if bytes.signed() {
+                        i32::from(*have as i8)
+                    } else {
+                        i32::from(*have)
+                    };
+                    assert_eq!(Some(&have), inside.iter().max(), "{isa} {w:?}");
+                }
+                for (count_padding, divisor) in [(true, None), (false, None), (false, Some(5))] {
+                    let mut out = vec![77i8; w.outputs()];
+                    average(
+                        isa,
+                        &Three,
+                        &w,
+                        count_padding,
+                        divisor,
+                        scaled,
+                        &mut Target::I8(&mut out, SIGNED),
+                    );
+                    for (have, (inside, padded)) in out.iter().zip(&all) {
+                        let reals = inside.iter().map(|q| (q - bytes.zero()) as f32 * scaled.scale);
+                        let count = if count_padding { *padded } else { inside.len() };
+                        let real = reals.fold(0.0f32, |sum, x| sum + x) / divisor.unwrap_or(count) as f32;
+                        assert_eq!(
+                            i32::from(*have),
+                            byte(real, SIGNED),
+                            "{isa} {w:?} {count_padding} {divisor:?}"
+                        );
+                    }
+                }
             }
         }
     }
