@@ -18,6 +18,7 @@ pub mod families;
 pub mod family;
 pub mod graph;
 pub mod passes;
+pub mod place;
 pub mod plan;
 pub mod program;
 pub mod settings;

@@ -3,14 +3,14 @@
 //! A value has a place for as long as somebody reads it. A view (`aten::view`, a slice along the outermost dimension) is its operand's place.
 //! An output of the region is made where the caller wants it, unless it is an input, a weight, or a view.
 
+use crate::place::{Span, place};
 use crate::steps::{self, Arithmetic, Step};
-use crate::sys::{ALIGN, Io, Memory, Slot, copy};
+use crate::sys::{Io, Memory, Slot, copy};
 use crate::threads::Threads;
 use crate::view;
 use delegraph_sdk::arguments::Arguments;
 use delegraph_sdk::image::{ImageView, NodeIndex, Sizes, Source, ValueIndex};
 use delegraph_sdk::{Context, DType, Error, ProfileEvent};
-use std::collections::BTreeMap;
 
 /// Sizes of all values of a program.
 pub struct Shapes {
@@ -93,7 +93,8 @@ struct Ready {
     step: Box<dyn Step>,
     inputs: Box<[u32]>,
     outputs: Box<[u32]>,
-    scratch: usize,
+    /// What the step has for itself.
+    scratch: Slot,
     node: NodeIndex,
     /// Of the step, in events: the operator, and ` int8` where that is what it multiplies.
     name: String,
@@ -115,7 +116,6 @@ pub struct Plan {
     /// Outputs that are copied at the end: value and position.
     copied: Vec<(u32, u32)>,
     output_sizes: Vec<Vec<i64>>,
-    scratch: Slot,
     kernels: delegraph_kernels::Scratch,
     /// What the slots lie in.
     _memory: Memory,
@@ -185,7 +185,7 @@ impl Plan {
             );
             let work = step.work();
             steps.push(Ready {
-                scratch: step.scratch(threads),
+                scratch: Slot::NONE,
                 step,
                 inputs: reads,
                 outputs: writes,
@@ -217,39 +217,46 @@ impl Plan {
             }
         }
         let last = last_reads(view, &steps, &whole);
-        let mut room = Room::default();
-        let mut offsets: Vec<usize> = vec![0; count];
-        let mut scratch = 0;
+        let mut spans = Vec::new();
+        // By value, what it is among the spans.
+        let mut of_value: Vec<usize> = vec![0; count];
         for (at, ready) in steps.iter().enumerate() {
             for output in &ready.outputs {
-                if roots[*output as usize] == Root::None {
+                // What is written in place lies with what it writes to.
+                if roots[*output as usize] == Root::None && whole[*output as usize].0 == *output {
                     roots[*output as usize] = Root::Memory;
-                    offsets[*output as usize] = room.take(shapes.bytes(ValueIndex(*output)));
-                }
-            }
-            scratch = scratch.max(ready.scratch);
-            let done = ready
-                .inputs
-                .iter()
-                .map(|v| whole[*v as usize].0)
-                .chain(ready.outputs.iter().copied());
-            let mut done: Vec<u32> = done.filter(|root| last[*root as usize] == at).collect();
-            done.sort_unstable();
-            done.dedup();
-            for root in done {
-                if roots[root as usize] == Root::Memory {
-                    room.give(offsets[root as usize], shapes.bytes(ValueIndex(root)));
+                    of_value[*output as usize] = spans.len();
+                    spans.push(Span {
+                        bytes: shapes.bytes(ValueIndex(*output)),
+                        first: at,
+                        last: last[*output as usize],
+                    });
                 }
             }
         }
-        let scratch_at = room.end;
-        let mut memory = Memory::new(scratch_at.saturating_add(scratch.next_multiple_of(ALIGN)))?;
+        let scratch: Vec<(usize, usize)> = steps
+            .iter()
+            .map(|ready| ready.step.scratch(threads))
+            .enumerate()
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect();
+        let own = spans.len();
+        spans.extend(scratch.iter().map(|&(at, bytes)| Span {
+            bytes,
+            first: at,
+            last: at,
+        }));
+        let (starts, end) = place(&spans);
+        let mut memory = Memory::working(end)?;
+        for (&(at, bytes), &start) in scratch.iter().zip(&starts[own..]) {
+            steps[at].scratch = memory.slot(start, bytes);
+        }
         let mut borrowed = Vec::new();
         for value in 0..count {
             let (root, offset) = whole[value];
             let bytes = shapes.bytes(ValueIndex(value as u32));
             match roots[root as usize] {
-                Root::Memory => slots[value] = memory.slot(offsets[root as usize] + offset, bytes),
+                Root::Memory => slots[value] = memory.slot(starts[of_value[root as usize]] + offset, bytes),
                 Root::Weight if root as usize != value => {
                     let part = slots[root as usize].part(offset, bytes);
                     slots[value] = part.ok_or_else(|| Error::internal("a view is not in its weight"))?;
@@ -267,7 +274,6 @@ impl Plan {
             borrowed,
             copied,
             output_sizes: view.outputs().iter().map(numbers).collect(),
-            scratch: memory.slot(scratch_at, scratch),
             kernels: delegraph_kernels::Scratch::default(),
             _memory: memory,
         })
@@ -293,7 +299,7 @@ impl Plan {
         for ready in self.steps.iter().rev() {
             if ready.in_place {
                 // SAFETY: as in a run.
-                let mut io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
+                let mut io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, ready.scratch) };
                 ready.step.undo(io.output_bytes(0));
             }
         }
@@ -326,7 +332,7 @@ impl Plan {
             let start_ns = if profile { context.now_ns() } else { 0 };
             // SAFETY: the caller's tensors and this plan's memory outlive the step, nobody else uses them meanwhile, and the plan gave what is
             // written a place of its own.
-            let io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, self.scratch) };
+            let io = unsafe { Io::new(&ready.inputs, &ready.outputs, &self.slots, ready.scratch) };
             ready
                 .step
                 .run(io, pool, &mut self.kernels)
@@ -379,72 +385,4 @@ fn last_reads(view: &ImageView<'_>, steps: &[Ready], whole: &[(u32, usize)]) -> 
         last[whole[output.0 as usize].0 as usize] = usize::MAX;
     }
     last
-}
-
-/// Memory that is handed out: free pieces by their start.
-#[derive(Default)]
-struct Room {
-    free: BTreeMap<usize, usize>,
-    end: usize,
-}
-
-impl Room {
-    /// The start of the smallest free piece that is large enough, or of new memory.
-    fn take(&mut self, bytes: usize) -> usize {
-        let bytes = bytes.max(1).next_multiple_of(ALIGN);
-        let fit = self
-            .free
-            .iter()
-            .filter(|(_, size)| **size >= bytes)
-            .min_by_key(|(_, size)| **size);
-        if let Some((&start, &size)) = fit {
-            self.free.remove(&start);
-            if size > bytes {
-                self.free.insert(start + bytes, size - bytes);
-            }
-            return start;
-        }
-        // What is free at the end grows.
-        if let Some((&start, &size)) = self.free.last_key_value()
-            && start + size == self.end
-        {
-            self.free.remove(&start);
-            self.end = start + bytes;
-            return start;
-        }
-        self.end += bytes;
-        self.end - bytes
-    }
-
-    fn give(&mut self, start: usize, bytes: usize) {
-        let mut size = bytes.max(1).next_multiple_of(ALIGN);
-        let mut start = start;
-        if let Some(after) = self.free.remove(&(start + size)) {
-            size += after;
-        }
-        if let Some((&before, &length)) = self.free.range(..start).next_back()
-            && before + length == start
-        {
-            self.free.remove(&before);
-            (start, size) = (before, size + length);
-        }
-        self.free.insert(start, size);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_used_again_and_joined() {
-        let mut room = Room::default();
-        let (a, b, c) = (room.take(100), room.take(64), room.take(1));
-        assert_eq!((a, b, c, room.end), (0, 128, 192, 256));
-        room.give(a, 100);
-        room.give(b, 64);
-        assert_eq!(room.take(192), 0);
-        room.give(c, 1);
-        assert_eq!((room.take(128), room.end), (192, 320));
-    }
 }

@@ -8,10 +8,19 @@ use std::ptr::NonNull;
 /// Bytes that vectors of every instruction set, and lines of every cache, lie well at.
 pub const ALIGN: usize = 64;
 
+/// From so many bytes on, memory is asked of the system itself: its pages are zeros that take room, and time, when they are first written to.
+#[cfg(unix)]
+const MAPPED: usize = 1 << 20;
+
 /// Memory at a multiple of [`ALIGN`].
 pub struct Memory {
     start: NonNull<u8>,
     bytes: usize,
+    /// What was allocated, if anything was.
+    allocated: Option<Layout>,
+    /// What was mapped instead.
+    #[cfg(unix)]
+    mapped: Option<memmap2::MmapMut>,
 }
 
 // SAFETY: it owns its bytes.
@@ -25,22 +34,41 @@ impl Memory {
     /// # Errors
     /// Memory cannot be had.
     pub fn new(bytes: usize) -> Result<Memory, Error> {
-        if bytes == 0 {
+        #[cfg(unix)]
+        if bytes >= MAPPED
+            && let Ok(mut map) = memmap2::MmapMut::map_anon(bytes)
+            && let Some(start) = NonNull::new(map.as_mut_ptr())
+        {
             return Ok(Memory {
-                start: NonNull::dangling(),
+                start,
                 bytes,
+                allocated: None,
+                mapped: Some(map),
             });
         }
-        let out = || {
-            Error::new(
-                delegraph_sdk::Status::OUT_OF_MEMORY,
-                format!("no memory of {bytes} bytes"),
-            )
+        let (start, allocated) = match bytes {
+            0 => (NonNull::dangling(), None),
+            _ => allocate(bytes)?,
         };
-        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| out())?;
-        // SAFETY: the size is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out)?;
-        Ok(Memory { start, bytes })
+        Ok(Memory {
+            start,
+            bytes,
+            allocated,
+            #[cfg(unix)]
+            mapped: None,
+        })
+    }
+
+    /// As [`Memory::new`], of bytes that every run writes to: in large pages, where the system has them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn working(bytes: usize) -> Result<Memory, Error> {
+        let memory = Memory::new(bytes)?;
+        // Without them, all is as it should be but slower at first.
+        #[cfg(target_os = "linux")]
+        let _ = memory.mapped.as_ref().map(|map| map.advise(memmap2::Advice::HugePage));
+        Ok(memory)
     }
 
     /// A copy of some bytes.
@@ -87,13 +115,25 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.bytes > 0
-            && let Ok(layout) = Layout::from_size_align(self.bytes, ALIGN)
-        {
+        if let Some(layout) = self.allocated {
             // SAFETY: it was allocated so.
             unsafe { dealloc(self.start.as_ptr(), layout) };
         }
     }
+}
+
+/// Zeros at a multiple of [`ALIGN`], and how they were allocated.
+fn allocate(bytes: usize) -> Result<(NonNull<u8>, Option<Layout>), Error> {
+    let out = || {
+        Error::new(
+            delegraph_sdk::Status::OUT_OF_MEMORY,
+            format!("no memory of {bytes} bytes"),
+        )
+    };
+    let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| out())?;
+    // SAFETY: the size is not 0.
+    let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out)?;
+    Ok((start, Some(layout)))
 }
 
 /// Where a tensor lies. Whoever makes one keeps the memory for as long as it is used; the plan keeps apart what is written from what is read.
