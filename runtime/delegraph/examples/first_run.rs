@@ -83,7 +83,14 @@ fn status(key: &str) -> f64 {
 
 /// Resident megabytes by what they are.
 fn places(smaps: &str, model: &str) -> Vec<(&'static str, f64)> {
-    const NAMES: [&str; 6] = ["code", "constants and tables of the code", "the model's file", "heap", "other memory", "stacks"];
+    const NAMES: [&str; 6] = [
+        "code",
+        "constants and tables of the code",
+        "the model's file",
+        "heap",
+        "other memory",
+        "stacks",
+    ];
     let mut sums = [0.0; NAMES.len()];
     let mut place = 0;
     for line in smaps.lines() {
