@@ -417,7 +417,7 @@ unsafe fn soften<S: Simd, const N: usize>(
                 even = s.max(even, s.load(column.add(j * width)));
                 odd = s.max(odd, s.load(column.add((j + 1) * width)));
             }
-            if count % 2 != 0 {
+            if !count.is_multiple_of(2) {
                 even = s.max(even, s.load(column.add((count - 1) * width)));
             }
             let top = s.max(even, odd);

@@ -477,6 +477,7 @@ impl Strip<'_> {
     ///
     /// # Safety
     /// The pixels and columns are there.
+    #[allow(clippy::needless_range_loop, reason = "pixels have places, and a sum in each vector")]
     #[inline(always)]
     unsafe fn tile<S: Simd, const KIND: usize, const T: usize, const V: usize>(
         &self,
