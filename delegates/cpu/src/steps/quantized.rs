@@ -28,8 +28,10 @@ pub const EMBEDDING: &str = "cpu::embedding";
 pub const PACKED_EMBEDDING: &str = "cpu::embedding_packed";
 /// The argument of the bias of [`LINEAR`]; the residual follows.
 pub const BIAS: usize = 2;
+/// The first argument of the scheme of [`LINEAR`].
+const SCHEME: usize = 11;
 /// The argument of the function's word of [`LINEAR`].
-pub const FUNCTION: usize = 15;
+pub const FUNCTION: usize = SCHEME + 4;
 /// The argument of the bias of [`ROWS`].
 pub const ROWS_BIAS: usize = 3;
 /// The argument of the function's word of [`ROWS`].
@@ -55,6 +57,16 @@ pub fn scheme_args(scheme: Scheme) -> [Arg; 4] {
         Arg::Float(f64::from(eps)),
         Arg::Int(i64::from(low)),
     ]
+}
+
+/// Whether a scheme of [`LINEAR`] from an argument on is one of a blob of version 2: the formula's word and the least scale.
+fn is_short(node: &Arguments<'_>, at: usize) -> bool {
+    node.str(at + 1).is_err()
+}
+
+/// The scheme of a blob of version 2, by its least scale: the only one that there was.
+fn short_scheme(eps: f64) -> Scheme {
+    Scheme::rows(Formula::AffineAsymmetric { eps: eps as f32 })
 }
 
 /// What [`scheme_args`] wrote from an argument on.
@@ -165,8 +177,10 @@ struct Linear {
 /// Arguments that do not fit.
 pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Error> {
     let layout = Layout::read(node, 5)?;
+    let short = is_short(node, SCHEME);
     let kind = match node.str(4)? {
-        "q4" => Kind::Dynamic(scheme(node, 11)?),
+        "q4" if short && node.str(SCHEME)? == "asymmetric" => Kind::Dynamic(short_scheme(node.float(SCHEME + 1)?)),
+        "q4" => Kind::Dynamic(scheme(node, SCHEME)?),
         "w4" => Kind::Four,
         "w8" => Kind::Plain(Bits::Eight),
         "w2" => Kind::Plain(Bits::Two),
@@ -182,7 +196,7 @@ pub fn linear(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Er
         kind,
         rows,
         layout,
-        ends: Ends::read(node, BIAS, FUNCTION)?,
+        ends: Ends::read(node, BIAS, if short { SCHEME + 2 } else { FUNCTION })?,
     };
     let bytes = shapes.bytes(node.value(1)?);
     let need = match kind {
@@ -294,14 +308,19 @@ pub fn rows(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, Erro
         && each(2, DType::F32)?
         && each(3, DType::F32)?
         && each(4, DType::I32)?;
+    // In a blob of version 2, the least scale is all that follows.
+    let (scheme, activation) = match node.float(5) {
+        Ok(eps) => (short_scheme(eps), Activation::None),
+        Err(_) => (scheme(node, 5)?, activation(node, ROWS_FUNCTION)?),
+    };
     match fits {
         true => Ok(Box::new(Rows {
             rows,
             shape,
-            scheme: scheme(node, 5)?,
+            scheme,
             bias: !node.is_none(ROWS_BIAS),
             zeros: !node.is_none(4),
-            activation: activation(node, ROWS_FUNCTION)?,
+            activation,
         })),
         false => Err(Error::corrupt("packed bytes do not fit")),
     }
