@@ -119,16 +119,16 @@ fn sections(parts: Vec<Part>) -> Result<Vec<Section>, Error> {
         is_partial: readers[content] != everybody,
         readers: readers[content],
     };
-    // Of several programs, what is of some alone has their names.
+    let base = |group: &Group| if group.is_small { SMALL_WEIGHTS } else { WEIGHTS };
+    // What is of some programs alone has their names.
     let suffixed = |base: &str, readers: u8| -> String {
         let of = names.iter().enumerate().filter(|(at, _)| readers & 1 << at != 0);
         let own = (readers != everybody).then(|| of.map(|(_, name)| format!(".{name}")).collect::<String>());
         format!("{base}{}", own.unwrap_or_default())
     };
-    let mut table = Families::default();
-    let mut programs = Vec::new();
+    let mut programs: Vec<(Vec<u8>, families::Entry)> = Vec::new();
     let mut groups: BTreeMap<Group, Vec<Vec<u8>>> = BTreeMap::new();
-    for (at, mut part) in parts.into_iter().enumerate() {
+    for mut part in parts {
         part.contents.sort_by_key(|(content, _)| (group(content), *content));
         let order: Vec<ValueId> = part.contents.iter().map(|(_, value)| *value).collect();
         let (program, packed) = part.graph.write(&order)?;
@@ -136,14 +136,13 @@ fn sections(parts: Vec<Part>) -> Result<Vec<Section>, Error> {
         for ((content, _), weight) in part.contents.iter().zip(packed) {
             own.entry(group(content)).or_default().push(weight);
         }
-        let base = |group: &Group| if group.is_small { SMALL_WEIGHTS } else { WEIGHTS };
-        let name = suffixed(PROGRAM, 1 << at);
-        programs.push(section(&name, 8, program));
-        table.programs.push(families::Entry {
-            families: part.families.iter().map(|family| family.name().to_string()).collect(),
-            program: name,
-            weights: own.keys().map(|group| suffixed(base(group), group.readers)).collect(),
-        });
+        let families = part.families.iter().map(|family| family.name().to_string());
+        let weights = own.keys().map(|group| suffixed(base(group), group.readers));
+        let entry = families::Entry {
+            families: families.collect(),
+            program: String::new(),
+            weights: weights.collect(),
+        };
         for (group, weights) in own {
             match groups.entry(group) {
                 Entry::Vacant(place) => _ = place.insert(weights),
@@ -152,12 +151,29 @@ fn sections(parts: Vec<Part>) -> Result<Vec<Section>, Error> {
                 Entry::Occupied(_) => return Err(Error::internal("packed weights of equal hashes differ")),
             }
         }
+        // Nothing in it is of those whose packing differs.
+        let same =
+            |(image, known): &&mut (Vec<u8>, families::Entry)| *image == program && known.weights == entry.weights;
+        match programs.iter_mut().find(same) {
+            Some((_, known)) => known.families.extend(entry.families),
+            None => programs.push((program, entry)),
+        }
     }
-    let mut sections = vec![section(families::SECTION, 1, table.write())];
-    sections.extend(programs);
+    let mut table = Families::default();
+    let mut sections = Vec::new();
+    let is_only = programs.len() == 1;
+    for (program, mut entry) in programs {
+        entry.program = match is_only {
+            true => PROGRAM.to_string(),
+            false => format!("{PROGRAM}.{}", entry.families[0]),
+        };
+        sections.push(section(&entry.program, 8, program));
+        table.programs.push(entry);
+    }
+    sections.insert(0, section(families::SECTION, 1, table.write()));
     for (group, weights) in groups {
-        let base = if group.is_small { SMALL_WEIGHTS } else { WEIGHTS };
-        sections.push(section(&suffixed(base, group.readers), ALIGN as u32, joined(&weights)));
+        let name = suffixed(base(&group), group.readers);
+        sections.push(section(&name, ALIGN as u32, joined(&weights)));
     }
     Ok(sections)
 }
