@@ -81,3 +81,51 @@ fn models_are_made_of_steps() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// The command in the repository's root: exit code, standard output, standard error.
+fn delegraph(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_delegraph"))
+        .args(arguments)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .env_clear()
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn one_file_is_packed_for_several_families() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pte");
+    let file = path.to_str().unwrap();
+    let model = "conformance/fixtures/mtcnn-pnet/model.pt2";
+    let compile = |isa: &str| delegraph(&["compile", model, "-o", file, "--backend", "cpu", "--isa", isa, "--json"]);
+    let (code, text, errors) = compile("neon,avx512,avx2");
+    assert_eq!(code, 0, "{errors}");
+    let compiled: Value = serde_json::from_str(&text).unwrap();
+    let packed = compiled["bytes"]["packed"].as_array().unwrap();
+    let families = |row: &Value| serde_json::from_value::<Vec<String>>(row["families"].clone()).unwrap();
+    let of: Vec<Vec<String>> = packed.iter().map(families).collect();
+    for wanted in [vec!["neon", "avx2"], vec!["avx512"], vec!["neon", "avx2", "avx512"]] {
+        assert!(of.iter().any(|row| *row == wanted), "{of:?}");
+    }
+    let sum: u64 = packed.iter().filter_map(|row| row["bytes"].as_u64()).sum();
+    assert!(sum > 0 && sum < compiled["bytes"]["blobs"].as_u64().unwrap());
+
+    let (code, text, errors) = delegraph(&["inspect", file]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(text.contains("cpu compiled for neon, avx2; avx512"), "{text}");
+    assert!(text.contains(" of weights for neon, avx2\n"), "{text}");
+    let (_, text, _) = delegraph(&["inspect", file, "--json"]);
+    let inspected: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(inspected["packed"], compiled["bytes"]["packed"]);
+
+    for wrong in ["sse", "avx2,", "avx2,neno"] {
+        let (code, _, errors) = compile(wrong);
+        assert_eq!(code, 2, "{errors}");
+        for name in ["`host`", "`scalar`", "`neon-i8mm`", "`avx512vnni`"] {
+            assert!(errors.contains(name), "{errors}");
+        }
+    }
+}
