@@ -202,10 +202,10 @@ mod tests {
             .chain([(SECTION, table)])
             .collect();
         assert_eq!(Families::of(&all).unwrap(), sample());
-        for absent in 0..names.len() {
+        for (absent, name) in names.iter().enumerate() {
             let mut some = all.clone();
             some.remove(absent);
-            assert!(Families::of(&some).is_err(), "without {}", names[absent]);
+            assert!(Families::of(&some).is_err(), "without {name}");
         }
         // Version 2.
         let old = Families::of(&[(PROGRAM, &[]), (SMALL_WEIGHTS, &[])]).unwrap();
