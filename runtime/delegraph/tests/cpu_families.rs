@@ -281,7 +281,8 @@ fn a_damaged_blob_is_no_panic() {
         // The table of programs, a program, or the table at the beginning of a section of weights.
         let (start, length) = places[noise.below(places.len())];
         for _ in 0..1 + noise.below(3) {
-            let at = start + noise.below(length.min(1 << (4 + noise.below(10))));
+            let reach = 1 << (4 + noise.below(10));
+            let at = start + noise.below(length.min(reach));
             match noise.below(3) {
                 0 => changed[at] ^= 1 << noise.below(8),
                 1 => changed[at] = noise.below(256) as u8,
