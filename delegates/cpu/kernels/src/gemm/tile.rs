@@ -373,25 +373,6 @@ impl Op for Second {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // One loop for each function, rather than a choice for each vector.
-        macro_rules! each {
-            ($($function:ident),*) => {
-                match self.finish.after {
-                    $(Activation::$function => self.each(s, Activation::$function),)*
-                    Activation::LeakyRelu(slope) => self.each(s, Activation::LeakyRelu(slope)),
-                    // Bounds were kept while sums were in registers.
-                    Activation::None | Activation::Relu | Activation::Clamp(..) => self.each(s, Activation::None),
-                }
-            };
-        }
-        each!(HardSigmoid, HardSwish, Sigmoid, Silu, Tanh, Gelu, GeluTanh);
-    }
-}
-
-impl Second {
-    /// `function` is known where this is inlined. No closures: those that are not inlined have no vectors.
-    #[inline(always)]
-    fn each<S: Simd>(&self, s: S, function: Activation) {
         let finish = &self.finish;
         let residual = match finish.residual_last {
             true => finish.residual,
@@ -405,7 +386,7 @@ impl Second {
                 let (to, residual_at) = (to.wrapping_add(at), residual_at.wrapping_add(at));
                 // SAFETY: the rows and columns are there.
                 unsafe {
-                    let mut x = function.apply(s, s.load_part(to, n));
+                    let mut x = finish.after.apply(s, s.load_part(to, n));
                     if !residual.is_null() {
                         x = s.add(x, s.load_part(residual_at, n));
                     }
