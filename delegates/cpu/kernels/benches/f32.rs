@@ -6,9 +6,33 @@ use delegraph_cpu_kernels::conv::{self, Layout, Shape, depthwise, grouped, winog
 use delegraph_cpu_kernels::gemm::{self, Batch, Packed, Stored};
 use delegraph_cpu_kernels::simd::{Op, Simd, dispatch};
 use delegraph_cpu_kernels::{Activation, Epilogue, Isa, Pool, Serial};
+use std::alloc::{GlobalAlloc, Layout as Block, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+/// Memory at multiples of a cache's lines, as the delegate has it.
+struct Lines;
+
+fn aligned(layout: Block) -> Block {
+    layout.align_to(64).expect("no size near the end of memory")
+}
+
+// SAFETY: the system's, of a larger alignment.
+unsafe impl GlobalAlloc for Lines {
+    unsafe fn alloc(&self, layout: Block) -> *mut u8 {
+        // SAFETY: as the caller says.
+        unsafe { System.alloc(aligned(layout)) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Block) {
+        // SAFETY: as the caller says, and as it was allocated.
+        unsafe { System.dealloc(at, aligned(layout)) }
+    }
+}
+
+#[global_allocator]
+static LINES: Lines = Lines;
 
 /// A thread beside the calling one, which spins.
 #[derive(Default)]

@@ -151,11 +151,12 @@ impl Op for Lines<'_> {
             let (image, y) = (line / self.height, line % self.height);
             let top = (y * shape.stride[0]) as isize - shape.padding[0][0] as isize;
             let downs = inside(top, shape.dilation[0], shape.height, shape.kernel[0]);
+            let (pixels, unbroken) = job.input.from(shape, image, top, &downs);
             let tile = Line {
                 job,
-                image,
                 row: line * job.width,
-                top,
+                pixels,
+                unbroken,
                 downs,
             };
             match (shape.kernel[1], shape.stride[1], shape.dilation[1]) {
@@ -178,14 +179,31 @@ fn inside(start: isize, step: usize, size: usize, count: usize) -> Range<usize> 
     first.min(end) as usize..end as usize
 }
 
-/// A line of the output, whose first tap is at row `top`; `downs` are the rows of the kernel that lie inside.
+impl Ring<'_> {
+    /// Where the first line begins that rows `downs` of the kernel read, the kernel's first one being at line `top` of an image, and how many of them
+    /// are read before the ring begins anew: it has room for all lines, so that it does so once at most.
+    fn from(&self, shape: &Shape, image: usize, top: isize, downs: &Range<usize>) -> (*const f32, usize) {
+        if downs.is_empty() {
+            return (self.all.as_ptr(), usize::MAX);
+        }
+        let top = (top + (downs.start * shape.dilation[0]) as isize) as usize;
+        let line = self.start + image * shape.height + top;
+        let line = if line >= self.lines { line - self.lines } else { line };
+        let unbroken = (self.lines - line).div_ceil(shape.dilation[0]);
+        let pixels = self.all.as_ptr().wrapping_add(line * shape.width * shape.channels);
+        (pixels, unbroken)
+    }
+}
+
+/// A line of the output; `downs` are the rows of the kernel that lie inside.
 #[derive(Clone)]
 struct Line<'a> {
     job: &'a Job<'a>,
-    image: usize,
     /// The line's first pixel in the output.
     row: usize,
-    top: isize,
+    /// See [`Ring::from`].
+    pixels: *const f32,
+    unbroken: usize,
     downs: Range<usize>,
 }
 
@@ -204,7 +222,7 @@ impl Line<'_> {
         }
         if self.job.finish.twice() {
             let shape = self.job.shape;
-            s.vectorize(Second {
+            s.outline(Second {
                 finish: self.job.finish,
                 // SAFETY: the output has a first element.
                 out: unsafe { self.job.out.at(0) },
@@ -224,13 +242,13 @@ impl Line<'_> {
         let reach = ((T - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1]) as isize;
         let edge = first < 0 || first + reach >= shape.width as isize;
         match edge {
-            true => s.vectorize(Columns::<W, D, T, true> {
+            true => s.outline(Columns::<W, D, T, true> {
                 line: self,
                 x,
                 count,
                 first,
             }),
-            false => s.vectorize(Columns::<W, D, T, false> {
+            false => s.outline(Columns::<W, D, T, false> {
                 line: self,
                 x,
                 count,
@@ -280,27 +298,18 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
         let padded = shape.channels.next_multiple_of(PADDED);
         let size = shape.width as isize;
         let mut sums = [s.splat(0.0); T];
-        let top = (line.top + (line.downs.start * shape.dilation[0]) as isize) as usize;
-        // It has room for all lines, so that none is passed twice.
-        let wrapped = |at: usize| {
-            if at >= job.input.lines {
-                at - job.input.lines
-            } else {
-                at
-            }
-        };
-        let mut place = wrapped(job.input.start + line.image * shape.height + top);
-        let left = job
-            .input
-            .all
-            .as_ptr()
+        let a_line = shape.width * shape.channels;
+        let mut pixels = line
+            .pixels
             .wrapping_offset(self.first * shape.channels as isize + channel as isize);
         let mut weights = job
             .weights
             .as_ptr()
             .wrapping_add(line.downs.start * shape.kernel[1] * padded + channel);
-        for _ in line.downs.clone() {
-            let pixels = left.wrapping_add(place * shape.width * shape.channels);
+        for down in 0..line.downs.len() {
+            if down == line.unbroken {
+                pixels = pixels.wrapping_sub(job.input.lines * a_line);
+            }
             // SAFETY: columns that are inside are read alone, and weights are padded.
             unsafe {
                 let load = |column: usize| {
@@ -335,7 +344,7 @@ impl<const W: usize, const D: usize, const T: usize, const EDGE: bool> Columns<'
                     }
                 }
             }
-            place = wrapped(place + shape.dilation[0]);
+            pixels = pixels.wrapping_add(shape.dilation[0] * a_line);
             weights = weights.wrapping_add(shape.kernel[1] * padded);
         }
         if !PART && self.count == T {

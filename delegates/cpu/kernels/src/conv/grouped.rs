@@ -239,7 +239,7 @@ impl<const R: usize> Op for Whole<'_, R> {
             }
         }
         if job.finish.twice() {
-            s.vectorize(Second {
+            s.outline(Second {
                 finish: job.finish,
                 // SAFETY: the output has a first element.
                 out: unsafe { job.out.at(0) },

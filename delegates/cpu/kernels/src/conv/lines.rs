@@ -276,7 +276,7 @@ impl Blocks<'_> {
             }
             if call.finish.twice() {
                 let first = self.blocks.start * outputs;
-                s.vectorize(Second {
+                s.outline(Second {
                     finish: call.finish,
                     // SAFETY: the output has a first element.
                     out: unsafe { call.out.at(0) },

@@ -220,7 +220,7 @@ impl Op for Pixels<'_> {
                 }
             }
             for row in (0..rows).filter(|_| self.finish.twice()) {
-                s.vectorize(Second {
+                s.outline(Second {
                     finish: self.finish,
                     // SAFETY: the output has a first element.
                     out: unsafe { self.out.at(0) },

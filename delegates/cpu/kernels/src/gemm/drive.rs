@@ -1,7 +1,7 @@
 //! A product in blocks: which tiles, in which order, by whom.
 
 use super::pack::Stored;
-use super::tile::{Ahead, Brain, Element, Finish, Float, Half, Rows, Span, Tiles};
+use super::tile::{Ahead, Brain, Element, Finish, Float, Half, Rows, Span, Strips, Tiles};
 use crate::Isa;
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
@@ -22,6 +22,9 @@ const fn rows_bytes(isa: Isa) -> usize {
         _ => 320 << 10,
     }
 }
+
+/// Bytes of weights that are not asked for ahead.
+const ASKED_BYTES: usize = 32 << 10;
 
 /// A product of the rows of `source` with packed weights.
 #[derive(Debug, Clone, Copy)]
@@ -290,16 +293,22 @@ impl Part<'_, '_> {
             false => at(self.strips.start).wrapping_add((now + span.positions * span.len) * job.step),
         };
         let column = strip * columns;
-        let call = Call {
-            job,
+        // Few weights are in a cache already, or are there by the time that they are read.
+        let asks = job.n * span.depth * job.positions * size_of::<E::T>() > ASKED_BYTES;
+        let call = Strips {
+            source: &job.source,
+            finish: &job.finish,
+            span,
             strips,
+            step: job.step,
+            out: job.out,
+            out_stride: job.out_stride,
             column,
             columns: (job.n - column).min(P * columns),
-            span,
             ahead: Ahead {
                 weights: next,
                 row,
-                rows,
+                rows: if asks { rows } else { 0 },
             },
         };
         if const { P > 2 } {
@@ -323,17 +332,7 @@ impl Part<'_, '_> {
     }
 }
 
-/// Strips that tiles are made over.
-struct Call<'a, 'b, T, const P: usize> {
-    job: &'a Job<'b>,
-    strips: [*const T; P],
-    column: usize,
-    columns: usize,
-    span: Span,
-    ahead: Ahead<T>,
-}
-
-impl<T: Copy, const P: usize> Call<'_, '_, T, P> {
+impl<T: Copy, const P: usize> Strips<'_, T, P> {
     /// All rows of a block.
     #[inline(always)]
     fn rows<S: Simd, E: Element<T = T>, const V: usize>(&self, s: S, row: usize, rows: usize) {
@@ -449,19 +448,6 @@ impl<T: Copy, const P: usize> Call<'_, '_, T, P> {
 
     #[inline(always)]
     fn tiles<S: Simd, E: Element<T = T>, const R: usize, const V: usize>(&self, s: S, row: usize, count: usize) {
-        s.vectorize(Tiles::<E, R, P, V> {
-            source: self.job.source,
-            row,
-            count,
-            span: self.span,
-            strips: self.strips,
-            step: self.job.step,
-            ahead: self.ahead,
-            out: self.job.out,
-            out_stride: self.job.out_stride,
-            column: self.column,
-            columns: self.columns,
-            finish: self.job.finish,
-        });
+        s.outline(Tiles::<E, R, P, V> { over: self, row, count });
     }
 }

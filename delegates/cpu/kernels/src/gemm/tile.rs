@@ -419,28 +419,33 @@ const LINE: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ahead<T> {
     pub weights: *const T,
-    /// The rows that pass by.
+    /// The rows that pass by; 0: nothing is asked for.
     pub row: usize,
     pub rows: usize,
 }
 
-/// `count` tiles, one below another: `R` rows by `P` strips of `V` vectors.
-pub(crate) struct Tiles<E: Element, const R: usize, const P: usize, const V: usize> {
-    pub source: Rows,
-    pub row: usize,
-    pub count: usize,
+/// What tiles that lie one below another are made over: `P` strips.
+pub(crate) struct Strips<'a, T, const P: usize> {
+    pub source: &'a Rows,
+    pub finish: &'a Finish,
     pub span: Span,
     /// The strips' weights, from the first row on.
-    pub strips: [*const E::T; P],
+    pub strips: [*const T; P],
     /// From one row of weights to the next.
     pub step: usize,
-    pub ahead: Ahead<E::T>,
+    pub ahead: Ahead<T>,
     pub out: Shared<f32>,
     pub out_stride: usize,
     /// The first column, and how many there are from it on: no more than are in the strips.
     pub column: usize,
     pub columns: usize,
-    pub finish: Finish,
+}
+
+/// `count` tiles, one below another: `R` rows by `P` strips of `V` vectors.
+pub(crate) struct Tiles<'a, E: Element, const R: usize, const P: usize, const V: usize> {
+    pub over: &'a Strips<'a, E::T, P>,
+    pub row: usize,
+    pub count: usize,
 }
 
 /// Changes each vector of a tile.
@@ -458,23 +463,27 @@ fn each<F: Copy, const R: usize, const P: usize, const V: usize>(
     }
 }
 
-impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E, R, P, V> {
+impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<'_, E, R, P, V> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut pixel = self.source.pixel(self.row);
-        let start = self.source.position(self.span.position);
+        let mut pixel = self.over.source.pixel(self.row);
+        let start = self.over.source.position(self.over.span.position);
         // Of each row of weights ahead, the share of a tile.
-        let share = self.step * size_of::<E::T>() * R / self.ahead.rows.max(R);
-        let each = share * self.span.positions * self.span.len;
-        let before = match const { S::ASKS && P == 1 } {
-            true => (self.row - self.ahead.row) / R * each,
+        let asks = const { S::ASKS && P == 1 } && self.over.ahead.rows > 0;
+        let share = match asks {
+            true => self.over.step * size_of::<E::T>() * R / self.over.ahead.rows.max(R),
             false => 0,
         };
-        let mut ahead = self.ahead.weights.cast::<u8>().wrapping_add(before);
+        let each = share * self.over.span.positions * self.over.span.len;
+        let before = match asks {
+            true => (self.row - self.over.ahead.row) / R * each,
+            false => 0,
+        };
+        let mut ahead = self.over.ahead.weights.cast::<u8>().wrapping_add(before);
         for tile in 0..self.count {
-            let place = self.source.place::<R>(&mut pixel);
+            let place = self.over.source.place::<R>(&mut pixel);
             // SAFETY: who makes one has those rows, columns, positions and weights.
             unsafe { self.one(s, self.row + tile * R, &place, start, ahead, share) };
             ahead = ahead.wrapping_add(each);
@@ -482,7 +491,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Op for Tiles<E,
     }
 }
 
-impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, V> {
+impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<'_, E, R, P, V> {
     /// The tile at `row`, whose rows and first position are given, and where it asks for what is ahead, in steps of `share` bytes.
     ///
     /// # Safety
@@ -497,16 +506,16 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
         ahead: *const u8,
         share: usize,
     ) {
-        let span = self.span;
-        let whole = self.columns == P * V * S::LANES;
+        let span = &self.over.span;
+        let whole = self.over.columns == P * V * S::LANES;
         let mut sums = [[[s.splat(0.0); V]; P]; R];
         // SAFETY: as the caller says.
         unsafe {
-            let out = self.out.at(row * self.out_stride + self.column);
-            if const { S::ASKS && P == 1 } {
+            let out = self.over.out.at(row * self.over.out_stride + self.over.column);
+            if const { S::ASKS && P == 1 } && !span.first {
                 // What the next tile adds to.
                 for r in R..2 * R {
-                    s.prefetch(out.wrapping_add(r * self.out_stride).cast());
+                    s.prefetch(out.wrapping_add(r * self.over.out_stride).cast());
                 }
             }
             if !span.first {
@@ -514,10 +523,10 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                     for (p, sums) in sums.iter_mut().enumerate() {
                         for (v, sum) in sums.iter_mut().enumerate() {
                             let at = (p * V + v) * S::LANES;
-                            let from = out.add(r * self.out_stride).wrapping_add(at);
+                            let from = out.add(r * self.over.out_stride).wrapping_add(at);
                             *sum = match whole {
                                 true => s.load(from),
-                                false => s.load_part(from, self.columns.saturating_sub(at).min(S::LANES)),
+                                false => s.load_part(from, self.over.columns.saturating_sub(at).min(S::LANES)),
                             };
                         }
                     }
@@ -525,11 +534,12 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
             }
             let (mut at, mut ahead) = (start, ahead);
             for position in span.position..span.position + span.positions {
-                let rows = self.source.at(place, at);
-                at = self.source.next(at);
+                let rows = self.over.source.at(place, at);
+                at = self.over.source.next(at);
                 let rows: [*const f32; R] = std::array::from_fn(|r| rows[r].add(span.from));
-                let mut strips: [*const E::T; P] =
-                    std::array::from_fn(|p| self.strips[p].add((position * span.depth + span.from) * self.step));
+                let mut strips: [*const E::T; P] = std::array::from_fn(|p| {
+                    self.over.strips[p].add((position * span.depth + span.from) * self.over.step)
+                });
                 let mut k = 0;
                 while k < span.len {
                     let end = match const { S::ASKS && P == 1 } {
@@ -555,7 +565,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                                 }
                             }
                         }
-                        strips = std::array::from_fn(|p| strips[p].add(self.step));
+                        strips = std::array::from_fn(|p| strips[p].add(self.over.step));
                     }
                     k = end;
                 }
@@ -563,12 +573,14 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
             if whole {
                 let at = |p: usize, v: usize| (p * V + v) * S::LANES;
                 if span.last {
-                    let finish = &self.finish;
+                    let finish = self.over.finish;
                     if !finish.bias.is_null() {
-                        let bias = finish.bias.add(self.column);
+                        let bias = finish.bias.add(self.over.column);
                         each(&mut sums, |_, p, v, x| s.add(x, s.load(bias.add(at(p, v)))));
                     }
-                    let residual = finish.residual.wrapping_add(row * finish.residual_stride + self.column);
+                    let residual = finish
+                        .residual
+                        .wrapping_add(row * finish.residual_stride + self.over.column);
                     let residual = |r: usize, p: usize, v: usize| {
                         s.load(residual.wrapping_add(r * finish.residual_stride + at(p, v)))
                     };
@@ -582,21 +594,23 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                     }
                 }
                 each(&mut sums, |r, p, v, x| {
-                    s.store(out.add(r * self.out_stride + at(p, v)), x);
+                    s.store(out.add(r * self.over.out_stride + at(p, v)), x);
                     x
                 });
             } else if const { matches!(S::ISA, crate::Isa::Avx512) && P == 1 } {
                 let lanes: [usize; V] =
-                    std::array::from_fn(|v| self.columns.saturating_sub(v * S::LANES).min(S::LANES));
+                    std::array::from_fn(|v| self.over.columns.saturating_sub(v * S::LANES).min(S::LANES));
                 if span.last {
-                    let finish = &self.finish;
+                    let finish = self.over.finish;
                     if !finish.bias.is_null() {
                         let bias: [S::F; V] = std::array::from_fn(|v| {
-                            s.load_part(finish.bias.wrapping_add(self.column + v * S::LANES), lanes[v])
+                            s.load_part(finish.bias.wrapping_add(self.over.column + v * S::LANES), lanes[v])
                         });
                         each(&mut sums, |_, _, v, x| s.add(x, bias[v]));
                     }
-                    let residual = finish.residual.wrapping_add(row * finish.residual_stride + self.column);
+                    let residual = finish
+                        .residual
+                        .wrapping_add(row * finish.residual_stride + self.over.column);
                     let residual = |r: usize, v: usize| {
                         s.load_part(
                             residual.wrapping_add(r * finish.residual_stride + v * S::LANES),
@@ -613,7 +627,7 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                     }
                 }
                 each(&mut sums, |r, _, v, x| {
-                    s.store_part(out.wrapping_add(r * self.out_stride + v * S::LANES), x, lanes[v]);
+                    s.store_part(out.wrapping_add(r * self.over.out_stride + v * S::LANES), x, lanes[v]);
                     x
                 });
             } else {
@@ -626,15 +640,15 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
                 });
                 self.store_part(s, to, row, out);
             }
-            if span.last && self.finish.twice() {
-                s.vectorize(Second {
-                    finish: self.finish,
-                    out: self.out.at(0),
-                    stride: self.out_stride,
+            if span.last && self.over.finish.twice() {
+                s.outline(Second {
+                    finish: *self.over.finish,
+                    out: self.over.out.at(0),
+                    stride: self.over.out_stride,
                     row,
                     rows: R,
-                    column: self.column,
-                    columns: self.columns,
+                    column: self.over.column,
+                    columns: self.over.columns,
                 });
             }
         }
@@ -648,16 +662,16 @@ impl<E: Element, const R: usize, const P: usize, const V: usize> Tiles<E, R, P, 
     unsafe fn store_part<S: Simd>(&self, s: S, sums: *const S::F, row: usize, out: *mut f32) {
         for vector in 0..R * P * V {
             let (r, at) = (vector / (P * V), vector % (P * V) * S::LANES);
-            if at < self.columns {
-                let n = (self.columns - at).min(S::LANES);
+            if at < self.over.columns {
+                let n = (self.over.columns - at).min(S::LANES);
                 // SAFETY: `n` columns are there from that on, and the vector is one of the tile's.
                 unsafe {
                     let sum = *sums.add(vector);
-                    let x = match self.span.last {
-                        true => self.finish.one(s, sum, row + r, self.column + at, Some(n)),
+                    let x = match self.over.span.last {
+                        true => self.over.finish.one(s, sum, row + r, self.over.column + at, Some(n)),
                         false => sum,
                     };
-                    s.store_part(out.add(r * self.out_stride + at), x, n);
+                    s.store_part(out.add(r * self.over.out_stride + at), x, n);
                 }
             }
         }

@@ -83,6 +83,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn outline<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
+        fn inner<O: Op>(s: Avx2, op: O) -> O::Output {
+            op.run(s)
+        }
+        // SAFETY: see above.
+        unsafe { inner(self, op) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm256_set1_ps(x) }

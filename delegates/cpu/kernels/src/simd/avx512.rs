@@ -42,6 +42,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn outline<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        #[inline(never)]
+        fn inner<O: Op>(s: Avx512, op: O) -> O::Output {
+            op.run(s)
+        }
+        // SAFETY: see above.
+        unsafe { inner(self, op) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm512_set1_ps(x) }

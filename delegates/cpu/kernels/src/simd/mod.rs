@@ -46,6 +46,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Runs an operation with everything in it compiled for this instruction set.
     fn vectorize<O: Op>(self, op: O) -> O::Output;
 
+    /// The same, always as a function of its own: for what is large and used in many places, or what has to have all registers to itself.
+    fn outline<O: Op>(self, op: O) -> O::Output;
+
     fn splat(self, x: f32) -> Self::F;
     // SAFETY of these: `LANES` elements (in `_part`: the first `n`, at most `LANES`) may be read or written at the pointer, which may be unaligned.
     unsafe fn load(self, from: *const f32) -> Self::F;

@@ -62,6 +62,16 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn outline<O: Op>(self, op: O) -> O::Output {
+        // Vectors belong to the target: there is nothing to enable.
+        #[inline(never)]
+        fn inner<O: Op>(s: Neon, op: O) -> O::Output {
+            op.run(s)
+        }
+        inner(self, op)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         // SAFETY: see above.
         unsafe { vdupq_n_f32(x) }

@@ -35,6 +35,15 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn outline<O: Op>(self, op: O) -> O::Output {
+        #[inline(never)]
+        fn inner<O: Op>(s: Scalar, op: O) -> O::Output {
+            op.run(s)
+        }
+        inner(self, op)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         [x; N]
     }
