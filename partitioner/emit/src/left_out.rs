@@ -1,8 +1,9 @@
 //! Weights that the file is written without: those that only regions read whose delegates have what they need of them.
 
-use delegraph_ir::{Arg, ConstantId, Def, Graph, Module, Output, RegionId, ValueId};
+use delegraph_ir::{Arg, Bytes, Constant, ConstantId, Def, Graph, Module, Output, RegionId, ValueId};
 use delegraph_lower::CompiledRegion;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use std::hash::{Hash, Hasher};
 
 /// The constants that are not written, and the name that each has in the plans: a data file with these names makes the plans whole.
 #[derive(Debug, Default)]
@@ -58,21 +59,24 @@ impl LeftOut {
         names
     }
 
-    /// Bytes of what is not written. Constants that share their bytes count once.
+    /// Bytes of what is not written. Each distinct content counts once, as it would be in the file once.
     pub(crate) fn bytes(&self, module: &Module) -> u64 {
         let constants = self.names.keys().filter_map(|id| module.constants.find(*id));
-        let mut seen = FxHashSet::default();
-        let own = constants.filter(|constant| {
-            let window = (
-                constant.storage.address(),
-                constant.offset,
-                constant.sizes.to_vec(),
-                constant.strides.to_vec(),
-            );
-            seen.insert(window)
-        });
-        own.map(|constant| (constant.sizes.numel().unwrap_or(0) * constant.dtype.size()) as u64)
-            .sum()
+        let mut by_hash: FxHashMap<u64, Vec<Bytes>> = FxHashMap::default();
+        let mut total = 0;
+        for bytes in constants.filter_map(Constant::to_contiguous) {
+            let mut hasher = FxHasher::default();
+            bytes.as_slice().hash(&mut hasher);
+            let same = by_hash.entry(hasher.finish()).or_default();
+            if !same
+                .iter()
+                .any(|other| other.address() == bytes.address() || other.as_slice() == bytes.as_slice())
+            {
+                total += bytes.len() as u64;
+                same.push(bytes);
+            }
+        }
+        total
     }
 }
 

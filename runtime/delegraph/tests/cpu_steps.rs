@@ -11,6 +11,7 @@ use delegraph::{LoadOptions, Session, Source, Value};
 use delegraph_runner::Leaf;
 use delegraph_runner::compare::{Tolerance, compare};
 use delegraph_runner::fixture::Tensors;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,4 +96,89 @@ fn scales_that_are_chosen_at_run_time_are_parts_of_products() {
     check("dynamic_four", &[("cpu::linear_quantized int8", 3)]);
     check("dynamic_tokens", &[("cpu::linear_quantized int8", 1)]);
     check("dynamic_8da4w", &[("cpu::linear_quantized int8", 3)]);
+}
+
+/// Asserts that a case's region has these steps and no other.
+#[track_caller]
+fn check_all(case: &str, wanted: &[(&str, usize)]) {
+    let mut made = BTreeMap::new();
+    for step in steps(case) {
+        *made.entry(step).or_insert(0) += 1;
+    }
+    let wanted: BTreeMap<String, usize> = wanted.iter().map(|(step, count)| (step.to_string(), *count)).collect();
+    assert_eq!(made, wanted, "{case}");
+}
+
+#[test]
+fn scales_of_images_are_parts_of_convolutions() {
+    // Those with groups read what the rounded image stands for.
+    check_all(
+        "dynamic_images",
+        &[
+            ("cpu::conv", 3),
+            ("cpu::conv_dynamic int8", 1),
+            ("cpu::elementwise", 1),
+            ("cpu::permute", 5),
+        ],
+    );
+}
+
+#[test]
+fn transposed_convolutions_have_a_step() {
+    check_all(
+        "transposed_1d",
+        &[("cpu::conv", 1), ("cpu::conv_transposed", 2), ("cpu::permute", 2)],
+    );
+    check_all(
+        "transposed_2d",
+        &[
+            ("cpu::conv", 2),
+            ("cpu::conv_transposed", 6),
+            ("cpu::elementwise", 1),
+            ("cpu::permute", 9),
+        ],
+    );
+}
+
+#[test]
+fn images_change_their_size_between_convolutions() {
+    check_all(
+        "images_unet",
+        &[
+            ("aten::cat", 2),
+            ("cpu::conv", 11),
+            ("cpu::conv_transposed", 1),
+            ("cpu::permute", 1),
+            ("cpu::pool", 2),
+            ("cpu::resize", 1),
+        ],
+    );
+    check_all(
+        "images_sizes",
+        &[
+            ("aten::index.Tensor", 1),
+            ("aten::mean.dim", 1),
+            ("cpu::conv", 10),
+            ("cpu::permute", 12),
+            ("cpu::pool", 1),
+            ("cpu::resize", 4),
+        ],
+    );
+}
+
+#[test]
+fn pools_and_concatenations_stay_on_bytes() {
+    check_all(
+        "pools_int8",
+        &[
+            ("aten::cat", 1),
+            ("cpu::conv_bytes int8", 5),
+            ("cpu::linear_bytes int8", 1),
+            ("cpu::permute", 1),
+            ("cpu::pool", 2),
+            ("cpu::pool_bytes", 2),
+            ("cpu::quantize_bytes", 1),
+            ("quantized_decomposed::dequantize_per_tensor", 1),
+        ],
+    );
 }
