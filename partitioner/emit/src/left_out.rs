@@ -72,7 +72,7 @@ impl LeftOut {
                 .iter()
                 .any(|other| other.address() == bytes.address() || other.as_slice() == bytes.as_slice())
             {
-                total += bytes.len() as u64;
+                total += bytes.as_slice().len() as u64;
                 same.push(bytes);
             }
         }
