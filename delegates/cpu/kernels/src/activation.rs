@@ -46,11 +46,7 @@ impl Activation {
             Activation::Sigmoid => math::sigmoid(s, x),
             Activation::Silu => s.mul(x, math::sigmoid(s, x)),
             Activation::Tanh => math::tanh(s, x),
-            Activation::Gelu => {
-                let erf = math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
-                let half = s.mul(x, s.splat(0.5));
-                s.mul(half, s.add(s.splat(1.0), erf))
-            }
+            Activation::Gelu => math::gelu(s, x),
             Activation::GeluTanh => {
                 // sqrt(2 / pi), and 0.044715 times it.
                 let inner = s.fma(s.mul(x, x), s.splat(0.035_677_408), s.splat(0.797_884_6));
@@ -96,6 +92,8 @@ impl Activation {
             Activation::Sigmoid => sigmoid as f32,
             Activation::Silu => (wide * sigmoid) as f32,
             Activation::Tanh => wide.tanh() as f32,
+            // As at all large numbers below 0.
+            Activation::Gelu if x == f32::NEG_INFINITY => -0.0,
             Activation::Gelu => (0.5 * wide * (1.0 + math::erf_wide(wide * std::f64::consts::FRAC_1_SQRT_2))) as f32,
             Activation::GeluTanh => gelu_tanh as f32,
         }
@@ -176,10 +174,10 @@ mod tests {
                 dispatch(isa, Apply(activation, &mut have));
                 for (x, have) in all.iter().zip(&have) {
                     let want = activation.of(*x);
-                    // Three roundings of the result; and of a part that is 1 plus what nearly cancels it, times `x`, as in PyTorch. A product
-                    // below the least normal number has lost that much.
+                    // Three roundings of the result; and of a part that is 1 plus what nearly cancels it, times `x`, as in PyTorch, until nothing is
+                    // left of it. A product below the least normal number has lost that much.
                     let cancelled = match activation {
-                        Activation::Gelu | Activation::GeluTanh if x.abs() < 20.0 => x.abs() * 3e-7,
+                        Activation::Gelu | Activation::GeluTanh => x.abs().min(20.0) * 3e-7,
                         _ => 0.0,
                     };
                     let bound = want.abs() * 5e-7 + cancelled + 1e-36;

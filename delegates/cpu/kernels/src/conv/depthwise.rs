@@ -2,7 +2,7 @@
 
 use super::Shape;
 use crate::gemm::check;
-use crate::gemm::tile::{Finish, Second};
+use crate::gemm::finish::{Finish, Second};
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use crate::{Epilogue, Isa};

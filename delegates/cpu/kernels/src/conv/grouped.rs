@@ -5,7 +5,8 @@
 
 use super::{Layout, Shape, lines};
 use crate::gemm::check;
-use crate::gemm::tile::{Finish, Place, Rows, Second};
+use crate::gemm::finish::{Finish, Second};
+use crate::gemm::rows::{Place, Rows};
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use crate::{Epilogue, Isa};

@@ -6,7 +6,7 @@
 
 use super::{Layout, Shape};
 use crate::Isa;
-use crate::gemm::tile::{Finish, Second};
+use crate::gemm::finish::{Finish, Second};
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};
 use std::ops::Range;

@@ -16,7 +16,8 @@ pub mod winograd;
 pub use shape::{Layout, Shape, Transposed};
 
 use crate::gemm::drive::{self, Job};
-use crate::gemm::tile::{Finish, Rows};
+use crate::gemm::finish::Finish;
+use crate::gemm::rows::Rows;
 use crate::gemm::{self, Stored, check};
 use crate::pool::{self, Pool, Serial, Shared};
 use crate::{Epilogue, Isa};

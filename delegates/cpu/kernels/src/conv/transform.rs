@@ -1,7 +1,7 @@
 //! The transforms of Winograd's F(4x4, 3x3), for the points 0, 1, -1, 2, -2 and infinity.
 
 use super::Shape;
-use crate::gemm::tile::{Finish, Second};
+use crate::gemm::finish::{Finish, Second};
 use crate::pool::Shared;
 use crate::simd::{Op, Simd};
 use std::ops::Range;

@@ -9,7 +9,8 @@
 
 use super::shape::Transposed;
 use crate::gemm::drive::{self, Job};
-use crate::gemm::tile::{Finish, Rows};
+use crate::gemm::finish::Finish;
+use crate::gemm::rows::Rows;
 use crate::gemm::{self, check};
 use crate::lanes::{load, store};
 use crate::pool::{self, Pool, Serial, Shared};

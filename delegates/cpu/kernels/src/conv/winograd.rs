@@ -9,7 +9,8 @@
 
 use super::{Shape, transform};
 use crate::gemm::drive::{self, Job};
-use crate::gemm::tile::{Finish, Rows};
+use crate::gemm::finish::Finish;
+use crate::gemm::rows::Rows;
 use crate::gemm::{self, Stored, check};
 use crate::pool::{self, Pool, Serial, Shared};
 use crate::simd::dispatch;

@@ -1,7 +1,9 @@
 //! A product in blocks: which tiles, in which order, by whom.
 
+use super::finish::Finish;
 use super::pack::Stored;
-use super::tile::{Ahead, Brain, Element, Finish, Float, Half, Rows, Span, Strips, Tiles};
+use super::rows::Rows;
+use super::tile::{Ahead, Brain, Element, Float, Half, Span, Strips, Tiles};
 use crate::Isa;
 use crate::pool::{self, Pool, Shared};
 use crate::simd::{Op, Simd, dispatch};

@@ -1,8 +1,9 @@
 //! Products of two activations.
 
 use super::drive::{self, Job};
+use super::finish::Finish;
 use super::pack::{Stored, packed_len, width_for};
-use super::tile::{Finish, Rows};
+use super::rows::Rows;
 use super::{check, extent};
 use crate::pool::{self, Pool, Serial, Shared};
 use crate::simd::{Op, Simd, dispatch};

@@ -6,9 +6,11 @@
 //! other, and [`matmul`] sums up to four rows by a transposed matrix lane by lane.
 
 pub(crate) mod drive;
+pub(crate) mod finish;
 mod matmul;
 mod pack;
-pub(crate) mod tile;
+pub(crate) mod rows;
+mod tile;
 
 pub use matmul::{Batch, matmul, scratch_len};
 pub use pack::{Packed, Stored, pack, pack_matrix, packed_len, width_for};
@@ -16,7 +18,8 @@ pub use pack::{Packed, Stored, pack, pack_matrix, packed_len, width_for};
 use crate::pool::{Pool, Shared};
 use crate::{Epilogue, Isa};
 use drive::Job;
-use tile::{Finish, Rows};
+use finish::Finish;
+use rows::Rows;
 
 /// The last element of rows, and one.
 pub(crate) fn extent(rows: usize, columns: usize, stride: usize) -> usize {
