@@ -28,6 +28,8 @@ pub(super) struct Line<'a> {
     pub sums: *const i32,
     pub stage: Stage<'a>,
     pub grid: Grid,
+    /// Numbers need no bounds before they are bytes: all bytes are allowed, and no number leaves 32 bits.
+    pub saturates: bool,
     pub out: *mut u8,
 }
 
@@ -122,6 +124,26 @@ pub(super) unsafe fn line<const K: usize, const STEP: usize>(line: &Line) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn block<const K: usize, const STEP: usize, const FULL: bool>(line: &Line, c: usize, mask: u32) {
+    // SAFETY: as the caller says.
+    unsafe {
+        match line.saturates {
+            true => pixels::<K, STEP, FULL, true>(line, c, mask),
+            false => pixels::<K, STEP, FULL, false>(line, c, mask),
+        }
+    }
+}
+
+/// The same; `SATURATES`: numbers need no bounds before they are bytes.
+///
+/// # Safety
+/// As [`block`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn pixels<const K: usize, const STEP: usize, const FULL: bool, const SATURATES: bool>(
+    line: &Line,
+    c: usize,
+    mask: u32,
+) {
     let (channels, stage, grid) = (line.channels, &line.stage, line.grid);
     let none = _mm512_setzero_si512();
     // SAFETY: as the caller says.
@@ -193,11 +215,18 @@ unsafe fn block<const K: usize, const STEP: usize, const FULL: bool>(line: &Line
                 }
                 let real = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_castsi512_ps(scale[h]));
                 let real = _mm512_add_ps(real, _mm512_castsi512_ps(bias[h]));
-                let bound = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(real, inverse), low), high);
-                q[h] = _mm512_cvtps_epi32(bound);
+                let mut steps = _mm512_mul_ps(real, inverse);
+                if !SATURATES {
+                    steps = _mm512_min_ps(_mm512_max_ps(steps, low), high);
+                }
+                q[h] = _mm512_cvtps_epi32(steps);
             }
-            let words = _mm512_add_epi16(_mm512_packs_epi32(q[0], q[1]), shift);
-            let bytes = _mm512_cvtepi16_epi8(words);
+            let words = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), shift);
+            let bytes = match (SATURATES, grid.low < 0) {
+                (false, _) => _mm512_cvtepi16_epi8(words),
+                (true, true) => _mm512_cvtsepi16_epi8(words),
+                (true, false) => _mm512_cvtusepi16_epi8(_mm512_max_epi16(words, none)),
+            };
             let to = line.out.add(pixel * channels + c);
             match FULL {
                 true => _mm256_storeu_si256(to.cast(), bytes),

@@ -80,6 +80,10 @@ pub fn depthwise2d(
         sums: unsafe { weights.as_ptr().add(sums_at(conv)).cast() },
         stage: *stage,
         place,
+        saturates: match &place {
+            Place::Bytes(_, grid) => stage.saturates(grid, conv.kernel[0] * conv.kernel[1], 0..channels),
+            Place::Reals(_) => false,
+        },
     };
     let job = &job;
     let (dot, isa) = (dot.checked(), dot.checked().isa());
@@ -100,6 +104,9 @@ struct Job<'a> {
     sums: *const i32,
     stage: Stage<'a>,
     place: Place,
+    /// See [`Stage::saturates`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only VNNI asks"))]
+    saturates: bool,
 }
 
 // SAFETY: weights are read only, and each line of the output is written by one part.
@@ -145,6 +152,7 @@ impl Job<'_> {
                 sums: self.sums,
                 stage: self.stage,
                 grid,
+                saturates: self.saturates,
                 out: out.at(line * width * conv.channels[0]),
             };
             use super::{columns, taps};

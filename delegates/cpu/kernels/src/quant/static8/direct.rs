@@ -61,6 +61,8 @@ pub(super) struct Ready {
     pub multiplier: [f32; 16 * PANELS],
     pub bias: [f32; 16 * PANELS],
     pub grid: Grid,
+    /// Numbers need no bounds before they are bytes: all bytes are allowed, and no number leaves 32 bits.
+    pub saturates: bool,
 }
 
 /// Rows of a block: their starts, and their places in the output. The first `direct` lie where they are, the others are copies.
@@ -153,11 +155,16 @@ impl Job<'_> {
         if self.stage.activation != Activation::None || self.is_per_row() || grid.zero.unsigned_abs() > SMALL {
             return None;
         }
+        let count = self.columns(panel, panels);
+        let from = self.channel + 16 * panel;
         let mut ready = Ready {
             start: [0; 16 * PANELS],
             multiplier: [0.0; 16 * PANELS],
             bias: [0.0; 16 * PANELS],
             grid,
+            saturates: self
+                .stage
+                .saturates(&grid, self.weights.shape().inputs, from..from + count),
         };
         let zero = Form::Unsigned.zero(self.signed, self.zero);
         for p in 0..panels {
@@ -166,8 +173,6 @@ impl Job<'_> {
                 *start = sum.wrapping_mul(zero).wrapping_neg();
             }
         }
-        let count = self.columns(panel, panels);
-        let from = self.channel + 16 * panel;
         ready.multiplier[..count].copy_from_slice(&self.stage.multiplier[from..from + count]);
         match self.stage.bias {
             Bias::None => {}

@@ -3,6 +3,7 @@
 use crate::Activation;
 use crate::pool::Shared;
 use crate::simd::Simd;
+use std::ops::Range;
 
 /// What is added to sums.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +31,12 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// All bytes are allowed, so that instructions which saturate bound numbers as well.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only VNNI asks"))]
+    fn is_whole(&self) -> bool {
+        matches!((self.low, self.high), (-128, 127) | (0, 255))
+    }
+
     #[inline(always)]
     pub(super) fn quantized<S: Simd>(&self, s: S, real: S::F) -> S::I {
         // Bounds are integers: it is the same before the number is rounded, and what is no number becomes the lower one.
@@ -74,6 +81,25 @@ impl Stage<'_> {
             Bias::Floats(bias) => bias.len() >= channels,
         };
         bias && self.multiplier.len() >= channels
+    }
+
+    /// Whether numbers need no bounds before they are bytes, since instructions that saturate bound them as well: all bytes are allowed, and no sum of
+    /// `inputs` products leaves 32 bits on its way.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only VNNI asks"))]
+    pub(super) fn saturates(&self, grid: &Grid, inputs: usize, channels: Range<usize>) -> bool {
+        let largest = |all: &[f32]| all.iter().fold(0.0, |most: f64, x| most.max(f64::from(*x).abs()));
+        let (integers, floats) = match self.bias {
+            Bias::None => (0.0, 0.0),
+            Bias::Integers(bias) => {
+                let sizes = bias[channels.clone()].iter().map(|x| f64::from(*x).abs());
+                (sizes.fold(0.0, f64::max), 0.0)
+            }
+            Bias::Floats(bias) => (0.0, largest(&bias[channels.clone()])),
+        };
+        // A byte and a zero point are up to 255 apart, and weights are -128 at least.
+        let sum = inputs as f64 * 255.0 * 128.0 + integers;
+        let steps = (sum * largest(&self.multiplier[channels]) + floats) * f64::from(grid.inverse.abs());
+        grid.is_whole() && steps < 2e9
     }
 
     /// What belongs to `n` channels from `c` on.

@@ -104,15 +104,39 @@ fn check(
         let mut reals = vec![f32::NAN; len];
         run(input, &stage, &mut Target::F32(&mut reals));
         assert!(want(None).eq(reals), "{what}: reals, {which}");
-        let mut bytes = vec![0i8; len];
-        run(input, &stage, &mut Target::I8(&mut bytes, SIGNED));
-        assert!(want(Some(SIGNED)).map(|q| q as i8).eq(bytes), "{what}: signed, {which}");
-        let mut bytes = vec![0u8; len];
-        run(input, &stage, &mut Target::U8(&mut bytes, UNSIGNED));
-        assert!(
-            want(Some(UNSIGNED)).map(|q| q as u8).eq(bytes),
-            "{what}: unsigned, {which}"
-        );
+        // All bytes; some; and numbers beyond 16 and beyond 32 bits, too.
+        let with = |inverse, low, high, grid: Grid| Grid {
+            inverse,
+            low,
+            high,
+            ..grid
+        };
+        for grid in [
+            SIGNED,
+            with(0.37, -100, 90, SIGNED),
+            with(4e3, -128, 127, SIGNED),
+            with(4e7, -128, 127, SIGNED),
+        ] {
+            let mut bytes = vec![0i8; len];
+            run(input, &stage, &mut Target::I8(&mut bytes, grid));
+            assert!(
+                want(Some(grid)).map(|q| q as i8).eq(bytes),
+                "{what}: signed, {which}, {grid:?}"
+            );
+        }
+        for grid in [
+            UNSIGNED,
+            with(0.21, 7, 90, UNSIGNED),
+            with(4e3, 0, 255, UNSIGNED),
+            with(4e7, 0, 255, UNSIGNED),
+        ] {
+            let mut bytes = vec![0u8; len];
+            run(input, &stage, &mut Target::U8(&mut bytes, grid));
+            assert!(
+                want(Some(grid)).map(|q| q as u8).eq(bytes),
+                "{what}: unsigned, {which}, {grid:?}"
+            );
+        }
     }
 }
 

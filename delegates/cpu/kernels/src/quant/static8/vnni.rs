@@ -99,6 +99,28 @@ pub(super) unsafe fn bytes<const R: usize, const P: usize>(
     // SAFETY: as the caller says.
     unsafe {
         let sums = sums::<R, P>(tile, ready.start.as_ptr());
+        match ready.saturates {
+            true => finish::<R, P, true>(sums, ready, out, places, columns),
+            false => finish::<R, P, false>(sums, ready, out, places, columns),
+        }
+    }
+}
+
+/// Sums as bytes; `SATURATES`: see [`Ready::saturates`].
+///
+/// # Safety
+/// As [`bytes`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn finish<const R: usize, const P: usize, const SATURATES: bool>(
+    sums: [[__m512i; P]; R],
+    ready: &Ready,
+    out: Shared<u8>,
+    places: *const usize,
+    columns: usize,
+) {
+    // SAFETY: as the caller says.
+    unsafe {
         let grid = ready.grid;
         let inverse = _mm512_set1_ps(grid.inverse);
         let low = _mm512_set1_ps((grid.low - grid.zero) as f32);
@@ -109,15 +131,18 @@ pub(super) unsafe fn bytes<const R: usize, const P: usize>(
                 let scale = _mm512_loadu_ps(ready.multiplier.as_ptr().add(16 * p));
                 let bias = _mm512_loadu_ps(ready.bias.as_ptr().add(16 * p));
                 let real = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale), bias);
-                let bound = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(real, inverse), low), high);
-                q[p] = _mm512_cvtps_epi32(bound);
+                let mut steps = _mm512_mul_ps(real, inverse);
+                if !SATURATES {
+                    steps = _mm512_min_ps(_mm512_max_ps(steps, low), high);
+                }
+                q[p] = _mm512_cvtps_epi32(steps);
             }
             store::<P>(q, grid.zero, grid.low >= 0, out.at(*places.add(r)), columns);
         }
     }
 }
 
-/// Writes `columns` bytes, each the sum of a number and the zero point, which fit.
+/// Writes `columns` bytes, each the sum of a number and the zero point, or the least or the largest byte where that is none.
 ///
 /// # Safety
 /// There is room for them.
@@ -133,7 +158,7 @@ pub(super) unsafe fn store<const P: usize>(
     // SAFETY: as the caller says.
     unsafe {
         let zero = _mm512_set1_epi16(zero as i16);
-        let pair = |a: __m512i, b: __m512i| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero);
+        let pair = |a: __m512i, b: __m512i| _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
         let (a, b) = match P {
             1 => (pair(q[0], q[0]), None),
             2 => (pair(q[0], q[1]), None),
