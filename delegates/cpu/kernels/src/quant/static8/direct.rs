@@ -65,6 +65,44 @@ pub(super) struct Ready {
     pub saturates: bool,
 }
 
+/// What was made ready: for a layer of a few panels, once for all of its rows.
+pub(super) struct Known {
+    all: [Option<(usize, Ready)>; 4],
+    /// Where the next one is kept.
+    next: usize,
+    /// Of the whole layer.
+    saturates: bool,
+}
+
+impl Known {
+    /// Of a layer, see [`Stage::saturates`](super::Stage::saturates).
+    pub(super) fn new(saturates: bool) -> Known {
+        Known {
+            all: [const { None }; 4],
+            next: 0,
+            saturates,
+        }
+    }
+
+    /// What belongs to the panels from one on; `None`: the quick way is not for this layer.
+    fn of(&mut self, job: &Job, panel: usize, panels: usize) -> Option<&Ready> {
+        let found = self
+            .all
+            .iter()
+            .position(|known| known.as_ref().is_some_and(|(of, _)| *of == panel));
+        let at = match found {
+            Some(at) => at,
+            None => {
+                let at = self.next;
+                self.all[at] = job.ready(panel, panels, self.saturates).map(|ready| (panel, ready));
+                self.next = (at + 1) % self.all.len();
+                at
+            }
+        };
+        self.all[at].as_ref().map(|(_, ready)| ready)
+    }
+}
+
 /// Rows of a block: their starts, and their places in the output. The first `direct` lie where they are, the others are copies.
 struct Rows {
     starts: [*const u8; BLOCK],
@@ -119,7 +157,7 @@ impl Job<'_> {
         if self.signed { Form::Signed } else { Form::Unsigned }
     }
 
-    /// A block of rows by some panels. `known` is what was made ready last, and for which panel.
+    /// A block of rows by some panels, which are divided alike at each call with the same `known`.
     pub(super) fn direct(
         &self,
         first: usize,
@@ -128,21 +166,19 @@ impl Job<'_> {
         own: &mut [u8],
         locate: impl Fn(usize, &mut [*const u8]) -> usize,
         fill: impl Fn(usize, &mut Sink),
-        known: &mut Option<(usize, Ready)>,
+        known: &mut Known,
     ) {
         let rows = self.find(first, own, locate, fill);
         let whole = Reach::whole(self.weights.shape().inputs);
         let mut panel = panels.start;
         while panel < panels.end {
+            // Tiles of one panel wait for their sums, and read rows as often as those of four: what is left is divided into threes.
             let taken = match panels.end - panel {
-                0..=1 => 1,
-                2..=3 => 2,
+                left @ 0..=3 => left.max(1),
+                5 | 6 | 9 => 3,
                 _ => PANELS,
             };
-            if known.as_ref().is_none_or(|(of, _)| *of != panel) {
-                *known = self.ready(panel, taken).map(|ready| (panel, ready));
-            }
-            let ready = known.as_ref().map(|(_, ready)| ready);
+            let ready = known.of(self, panel, taken);
             self.part(&rows, 0..rows.direct, reach, panel, taken, ready);
             self.part(&rows, rows.direct..rows.count, whole, panel, taken, ready);
             panel += taken;
@@ -150,7 +186,7 @@ impl Job<'_> {
     }
 
     /// What the quick way needs; `None`: it is not for this layer.
-    fn ready(&self, panel: usize, panels: usize) -> Option<Ready> {
+    fn ready(&self, panel: usize, panels: usize, saturates: bool) -> Option<Ready> {
         let Place::Bytes(_, grid) = self.place else { return None };
         if self.stage.activation != Activation::None || self.is_per_row() || grid.zero.unsigned_abs() > SMALL {
             return None;
@@ -162,9 +198,7 @@ impl Job<'_> {
             multiplier: [0.0; 16 * PANELS],
             bias: [0.0; 16 * PANELS],
             grid,
-            saturates: self
-                .stage
-                .saturates(&grid, self.weights.shape().inputs, from..from + count),
+            saturates,
         };
         let zero = Form::Unsigned.zero(self.signed, self.zero);
         for p in 0..panels {
@@ -200,7 +234,11 @@ impl Job<'_> {
         panels: usize,
         ready: Option<&Ready>,
     ) {
-        let most = if panels == PANELS { 6 } else { 12 };
+        let most = match panels {
+            PANELS => 6,
+            3 => 8,
+            _ => 12,
+        };
         let columns = self.columns(panel, panels);
         let mut at = range.start;
         while at < range.end {
@@ -257,6 +295,10 @@ macro_rules! by_size {
             (4, 4) => $name::<4, 4>($($arg),*),
             (4, 2) => $name::<2, 4>($($arg),*),
             (4, _) => $name::<1, 4>($($arg),*),
+            (3, 8) => $name::<8, 3>($($arg),*),
+            (3, 4) => $name::<4, 3>($($arg),*),
+            (3, 2) => $name::<2, 3>($($arg),*),
+            (3, _) => $name::<1, 3>($($arg),*),
             (2, 12) => $name::<12, 2>($($arg),*),
             (2, 4) => $name::<4, 2>($($arg),*),
             (2, 2) => $name::<2, 2>($($arg),*),

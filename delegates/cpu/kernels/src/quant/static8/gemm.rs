@@ -3,7 +3,7 @@
 //! A few rows at a time are copied in the form that the machine multiplies, from wherever their pieces lie; so a convolution is the same as a matrix, and its image is
 //! never copied whole.
 
-use super::direct::{PANELS, Reach};
+use super::direct::{Known, PANELS, Reach};
 use super::stage::Place;
 use super::{Stage, Weights};
 use crate::Activation;
@@ -177,6 +177,13 @@ impl Job<'_> {
         let form = Form::of(self.dot);
         let panels = shape.panels();
         let is_direct = self.dot == Dot::Vnni;
+        let saturates = match &self.place {
+            Place::Bytes(_, grid) if is_direct => {
+                let channels = self.channel..self.channel + shape.outputs;
+                self.stage.saturates(grid, shape.inputs, channels)
+            }
+            _ => false,
+        };
         #[cfg(target_arch = "x86_64")]
         if self.dot == Dot::Avx2 && self.rows >= super::wide::LEAST {
             return self.wide(pool, scratch, reach, locate, fill);
@@ -196,7 +203,7 @@ impl Job<'_> {
                 let floats = shared.slice(part * each..(part + 1) * each);
                 std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), each * 4)
             };
-            let (mut copied, mut acc, mut known) = (usize::MAX, [0i32; BLOCK * 16], None);
+            let (mut copied, mut acc, mut known) = (usize::MAX, [0i32; BLOCK * 16], Known::new(saturates));
             for piece in pool::range(blocks * splits, parts, part, 1) {
                 let (block, split) = (piece / splits, piece % splits);
                 let first = block * BLOCK;

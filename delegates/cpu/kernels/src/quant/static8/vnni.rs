@@ -125,17 +125,24 @@ unsafe fn finish<const R: usize, const P: usize, const SATURATES: bool>(
         let inverse = _mm512_set1_ps(grid.inverse);
         let low = _mm512_set1_ps((grid.low - grid.zero) as f32);
         let high = _mm512_set1_ps((grid.high - grid.zero) as f32);
-        for r in 0..R {
-            let mut q = [_mm512_setzero_si512(); PANELS];
-            for p in 0..P {
-                let scale = _mm512_loadu_ps(ready.multiplier.as_ptr().add(16 * p));
-                let bias = _mm512_loadu_ps(ready.bias.as_ptr().add(16 * p));
-                let real = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale), bias);
+        // Panel by panel, so that what belongs to its outputs is loaded once; the numbers stay where the sums were.
+        let mut all = sums;
+        for p in 0..P {
+            let scale = _mm512_loadu_ps(ready.multiplier.as_ptr().add(16 * p));
+            let bias = _mm512_loadu_ps(ready.bias.as_ptr().add(16 * p));
+            for r in 0..R {
+                let real = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(all[r][p]), scale), bias);
                 let mut steps = _mm512_mul_ps(real, inverse);
                 if !SATURATES {
                     steps = _mm512_min_ps(_mm512_max_ps(steps, low), high);
                 }
-                q[p] = _mm512_cvtps_epi32(steps);
+                all[r][p] = _mm512_cvtps_epi32(steps);
+            }
+        }
+        for r in 0..R {
+            let mut q = [_mm512_setzero_si512(); PANELS];
+            for p in 0..P {
+                q[p] = all[r][p];
             }
             store::<P>(q, grid.zero, grid.low >= 0, out.at(*places.add(r)), columns);
         }
@@ -162,6 +169,7 @@ pub(super) unsafe fn store<const P: usize>(
         let (a, b) = match P {
             1 => (pair(q[0], q[0]), None),
             2 => (pair(q[0], q[1]), None),
+            3 => (pair(q[0], q[1]), Some(pair(q[2], q[2]))),
             _ => (pair(q[0], q[1]), Some(pair(q[2], q[3]))),
         };
         let b = b.unwrap_or(a);
@@ -175,6 +183,10 @@ pub(super) unsafe fn store<const P: usize>(
         match P {
             1 if columns == 16 => _mm_storeu_si128(to.cast(), _mm512_castsi512_si128(made)),
             2 if columns == 32 => _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(made)),
+            3 if columns == 48 => {
+                _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(made));
+                _mm_storeu_si128(to.add(32).cast(), _mm512_extracti32x4_epi32::<2>(made));
+            }
             4 if columns == 64 => _mm512_storeu_si512(to.cast(), made),
             _ => _mm512_mask_storeu_epi8(to.cast(), u64::MAX >> (64 - columns.clamp(1, 64)), made),
         }
