@@ -4,6 +4,9 @@ use crate::sys::{Memory, Slot};
 use delegraph_sdk::Error;
 use delegraph_sdk::image::ImageView;
 
+/// Bytes of a state that are looked at together.
+const PAGE: usize = 4096;
+
 /// A state.
 pub struct Kept {
     /// Its position among the inputs.
@@ -85,7 +88,7 @@ impl Kept {
 
     /// Makes all of it 0.
     pub fn reset(&mut self) {
-        self.now.bytes_mut().fill(0);
+        zero(self.now.bytes_mut());
     }
 
     /// Keeps the first rows of the growth axis.
@@ -99,7 +102,7 @@ impl Kept {
         let kept = usize::try_from(length).unwrap_or(size).min(size);
         for part in 0..outer {
             let start = part * size * row;
-            self.now.bytes_mut()[start + kept * row..start + size * row].fill(0);
+            zero(&mut self.now.bytes_mut()[start + kept * row..start + size * row]);
         }
         Ok(())
     }
@@ -121,7 +124,21 @@ impl Kept {
                 self.now.size()
             )));
         }
-        self.now.bytes_mut().copy_from_slice(bytes);
+        // What is there already is not written: memory that no run has reached, of a cache that is not full, is never touched.
+        for (to, from) in self.now.bytes_mut().chunks_mut(PAGE).zip(bytes.chunks(PAGE)) {
+            if to != from {
+                to.copy_from_slice(from);
+            }
+        }
         Ok(())
+    }
+}
+
+/// Makes bytes 0, and does not write to those that are.
+fn zero(bytes: &mut [u8]) {
+    for page in bytes.chunks_mut(PAGE) {
+        if page.iter().any(|byte| *byte != 0) {
+            page.fill(0);
+        }
     }
 }

@@ -10,7 +10,7 @@ pub const ALIGN: usize = 64;
 
 /// From so many bytes on, memory is asked of the system itself: its pages are zeros that take room, and time, when they are first written to.
 #[cfg(unix)]
-const MAPPED: usize = 1 << 20;
+const MAPPED: usize = 1 << 16;
 
 /// Memory at a multiple of [`ALIGN`].
 pub struct Memory {
