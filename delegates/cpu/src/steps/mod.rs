@@ -160,6 +160,7 @@ pub fn make(node: &Arguments<'_>, shapes: &Shapes, slots: &[Slot]) -> Result<Box
         "aten::permute" | "aten::transpose.int" => {
             layout::operator(node, shapes).unwrap_or_else(|| generic::make(node, shapes))
         }
+        "aten::mean.dim" => pooling::mean(node, shapes).map_or_else(|| generic::make(node, shapes), Ok),
         shuffle::NAME => shuffle::make(node, shapes),
         _ => generic::make(node, shapes),
     }

@@ -4,10 +4,10 @@ use super::integers::{self, Operand};
 use super::{Step, Work};
 use crate::plan::Shapes;
 use crate::sys::Io;
-use delegraph_cpu_kernels::pooling::{Pooling, Windows};
+use delegraph_cpu_kernels::pooling::{Pooling, Windows, global_average};
 use delegraph_cpu_kernels::quant::static8::{self, Bytes, Grid, Scaled};
 use delegraph_cpu_kernels::{Isa, Pool};
-use delegraph_sdk::arguments::Arguments;
+use delegraph_sdk::arguments::{Arguments, wrap};
 use delegraph_sdk::{DType, Error};
 
 /// `cpu::pool(x, reduce, divisor, kernel, stride, padding, dilation)` of `[n, h, w, c]`; `reduce` is `max`, `mean`, `mean_padded` or `sum`. The largest
@@ -56,6 +56,41 @@ pub fn average(node: &Arguments<'_>, shapes: &Shapes) -> Result<Box<dyn Step>, E
         signed: integers::signed(shapes, out)?,
         grid: integers::grid(node, 9, shapes.dtype(out))?,
     }))
+}
+
+/// Most places of a mean that are added one by one.
+const MOST_PLACES: usize = 1 << 12;
+
+/// Makes the step of `aten::mean.dim` where the dimensions that it goes over lie beside each other and channels behind them, as those of images
+/// with channels last; `None`: it is another mean.
+pub fn mean(node: &Arguments<'_>, shapes: &Shapes) -> Option<Box<dyn Step>> {
+    let (x, output) = (node.value(0).ok()?, node.output(0).ok()?);
+    let sizes = shapes.of(x);
+    let dims = node.ints(1).ok()?;
+    let mut dims: Vec<usize> = dims
+        .iter()
+        .map(|dim| wrap(*dim, sizes.len()).ok())
+        .collect::<Option<_>>()?;
+    dims.sort_unstable();
+    let (first, last) = (*dims.first()?, *dims.last()?);
+    let count = |sizes: &[usize]| sizes.iter().product::<usize>();
+    let (batch, places, channels) = (
+        count(&sizes[..first]),
+        count(&sizes[first..=last]),
+        count(&sizes[last + 1..]),
+    );
+    let fits = dims.iter().copied().eq(first..=last)
+        && [x, output].iter().all(|value| shapes.dtype(*value) == DType::F32)
+        && (1..=MOST_PLACES).contains(&places)
+        && channels > 1
+        && shapes.count(output) == batch * channels;
+    fits.then(|| {
+        Box::new(Mean {
+            batch,
+            places,
+            channels,
+        }) as Box<dyn Step>
+    })
 }
 
 /// What both have.
@@ -110,6 +145,25 @@ impl Step for Window {
         let mut io = io;
         self.windows
             .run(Isa::best(), pool, self.pooling, io.input(0), io.output(0));
+        Ok(())
+    }
+}
+
+struct Mean {
+    batch: usize,
+    places: usize,
+    channels: usize,
+}
+
+impl Step for Mean {
+    fn work(&self) -> Work {
+        Work::floats(&[self.batch, self.places, self.channels])
+    }
+
+    fn run(&self, io: Io<'_>, pool: &dyn Pool, _: &mut delegraph_kernels::Scratch) -> Result<(), Error> {
+        let mut io = io;
+        let (x, out) = (io.input(0), io.output(0));
+        global_average(Isa::best(), pool, self.batch, self.places, self.channels, x, out);
         Ok(())
     }
 }
