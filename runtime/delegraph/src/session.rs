@@ -568,7 +568,8 @@ impl Session {
     /// methods of one model are two sessions, and this is how what one did shows in the other. Gives the number taken.
     ///
     /// # Errors
-    /// A delegate of the other session does not give a buffer that it keeps. Nothing was taken then.
+    /// A delegate of the other session does not give a buffer that it keeps. What delegates of this one keep may be lost then, and each run says so
+    /// until [`Session::reset`] or until buffers are taken again.
     pub fn adopt_state(&mut self, other: &mut Session) -> Result<usize, Error> {
         Ok(self.executor.adopt_state(&mut other.executor)?)
     }

@@ -339,6 +339,48 @@ fn sessions_share_nothing_and_adopt_what_they_are_told_to() {
 }
 
 #[test]
+fn states_go_from_one_delegate_to_another() {
+    let (mut one, fixture) = session("arch-kv-cache", "");
+    let (mut two, _) = session("arch-kv-cache", "");
+    (0..3).for_each(|i| right(&mut one, &fixture, i));
+    DONE.take();
+    assert_eq!(two.adopt_state(&mut one).unwrap(), 2);
+    // At once, and without the buffers of either session.
+    assert_eq!((done().snapshots, done().restores), (2, 2));
+    assert_eq!(kept_bytes(&one), kept_bytes(&two));
+    for i in 3..steps(&fixture).steps.len() {
+        right(&mut two, &fixture, i);
+        right(&mut one, &fixture, i);
+    }
+    assert_eq!((done().snapshots, done().restores, done().resets), (2, 2, 0));
+    check_buffers(&mut two, &fixture);
+    check_buffers(&mut one, &fixture);
+    assert_eq!((one.report().fallbacks(), two.report().fallbacks()), (0, 0));
+}
+
+#[test]
+fn states_that_were_taken_in_part_are_of_no_use() {
+    for (fail, lost) in [("snapshot", false), ("snapshot:2", true)] {
+        let (mut one, fixture) = session("arch-kv-cache", fail);
+        let (mut two, _) = session("arch-kv-cache", "");
+        (0..2).for_each(|i| right(&mut one, &fixture, i));
+        right(&mut two, &fixture, 0);
+        let text = two.adopt_state(&mut one).unwrap_err().to_string();
+        assert!(text.contains("no way to read it"), "{text}");
+        // The other session has all that it had.
+        right(&mut one, &fixture, 2);
+        if lost {
+            let text = step(&mut two, &fixture, 1).unwrap_err().to_string();
+            assert!(text.contains("in part"), "{text}");
+            two.reset();
+            right(&mut two, &fixture, 0);
+        }
+        right(&mut two, &fixture, 1);
+        assert_eq!(two.report().fallbacks(), 0);
+    }
+}
+
+#[test]
 fn the_self_check_looks_at_states_too() {
     let checking = config("[select]\norder = [\"keeper\"]\nself_check = \"first-run\"\n");
     for (fail, delegated) in [("", true), ("state", false), ("snapshot", false)] {

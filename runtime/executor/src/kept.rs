@@ -165,6 +165,11 @@ impl Held {
         self.here
     }
 
+    /// The delegate has it, and the buffer does not.
+    pub fn alone(&self) -> bool {
+        self.there && !self.here
+    }
+
     /// The buffer has been given another value, which counts from now on.
     pub fn overwritten(&mut self) {
         (self.here, self.there, self.lost) = (true, false, None);
@@ -266,6 +271,55 @@ impl Region {
             held.here = true;
         }
         Ok(())
+    }
+
+    /// Reads a state that the delegate has into `room`, which gets its size.
+    ///
+    /// # Errors
+    /// As [`Region::fetch`], or no memory.
+    pub fn read(&mut self, index: usize, room: &mut Vec<u8>) -> Result<(), RunError> {
+        let held = &mut self.states[index];
+        let size = held.range.len();
+        room.clear();
+        let read = match room.try_reserve_exact(size) {
+            Ok(()) => {
+                room.resize(size, 0);
+                self.report.moved += size as u64;
+                self.bound.call.read_state(index, room)
+            }
+            Err(_) => Err(RegionError::Failed(format!("no memory for a copy of {size} bytes"))),
+        };
+        read.map_err(|error| {
+            if let RegionError::Lost(_) | RegionError::StateLost(_) = error {
+                held.gone(&error.to_string());
+            }
+            RunError::State {
+                state: held.state.name.clone(),
+                backend: self.bound.backend.clone(),
+                source: error,
+            }
+        })
+    }
+
+    /// Gives the delegate a state that is not in the buffer; false: it does not take it.
+    pub fn take(&mut self, index: usize, bytes: &[u8]) -> bool {
+        let held = &mut self.states[index];
+        if self.report.quarantined || bytes.len() != held.range.len() {
+            return false;
+        }
+        let taken = self.bound.call.write_state(index, bytes).is_ok();
+        if taken {
+            self.report.moved += bytes.len() as u64;
+            (held.here, held.there, held.lost) = (false, true, None);
+        }
+        taken
+    }
+
+    /// Others that belong to a state that was taken could not be had: it is of no use.
+    pub fn half_taken(&mut self, index: usize) {
+        let held = &mut self.states[index];
+        held.here = false;
+        held.gone("another method's states could be had in part only");
     }
 
     /// The delegate failed, or must not be asked: the instructions go on with the states. What the delegate still has of them is void,

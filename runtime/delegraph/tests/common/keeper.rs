@@ -42,7 +42,7 @@ fn count(what: impl FnOnce(&mut Done)) {
 }
 
 /// Keeps states, and fails at what its option `fail` says: `run:3` in the third run of a session, `lost:3` the same for good,
-/// `commit:3` in the third commit, `snapshot` in each, `state` by states that are off by one.
+/// `commit:3` in the third commit, `snapshot` in each and `snapshot:2` in the second, `state` by states that are off by one.
 pub struct Keeper {
     inner: Reference,
     fail: String,
@@ -123,6 +123,7 @@ impl Run for Keeper {
             when: when.parse().unwrap(),
             runs: 0,
             commits: 0,
+            snapshots: 0,
         }))
     }
 }
@@ -133,6 +134,7 @@ struct KeeperSession {
     when: u32,
     runs: u32,
     commits: u32,
+    snapshots: u32,
 }
 
 impl KeeperSession {
@@ -185,7 +187,8 @@ impl delegraph_sdk::Session for KeeperSession {
     fn state_snapshot(&mut self, state: u32, out: &mut [u8], context: &Context<'_>) -> Result<(), Error> {
         count(|done| done.snapshots += 1);
         self.lost()?;
-        if self.at == "snapshot" {
+        self.snapshots += 1;
+        if self.at == "snapshot" && (self.when == 0 || self.snapshots == self.when) {
             return Err(Error::internal("no way to read it"));
         }
         self.inner.state_snapshot(state, out, context)?;

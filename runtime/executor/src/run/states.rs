@@ -7,7 +7,7 @@ use crate::memory::MemoryId;
 use crate::output;
 use crate::region::Region;
 use crate::self_check::Checked;
-use crate::tensors::Shapes;
+use crate::tensors::{Shapes, Slot};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -67,16 +67,60 @@ impl Executor {
         Ok(output::tensor(&self.loaded, &self.engine, &*self.data, slot).ok())
     }
 
-    /// Takes the contents of state tensors of the same name, dtype and sizes from another method. Returns how many.
+    /// Takes the contents of state tensors of the same name, dtype and sizes from another method. Returns how many. What delegates of both
+    /// keep goes from one to the other, and through neither method's buffers.
     ///
     /// # Errors
-    /// A delegate of the other method does not give one that it keeps. Nothing was taken then.
+    /// A delegate of the other method does not give one that it keeps. Buffers are as they were then; what this method's delegates keep may be
+    /// lost, and then each run says so until it is reset or takes contents again.
     pub fn adopt_state(&mut self, other: &mut Executor) -> Result<usize, RunError> {
-        for region in &mut other.regions {
-            region.fetch(&mut other.engine, None)?;
+        let mut room = Vec::new();
+        let mut handed: Vec<Handed> = Vec::new();
+        // A self-check needs the buffers.
+        let states = self.state.tensors.iter().enumerate();
+        for (index, (slot, name)) in states.filter(|_| self.options.self_check.is_none()) {
+            let place = self.loaded.tensors.slots[slot.0 as usize].arena_range();
+            let ours = keeper(&self.regions, &place);
+            let theirs = name
+                .as_deref()
+                .and_then(|name| other.kept_alone(name, &self.loaded.tensors.slots[slot.0 as usize]));
+            let (Some(to), Some(from)) = (ours, theirs) else {
+                continue;
+            };
+            handed.push(Handed { index, to, from });
         }
-        let mut adopted = 0;
-        for (slot, name) in &self.state.tensors {
+        // The others first: where one cannot be had, nothing was taken.
+        let alone: Vec<(usize, usize)> = handed.iter().map(|handed| handed.from).collect();
+        for (at, region) in other.regions.iter_mut().enumerate() {
+            for state in 0..region.states.len() {
+                if !alone.contains(&(at, state)) {
+                    region.fetch(&mut other.engine, Some(state))?;
+                }
+            }
+        }
+        for (done, pair) in handed.iter().enumerate() {
+            let (to, from) = (pair.to, pair.from);
+            if let Err(error) = other.regions[from.0].read(from.1, &mut room) {
+                for pair in &handed[..done] {
+                    self.regions[pair.to.0].half_taken(pair.to.1);
+                }
+                return Err(error);
+            }
+            if !self.regions[to.0].take(to.1, &room) {
+                // The delegate gets it before the next run, or the instructions go on with it.
+                let (memory, range) = self.regions[to.0].states[to.1].place();
+                let buffer = self.engine.memories[memory.0 as usize].bytes_mut();
+                if let Some(buffer) = buffer.get_mut(range.clone()).filter(|to| to.len() == room.len()) {
+                    buffer.copy_from_slice(&room);
+                }
+                self.regions[to.0].states[to.1].overwritten();
+            }
+        }
+        let mut adopted = handed.len();
+        for (index, (slot, name)) in self.state.tensors.iter().enumerate() {
+            if handed.iter().any(|handed| handed.index == index) {
+                continue;
+            }
             let Some(from) = name.as_deref().and_then(|name| other.state(name).ok().flatten()) else {
                 continue;
             };
@@ -104,6 +148,16 @@ impl Executor {
             }
         }
         Ok(adopted)
+    }
+
+    /// The region and the index there of a state of this name that its delegate alone has; of the same sizes, dtype and order as `like`.
+    fn kept_alone(&self, name: &str, like: &Slot) -> Option<(usize, usize)> {
+        let mut states = self.state.tensors.iter();
+        let &(slot, _) = states.find(|(_, have)| have.as_deref() == Some(name))?;
+        let slot = &self.loaded.tensors.slots[slot.0 as usize];
+        let same = (slot.dtype, slot.sizes, slot.dim_order) == (like.dtype, like.sizes, like.dim_order);
+        let (region, state) = keeper(&self.regions, &slot.arena_range()).filter(|_| same)?;
+        self.regions[region].states[state].alone().then_some((region, state))
     }
 
     pub(super) fn initialise(&mut self) {
@@ -178,6 +232,13 @@ impl Executor {
             }
         }
     }
+}
+
+/// A state that goes from one delegate to another: its index among this method's, and the regions with their own indices.
+struct Handed {
+    index: usize,
+    to: (usize, usize),
+    from: (usize, usize),
 }
 
 /// The region whose delegate keeps the state of a place, and its index there.
