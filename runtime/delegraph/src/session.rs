@@ -248,7 +248,13 @@ impl Session {
                 Err(error) => not_partitioned = Some(error.to_string()),
             }
         }
+        // Delegates have packed copies of most constants.
+        let constants = program.constant_segment.map(|at| program.segments.get(at as usize));
+        if let Some(constants) = constants.flatten() {
+            source.set_apart(constants);
+        }
         let mut session = Session::ready(program, overlay, file, name, config, host, rules, options)?;
+        source.give_back();
         session.not_partitioned = not_partitioned;
         Ok(session)
     }

@@ -1,10 +1,11 @@
 //! Model bytes: mapped from a file, or given.
 
 use crate::Error;
-use crate::sys::map_file;
+use crate::sys::FileMap;
 use delegraph_host::FileIdentity;
 use delegraph_ir::Bytes;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 /// A model's bytes with a name for messages.
@@ -14,6 +15,8 @@ pub struct Source {
     bytes: Bytes,
     /// Of the file whose bytes these are, and where they begin in it.
     file: Option<(FileIdentity, u64)>,
+    /// What the bytes lie in, where they were mapped here.
+    map: Option<FileMap>,
 }
 
 /// What a file is.
@@ -51,11 +54,7 @@ impl Source {
             return Err(read(std::io::Error::new(std::io::ErrorKind::InvalidInput, what)));
         }
         let file = File::open(path).map_err(read)?;
-        Ok(Source {
-            name: path.display().to_string(),
-            bytes: map_file(&file).map_err(read)?,
-            file: identity(&file),
-        })
+        Source::mapped(&file, path.display().to_string()).map_err(read)
     }
 
     /// Maps an open file, for example a descriptor that another process passed.
@@ -64,14 +63,19 @@ impl Source {
     /// It cannot be mapped.
     pub fn from_file(file: &File, name: impl Into<String>) -> Result<Source, Error> {
         let name = name.into();
-        let bytes = map_file(file).map_err(|source| Error::Read {
-            path: name.clone().into(),
+        Source::mapped(file, name.clone()).map_err(|source| Error::Read {
+            path: name.into(),
             source,
-        })?;
+        })
+    }
+
+    fn mapped(file: &File, name: String) -> std::io::Result<Source> {
+        let map = FileMap::new(file)?;
         Ok(Source {
             name,
-            bytes,
+            bytes: map.as_ref().map_or_else(|| Bytes::from(Vec::new()), FileMap::bytes),
             file: identity(file),
+            map,
         })
     }
 
@@ -81,6 +85,7 @@ impl Source {
             name: name.into(),
             bytes: Bytes::from(bytes),
             file: None,
+            map: None,
         }
     }
 
@@ -90,6 +95,7 @@ impl Source {
             name: name.into(),
             bytes,
             file: None,
+            map: None,
         }
     }
 
@@ -109,6 +115,7 @@ impl Source {
         })?;
         Ok(Source {
             file: self.file.map(|(identity, start)| (identity, start + offset)),
+            map: self.map.clone(),
             ..Source::from_shared(bytes, self.name.clone())
         })
     }
@@ -117,6 +124,23 @@ impl Source {
     /// and where the system has no such thing.
     pub(crate) fn file(&self) -> Option<(FileIdentity, u64)> {
         self.file
+    }
+
+    /// Says that loading has read what it reads of the bytes: those that a run reads come back into memory by themselves, and no others. What
+    /// loading alone reads would stay there otherwise, and with it what lies around it. Bytes that were given stay where they are.
+    pub(crate) fn give_back(&self) {
+        if let Some(map) = &self.map {
+            map.give_back(&self.bytes);
+        }
+    }
+
+    /// Says that a part is read by itself, if at all: what lies around it does not come into memory with it.
+    pub(crate) fn set_apart(&self, part: &Range<u64>) {
+        let inside = usize::try_from(part.start).ok().zip(usize::try_from(part.end).ok());
+        let bytes = inside.and_then(|(start, end)| self.bytes.slice(start, end.checked_sub(start)?));
+        if let Some((map, bytes)) = self.map.as_ref().zip(bytes) {
+            map.set_apart(&bytes);
+        }
     }
 
     /// For messages.

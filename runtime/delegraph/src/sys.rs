@@ -1,17 +1,64 @@
 //! Mapping files: the only `unsafe` of this crate.
 
 use delegraph_ir::Bytes;
+use memmap2::Mmap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Maps a file read-only. An empty file gives empty bytes.
-pub(crate) fn map_file(file: &File) -> io::Result<Bytes> {
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::from(Vec::new()));
+/// A file that is mapped read-only.
+#[derive(Debug, Clone)]
+pub(crate) struct FileMap(Arc<Mmap>);
+
+impl FileMap {
+    /// Maps a file; `None`: it is empty.
+    pub(crate) fn new(file: &File) -> io::Result<Option<FileMap>> {
+        if file.metadata()?.len() == 0 {
+            return Ok(None);
+        }
+        // SAFETY: the map is read-only; that nobody shortens or rewrites the file meanwhile is what the documentation of `Source::open` asks of
+        // the caller, as every system that maps model files does.
+        let map = unsafe { Mmap::map(file)? };
+        Ok(Some(FileMap(Arc::new(map))))
     }
-    // SAFETY: the map is read-only and private; that nobody shortens or rewrites the file meanwhile is what the documentation
-    // of `Source::open` asks of the caller, as every system that maps model files does.
-    let map = unsafe { memmap2::Mmap::map(file)? };
-    Ok(Bytes::new(Arc::new(map)))
+
+    /// All bytes of the file, which keep the map.
+    pub(crate) fn bytes(&self) -> Bytes {
+        Bytes::new(self.0.clone())
+    }
+
+    /// Where these bytes lie in the map; `None`: they do not.
+    fn range(&self, bytes: &Bytes) -> Option<Range<usize>> {
+        let (start, length) = bytes.address();
+        let offset = start.checked_sub(self.0.as_ptr().addr())?;
+        let end = offset.checked_add(length)?;
+        (length > 0 && end <= self.0.len()).then_some(offset..end)
+    }
+
+    /// The process no longer holds the pages of these bytes: the system brings back those that are read again, from its cache or the file.
+    pub(crate) fn give_back(&self, bytes: &Bytes) {
+        #[cfg(unix)]
+        if let Some(range) = self.range(bytes) {
+            // SAFETY: the map is of a file and read-only: a page that is given back has the file's bytes when it is read again, the same ones.
+            // It is advice: where it is not taken, the pages stay.
+            let _ = unsafe {
+                self.0
+                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = self.range(bytes);
+    }
+
+    /// Pages around these bytes no longer come into the process with those of the bytes, nor the other way around. A system that brings in what lies
+    /// around a page does so within an area of equal properties; these get another one than the rest, which does nothing else for a file's.
+    pub(crate) fn set_apart(&self, bytes: &Bytes) {
+        #[cfg(target_os = "linux")]
+        if let Some(range) = self.range(bytes) {
+            let _ = self.0.advise_range(memmap2::Advice::DontDump, range.start, range.len());
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = self.range(bytes);
+    }
 }
