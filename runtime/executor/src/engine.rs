@@ -4,7 +4,7 @@ use crate::error::RegionError;
 use crate::memory::{Carved, carve, no_bytes, no_bytes_mut, recycle};
 use crate::region::RegionCall;
 use crate::step::{Io, KernelStep, Operand, Source};
-use crate::tensors::{Shapes, Slot, SlotId};
+use crate::tensors::{Shapes, Slot, SlotId, same_sizes};
 use alloc::vec::Vec;
 use delegraph_kernels::{Arg, Buffer, Call, Growable, KernelError, Out, Scratch, Tensor};
 use delegraph_pte::model::{Dynamism, EValue, Plan};
@@ -268,14 +268,14 @@ fn check_sizes(
     let mut all_same = true;
     for (index, (write, out)) in io.writes.iter().zip(outs).enumerate() {
         let slot = &slots[write.slot.0 as usize];
-        if slot.dynamism == Dynamism::Static && *out.sizes() != slot.sizes {
+        if slot.dynamism == Dynamism::Static && !same_sizes(out.sizes(), &slot.sizes) {
             return Err(CallError::Resized {
                 index,
                 got: *out.sizes(),
                 want: slot.sizes,
             });
         }
-        all_same &= out.sizes() == shapes.sizes(write.slot);
+        all_same &= same_sizes(out.sizes(), shapes.sizes(write.slot));
     }
     if !all_same {
         made.extend(outs.iter().map(|out| *out.sizes()));

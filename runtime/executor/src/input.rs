@@ -5,7 +5,7 @@ use crate::copy::relayout;
 use crate::engine::{Engine, Number};
 use crate::load::Loaded;
 use crate::step::Step;
-use crate::tensors::{Place, Slot};
+use crate::tensors::{Place, Slot, same_sizes};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -171,7 +171,7 @@ pub(crate) fn accept<'i>(
                 _ => return Err(fail(expected_tensor(target))),
             };
             let len = match target.dynamism {
-                Dynamism::Static if *sizes == *target.sizes.as_slice() => Some(target.capacity),
+                Dynamism::Static if same_sizes(sizes, &target.sizes) => Some(target.capacity),
                 _ => byte_len(target, sizes),
             };
             let whole = strides.is_some() || len == Some(bytes.len());
@@ -296,7 +296,7 @@ fn memory_of<'a>(slot: &Slot, sizes: &[i64], engine: &'a mut Engine) -> Option<&
 /// True if the sizes are allowed.
 fn fits(slot: &Slot, sizes: &[i64]) -> bool {
     match slot.dynamism {
-        Dynamism::Static => *sizes == *slot.sizes.as_slice(),
+        Dynamism::Static => same_sizes(sizes, &slot.sizes),
         Dynamism::Bounded => {
             sizes.len() == slot.sizes.rank()
                 && sizes

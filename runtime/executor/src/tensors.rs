@@ -77,6 +77,12 @@ impl Slot {
     }
 }
 
+/// Whether sizes are the same. They are few: a call of the general comparison of memory takes longer than all of this.
+#[inline]
+pub(crate) fn same_sizes(a: &[i64], b: &[i64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
+}
+
 /// The present sizes of every tensor, and the strides that follow from them.
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {
@@ -106,7 +112,7 @@ impl Shapes {
     /// Gives a tensor other sizes.
     pub fn set(&mut self, slots: &[Slot], slot: SlotId, sizes: &[i64]) {
         let at = slot.0 as usize;
-        if *self.sizes[at] != *sizes
+        if !same_sizes(&self.sizes[at], sizes)
             && let Ok(sizes) = Dims::new(sizes)
         {
             self.strides[at] = slots[at].strides(&sizes);
@@ -151,7 +157,14 @@ impl Tensors {
                 program.file_len()
             )));
         }
+        let count = plan
+            .values
+            .iter()
+            .filter(|value| matches!(value, EValue::Tensor(_)))
+            .count();
         let mut tensors = Tensors {
+            slots: Vec::with_capacity(count),
+            of_value: Vec::with_capacity(plan.values.len()),
             memory_lens: alloc::vec![0; plan.buffer_sizes.len().max(1)],
             ..Tensors::default()
         };

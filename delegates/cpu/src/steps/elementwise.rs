@@ -195,7 +195,10 @@ impl Step for Elementwise {
                 Kind::Scalar => Input::Scalar(x[0]),
             }
         };
-        let inputs: SmallVec<[Input<'_>; 8]> = self.kinds.iter().enumerate().map(input).collect();
+        let mut inputs: SmallVec<[Input<'_>; 8]> = SmallVec::new();
+        for operand in self.kinds.iter().enumerate() {
+            inputs.push(input(operand));
+        }
         self.program.run(Isa::best(), pool, &inputs, self.columns, io.output(0));
         Ok(())
     }
