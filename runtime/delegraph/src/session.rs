@@ -228,7 +228,7 @@ impl Session {
             name: name.to_string(),
             source: error,
         };
-        let program = Arc::new(Verified::parse(file.as_slice()).map_err(malformed)?);
+        let program = source.program().map_err(malformed)?;
         // The portable plan is whole without the overlay, so that a damaged one costs the delegates and no more.
         let (overlay, mut not_partitioned) = match read_overlay(&program, &file, name) {
             Ok(overlay) => (overlay, None),
@@ -735,18 +735,18 @@ pub fn methods(source: &Source) -> Result<Vec<String>, Error> {
         name: source.name().to_string(),
         source: error,
     };
-    let names = |program: &[u8]| -> Result<Vec<String>, Error> {
-        let program = Verified::parse(program).map_err(malformed)?;
-        Ok(program.plans.iter().map(|plan| plan.name.clone()).collect())
-    };
+    let names = |program: &Verified| program.plans.iter().map(|plan| plan.name.clone()).collect();
     let file = source.bytes().as_slice();
     match source.format()? {
         Format::Pt2 => {
             let module = import(source)?;
             Ok(module.graphs.iter().map(|graph| graph.name.clone()).collect())
         }
-        Format::Pte => names(file),
-        Format::Bundled => names(BundledProgram::parse(file).map_err(malformed)?.program),
+        Format::Pte => Ok(names(&*source.program().map_err(malformed)?)),
+        Format::Bundled => {
+            let bundle = BundledProgram::parse(file).map_err(malformed)?;
+            Ok(names(&Verified::parse(bundle.program).map_err(malformed)?))
+        }
         Format::Ptd => Err(Error::UnknownFormat {
             name: source.name().to_string(),
             hint: "a data file has no methods".to_string(),

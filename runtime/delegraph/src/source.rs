@@ -4,12 +4,15 @@ use crate::Error;
 use crate::sys::FileMap;
 use delegraph_host::FileIdentity;
 use delegraph_ir::Bytes;
+use delegraph_pte::{PteError, Verified};
+use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// A model's bytes with a name for messages.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Source {
     name: String,
     bytes: Bytes,
@@ -17,6 +20,8 @@ pub struct Source {
     file: Option<(FileIdentity, u64)>,
     /// What the bytes lie in, where they were mapped here.
     map: Option<FileMap>,
+    /// The program that they are, once it is asked for.
+    program: Arc<OnceLock<Arc<Verified>>>,
 }
 
 /// What a file is.
@@ -76,6 +81,7 @@ impl Source {
             bytes: map.as_ref().map_or_else(|| Bytes::from(Vec::new()), FileMap::bytes),
             file: identity(file),
             map,
+            program: Arc::default(),
         })
     }
 
@@ -86,6 +92,7 @@ impl Source {
             bytes: Bytes::from(bytes),
             file: None,
             map: None,
+            program: Arc::default(),
         }
     }
 
@@ -96,6 +103,7 @@ impl Source {
             bytes,
             file: None,
             map: None,
+            program: Arc::default(),
         }
     }
 
@@ -124,6 +132,18 @@ impl Source {
     /// and where the system has no such thing.
     pub(crate) fn file(&self) -> Option<(FileIdentity, u64)> {
         self.file
+    }
+
+    /// The program that the bytes are, checked once for all sessions of its methods.
+    ///
+    /// # Errors
+    /// They are none, or a damaged one.
+    pub(crate) fn program(&self) -> Result<Arc<Verified>, PteError> {
+        if let Some(program) = self.program.get() {
+            return Ok(program.clone());
+        }
+        let program = Arc::new(Verified::parse(self.bytes.as_slice())?);
+        Ok(self.program.get_or_init(|| program).clone())
     }
 
     /// Says that loading has read what it reads of the bytes: those that a run reads come back into memory by themselves, and no others. What
@@ -180,6 +200,16 @@ impl Source {
                 },
             }),
         }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .field("bytes", &self.bytes)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 

@@ -62,3 +62,36 @@ impl FileMap {
         let _ = self.range(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_is_given_back_is_read_again() {
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(FileMap::new(&file).unwrap().is_none());
+        file.write_all(&bytes).unwrap();
+        let map = FileMap::new(&file).unwrap().unwrap();
+        let all = map.bytes();
+        map.set_apart(&all.slice(10_000, 50_000).unwrap());
+        assert_eq!(all.as_slice(), bytes);
+        map.give_back(&all.slice(5_000, 80_000).unwrap());
+        map.give_back(&all);
+        assert_eq!(all.as_slice(), bytes);
+    }
+
+    #[test]
+    fn bytes_that_lie_elsewhere_stay() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 5000]).unwrap();
+        let map = FileMap::new(&file).unwrap().unwrap();
+        let others = Bytes::from(vec![1; 5000]);
+        map.give_back(&others);
+        map.set_apart(&others);
+        map.give_back(&Bytes::from(Vec::new()));
+        assert!(others.as_slice().iter().all(|byte| *byte == 1));
+    }
+}
