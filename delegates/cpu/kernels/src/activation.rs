@@ -92,8 +92,6 @@ impl Activation {
             Activation::Sigmoid => sigmoid as f32,
             Activation::Silu => (wide * sigmoid) as f32,
             Activation::Tanh => wide.tanh() as f32,
-            // As at all large numbers below 0.
-            Activation::Gelu if x == f32::NEG_INFINITY => -0.0,
             Activation::Gelu => (0.5 * wide * (1.0 + math::erf_wide(wide * std::f64::consts::FRAC_1_SQRT_2))) as f32,
             Activation::GeluTanh => gelu_tanh as f32,
         }
