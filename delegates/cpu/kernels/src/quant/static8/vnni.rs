@@ -141,8 +141,8 @@ unsafe fn finish<const R: usize, const P: usize, const SATURATES: bool>(
         }
         for r in 0..R {
             let mut q = [_mm512_setzero_si512(); PANELS];
-            for p in 0..P {
-                q[p] = all[r][p];
+            for (q, all) in q.iter_mut().zip(all[r]) {
+                *q = all;
             }
             store::<P>(q, grid.zero, grid.low >= 0, out.at(*places.add(r)), columns);
         }
