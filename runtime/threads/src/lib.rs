@@ -2,7 +2,9 @@
 //!
 //! Work in a model comes in pieces of microseconds, one after the other, so that a fork and join must cost less than a piece: a
 //! worker that has done its part waits for the next one spinning, and sleeps only when none comes for a while. The caller works
-//! too, and never waits for a thread that has not begun: on a machine that is busy with something else it does all parts itself.
+//! too, and never waits for a thread that has not begun: on a machine that is busy with something else it does all parts itself. Each
+//! thread begins with the same share of the parts every time, since it has near it what it wrote in the piece before, and then helps
+//! with those of others.
 //!
 //! ```
 //! use delegraph_types::Parallel;

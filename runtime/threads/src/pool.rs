@@ -11,7 +11,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Threads of a pool at most.
-const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 /// How long a worker waits for the next piece of work before it sleeps: longer than what lies between two operators of a model,
 /// and so short that nobody notices when a model is done.
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -230,6 +230,22 @@ mod tests {
                 barrier.wait();
             });
             std::thread::sleep(PATIENCE * 4);
+        }
+    }
+
+    #[test]
+    fn each_thread_begins_with_its_share() {
+        let parallel = parallel(2);
+        let caller = std::thread::current().id();
+        for _ in 0..100 {
+            // Neither thread goes on before the other has come.
+            let barrier = Barrier::new(2);
+            parallel.run(4, &|part| {
+                if part % 2 == 0 {
+                    assert_eq!(std::thread::current().id() == caller, part == 0);
+                    barrier.wait();
+                }
+            });
         }
     }
 

@@ -1,21 +1,30 @@
 //! The piece of work that is shared with workers: a borrowed function behind a pointer, which nobody calls after its time.
 
+use crate::pool::MOST;
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Body = *const (dyn Fn(usize) + Sync);
 
+/// A number that threads count up, in lines of its own: those of neighbours would go to and fro between cores.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// Where one piece of work at a time is shared.
+///
+/// Each thread begins with a share of the parts, always the same one, and helps with those of others when it is done: so a thread mostly reads what it
+/// wrote itself in the piece of work before, which may be far away for others.
 pub(crate) struct Stage {
     /// Number of the piece of work of which parts can be taken; 0: there is none.
     open: AtomicUsize,
     /// Helpers between entering and leaving.
     inside: AtomicUsize,
-    /// The next part that nobody has taken.
-    next: AtomicUsize,
+    /// Of each thread's share of the parts, the next that nobody has taken. The caller has the first share.
+    next: [Next; MOST],
     work: UnsafeCell<Option<Work>>,
     /// What a part panicked with on another thread.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -40,7 +49,7 @@ impl Stage {
         Stage {
             open: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            next: [const { Next(AtomicUsize::new(0)) }; MOST],
             work: UnsafeCell::new(None),
             panic: Mutex::new(None),
         }
@@ -56,6 +65,9 @@ impl Stage {
     ///
     /// # Safety
     /// No two calls overlap, and each has a `number` that is not 0 and not that of the call before.
+    ///
+    /// # Panics
+    /// If there are not fewer helpers than [`MOST`].
     pub unsafe fn share(
         &self,
         number: usize,
@@ -75,15 +87,18 @@ impl Stage {
                 helpers,
             });
         }
-        self.next.store(0, Ordering::Relaxed);
+        let members = helpers + 1;
+        for (member, next) in self.next[..members].iter().enumerate() {
+            next.0.store(share(parts, members, member).start, Ordering::Relaxed);
+        }
         // Publishes the work.
         self.open.store(number, Ordering::SeqCst);
         let own = catch_unwind(AssertUnwindSafe(|| {
             wake();
-            self.take_parts(parts, body);
+            self.take_parts(0, members, parts, body);
         }));
         if own.is_err() {
-            self.abandon(parts);
+            self.abandon(members, parts);
         }
         self.open.store(0, Ordering::SeqCst);
         let mut looks = 0u32;
@@ -109,9 +124,10 @@ impl Stage {
             if let Some(work) = work.filter(|work| worker < work.helpers) {
                 // SAFETY: as above; the function outlives the call of `share`, which waits for this thread.
                 let body = unsafe { &*work.body };
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.take_parts(work.parts, body)));
-                if let Err(panic) = outcome {
-                    self.abandon(work.parts);
+                let members = work.helpers + 1;
+                let take = || self.take_parts(worker + 1, members, work.parts, body);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(take)) {
+                    self.abandon(members, work.parts);
                     if let Ok(mut slot) = self.panic.lock() {
                         slot.get_or_insert(panic);
                     }
@@ -122,20 +138,35 @@ impl Stage {
         number
     }
 
-    fn take_parts(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
-        loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return;
+    /// Takes the parts of a member's share, then what is left of the others'.
+    fn take_parts(&self, member: usize, members: usize, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        for of in (member..members).chain(0..member) {
+            let end = share(parts, members, of).end;
+            loop {
+                let part = self.next[of].0.fetch_add(1, Ordering::Relaxed);
+                if part >= end {
+                    break;
+                }
+                body(part);
             }
-            body(part);
         }
     }
 
     /// Nobody begins another part.
-    fn abandon(&self, parts: usize) {
-        self.next.fetch_max(parts, Ordering::Relaxed);
+    fn abandon(&self, members: usize, parts: usize) {
+        for next in &self.next[..members] {
+            next.0.fetch_max(parts, Ordering::Relaxed);
+        }
     }
+}
+
+/// The parts that a member begins with.
+fn share(parts: usize, members: usize, member: usize) -> Range<usize> {
+    let border = |member: usize| {
+        let (each, more) = (parts / members, parts % members);
+        member * each + member.min(more)
+    };
+    border(member)..border(member + 1)
 }
 
 /// Waits a moment; lets other threads run when many moments were not enough.
