@@ -37,6 +37,16 @@ pub fn parts(pool: &dyn Pool, count: usize, work: usize) -> usize {
     }
 }
 
+/// Work, in about nanoseconds, that is worth another thread which waits for it awake, having just done the same.
+const QUICK_GRAIN: usize = 3_000;
+
+/// The same for work that comes again and again with nothing between: at most one part a thread.
+pub fn quick_parts(pool: &dyn Pool, count: usize, work: usize) -> usize {
+    (count.saturating_mul(work) / QUICK_GRAIN)
+        .clamp(1, pool.threads().max(1))
+        .min(count.max(1))
+}
+
 /// Items of part `part` of `parts` over `count` items whose borders are multiples of `multiple`.
 pub fn range(count: usize, parts: usize, part: usize, multiple: usize) -> std::ops::Range<usize> {
     let units = count.div_ceil(multiple);

@@ -172,7 +172,7 @@ impl Recurrent<'_> {
                 };
                 dispatch(isa, project);
             });
-            let parts = pool::parts(pool, blocks, batch * n * gates / 2 + 20);
+            let parts = pool::quick_parts(pool, blocks, batch * n * gates / 2 + 20);
             for t in start..start + count {
                 let earlier = match t {
                     0 => h.as_ptr(),
