@@ -73,17 +73,18 @@ pub fn mean(node: &Arguments<'_>, shapes: &Shapes) -> Option<Box<dyn Step>> {
         .collect::<Option<_>>()?;
     dims.sort_unstable();
     let (first, last) = (*dims.first()?, *dims.last()?);
-    let count = |sizes: &[usize]| sizes.iter().product::<usize>();
+    let count = |sizes: &[usize]| sizes.iter().try_fold(1usize, |count, size| count.checked_mul(*size));
+    // A number without dimensions may be asked for the mean over its dimension 0.
     let (batch, places, channels) = (
-        count(&sizes[..first]),
-        count(&sizes[first..=last]),
-        count(&sizes[last + 1..]),
+        count(sizes.get(..first)?)?,
+        count(sizes.get(first..=last)?)?,
+        count(sizes.get(last + 1..)?)?,
     );
     let fits = dims.iter().copied().eq(first..=last)
         && [x, output].iter().all(|value| shapes.dtype(*value) == DType::F32)
         && (1..=MOST_PLACES).contains(&places)
         && channels > 1
-        && shapes.count(output) == batch * channels;
+        && batch.checked_mul(channels) == Some(shapes.count(output));
     fits.then(|| {
         Box::new(Mean {
             batch,
