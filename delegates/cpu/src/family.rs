@@ -149,7 +149,7 @@ mod tests {
         let packing = |name: &str| Family::find(name).unwrap().packing();
         let wide = Packing {
             panel: 32,
-            lanes: 16,
+            lanes: 8,
             rows: Width::Sixteen,
         };
         let narrow = Packing {
