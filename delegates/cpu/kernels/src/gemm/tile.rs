@@ -73,7 +73,7 @@ const LINE: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ahead<T> {
     pub weights: *const T,
-    /// The rows that pass by; 0: nothing is asked for.
+    /// The first of the rows that pass by, and how many they are; 0: nothing is asked for.
     pub row: usize,
     pub rows: usize,
 }
